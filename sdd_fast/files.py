@@ -1,0 +1,214 @@
+"""Reading and writing files so that nothing is ever half-written.
+
+Every file the package writes goes through `atomic_path`: the bytes go to a temporary sibling which is renamed over the
+target once complete.  A full disk, an exception or Ctrl-C therefore leaves the old file (or none), never a broken one.
+
+Tensors are stored as safetensors only.  Pickles are recognised by their content and refused, because loading one can
+run any code it contains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+
+PathLike = str | os.PathLike[str]
+
+_OUT_OF_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` on success, remove it on any error.
+
+    The parent folder is created.  The temporary name keeps the suffix, so writers that choose a format by it work.
+    "Any error" includes KeyboardInterrupt and SystemExit.
+
+    Raises:
+        OSError: with errno ENOSPC and a message naming `path` and the space left, when the disk or quota is full.
+        IsADirectoryError: `path` is a folder.
+
+    >>> with atomic_path("runs/hair/curve.png") as tmp:  # doctest: +SKIP
+    ...     figure.savefig(tmp)
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "expected a file name to write to, but this is a folder", str(target)
+        )
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno in _OUT_OF_SPACE:
+            raise _out_of_space(target) from error
+        raise
+    finally:
+        # After a successful rename there is nothing left to remove.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            temporary.unlink()
+
+
+def _out_of_space(target: Path) -> OSError:
+    folder = target.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        free = f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
+    except OSError:
+        free = "free space unknown"
+    message = (
+        f"no space left while writing {target} ({free} in {folder}). Nothing was half-written; "
+        "free some space or choose another output folder, then run the same command again"
+    )
+    return OSError(errno.ENOSPC, message, str(target))
+
+
+def write_bytes(path: PathLike, data: bytes) -> None:
+    """Write `data` to `path` atomically (see `atomic_path`)."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write `text` to `path` as UTF-8 with Unix line ends, atomically (see `atomic_path`)."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Write `value` as indented standard JSON, atomically.
+
+    Paths become strings; tensors, arrays and numpy scalars become lists and numbers.  NaN and infinity raise
+    ValueError, since standard JSON cannot hold them.
+    """
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False, default=_jsonable, ensure_ascii=False)
+    except ValueError as error:
+        raise ValueError(
+            f"cannot write {path}: {error}; replace NaN and infinity by None before writing"
+        ) from error
+    write_text(path, text + "\n")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # torch.Tensor, numpy.ndarray, numpy scalars
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: {value!r}")
+
+
+def read_json(path: PathLike) -> Any:
+    """Parse the JSON file `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON; the message names file, line and column.
+    """
+    source = _existing_file(path)
+    try:
+        return json.loads(source.read_bytes().decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{source} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not a JSON text file: it is not UTF-8") from error
+
+
+def save_tensors(
+    path: PathLike,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write named tensors (any device, any strides, storage may be shared) as safetensors, atomically.
+
+    Args:
+        tensors: name → tensor; dtypes are kept.
+        metadata: str → str, stored in the file's header.  Encode structured values as JSON yourself.
+    """
+    for key, text in (metadata or {}).items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(
+                f"metadata of {path} must map str to str, got {key!r}: {type(text).__name__}; "
+                "encode the value with json.dumps"
+            )
+    # safetensors refuses views of one storage, hence a copy of each.
+    copies = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+    }
+    # Through bytes rather than save_file: a full disk then surfaces as OSError, which atomic_path explains.
+    write_bytes(path, safetensors_bytes(copies, dict(metadata) if metadata else None))
+
+
+def load_tensors(
+    path: PathLike, device: str | torch.device = "cpu"
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file: (tensors by name, metadata).  Nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, truncated, a pickle (`.pt`, `.pth`, `.pkl`, `.ckpt`) or something else.
+    """
+    source = _existing_file(path)
+    _refuse_other_formats(source)
+    try:
+        with safe_open(str(source), framework="pt", device=str(device)) as handle:
+            names = handle.keys()  # a handle is not iterable itself
+            tensors = {name: handle.get_tensor(name) for name in names}
+            return tensors, dict(handle.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(
+            f"{source} is not a complete safetensors file ({error}); it may be truncated or corrupt: "
+            "write or download it again"
+        ) from error
+
+
+def _existing_file(path: PathLike) -> Path:
+    source = Path(path)
+    if source.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, but this is a folder", str(source))
+    if not source.exists():
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(source))
+    return source
+
+
+def _refuse_other_formats(source: Path) -> None:
+    """Tell apart, by the first bytes, the files people mistake for safetensors."""
+    with open(source, "rb") as handle:
+        head = handle.read(64)
+    if not head:
+        raise ValueError(f"{source} is empty (0 bytes); write or download it again")
+    # A safetensors file starts with its header's length (8 bytes, little-endian) and then '{'.
+    if head[8:9] == b"{" and not head.startswith((b"PK\x03\x04", b"<")):
+        return
+    # Zip archives (torch ≥ 1.6) or a pickle's PROTO opcode 0x80 with protocol 2–5.
+    if head.startswith(b"PK\x03\x04") or (head[0] == 0x80 and head[1:2] in b"\x02\x03\x04\x05"):
+        raise ValueError(
+            f"{source} is a pickle (PyTorch .pt/.pth/.ckpt or Python .pkl), which can run code when "
+            "loaded and is refused. Convert it to safetensors where you trust it: "
+            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'out.safetensors')"
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{source} is a Git LFS pointer, not the weights themselves; run 'git lfs pull'"
+        )
+    if head.lstrip().startswith(b"<"):
+        raise ValueError(f"{source} is a web page, not weights; download the file itself")
+    raise ValueError(
+        f"{source} is not a safetensors file (unknown content {head[:8]!r}); it may be truncated or "
+        "corrupt, or of another format"
+    )

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import errno
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdd_fast import files
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_atomic_path_renames_on_success_and_keeps_the_suffix(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "picture.png"
+    with files.atomic_path(target) as temporary:
+        assert temporary.parent == target.parent and temporary.suffix == ".png"
+        temporary.write_bytes(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole"
+    assert names(target.parent) == ["picture.png"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_atomic_path_leaves_the_old_file_on_any_error(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(error), files.atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise error()
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_atomic_path_refuses_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="folder"), files.atomic_path(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_names_the_file_and_the_space_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    target = tmp_path / "w.safetensors"
+    files.save_tensors(target, {"a": torch.ones(2)})
+    before = target.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        with open(self, "wb") as handle:  # some bytes arrive before the disk is full
+            handle.write(data[:10])
+        raise OSError(code, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"no space left while writing .*w\.safetensors.*MiB free") as e:
+        files.save_tensors(target, {"a": torch.zeros(2)})
+    assert e.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert target.read_bytes() == before
+    assert names(tmp_path) == ["w.safetensors"]
+
+
+def test_other_os_errors_pass_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="mine"), files.atomic_path(tmp_path / "a"):
+        raise PermissionError(errno.EACCES, "mine")
+
+
+def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "t.txt", "ü\nλ\n")
+    assert (tmp_path / "t.txt").read_bytes() == "ü\nλ\n".encode()
+
+
+def test_json_round_trip_with_tensors_arrays_and_paths(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    value = {"a": [1, 2.5, None], "t": torch.tensor([1, 2]), "n": np.float32(0.5), "p": Path("q")}
+    files.write_json(path, value)
+    assert files.read_json(path) == {"a": [1, 2.5, None], "t": [1, 2], "n": 0.5, "p": "q"}
+
+
+def test_json_refuses_nan_and_unknown_types(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        files.write_json(tmp_path / "x.json", {"loss": float("nan")})
+    with pytest.raises(TypeError, match="object"):
+        files.write_json(tmp_path / "x.json", object())
+    assert names(tmp_path) == []
+
+
+def test_read_json_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        files.read_json(tmp_path / "missing.json")
+    (tmp_path / "bad.json").write_text('{"a": 1,\n "b": }')
+    with pytest.raises(ValueError, match=r"bad\.json is not valid JSON: .* line 2, column 7"):
+        files.read_json(tmp_path / "bad.json")
+    (tmp_path / "bin.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        files.read_json(tmp_path / "bin.json")
+
+
+def test_tensors_round_trip_views_dtypes_and_metadata(tmp_path: Path) -> None:
+    base = torch.arange(12.0).reshape(3, 4)
+    tensors = {
+        "whole": base,
+        "transposed": base.T,
+        "row": base[1],
+        "half": base.half(),
+        "bf16": base.bfloat16(),
+        "long": torch.arange(3),
+        "flag": torch.tensor(True),
+        "empty": torch.zeros(0, 3),
+        "grad": torch.ones(2, requires_grad=True),
+    }
+    files.save_tensors(tmp_path / "t.safetensors", tensors, {"prompt": "white häir", "n": "3"})
+    loaded, metadata = files.load_tensors(tmp_path / "t.safetensors")
+    assert metadata == {"prompt": "white häir", "n": "3"}
+    assert set(loaded) == set(tensors)
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor.detach())
+    files.save_tensors(tmp_path / "u.safetensors", {"a": base})
+    assert files.load_tensors(tmp_path / "u.safetensors")[1] == {}
+
+
+def test_metadata_must_be_text(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"'lam': float.*json\.dumps"):
+        files.save_tensors(tmp_path / "t.safetensors", {}, {"lam": 0.1})  # type: ignore[dict-item]
+    assert names(tmp_path) == []
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (pytest.fail, ("a pickle was executed",))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_pickles_are_refused_by_content_not_by_name(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": Bomb()}))
+    else:
+        torch.save({"a": Bomb()}, path, _use_new_zipfile_serialization=kind == "zip")
+    with pytest.raises(ValueError, match=r"is a pickle .*refused. Convert it"):
+        files.load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+        (b"\n <html>", "web page"),
+        (b"abc", "not a safetensors file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a safetensors file"),
+        (b"\x10\0\0\0\0\0\0\0{not json at all", "not a complete safetensors file"),
+    ],
+)
+def test_other_content_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        files.load_tensors(path)
+    assert "w.safetensors" in str(error.value)
+
+
+def test_missing_folder_and_truncated_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such file.*gone\.safetensors"):
+        files.load_tensors(tmp_path / "gone.safetensors")
+    with pytest.raises(IsADirectoryError):
+        files.load_tensors(tmp_path)
+    path = tmp_path / "w.safetensors"
+    files.save_tensors(path, {"a": torch.randn(1000)})
+    data = path.read_bytes()
+    for length in (4, 8, 20, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=r"w\.safetensors"):
+            files.load_tensors(path)
+
+
+def test_a_safetensors_header_whose_length_looks_like_a_pickle_still_loads(tmp_path: Path) -> None:
+    # A header of 0x??0280 bytes starts with the same two bytes as a pickle of protocol 2.
+    path = tmp_path / "w.safetensors"
+    for padding in range(0x200, 0x300):
+        files.save_tensors(path, {"a": torch.ones(1)}, {"p": "x" * padding})
+        if path.read_bytes()[:2] == b"\x80\x02":
+            break
+    else:
+        pytest.fail("no such header length was produced")
+    assert json.dumps(files.load_tensors(path)[0]["a"].tolist()) == "[1.0]"
