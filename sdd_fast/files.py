@@ -1,10 +1,11 @@
 """Reading and writing files so that nothing is ever half-written.
 
-Every file the package writes goes through `atomic_path`: the bytes go to a temporary sibling which is renamed over the
-target once complete.  A full disk, an exception or Ctrl-C therefore leaves the old file (or none), never a broken one.
+Every file the package writes goes through `atomic_path`: the bytes go to a temporary sibling which
+is renamed over the target once complete.  A full disk, an exception or Ctrl-C therefore leaves the
+old file (or none), never a broken one.
 
-Tensors are stored as safetensors only.  Pickles are recognised by their content and refused, because loading one can
-run any code it contains.
+Tensors are stored as safetensors only.  Pickles are recognised by their content and refused,
+because loading one can run any code it contains.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ _OUT_OF_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it onto `path` on success, remove it on any error.
+    """Yield a temporary sibling of `path`, renamed onto it on success, removed on any error.
 
-    The parent folder is created.  The temporary name keeps the suffix, so writers that choose a format by it work.
-    "Any error" includes KeyboardInterrupt and SystemExit.
+    The parent folder is created.  The temporary name keeps the suffix, so writers that choose a
+    format by it work. "Any error" includes KeyboardInterrupt and SystemExit.
 
     Raises:
-        OSError: with errno ENOSPC and a message naming `path` and the space left, when the disk or quota is full.
+        OSError: with errno ENOSPC and a message naming `path` and the space left, when the disk or
+            quota is full.
         IsADirectoryError: `path` is a folder.
 
     >>> with atomic_path("runs/hair/curve.png") as tmp:  # doctest: +SKIP
@@ -91,8 +93,8 @@ def write_text(path: PathLike, text: str) -> None:
 def write_json(path: PathLike, value: Any) -> None:
     """Write `value` as indented standard JSON, atomically.
 
-    Paths become strings; tensors, arrays and numpy scalars become lists and numbers.  NaN and infinity raise
-    ValueError, since standard JSON cannot hold them.
+    Paths become strings; tensors, arrays and numpy scalars become lists and numbers.  NaN and
+    infinity raise ValueError, since standard JSON cannot hold them.
     """
     try:
         text = json.dumps(value, indent=2, allow_nan=False, default=_jsonable, ensure_ascii=False)
@@ -134,11 +136,13 @@ def save_tensors(
     tensors: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write named tensors (any device, any strides, storage may be shared) as safetensors, atomically.
+    """Write named tensors as safetensors, atomically.
 
     Args:
-        tensors: name → tensor; dtypes are kept.
-        metadata: str → str, stored in the file's header.  Encode structured values as JSON yourself.
+        tensors: name → tensor on any device, with any strides, storage may be shared; dtypes are
+            kept.
+        metadata: str → str, stored in the file's header.  Encode structured values as JSON
+            yourself.
     """
     for key, text in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(text, str):
@@ -147,10 +151,9 @@ def save_tensors(
                 "encode the value with json.dumps"
             )
     # safetensors refuses views of one storage, hence a copy of each.
-    copies = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
-    }
-    # Through bytes rather than save_file: a full disk then surfaces as OSError, which atomic_path explains.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    # Through bytes rather than save_file: a full disk then surfaces as OSError, which atomic_path
+    # explains.
     write_bytes(path, safetensors_bytes(copies, dict(metadata) if metadata else None))
 
 
@@ -161,7 +164,8 @@ def load_tensors(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, truncated, a pickle (`.pt`, `.pth`, `.pkl`, `.ckpt`) or something else.
+        ValueError: the file is empty, truncated, a pickle (`.pt`, `.pth`, `.pkl`, `.ckpt`) or
+            something else.
     """
     source = _existing_file(path)
     _refuse_other_formats(source)
@@ -172,8 +176,8 @@ def load_tensors(
             return tensors, dict(handle.metadata() or {})
     except SafetensorError as error:
         raise ValueError(
-            f"{source} is not a complete safetensors file ({error}); it may be truncated or corrupt: "
-            "write or download it again"
+            f"{source} is not a complete safetensors file ({error}); it may be truncated or "
+            "corrupt: write or download it again"
         ) from error
 
 
@@ -198,8 +202,8 @@ def _refuse_other_formats(source: Path) -> None:
     # Zip archives (torch ≥ 1.6) or a pickle's PROTO opcode 0x80 with protocol 2–5.
     if head.startswith(b"PK\x03\x04") or (head[0] == 0x80 and head[1:2] in b"\x02\x03\x04\x05"):
         raise ValueError(
-            f"{source} is a pickle (PyTorch .pt/.pth/.ckpt or Python .pkl), which can run code when "
-            "loaded and is refused. Convert it to safetensors where you trust it: "
+            f"{source} is a pickle (PyTorch .pt/.pth/.ckpt or Python .pkl), which can run code "
+            "when loaded and is refused. Convert it to safetensors where you trust it: "
             "safetensors.torch.save_file(torch.load(path, weights_only=True), 'out.safetensors')"
         )
     if head.startswith(b"version https://git-lfs"):
@@ -209,6 +213,6 @@ def _refuse_other_formats(source: Path) -> None:
     if head.lstrip().startswith(b"<"):
         raise ValueError(f"{source} is a web page, not weights; download the file itself")
     raise ValueError(
-        f"{source} is not a safetensors file (unknown content {head[:8]!r}); it may be truncated or "
-        "corrupt, or of another format"
+        f"{source} is not a safetensors file (unknown content {head[:8]!r}); it may be truncated "
+        "or corrupt, or of another format"
     )

@@ -58,7 +58,9 @@ def test_full_disk_names_the_file_and_the_space_left(
         raise OSError(code, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"no space left while writing .*w\.safetensors.*MiB free") as e:
+    with pytest.raises(
+        OSError, match=r"no space left while writing .*w\.safetensors.*MiB free"
+    ) as e:
         files.save_tensors(target, {"a": torch.zeros(2)})
     assert e.value.errno == errno.ENOSPC
     monkeypatch.undo()

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdd_fast import images
+
+H, W = 20, 24
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
+
+
+def expected(array: np.ndarray) -> torch.Tensor:
+    """[H, W, 3] of 0…255 → [3, H, W] in [-1, 1], in float64."""
+    return torch.from_numpy(array.astype(np.float64) / 127.5 - 1).permute(2, 0, 1)
+
+
+def assert_close(image: torch.Tensor, want: torch.Tensor, atol: float = 1e-6) -> None:
+    assert image.dtype == torch.float32
+    assert image.shape == want.shape
+    torch.testing.assert_close(image.double(), want, atol=atol, rtol=0)
+
+
+def test_file_pil_array_and_tensor_agree(tmp_path: Path, rgb: np.ndarray) -> None:
+    picture = Image.fromarray(rgb)
+    picture.save(tmp_path / "a.png")
+    want = expected(rgb)
+    uint8 = torch.from_numpy(rgb).permute(2, 0, 1)
+    for source in (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        picture,
+        rgb,
+        rgb.astype(np.float32) / 255,
+        uint8,
+        uint8.float() / 127.5 - 1,
+        (uint8.double() / 127.5 - 1)[None],
+    ):
+        assert_close(images.load_image(source), want)
+
+
+def test_alpha_is_composited_on_white(tmp_path: Path, rgb: np.ndarray) -> None:
+    alpha = np.zeros((H, W, 1), dtype=np.uint8)
+    alpha[: H // 2] = 255
+    alpha[0] = 51
+    rgba = np.concatenate([rgb, alpha], axis=2)
+    a = alpha / 255.0
+    want = expected(rgb * a + 255 * (1 - a))
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert_close(images.load_image(tmp_path / "a.png"), want)
+    assert_close(images.load_image(rgba), want)
+    grey = np.concatenate([rgb[..., :1], alpha], axis=2)
+    image = images.load_image(Image.fromarray(grey, "LA"))
+    assert_close(image, expected(np.repeat(rgb[..., :1], 3, 2) * a + 255 * (1 - a)))
+
+
+def test_palette_with_a_transparent_colour_is_white_there(tmp_path: Path) -> None:
+    index = np.zeros((H, W), dtype=np.uint8)
+    index[:, W // 2 :] = 1
+    picture = Image.fromarray(index, "P")
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.save(tmp_path / "opaque.png")
+    picture.save(tmp_path / "clear.png", transparency=1)
+    opaque, clear = (images.load_image(tmp_path / f"{n}.png") for n in ("opaque", "clear"))
+    assert opaque[:, 0, 0].tolist() == clear[:, 0, 0].tolist() == [1, -1, -1]
+    assert opaque[:, 0, -1].tolist() == [-1, -1, 1]
+    assert clear[:, 0, -1].tolist() == [1, 1, 1]
+
+
+def test_rgb_png_with_a_transparent_colour_is_white_there(tmp_path: Path, rgb: np.ndarray) -> None:
+    rgb[0, 0] = (1, 2, 3)
+    Image.fromarray(rgb).save(tmp_path / "a.png", transparency=(1, 2, 3))
+    assert images.load_image(tmp_path / "a.png")[:, 0, 0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_becomes_three_equal_channels(tmp_path: Path, rgb: np.ndarray, mode: str) -> None:
+    picture = Image.fromarray(rgb[..., 0]).convert(mode)
+    picture.save(tmp_path / "a.png")
+    image = images.load_image(tmp_path / "a.png")
+    want = np.asarray(picture.convert("L"))
+    assert_close(image, expected(np.repeat(want[..., None], 3, axis=2)))
+
+
+def test_sixteen_bit_keeps_its_precision(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, H * W).astype(np.uint16).reshape(H, W)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    Image.fromarray(deep).save(tmp_path / "a.tif")
+    want = torch.from_numpy(deep / 32767.5 - 1).expand(3, H, W)
+    assert_close(images.load_image(tmp_path / "a.png"), want)
+    assert_close(images.load_image(tmp_path / "a.tif"), want)
+    assert_close(images.load_image(deep), want)
+    assert_close(images.load_image(deep[..., None]), want)
+    assert len(torch.unique(images.load_image(deep)[0])) == H * W
+
+
+def test_sixteen_bit_rgb_png(tmp_path: Path, rgb: np.ndarray) -> None:
+    # Pillow cannot write this kind of file, so it is assembled here: 16-bit samples v·257.
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    deep = (rgb.astype(np.uint16) * 257).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    header = struct.pack(">IIBBBBB", W, H, 16, 2, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    assert_close(images.load_image(tmp_path / "a.png"), expected(rgb))
+
+
+def test_float_tiff(tmp_path: Path) -> None:
+    unit = np.linspace(0, 1, H * W, dtype=np.float32).reshape(H, W)
+    Image.fromarray(unit).save(tmp_path / "a.tif")
+    want = torch.from_numpy(unit.astype(np.float64) * 2 - 1).expand(3, H, W)
+    assert_close(images.load_image(tmp_path / "a.tif"), want)
+    Image.fromarray(unit * 1000).save(tmp_path / "b.tif")
+    with pytest.raises(ValueError, match=r"b\.tif has values from 0 to 1000"):
+        images.load_image(tmp_path / "b.tif")
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    flat = np.full((H, W, 3), (200, 60, 20), dtype=np.uint8)
+    Image.fromarray(flat).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert picture.mode == "CMYK"
+    assert_close(images.load_image(tmp_path / "a.jpg"), expected(flat), atol=0.05)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_exif_rotation_is_applied(tmp_path: Path, suffix: str) -> None:
+    upright = np.zeros((32, 48, 3), dtype=np.uint8)
+    upright[:16, :24] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90° clockwise to show", so the stored pixels are turned back
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    path = tmp_path / f"a.{suffix}"
+    stored.save(path, exif=exif, **({"quality": 100} if suffix != "png" else {}))
+    image = images.load_image(path)
+    assert image.shape == (3, 32, 48)
+    torch.testing.assert_close(image[:, 8, 12], torch.tensor([1.0, -1, -1]), atol=0.05, rtol=0)
+    assert float(image[0, 24:].max()) < -0.9
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (15, 15), (500, 15)])
+def test_tiny_images_are_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
+    Image.fromarray(np.zeros((*shape, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=rf"a\.png is too small: {shape[1]}×{shape[0]} pixels"):
+        images.load_image(tmp_path / "a.png", size=32)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("keep", [0.1, 0.6, 0.9])
+def test_truncated_files_are_refused(
+    tmp_path: Path, rgb: np.ndarray, fmt: str, keep: float
+) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, fmt)
+    data = buffer.getvalue()
+    path = tmp_path / f"a.{fmt.lower()}"
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(ValueError, match=rf"a\.{fmt.lower()} is (a truncated|not an image)"):
+        images.load_image(path)
+
+
+def test_missing_empty_folder_and_foreign_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such image file.*gone\.png"):
+        images.load_image(tmp_path / "gone.png")
+    with pytest.raises(IsADirectoryError, match="folder"):
+        images.load_image(tmp_path)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match="empty"):
+        images.load_image(tmp_path / "empty.png")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.png is not an image"):
+        images.load_image(tmp_path / "text.png")
+
+
+def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (100, 100)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with pytest.raises(ValueError, match=r"bomb\.png is refused as a possible decompression bomb"):
+        images.load_image(tmp_path / "bomb.png")
+
+
+def test_pillows_guards_are_left_on() -> None:
+    from PIL import ImageFile
+
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (np.zeros((3, 20, 24), np.uint8), ValueError, r"\[3, 20, 24\].*channels-first"),
+        (np.zeros((20, 24, 3), np.int64), TypeError, "int64"),
+        (np.full((20, 24, 3), 200.0), ValueError, "from 200 to 200"),
+        (np.full((20, 24, 3), -0.5), ValueError, "from -0.5"),
+        (np.full((20, 24), np.nan), ValueError, "nan"),
+        (torch.zeros(20, 24, 3), ValueError, r"\[20, 24, 3\]"),
+        (torch.zeros(2, 3, 20, 24), ValueError, r"\[2, 3, 20, 24\]"),
+        (torch.zeros(3, 20, 24, dtype=torch.int64), TypeError, "int64"),
+        (torch.full((3, 20, 24), 255.0), ValueError, "largest magnitude is 255.*127.5"),
+        (torch.full((3, 20, 24), float("nan")), ValueError, "nan"),
+        (b"bytes", TypeError, "bytes"),
+    ],
+)
+def test_wrong_arrays_and_tensors(source: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        images.load_image(source)  # type: ignore[arg-type]
+
+
+def test_overshoot_of_a_generator_is_clamped() -> None:
+    assert images.load_image(torch.full((3, 16, 16), 1.3)).max() == 1
+
+
+def test_fit_crops_the_centre_and_keeps_exact_pixels(rgb: np.ndarray) -> None:
+    image = images.load_image(rgb)
+    assert torch.equal(images.fit(image, H), image[:, :, 2:22])
+    batch = image.expand(2, 5, 3, H, W)
+    assert images.fit(batch, 10).shape == (2, 5, 3, 10, 10)
+    torch.testing.assert_close(images.fit(batch, 10)[1, 4], images.load_image(rgb, size=10))
+    with pytest.raises(ValueError, match="at least 1 pixel"):
+        images.fit(image, 0)
+
+
+def test_fit_downscale_is_antialiased_and_never_overshoots() -> None:
+    # A one-pixel checkerboard averages to grey; without antialiasing it would alias to ±1.
+    board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1).expand(3, 64, 64)
+    assert images.fit(board, 16).abs().max() < 0.05
+    step = torch.ones(3, 16, 16)
+    step[:, :, :8] = -1
+    assert images.fit(step, 64).abs().max() <= 1
+
+
+def test_load_folder(tmp_path: Path, rgb: np.ndarray) -> None:
+    for name in ("b.png", "a.JPG", ".hidden.png"):
+        Image.fromarray(rgb).save(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    batch, paths = images.load_folder(tmp_path, 16)
+    assert [p.name for p in paths] == ["a.JPG", "b.png"]
+    assert batch.shape == (2, 3, 16, 16)
+    assert len(images.load_folder(tmp_path, 16, limit=1)[1]) == 1
+    (tmp_path / "c.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"c\.png"):
+        images.load_folder(tmp_path, 16)
+
+
+def test_folder_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        images.load_folder(tmp_path / "gone", 16)
+    with pytest.raises(ValueError, match=r"no images in .*no files at all"):
+        images.load_folder(tmp_path, 16)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"no images in .*1 other files.*\.jpg"):
+        images.load_folder(tmp_path, 16)
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        images.load_folder(tmp_path / "notes.txt", 16)
+
+
+def test_save_png_round_trip_is_exact(tmp_path: Path, rgb: np.ndarray) -> None:
+    images.save_png(tmp_path / "x" / "a.png", images.load_image(rgb))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x" / "a.png")), rgb)
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["a.png"]
+
+
+def test_to_pil_clamps_and_refuses_nan_and_batches() -> None:
+    picture = images.to_pil(torch.tensor([2.0, -2.0, 0.0]).reshape(3, 1, 1).expand(3, 16, 16))
+    assert picture.getpixel((0, 0)) in ((255, 0, 127), (255, 0, 128))
+    with pytest.raises(ValueError, match="NaN"):
+        images.to_pil(torch.full((3, 4, 4), float("nan")))
+    with pytest.raises(ValueError, match=r"\[1, 3, 4, 4\]"):
+        images.to_pil(torch.zeros(1, 3, 4, 4))
+
+
+def test_grid_places_every_picture_enlarged(rgb: np.ndarray) -> None:
+    torch.manual_seed(0)
+    before, after = torch.rand(2, 3, 3, 64, 64) * 2 - 1
+    plain = images.grid([before, after], resample="nearest")
+    labelled = images.grid(
+        [before, after],
+        row_labels=["before", "a face with white hair and a rather long description"],
+        column_labels=["one", "two", "three"],
+        title="White hair, λ = 0.1",
+        resample="nearest",
+    )
+    assert labelled.width > plain.width and labelled.height > plain.height
+    for sheet in (plain, labelled):
+        pixels = np.asarray(sheet)
+        for row in (before, after):
+            for image in row:
+                big = np.asarray(images.to_pil(image)).repeat(3, 0).repeat(3, 1)
+                assert _contains(pixels, big)
+    # The labels are ink on white paper, left of and above the pictures.
+    assert (np.asarray(labelled)[:, :20] < 128).sum() == 0
+    assert (np.asarray(labelled)[:, 20 : labelled.width - plain.width] < 128).sum() > 100
+
+
+def _contains(sheet: np.ndarray, part: np.ndarray) -> bool:
+    rows, columns = np.nonzero((sheet == part[0, 0]).all(axis=2))
+    for y, x in zip(rows, columns, strict=True):
+        if np.array_equal(sheet[y : y + part.shape[0], x : x + part.shape[1]], part):
+            return True
+    return False
+
+
+def test_grid_of_unequal_rows_and_its_errors() -> None:
+    sheet = images.grid([torch.zeros(1, 3, 16, 16), torch.zeros(3, 3, 16, 16)], cell=32)
+    assert sheet.width > 3 * 32
+    for rows in ([], torch.zeros(1, 0, 3, 8, 8)):
+        with pytest.raises(ValueError, match="at least one picture"):
+            images.grid(rows)
+    with pytest.raises(ValueError, match=r"\[C, 3, H, W\], got \[3, 8, 8\]"):
+        images.grid([torch.zeros(3, 8, 8)])
+    one = [torch.zeros(2, 3, 8, 8)]
+    with pytest.raises(ValueError, match="1 row labels"):
+        images.grid(one, row_labels=["a", "b"])
+    with pytest.raises(ValueError, match="2 column labels"):
+        images.grid(one, column_labels="ab")
+    with pytest.raises(ValueError, match="lanczos"):
+        images.grid(one, resample="cubic")
