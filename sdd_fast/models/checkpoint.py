@@ -1,0 +1,98 @@
+"""Saving a network as one safetensors file that carries its own configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T", bound="Checkpointed")
+
+
+class Checkpointed:
+    """Mixin for an `nn.Module` whose constructor arguments are kept in `self.config`."""
+
+    if TYPE_CHECKING:  # torch.jit.script would try to read a real annotation
+        config: dict[str, Any]
+
+    def save(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write weights and configuration to a safetensors file, atomically.
+
+        `dtype` (for instance `torch.float16`) is how floating point tensors are stored, to make
+        the file smaller; None stores them as they are. `load` always gives float32.
+        """
+        from ..files import save_tensors
+
+        assert isinstance(self, nn.Module)
+        tensors = {}
+        for key, value in self.state_dict().items():
+            if dtype is not None and value.is_floating_point():
+                value = value.to(dtype)
+            tensors[key] = value.detach().cpu().contiguous()
+        metadata = {"network": type(self).__name__, "config": json.dumps(self.config)}
+        save_tensors(path, tensors, metadata)
+
+    @classmethod
+    def load(cls: type[T], path: str | Path) -> T:
+        """Build the network that a file of `save` describes and fill in its weights (float32, CPU).
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is not safetensors, holds another network, or its tensors are not
+                exactly those of the network; every missing, unexpected and misshapen one is named.
+        """
+        from ..files import load_tensors
+
+        tensors, metadata = load_tensors(path)
+        config = _read_config(path, cls.__name__, metadata)
+        try:
+            network = cls(**config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: its configuration does not describe a {cls.__name__}: {error}"
+            ) from error
+        assert isinstance(network, nn.Module)
+        load_exactly(network, tensors, source=str(path))
+        return network
+
+
+def load_exactly(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy `tensors` into `network`; ValueError unless names and shapes agree one to one."""
+    expected = network.state_dict()
+    problems = [f"missing: {key}" for key in expected if key not in tensors]
+    problems += [f"unexpected: {key}" for key in tensors if key not in expected]
+    problems += [
+        f"shape of {key}: the file has {list(tensors[key].shape)}, "
+        f"the network {list(expected[key].shape)}"
+        for key in expected
+        if key in tensors and tensors[key].shape != expected[key].shape
+    ]
+    if problems:
+        raise ValueError(
+            f"{source} does not fit a {type(network).__name__} "
+            f"({len(problems)} of its tensors):\n  " + "\n  ".join(problems)
+        )
+    network.load_state_dict(tensors)
+
+
+def _read_config(path: str | Path, name: str, metadata: dict[str, str]) -> dict[str, Any]:
+    if "network" not in metadata or "config" not in metadata:
+        raise ValueError(
+            f"{path}: a safetensors file, but not one written by {name}.save(): "
+            "its metadata names no network and configuration"
+        )
+    if metadata["network"] != name:
+        raise ValueError(
+            f"{path} holds a {metadata['network']}, not a {name}; "
+            f"load it with {metadata['network']}.load()"
+        )
+    try:
+        config = json.loads(metadata["config"])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: its configuration is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: its configuration must be a JSON object, got {config!r}")
+    return config

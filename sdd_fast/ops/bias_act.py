@@ -1,0 +1,97 @@
+"""Bias, activation, gain and clamp in one call: `y = clamp(gain * act(x + b))`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS = {"linear": 1.0, "relu": math.sqrt(2.0), "lrelu": math.sqrt(2.0)}
+"""Every activation and its default gain (√2 keeps the variance of a rectified normal input)."""
+
+
+def bias_act(
+    x: Tensor,  # [N, C, ...]
+    b: Tensor | None = None,  # [C]
+    act: str = "lrelu",
+    alpha: float = 0.2,
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> Tensor:  # [N, C, ...]
+    """Add a per-channel bias, activate, scale and clamp.
+
+    Args:
+        x: floating point, channels in dimension 1; any number of further dimensions.
+        b: bias of length C and the dtype of `x`; None for no bias.
+        act: "linear", "relu" or "lrelu".
+        alpha: slope of "lrelu" below zero, in [0, 1].
+        gain: factor after the activation; None takes √2, or 1 for "linear".
+        clamp: limits the result to [-clamp, clamp]; None for no limit.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+
+    Raises:
+        TypeError: `x` is not a floating point tensor, or `b` has another dtype.
+        ValueError: shapes do not fit, or an unknown activation, slope, gain or clamp is given.
+
+    Source: the activation layer of StyleGAN2 (Karras et al. 2020).
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        given = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"bias_act: x must be a floating point tensor, got {given}")
+    if x.ndim < 2:
+        raise ValueError(
+            f"bias_act: x must be [N, C, ...] with at least 2 dimensions, got {list(x.shape)}"
+        )
+    if b is not None:
+        if b.dtype != x.dtype:
+            raise TypeError(f"bias_act: b is {b.dtype} but x is {x.dtype}; convert one of them")
+        if b.shape != (x.shape[1],):
+            raise ValueError(
+                f"bias_act: b must have shape [{x.shape[1]}], one value per channel of x, "
+                f"got {list(b.shape)}"
+            )
+    gain = check_activation("bias_act", act, alpha, gain, clamp)
+    return bias_act_ref(x, b, act, alpha, gain, clamp)
+
+
+def check_activation(
+    op: str, act: str, alpha: float, gain: float | None, clamp: float | None
+) -> float:
+    """Check the activation arguments that several ops share; returns the gain to use."""
+    if act not in ACTIVATIONS:
+        raise ValueError(f"{op}: act must be one of {', '.join(ACTIVATIONS)}, got {act!r}")
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"{op}: alpha must lie in [0, 1], got {alpha}")
+    gain = ACTIVATIONS[act] if gain is None else gain
+    if not (math.isfinite(gain) and gain > 0.0):
+        raise ValueError(f"{op}: gain must be a positive number, got {gain}")
+    if clamp is not None and not clamp > 0.0:
+        raise ValueError(f"{op}: clamp must be positive, or None for no limit, got {clamp}")
+    return gain
+
+
+def bias_act_ref(
+    x: Tensor,  # [N, C, ...]
+    b: Tensor | None = None,  # [C]
+    act: str = "lrelu",
+    alpha: float = 0.2,
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> Tensor:  # [N, C, ...]
+    """`bias_act` in plain PyTorch, without argument checks."""
+    if b is not None:
+        x = x + b.reshape([1, -1] + [1] * (x.ndim - 2))
+    if act == "lrelu":
+        x = F.leaky_relu(x, alpha)
+    elif act == "relu":
+        x = F.relu(x)
+    gain = ACTIVATIONS[act] if gain is None else gain
+    if gain != 1.0:
+        x = x * gain
+    if clamp is not None:
+        x = x.clamp(-clamp, clamp)
+    return x
