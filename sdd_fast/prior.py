@@ -1,0 +1,386 @@
+"""The diffusion model seen as a teacher: text → embeddings, image → latent, (latent, t, text) → noise prediction.
+
+Everything here is frozen: no weight of the prior ever receives a gradient, but gradients do flow *through* it to images
+and latents, which is what selection (Sec. 4.2) and distillation (Sec. 4.1) need.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from sdd_fast.sd_folder import load_components
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+Timesteps = int | Sequence[int] | Tensor
+
+
+@dataclass(frozen=True)
+class PromptEmbeds:
+    """Text encoded once, to be reused for every image and timestep.
+
+    Args:
+        cond: [P, S, D] embeddings of the prompts (S tokens, D = the U-Net's cross_attention_dim).
+        uncond: [1, S, D] or [P, S, D] embeddings of the negative prompt(s), usually of "".
+        prompts: the P texts, for records and messages.
+        negative_prompt: the negative prompt, if there is a single one.
+    """
+
+    cond: Tensor
+    uncond: Tensor
+    prompts: tuple[str, ...] = ()
+    negative_prompt: str = ""
+
+    def expand(self, batch: int) -> tuple[Tensor, Tensor]:
+        """(cond, uncond), each [batch, S, D]: one prompt serves all rows, or there is one prompt per row."""
+        return _expand(self.cond, batch, "prompts"), _expand(self.uncond, batch, "negative prompts")
+
+
+def _expand(rows: Tensor, batch: int, what: str) -> Tensor:
+    if rows.shape[0] not in (1, batch):
+        raise ValueError(
+            f"got {rows.shape[0]} {what} for a batch of {batch}; expected 1 or {batch}"
+        )
+    return rows.expand(batch, -1, -1)
+
+
+class DiffusionPrior:
+    """A frozen latent diffusion model (Stable Diffusion 1.x or 2.x architecture of any size).
+
+    Usually made by `DiffusionPrior.from_pretrained`; the constructor takes the parts themselves, as diffusers and
+    transformers objects, switches them to eval mode and freezes them in place.
+
+    Attributes:
+        alphas_cumprod: [T] float32, ᾱ_t on the prior's device.
+        num_train_timesteps: T; timesteps run from 0 to T − 1.
+        prediction_type: "epsilon" or "v_prediction"; both give a noise prediction.
+        resolution: native image size in pixels; vae_scale_factor: pixels per latent pixel.
+        latent_channels: channels C of a latent. `latent_shape` is (C, resolution / vae_scale_factor, same).
+        device, dtype: of the networks. Latents, noise and predictions are float32 whatever the dtype
+            (float64 when dtype is float64); `compute_dtype` says which.
+        unet_calls, unet_rows: how often the U-Net was called, and with how many rows in total.
+    """
+
+    def __init__(
+        self, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any
+    ) -> None:
+        prediction_type = scheduler.config.prediction_type
+        if prediction_type not in PREDICTION_TYPES:
+            raise ValueError(
+                f"prediction type {prediction_type!r} is not supported; supported: {', '.join(PREDICTION_TYPES)}"
+            )
+        _check_fit(vae, unet, text_encoder)
+        for network in (vae, unet, text_encoder):
+            network.requires_grad_(False).eval()
+        self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
+        self.tokenizer, self.scheduler = tokenizer, scheduler
+        self.device: torch.device = unet.device
+        self.dtype: torch.dtype = unet.dtype
+        self.compute_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        self.prediction_type: str = prediction_type
+        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.to(self.device, torch.float32)
+        self.num_train_timesteps = len(self.alphas_cumprod)
+        self.latent_channels: int = vae.config.latent_channels
+        self.vae_scale_factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.resolution: int = _one_size(unet.config.sample_size) * self.vae_scale_factor
+        self.unet_calls = 0
+        self.unet_rows = 0
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        variant: str | None = None,
+    ) -> DiffusionPrior:
+        """Load a Stable Diffusion folder as diffusers writes it, or download one by hub id ("owner/name").
+
+        Only safetensors weights are read, so loading executes nothing. A network connection is used only if
+        `folder_or_hub_id` is no local path and has the form of a hub id.
+
+        Args:
+            dtype: precision of the networks: float32, float16, bfloat16 or float64.
+            variant: load `*.{variant}.safetensors`, e.g. "fp16".
+
+        Raises:
+            FileNotFoundError: no such folder, or parts of it are missing; the message lists what it must contain.
+            ValueError: corrupt files, or a pipeline, prediction type, dtype or device that is not supported.
+        """
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating torch dtype, got {dtype!r}")
+        device = torch.device(device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {device} asked for, but no GPU is available; use 'cpu'")
+        parts = load_components(folder_or_hub_id, dtype=dtype, device=device, variant=variant)
+        return cls(**parts._asdict())
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of the latent of one image at native resolution."""
+        side = self.resolution // self.vae_scale_factor
+        return self.latent_channels, side, side
+
+    # ── text ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def encode_prompt(
+        self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str] = ""
+    ) -> PromptEmbeds:
+        """Encode one prompt or P prompts; encode once and reuse.
+
+        Args:
+            prompt: non-empty text(s). Text beyond the tokenizer's length is cut off with a warning.
+            negative_prompt: what the unconditional branch of guidance sees: one for all, or one per prompt.
+
+        Raises:
+            ValueError: an empty prompt, or the numbers of prompts and negative prompts differ.
+        """
+        prompts = _texts(prompt, "prompt")
+        if not prompts or not all(text.strip() for text in prompts):
+            raise ValueError(
+                f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'"
+            )
+        negatives = _texts(negative_prompt, "negative_prompt")
+        if len(negatives) not in (1, len(prompts)):
+            raise ValueError(f"got {len(negatives)} negative prompts for {len(prompts)} prompts")
+        return PromptEmbeds(
+            self._encode_texts(prompts),
+            self._encode_texts(negatives),
+            tuple(prompts),
+            negatives[0] if len(set(negatives)) == 1 else "",
+        )
+
+    @torch.no_grad()
+    def _encode_texts(self, texts: list[str]) -> Tensor:
+        # A tokenizer saved without a length reports an astronomically large one.
+        length = min(
+            self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings
+        )
+        tokens = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        for text, row in zip(texts, self.tokenizer(texts).input_ids, strict=True):
+            if len(row) > length:
+                warnings.warn(
+                    f"the prompt {text!r} has {len(row)} tokens; only {length} are used and the rest is cut off",
+                    stacklevel=3,
+                )
+        mask = None
+        if getattr(self.text_encoder.config, "use_attention_mask", False):
+            mask = tokens.attention_mask.to(self.device)
+        return self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+
+    # ── images ⇄ latents ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images → latents z = s·E(resize(y)), with s = vae.config.scaling_factor and E the posterior's mode.
+
+        Differentiable with respect to `images`. Other sizes are resized to the native resolution bilinearly
+        (at an exact factor 2 that is the 2×2 average); downscaling by more than 2 is anti-aliased.
+
+        Args:
+            images: [B, 3, H, H] floating point in [-1, 1], on any device.
+
+        Returns:
+            [B, C, h, w] in `compute_dtype` on the prior's device.
+
+        Raises:
+            TypeError: not a floating-point tensor. ValueError: wrong shape, or images that are not square.
+        """
+        _check_images(images, self.vae.config.in_channels)
+        y = images.to(self.device, self.compute_dtype)
+        size = y.shape[-1]
+        if size != self.resolution:
+            y = F.interpolate(
+                y,
+                (self.resolution, self.resolution),
+                mode="bilinear",
+                align_corners=False,
+                antialias=size > 2 * self.resolution,
+            )
+        mode = self.vae.encode(y.to(self.dtype)).latent_dist.mode()
+        return mode.to(self.compute_dtype) * self.vae.config.scaling_factor
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents [B, C, h, w] → images [B, 3, H, W] in `compute_dtype`, nominally in [-1, 1] (not clamped)."""
+        z = z.to(self.device, self.compute_dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(z.to(self.dtype)).sample.to(self.compute_dtype)
+
+    # ── diffusion ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def timesteps_tensor(self, timesteps: Timesteps, batch: int) -> Tensor:
+        """One timestep for all or one per sample → int64 [batch] on the prior's device.
+
+        The range 0 … T − 1 is checked for Python ints, lists and CPU tensors. A tensor that lives on another device
+        is not checked, because reading it would make the host wait for the device.
+
+        Raises:
+            TypeError: not integers. ValueError: out of range, or a number other than 1 or `batch`.
+        """
+        t = timesteps if isinstance(timesteps, Tensor) else torch.as_tensor(timesteps)
+        if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
+            raise TypeError(f"timesteps must be integers, got {t.dtype}: {timesteps!r}")
+        t = t.reshape(-1)
+        if len(t) not in (1, batch):
+            raise ValueError(
+                f"got {len(t)} timesteps for a batch of {batch}; expected 1 or {batch}"
+            )
+        if t.device.type == "cpu":
+            outside = [int(v) for v in t if not 0 <= v < self.num_train_timesteps]
+            if outside:
+                raise ValueError(
+                    f"timestep {outside[0]} is out of range; this model has timesteps 0 to "
+                    f"{self.num_train_timesteps - 1}"
+                )
+        return t.to(self.device, torch.int64).expand(batch)
+
+    def _abar(self, timesteps: Tensor) -> Tensor:
+        return self.alphas_cumprod[timesteps].to(self.compute_dtype).view(-1, 1, 1, 1)
+
+    def add_noise(self, z: Tensor, noise: Tensor, timesteps: Timesteps) -> Tensor:
+        """z_t = √ᾱ_t z + √(1−ᾱ_t) ε for latents and noise [B, C, h, w]; `timesteps` as in `timesteps_tensor`."""
+        if noise.shape != z.shape:
+            raise ValueError(
+                f"noise has shape {tuple(noise.shape)}, expected that of the latents, {tuple(z.shape)}"
+            )
+        abar = self._abar(self.timesteps_tensor(timesteps, len(z)))
+        return abar.sqrt() * z + (1 - abar).sqrt() * noise.to(z.device, z.dtype)
+
+    def predict_noise(
+        self, z_t: Tensor, timesteps: Timesteps, embeds: PromptEmbeds, guidance_scale: float
+    ) -> Tensor:
+        """Guided noise prediction ε̂ = ε_u + g·(ε_c − ε_u) (classifier-free guidance).
+
+        One U-Net call of 2B rows; with g = 1, where the unconditional branch cancels, of B rows.
+        Differentiable with respect to `z_t`; wrap in torch.no_grad() when that is not needed.
+
+        Args:
+            z_t: [B, C, h, w] noised latents. timesteps: see `timesteps_tensor`.
+            embeds: of one prompt, or of one prompt per row.
+
+        Returns:
+            [B, C, h, w] in `compute_dtype`. Guidance is applied in that precision, because g multiplies the
+            difference of two rounded numbers.
+        """
+        t = self.timesteps_tensor(timesteps, len(z_t))
+        prediction = self._predict(z_t, t, embeds, guidance_scale)
+        if self.prediction_type == "epsilon":
+            return prediction
+        # v = √ᾱ ε − √(1−ᾱ) z and z_t = √ᾱ z + √(1−ᾱ) ε, hence ε = √ᾱ v + √(1−ᾱ) z_t. Guidance commutes with this.
+        abar = self._abar(t)
+        return abar.sqrt() * prediction + (1 - abar).sqrt() * z_t.to(self.compute_dtype)
+
+    def _predict(
+        self, z_t: Tensor, t: Tensor, embeds: PromptEmbeds, guidance_scale: float
+    ) -> Tensor:
+        """The U-Net's guided output, of whichever prediction type; t: int64 [B]."""
+        batch = len(z_t)
+        if tuple(z_t.shape[1:2]) != (self.latent_channels,) or z_t.ndim != 4:
+            raise ValueError(
+                f"latents must be [B, {self.latent_channels}, h, w], got {tuple(z_t.shape)}"
+            )
+        cond, uncond = embeds.expand(batch)
+        x, text = z_t.to(self.device, self.dtype), cond
+        if guidance_scale != 1:
+            x, t, text = torch.cat([x, x]), torch.cat([t, t]), torch.cat([uncond, cond])
+        self.unet_calls += 1
+        self.unet_rows += len(x)
+        out = self.unet(x, t, encoder_hidden_states=text.to(self.dtype)).sample
+        out = out.to(self.compute_dtype)
+        if guidance_scale == 1:
+            return out
+        out_u, out_c = out.chunk(2)
+        return out_u + guidance_scale * (out_c - out_u)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: str | Sequence[str] | PromptEmbeds,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        *,
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw one image per prompt by deterministic DDIM (η = 0).
+
+        Args:
+            prompts: P prompts, or their embeddings. All P run as one batch.
+            rng: source of the initial noise, drawn on the generator's own device; default: torch's global one.
+
+        Returns:
+            [P, 3, resolution, resolution] in [-1, 1] (clamped), in `compute_dtype`.
+        """
+        from diffusers import DDIMScheduler
+
+        if not 1 <= num_inference_steps <= self.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps must be 1 to {self.num_train_timesteps}, got {num_inference_steps}"
+            )
+        embeds = prompts if isinstance(prompts, PromptEmbeds) else self.encode_prompt(prompts)
+        batch = len(embeds.cond)
+        # A fresh scheduler: set_timesteps changes it, and this prior may be in use elsewhere.
+        scheduler = DDIMScheduler.from_config(self.scheduler.config)
+        scheduler.set_timesteps(num_inference_steps)
+        source = rng.device if rng is not None else "cpu"
+        z_t = torch.randn(batch, *self.latent_shape, generator=rng, device=source)
+        z_t = z_t.to(self.device, self.compute_dtype) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            prediction = self._predict(z_t, t.to(self.device).expand(batch), embeds, guidance_scale)
+            z_t = scheduler.step(prediction, t, z_t).prev_sample
+        return self.decode(z_t).clamp(-1, 1)
+
+
+def _check_fit(vae: Any, unet: Any, text_encoder: Any) -> None:
+    if unet.config.in_channels != vae.config.latent_channels:
+        raise ValueError(
+            f"the U-Net takes {unet.config.in_channels} channels but the VAE's latents have "
+            f"{vae.config.latent_channels}; inpainting, depth and upscaling models are not supported"
+        )
+    if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
+        raise ValueError(
+            f"the U-Net's cross_attention_dim is {unet.config.cross_attention_dim} but the text encoder's "
+            f"hidden size is {text_encoder.config.hidden_size}; these parts belong to different models"
+        )
+    if getattr(vae.config, "shift_factor", None):
+        raise ValueError(
+            "the VAE has a shift_factor, which Stable Diffusion 1.x and 2.x do not use; it belongs to another model"
+        )
+
+
+def _one_size(sample_size: int | Sequence[int]) -> int:
+    sizes = {sample_size} if isinstance(sample_size, int) else set(sample_size)
+    if len(sizes) != 1:
+        raise ValueError(
+            f"the U-Net's sample_size is {sample_size}; only square models are supported"
+        )
+    return sizes.pop()
+
+
+def _texts(texts: str | Sequence[str], name: str) -> list[str]:
+    result = [texts] if isinstance(texts, str) else list(texts)
+    if not all(isinstance(text, str) for text in result):
+        raise TypeError(f"{name} must be a string or a list of strings, got {texts!r}")
+    return result
+
+
+def _check_images(images: Tensor, channels: int) -> None:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        given = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(
+            f"images must be a floating-point tensor in [-1, 1], got {given}; convert bytes with x / 127.5 - 1"
+        )
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise ValueError(f"images must be [B, {channels}, H, W], got {tuple(images.shape)}")
+    if images.shape[2] != images.shape[3]:
+        raise ValueError(
+            f"images must be square, got {images.shape[2]}x{images.shape[3]}; crop or pad them first"
+        )

@@ -1,0 +1,137 @@
+"""Shared fixtures: a Stable-Diffusion folder small enough to build, save and reload in a second."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdd_fast.prior import DiffusionPrior
+
+MERGES = ["h a", "i r</w>", "ha ir</w>", "w h", "o l", "ol d</w>", "e n</w>"]
+TINY_RESOLUTION = 32  # image pixels; the VAE halves twice, so latents are 8x8
+
+
+def write_tokenizer(folder: Path) -> dict[str, int]:
+    """Write a CLIP byte-pair tokenizer by hand (vocab.json, merges.txt) and return its vocabulary."""
+    folder.mkdir(parents=True)
+    symbols = string.ascii_lowercase + string.digits + ",."
+    tokens = [*symbols, *(s + "</w>" for s in symbols), *(m.replace(" ", "") for m in MERGES)]
+    # The special tokens come last: an end-of-text id of 2 would switch CLIP to its legacy pooling.
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n", "utf-8")
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": 16,
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return vocab
+
+
+def write_sd_folder(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
+    """A complete random-weight Stable-Diffusion folder of about 0.25 M parameters.
+
+    Built from the real diffusers and transformers classes, so everything that reads it is the code
+    that reads the real thing. Deterministic in `seed`.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    vocab = write_tokenizer(folder / "tokenizer")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 8, 16),
+            norm_num_groups=4,
+            latent_channels=4,
+            sample_size=TINY_RESOLUTION,
+        )
+        unet = UNet2DConditionModel(
+            sample_size=TINY_RESOLUTION // 4,
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            norm_num_groups=4,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=16,
+            attention_head_dim=2,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(vocab),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=16,
+                bos_token_id=vocab["<|startoftext|>"],
+                eos_token_id=vocab["<|endoftext|>"],
+                pad_token_id=vocab["<|endoftext|>"],
+            )
+        )
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+    vae.save_pretrained(folder / "vae")
+    unet.save_pretrained(folder / "unet")
+    text_encoder.save_pretrained(folder / "text_encoder")
+    scheduler.save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.30.0",
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random ε-prediction Stable Diffusion (32x32 images, 8x8 latents). Read-only."""
+    return write_sd_folder(tmp_path_factory.mktemp("tiny_sd") / "sd")
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder with the same weights, declared as v-prediction. Read-only."""
+    return write_sd_folder(
+        tmp_path_factory.mktemp("tiny_sd_v") / "sd", prediction_type="v_prediction"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tiny_sd: Path) -> DiffusionPrior:
+    """`tiny_sd` loaded in float32. Its call counters move: take differences, not values."""
+    return DiffusionPrior.from_pretrained(tiny_sd)
+
+
+@pytest.fixture(scope="session")
+def tiny_prior64(tiny_sd: Path) -> DiffusionPrior:
+    """`tiny_sd` loaded in float64, for finite differences and float64 references."""
+    return DiffusionPrior.from_pretrained(tiny_sd, dtype=torch.float64)
