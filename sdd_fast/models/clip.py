@@ -1,0 +1,88 @@
+"""CLIP as edits are judged by: texts and images to unit vectors of one space."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .convnet import ConvEmbedding
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+MAX_TOKENS = 32
+
+
+class Clip:
+    """A text tower and an image tower whose embeddings are compared by cosine.
+
+    Args:
+        text: transformers' text model with projection.
+        image: images [B, 3, R, R] in [-1, 1] → unit vectors.
+    """
+
+    def __init__(
+        self, text: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, image: ConvEmbedding
+    ) -> None:
+        self.text = text.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.image = image.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Unit vectors [len(texts), D]; ValueError for an empty text."""
+        if not texts or any(not text.strip() for text in texts):
+            raise ValueError(f"Clip: expected non-empty texts, got {texts!r}")
+        ids = tokenize(self.tokenizer, texts).to(self.text.device)
+        return F.normalize(self.text(ids).text_embeds.float(), dim=1)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Unit vectors [B, D] of images [B, 3, R, R] in [-1, 1]; differentiable."""
+        vectors: Tensor = self.image(images)
+        return vectors
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a transformers text model and tokenizer, and the image tower beside them."""
+        self.text.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        self.image.save(Path(folder) / "image.safetensors")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Clip:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file is not what it should be.
+        """
+        from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+        folder = Path(folder)
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "image.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{folder} is not a CLIP folder: {name} is missing; expected a transformers "
+                    "CLIP text model with its tokenizer, and image.safetensors"
+                )
+        try:
+            text = CLIPTextModelWithProjection.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
+        except (OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"{folder}: the text model cannot be read ({error})") from error
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        return cls(text, tokenizer, ConvEmbedding.load(folder / "image.safetensors"))
+
+
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """int64 [B, MAX_TOKENS], padded and truncated."""
+    batch = tokenizer(
+        texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+    )
+    ids: Tensor = batch.input_ids
+    return ids
