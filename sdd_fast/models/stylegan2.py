@@ -195,7 +195,7 @@ class StyleGAN2(Checkpointed, nn.Module):
                 rgb = layer(x, style)
                 image = rgb if image is None else rgb + self._upsample(image)
         assert image is not None
-        return image
+        return image.contiguous()
 
     def forward(
         self,
@@ -242,7 +242,9 @@ class ConstantInput(nn.Module):
         self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
 
     def forward(self, batch: int) -> Tensor:
-        return self.input.expand(batch, -1, -1, -1)
+        # Every layer keeps this memory format; it makes the convolutions up to twice as fast.
+        x = self.input.expand(batch, -1, -1, -1)
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 class ModulatedConv(nn.Module):

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bias_act import check_activation
-from .upfirdn2d import upfirdn2d_ref
+from .bias_act import bias_act_ref, check_activation
+from .upfirdn2d import upfirdn2d, upfirdn2d_ref
 
 
 def modulated_conv2d(
@@ -87,10 +87,78 @@ def modulated_conv2d(
             f"got {list(noise.shape)}"
         )
     gain = check_activation("modulated_conv2d", act, alpha, gain, clamp)
-    return modulated_conv2d_ref(
-        x, weight, styles, demodulate=demodulate, up=up, resample_filter=resample_filter,
-        noise=noise, bias=bias, act=act, alpha=alpha, gain=gain, clamp=clamp, eps=eps,
-    )  # fmt: skip
+    if side == 1 and not demodulate:
+        y = _pointwise(x, weight, styles)
+        factor: Tensor | None = None  # [N or 1, O or 1, 1, 1]
+    else:
+        y, factor = _convolve(x, weight, styles, demodulate, up, resample_filter, eps)
+
+    # relu and leaky relu are positively homogeneous, gain * act(u) = act(gain * u), so the gain
+    # goes into the small factors instead of a pass over the feature map.
+    if factor is not None:
+        factor = factor * gain
+    elif gain != 1.0:
+        y = y * gain
+    shift: Tensor | None = None  # [1 or N, 1 or O, 1 or H', 1 or W']
+    if noise is not None:
+        shift = noise * gain
+    if bias is not None:
+        scaled = (bias * gain).reshape(1, -1, 1, 1)
+        shift = scaled if shift is None else shift + scaled
+    if factor is not None and shift is not None:
+        if not y.is_contiguous():  # or addcmul would bring y back to the layout of its shift
+            shift = shift.contiguous(memory_format=torch.channels_last)
+        y = torch.addcmul(shift, y, factor)
+    elif factor is not None:
+        y = y * factor
+    elif shift is not None:
+        y = y + shift
+    return bias_act_ref(y, None, act, alpha, 1.0, clamp)
+
+
+def _pointwise(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
+    """A 1x1 convolution without demodulation (toRGB): its few weights are scaled per sample, which
+    spares a pass over the feature map, and convolution libraries are slow at three outputs."""
+    n, _, height, width = x.shape
+    scaled = weight.flatten(1) * styles[:, None]  # [N, O, I]
+    if x.is_contiguous():
+        return (scaled @ x.flatten(2)).reshape(n, -1, height, width)
+    y = x.permute(0, 2, 3, 1).flatten(1, 2) @ scaled.mT  # [N, H * W, O]
+    return y.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _convolve(
+    x: Tensor,  # [N, I, H, W]
+    weight: Tensor,  # [O, I, k, k]
+    styles: Tensor,  # [N, I]
+    demodulate: bool,
+    up: int,
+    resample_filter: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor | None]:  # [N, O, H * up, W * up], [N, O or 1, 1, 1]
+    """conv(x * s, w) and the factor that is still to be multiplied to each channel of it."""
+    factor: Tensor | None = None
+    if demodulate:
+        factor = _demodulation(weight, styles, eps)
+    if x.dtype == torch.float16:
+        # Normalised styles and weights keep the sums of the convolution within float16's range;
+        # what is divided out here is multiplied to the float32 factor.
+        style_scale = styles.detach().float().abs().amax(1, keepdim=True).clamp_min(1e-30)
+        styles = (styles / style_scale).to(x.dtype)
+        weight_scale = weight.detach().float().square().sum((1, 2, 3)).sqrt().clamp_min(1e-30)
+        weight = (weight / weight_scale[:, None, None, None]).to(x.dtype)
+        common = style_scale * weight_scale  # [N, O]
+        factor = common if factor is None else factor * common
+
+    y = x * styles[:, :, None, None]
+    if up == 1:
+        y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
+    else:
+        # 2H + 1 pixels come out of the transposed convolution; the even filter makes them 2H.
+        y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
+        taps = _taps(resample_filter, y)
+        y = upfirdn2d(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
+    return y, None if factor is None else factor.to(y.dtype)[:, :, None, None]
 
 
 def modulated_conv2d_ref(
@@ -109,76 +177,32 @@ def modulated_conv2d_ref(
     clamp: float | None = None,
     eps: float = 1e-8,
 ) -> Tensor:  # [N, O, H * up, W * up]
-    """`modulated_conv2d` in plain PyTorch, without argument checks."""
-    gain = check_activation("modulated_conv2d", act, alpha, gain, clamp)
-    style_scale: Tensor | None = None  # [N, 1]
-    weight_scale: Tensor | None = None  # [O, 1, 1, 1]
-    if x.dtype == torch.float16:
-        tiny = 1e-4
-        style_scale = styles.detach().abs().amax(1, keepdim=True).clamp_min(tiny)
-        styles = styles / style_scale
-        if demodulate:
-            weight_scale = weight.detach().float().square().sum((1, 2, 3), keepdim=True).sqrt()
-            weight_scale = weight_scale.clamp_min(tiny).to(weight.dtype)
-            weight = weight / weight_scale
-
+    """`modulated_conv2d` step by step in plain PyTorch, without argument checks."""
     y = x * styles[:, :, None, None]
     if up == 1:
         y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
     else:
         y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
-        taps = 8 if resample_filter is None else 0
-        if resample_filter is None:
-            resample_filter = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=y.dtype, device=y.device)
-            resample_filter = resample_filter / taps
-        # 2H + 1 pixels come out of the transposed convolution; the even filter brings them to 2H.
-        y = upfirdn2d_ref(y, resample_filter, padding=resample_filter.numel() // 2 - 1, gain=4.0)
-
-    # relu and leaky relu are positively homogeneous, gain * act(u) = act(gain * u), so the gain
-    # goes into the small factors instead of a pass over the feature map.
-    factor: Tensor | None = None  # [N or 1, O or 1, 1, 1]
+        taps = _taps(resample_filter, y)
+        y = upfirdn2d_ref(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
     if demodulate:
-        factor = _demodulation(weight, styles, style_scale, weight_scale, eps).to(y.dtype)
-        factor = (factor * gain)[:, :, None, None]
-    elif style_scale is not None:
-        factor = (style_scale * gain)[:, :, None, None]
-    shift: Tensor | None = None  # [1 or N, 1 or O, 1 or H', 1 or W']
+        y = y * _demodulation(weight, styles, eps).to(y.dtype)[:, :, None, None]
     if noise is not None:
-        shift = noise * gain
-    if bias is not None:
-        scaled = (bias * gain).reshape(1, -1, 1, 1)
-        shift = scaled if shift is None else shift + scaled
-
-    if factor is not None and shift is not None:
-        y = torch.addcmul(shift, y, factor)
-    elif factor is not None:
-        y = y * factor
-    else:
-        y = y if gain == 1.0 else y * gain
-        y = y if shift is None else y + shift
-    if act == "lrelu":
-        y = F.leaky_relu(y, alpha)
-    elif act == "relu":
-        y = F.relu(y)
-    return y if clamp is None else y.clamp(-clamp, clamp)
+        y = y + noise
+    return bias_act_ref(y, bias, act, alpha, gain, clamp)
 
 
-def _demodulation(
-    weight: Tensor,  # [O, I, k, k]
-    styles: Tensor,  # [N, I]
-    style_scale: Tensor | None,  # [N, 1]
-    weight_scale: Tensor | None,  # [O, 1, 1, 1]
-    eps: float,
-) -> Tensor:  # [N, O]
+def _taps(resample_filter: Tensor | None, like: Tensor) -> Tensor:
+    if resample_filter is None:
+        resample_filter = torch.tensor([0.125, 0.375, 0.375, 0.125])
+    return resample_filter.to(like)
+
+
+def _demodulation(weight: Tensor, styles: Tensor, eps: float) -> Tensor:  # [N, O]
     """rsqrt(Σ_i s_i² Σ_k w²_{oik} + eps), in float32 or wider."""
     wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
     energy = weight.to(wide).square().sum((2, 3))  # [O, I]
-    squares = styles.to(wide).square() @ energy.t()  # [N, O]
-    if style_scale is not None and weight_scale is not None:
-        # The scales were divided out of s and w, so eps is divided by them too: nothing changes.
-        common = style_scale.to(wide) * weight_scale.to(wide).reshape(1, -1)
-        return torch.rsqrt(squares + eps / common.square())
-    return torch.rsqrt(squares + eps)
+    return torch.rsqrt(styles.to(wide).square() @ energy.t() + eps)
 
 
 def _check_tensors(
