@@ -1,0 +1,287 @@
+"""The Editor: pictures or latents in, edited pictures out, in one forward pass.
+
+image ──encoder──► W+ ──mapper(s) × strength──► W+ edited ──generator──► image edited
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .files import PathLike
+from .images import ImageSource, list_images, load_image, save_png, to_pil
+from .manipulator import MapperInfo, load_mapper, manipulate
+from .models.mapper import LevelsMapper, StyleSpaceMapper
+
+if TYPE_CHECKING:
+    from .domains import Domain
+
+MAPPER_FILE = "mapper.safetensors"
+"""The name of the mapper within a run folder."""
+
+Strength = float | Sequence[float]
+EditInput = ImageSource | Sequence[ImageSource]
+
+
+class Editor:
+    """Applies one or several distilled edits.
+
+    Args:
+        generator: a `StyleGAN2`.
+        edits: (mapper, info) pairs, as `load_mapper` returns; a bare mapper counts as λ = 1.
+        encoder: image [B, 3, R, R] → W+; without it only latents can be edited. R is its
+            `resolution`, or else that of the generator.
+
+    Raises:
+        ValueError: no edit, or a mapper that does not fit the generator.
+
+    >>> editor = Editor.load("runs/white-hair")                            # doctest: +SKIP
+    >>> after = editor.edit(["me.jpg"], strength=0.7, output="pil")[0]     # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        edits: nn.Module | Sequence[nn.Module | tuple[nn.Module, MapperInfo]],
+        encoder: nn.Module | None = None,
+    ) -> None:
+        listed = [edits] if isinstance(edits, nn.Module) else list(edits)
+        pairs = [(e, MapperInfo()) if isinstance(e, nn.Module) else e for e in listed]
+        if not pairs:
+            raise ValueError("an Editor needs at least one mapper, got none")
+        for mapper, info in pairs:
+            _check_fits(mapper, info, generator)
+        self.generator = generator
+        self.encoder = encoder
+        self.mappers = [mapper for mapper, _ in pairs]
+        self.infos = [info for _, info in pairs]
+        config = getattr(encoder, "config", {})
+        self.resolution: int = config.get("resolution", generator.resolution)
+
+    @classmethod
+    def load(
+        cls,
+        sources: PathLike | Sequence[PathLike],
+        domain: PathLike | Domain | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Editor:
+        """Load distilled edits together with the domain that they belong to.
+
+        Args:
+            sources: a run folder of `distill` or a mapper file, or several of them.
+            domain: its name, its folder, or the domain itself; default: the one that the mapper
+                file names, else "faces64".
+
+        Raises:
+            FileNotFoundError: a source does not exist, or a run folder holds no mapper yet.
+            ValueError: a mapper file is damaged or does not fit the domain's generator.
+        """
+        paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+        edits = [load_mapper(_mapper_file(Path(path))) for path in paths]
+        if domain is None:
+            domain = next((info.domain for _, info in edits if info.domain), "faces64")
+        if isinstance(domain, (str, os.PathLike)):
+            from .domains import load_domain
+
+            loaded = load_domain(os.fspath(domain), device=str(device))
+        else:
+            loaded = domain
+        return cls(loaded.generator, edits, loaded.encoder).to(device)
+
+    def to(self, device: str | torch.device) -> Editor:
+        """Move every network to `device`; returns the editor itself."""
+        for module in (self.generator, self.encoder, *self.mappers):
+            if module is not None:
+                module.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.generator.parameters()).device
+
+    @torch.no_grad()
+    def encode(self, pictures: EditInput, batch_size: int = 16) -> Tensor:
+        """Pictures → W+ [B, num_layers, w_dim].
+
+        Args:
+            pictures: one or a list of files, PIL images, arrays and tensors (see
+                `images.load_image`), or a batch [B, 3, H, W] in [-1, 1]. Any size: they are
+                centre-cropped and resized. W+ latents [B, num_layers, w_dim], or those of one
+                image, pass unchanged.
+
+        Raises:
+            ValueError: there is no encoder, no picture, or a wrong shape; see also `load_image`.
+        """
+        sources = self._sources(pictures)
+        if isinstance(sources, Tensor):
+            return sources.to(self.device, torch.float32)
+        if self.encoder is None:
+            raise ValueError(
+                "this Editor has no encoder, so it edits W+ latents only; give Editor(encoder=…) "
+                f"or latents [B, {self.generator.num_layers}, {self.generator.w_dim}]"
+            )
+        self.encoder.eval()
+        chunks = []
+        for start in range(0, len(sources), batch_size):
+            loaded = [load_image(s, self.resolution) for s in sources[start : start + batch_size]]
+            chunks.append(self.encoder(torch.stack([i.to(self.device) for i in loaded])))
+        return torch.cat(chunks)
+
+    @torch.no_grad()
+    def edit(
+        self,
+        pictures: EditInput,
+        strength: Strength = 1.0,
+        levels: Sequence[str] | None = None,
+        *,
+        output: str = "tensor",
+        batch_size: int = 16,
+    ) -> Any:
+        """Edit pictures or W+ latents.
+
+        Args:
+            pictures: see `encode`.
+            strength: 0 reconstructs, 1 is the edit as distilled, negative goes the other way and
+                beyond 1 exaggerates. One number for all edits, or a list with one for each.
+            levels: which of "coarse", "medium" and "fine" to change in this call; None: all.
+            output: "tensor" → [B, 3, R, R] in [-1, 1] (clamped) on the editor's device;
+                "pil" → a list of PIL images.
+            batch_size: pictures that go through the networks at once.
+        """
+        if output not in ("tensor", "pil"):
+            raise ValueError(f'output must be "tensor" or "pil", got {output!r}')
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        strengths = self._strengths(strength)
+        factors = [s * info.lam for s, info in zip(strengths, self.infos, strict=True)]
+        mappers = list(zip(self.mappers, factors, strict=True))
+        self.generator.eval()
+        w_plus = self.encode(pictures, batch_size)
+        chunks = w_plus.split(batch_size)
+        edited = [manipulate(self.generator, chunk, mappers, levels).images for chunk in chunks]
+        images = torch.cat(edited).clamp(-1, 1)
+        return [to_pil(image) for image in images] if output == "pil" else images
+
+    def edit_files(
+        self,
+        paths: PathLike | Sequence[PathLike],
+        out_dir: PathLike,
+        strength: Strength = 1.0,
+        levels: Sequence[str] | None = None,
+        *,
+        suffix: str = "",
+        batch_size: int = 16,
+    ) -> list[Path]:
+        """Edit image files and write PNGs of the same names into `out_dir`; returns their paths.
+
+        Args:
+            paths: an image file, a folder of images, or a list of image files.
+            suffix: appended to the file names, before ".png".
+
+        Every file is checked before the first is written, and each is written atomically. Inputs
+        are never overwritten.
+
+        Raises:
+            ValueError: no images, two inputs of the same name, an output that would overwrite its
+                input, or a broken image.
+        """
+        if isinstance(paths, (str, os.PathLike)):
+            only = Path(paths)
+            files = list_images(only) if only.is_dir() else [only]
+        else:
+            files = [Path(path) for path in paths]
+        out = Path(out_dir)
+        targets = [out / f"{path.stem}{suffix}.png" for path in files]
+        _check_targets(files, targets)
+        w_plus = self.encode(files, batch_size)
+        for start in range(0, len(files), batch_size):
+            chunk = w_plus[start : start + batch_size]
+            edited = self.edit(chunk, strength, levels, batch_size=batch_size)
+            for target, image in zip(targets[start:], edited, strict=False):
+                save_png(target, image)
+        return targets
+
+    def _sources(self, pictures: EditInput) -> Tensor | list[ImageSource]:
+        """W+ latents as one tensor; anything else as a list of single pictures."""
+        if isinstance(pictures, Tensor):
+            one_latent = (self.generator.num_layers, self.generator.w_dim)
+            if tuple(pictures.shape[-2:]) == one_latent and pictures.ndim in (2, 3):
+                return pictures.reshape(-1, *one_latent)
+            if pictures.ndim == 4:
+                pictures = list(pictures)
+            elif pictures.ndim == 2 or (pictures.ndim == 3 and pictures.shape[0] != 3):
+                raise ValueError(
+                    f"expected images [B, 3, H, W] or W+ latents [B, {one_latent[0]}, "
+                    f"{one_latent[1]}], got {list(pictures.shape)}"
+                )
+        if isinstance(pictures, (str, os.PathLike, Image.Image, np.ndarray, Tensor)):
+            pictures = [pictures]
+        listed = list(pictures)
+        if not listed:
+            raise ValueError("no pictures to edit: the list is empty")
+        return listed
+
+    def _strengths(self, strength: Strength) -> list[float]:
+        count = len(self.mappers)
+        values = (
+            [float(strength)] * count
+            if isinstance(strength, (int, float))
+            else [float(value) for value in strength]
+        )
+        if len(values) != count:
+            raise ValueError(f"expected one strength, or one for each of {count} edits: {values}")
+        if not all(np.isfinite(values)):
+            raise ValueError(f"strength must be finite, got {values}")
+        return values
+
+
+def _mapper_file(source: Path) -> Path:
+    if not source.is_dir():
+        return source
+    if not (source / MAPPER_FILE).exists():
+        raise FileNotFoundError(
+            f"{source} holds no {MAPPER_FILE}: distillation has not finished there, or it is not a "
+            "run folder. Run the same distillation again to resume it"
+        )
+    return source / MAPPER_FILE
+
+
+def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
+    name = f"the mapper for {info.prompt!r}" if info.prompt else "the mapper"
+    if isinstance(mapper, LevelsMapper):
+        has = [mapper.num_layers, mapper.w_dim]
+        needs = [generator.num_layers, generator.w_dim]
+        if has != needs:
+            raise ValueError(
+                f"{name} edits W+ of shape {has}, but the generator's is {needs}; it was distilled "
+                f"with another generator{f' (domain {info.domain})' if info.domain else ''}"
+            )
+    elif isinstance(mapper, StyleSpaceMapper) and mapper.style_dims != generator.style_dims:
+        raise ValueError(
+            f"{name} edits styles of lengths {mapper.style_dims}, but the generator's are "
+            f"{generator.style_dims}; it was distilled with another generator"
+        )
+
+
+def _check_targets(files: list[Path], targets: list[Path]) -> None:
+    if not files:
+        raise ValueError("no pictures to edit: the list is empty")
+    names = [target.name for target in targets]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ValueError(
+            f"several inputs would be written to {', '.join(doubled)}; edit them into different "
+            "folders"
+        )
+    for source, target in zip(files, targets, strict=True):
+        if target.resolve() == source.resolve():
+            raise ValueError(
+                f"{target} would overwrite its input; choose another folder or give a suffix"
+            )

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sdd_fast.edit import Editor
+from sdd_fast.images import load_image, to_pil
+from sdd_fast.manipulator import MapperInfo, save_mapper
+from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
+
+
+@pytest.fixture(scope="module")
+def generator() -> StyleGAN2:
+    torch.manual_seed(0)
+    return StyleGAN2(64, w_dim=16, z_dim=16, n_mlp=2, channel_base=256, channel_max=8)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    torch.manual_seed(1)
+    return Encoder(64, 10, 16, channel_base=256, channel_max=8, head_channels=2)
+
+
+def make_mapper(seed: int) -> LevelsMapper:
+    torch.manual_seed(seed)
+    return LevelsMapper(10, 16, zero_init=False)
+
+
+@pytest.fixture(scope="module")
+def editor(generator: StyleGAN2, encoder: Encoder) -> Editor:
+    edits = [(make_mapper(2), MapperInfo("white hair", lam=0.5)), make_mapper(3)]
+    return Editor(generator, edits, encoder)
+
+
+@pytest.fixture(scope="module")
+def w_plus() -> Tensor:
+    return torch.randn(5, 10, 16, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+
+
+@torch.no_grad()
+def expected(editor: Editor, w: Tensor, *strengths: float) -> Tensor:
+    a, b = editor.mappers
+    w_hat = w + strengths[0] * 0.5 * a(w) + strengths[1] * b(w)
+    return editor.generator.synthesis(w_hat).clamp(-1, 1)
+
+
+def test_strengths_and_lambda(editor: Editor, w_plus: Tensor) -> None:
+    assert_close = torch.testing.assert_close
+    assert_close(editor.edit(w_plus), expected(editor, w_plus, 1, 1))
+    assert_close(editor.edit(w_plus, -1.5), expected(editor, w_plus, -1.5, -1.5))
+    assert_close(editor.edit(w_plus, [2.0, -0.5]), expected(editor, w_plus, 2, -0.5))
+    assert_close(editor.edit(w_plus, 0), editor.generator.synthesis(w_plus).clamp(-1, 1))
+    assert_close(editor.edit(w_plus, batch_size=2), expected(editor, w_plus, 1, 1))
+    assert not editor.edit(w_plus).requires_grad
+
+
+def test_levels_in_a_call(editor: Editor, w_plus: Tensor) -> None:
+    part = editor.edit(w_plus, levels=["fine"])
+    a, b = editor.mappers
+    with torch.no_grad():
+        delta = 0.5 * a(w_plus) + b(w_plus)
+        delta[:, :8] = 0
+        want = editor.generator.synthesis(w_plus + delta).clamp(-1, 1)
+    torch.testing.assert_close(part, want)
+    assert torch.equal(editor.edit(w_plus, levels=[]), editor.edit(w_plus, 0))
+    with pytest.raises(ValueError, match="'hair'"):
+        editor.edit(w_plus, levels=["hair"])
+
+
+def test_every_kind_of_picture_gives_the_same_edit(
+    editor: Editor, photo: np.ndarray, tmp_path: Path
+) -> None:
+    picture = Image.fromarray(photo)
+    picture.save(tmp_path / "a.png")
+    tensor = load_image(photo)
+    with torch.no_grad():
+        assert editor.encoder is not None
+        want = expected(editor, editor.encoder(load_image(photo, 64)[None]), 1, 1)
+    sources = [tmp_path / "a.png", str(tmp_path / "a.png"), picture, photo, tensor]
+    for source in [*sources, tensor[None], [picture]]:
+        torch.testing.assert_close(editor.edit(source), want)  # type: ignore[arg-type]
+    many = editor.edit(sources, batch_size=2)
+    torch.testing.assert_close(many, want.expand(5, -1, -1, -1), atol=1e-4, rtol=1e-4)
+    one_latent = editor.encode(photo)[0]
+    torch.testing.assert_close(editor.edit(one_latent), want)
+
+
+def test_pil_output(editor: Editor, w_plus: Tensor) -> None:
+    pictures = editor.edit(w_plus, output="pil")
+    assert len(pictures) == 5 and pictures[0].size == (64, 64)
+    assert pictures[2].tobytes() == to_pil(editor.edit(w_plus)[2]).tobytes()
+
+
+def test_style_space_edit(generator: StyleGAN2, w_plus: Tensor) -> None:
+    torch.manual_seed(0)
+    mapper = StyleSpaceMapper(generator.style_dims, zero_init=False)
+    got = Editor(generator, mapper).edit(w_plus, -1)
+    with torch.no_grad():
+        styles = generator.style_vectors(w_plus)
+        edited = [s - d for s, d in zip(styles, mapper(styles), strict=True)]
+        want = generator.synthesis_from_styles(edited).clamp(-1, 1)
+    torch.testing.assert_close(got, want)
+
+
+def test_edit_files(editor: Editor, photo: np.ndarray, tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg", "c.webp"):
+        Image.fromarray(photo).save(tmp_path / name)
+    out = tmp_path / "out"
+    written = editor.edit_files(tmp_path, out, 0.5, suffix="-white", batch_size=2)
+    assert [p.name for p in written] == ["a-white.png", "b-white.png", "c-white.png"]
+    assert sorted(out.iterdir()) == written
+    want = to_pil(editor.edit(tmp_path / "a.png", 0.5)[0])
+    difference = np.asarray(Image.open(written[0])).astype(int) - np.asarray(want).astype(int)
+    assert abs(difference).max() <= 1
+    assert editor.edit_files(tmp_path / "a.png", tmp_path / "one") == [tmp_path / "one" / "a.png"]
+
+
+def test_edit_files_writes_nothing_when_one_is_broken(
+    editor: Editor, photo: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"b\.png"):
+        editor.edit_files(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_edit_files_never_overwrites_inputs(
+    editor: Editor, photo: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    Image.fromarray(photo).save(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=r"several inputs .* a\.png"):
+        editor.edit_files(tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match="overwrite its input"):
+        editor.edit_files(tmp_path / "a.png", tmp_path)
+    with pytest.raises(ValueError, match="list is empty"):
+        editor.edit_files([], tmp_path / "out")
+
+
+def test_bad_input(editor: Editor, generator: StyleGAN2, w_plus: Tensor, photo: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="list is empty"):
+        editor.edit([])
+    with pytest.raises(ValueError, match=r"\[5, 9, 16\]"):
+        editor.edit(w_plus[:, :9])
+    with pytest.raises(ValueError, match="one strength, or one for each of 2"):
+        editor.edit(w_plus, [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="finite"):
+        editor.edit(w_plus, float("nan"))
+    with pytest.raises(ValueError, match='"tensor" or "pil"'):
+        editor.edit(w_plus, output="numpy")
+    with pytest.raises(ValueError, match="batch_size"):
+        editor.edit(w_plus, batch_size=0)
+    with pytest.raises(ValueError, match="no encoder"):
+        Editor(generator, make_mapper(0)).edit(photo)
+    with pytest.raises(ValueError, match="at least one mapper"):
+        Editor(generator, [])
+    with pytest.raises(ValueError, match=r"'old'.*\[8, 16\].*\[10, 16\].*domain cats"):
+        wrong = LevelsMapper(8, 16, ["coarse"])
+        Editor(generator, [(wrong, MapperInfo("old", domain="cats"))])
+    with pytest.raises(ValueError, match="another generator"):
+        Editor(generator, StyleSpaceMapper([8, 8, 8, 8, 8]))
+
+
+def test_load(
+    generator: StyleGAN2, encoder: Encoder, w_plus: Tensor, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import sdd_fast.domains
+
+    asked = []
+
+    def load_domain(name: str, *, device: str = "cpu") -> SimpleNamespace:
+        asked.append(name)
+        return SimpleNamespace(generator=generator, encoder=encoder)
+
+    monkeypatch.setattr(sdd_fast.domains, "load_domain", load_domain)
+    run = tmp_path / "run"
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        Editor.load(run)
+    run.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no mapper\.safetensors.*resume"):
+        Editor.load(run)
+    first, second = make_mapper(2), make_mapper(3)
+    save_mapper(run / "mapper.safetensors", first, MapperInfo("white hair", 0.5, domain="cats"))
+    save_mapper(tmp_path / "other.safetensors", second, MapperInfo())
+    loaded = Editor.load([run, tmp_path / "other.safetensors"])
+    assert [info.prompt for info in loaded.infos] == ["white hair", ""]
+    want = Editor(generator, [(first, MapperInfo(lam=0.5)), second]).edit(w_plus)
+    torch.testing.assert_close(loaded.edit(w_plus), want)
+    Editor.load(str(tmp_path / "other.safetensors"))
+    Editor.load(run, domain=tmp_path)
+    assert asked == ["cats", "faces64", str(tmp_path)]
+    domain = SimpleNamespace(generator=generator, encoder=encoder)
+    Editor.load(run, domain=domain)  # type: ignore[arg-type]
+    assert len(asked) == 3
