@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,15 +34,21 @@ class Clip:
         self.tokenizer = tokenizer
         self.image = image.eval().requires_grad_(False)
 
+    def to(self, device: str | torch.device) -> Clip:
+        """Moves both towers; returns self."""
+        self.text.to(device)
+        self.image.to(device)
+        return self
+
     @torch.no_grad()
-    def encode_text(self, texts: list[str]) -> Tensor:
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [len(texts), D]; ValueError for an empty text."""
         if not texts or any(not text.strip() for text in texts):
             raise ValueError(f"Clip: expected non-empty texts, got {texts!r}")
-        ids = tokenize(self.tokenizer, texts).to(self.text.device)
+        ids = tokenize(self.tokenizer, list(texts)).to(self.text.device)
         return F.normalize(self.text(ids).text_embeds.float(), dim=1)
 
-    def encode_image(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """Unit vectors [B, D] of images [B, 3, R, R] in [-1, 1]; differentiable."""
         vectors: Tensor = self.image(images)
         return vectors

@@ -105,7 +105,7 @@ def _train_stage(
         loss = reconstruction_loss(output, target)
         loss = loss + _DELTA_WEIGHT * delta.square().mean() + _BASE_WEIGHT * base.square().mean()
         if clip is not None:
-            seen, wanted = clip.encode_image(output), clip.encode_image(images)
+            seen, wanted = clip.encode_images(output), clip.encode_images(images)
             loss = loss + _CLIP_WEIGHT * (1.0 - F.cosine_similarity(seen, wanted).mean())
         mse = F.mse_loss(output.detach(), target)
         return loss, {

@@ -140,7 +140,8 @@ def _save(
     if average is not module:
         tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     for key, p in params.items():
-        for moment in ("exp_avg", "exp_avg_sq"):
+        # a parameter that no loss has reached yet has no moments
+        for moment in ("exp_avg", "exp_avg_sq") if p in opt.state else ():
             tensors[f"opt.{moment}.{key}"] = opt.state[p][moment]
     copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
     save_tensors(path, copies, {"step": str(step), "schedule": json.dumps(schedule.__dict__)})
@@ -170,6 +171,8 @@ def _resume(
     first, second = part("opt.exp_avg."), part("opt.exp_avg_sq.")
     step = int(meta["step"])
     for key, p in params.items():
+        if key not in first:
+            continue
         opt.state[p] = {
             "step": torch.tensor(float(step)),
             "exp_avg": first[key].to(p.device),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-SCHEDULE = Schedule(steps=8000, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999)
+SCHEDULE = Schedule(steps=6000, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999)
 _CAPTION_DROPOUT = 0.1
 
 
@@ -86,6 +86,7 @@ def train_unet(
     pictures: Pictures,
     vae: AutoencoderKL,
     clip: Clip,
+    clip_folder: Path,
     folder: Path,
     *,
     device: str = "cpu",
@@ -93,13 +94,15 @@ def train_unet(
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """Trains the denoiser by Eq. 4 of the paper; returns moving averages of U-Net and text.
 
-    ``folder / "clip"`` holds what ``clip.save`` wrote.
+    ``clip_folder`` holds what ``clip.save`` wrote.
     """
     from transformers import CLIPTextModel
 
     latents = encode_pictures(vae, pictures, folder)
     torch.manual_seed(schedule.seed)
-    text = CLIPTextModel.from_pretrained(folder / "clip", local_files_only=True)
+    text = CLIPTextModel.from_pretrained(
+        clip_folder, local_files_only=True, torch_dtype=torch.float32
+    )
     width = int(clip.text.config.hidden_size)
     denoiser = _Denoiser(new_unet(latents.shape[-1], width), text.requires_grad_(True)).to(device)
     alphas_cumprod = new_scheduler().alphas_cumprod.to(device)

@@ -1,0 +1,1 @@
+"""faces64: rendered faces of 64 × 64 pixels with labelled attributes and captions."""

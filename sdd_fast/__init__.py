@@ -1,0 +1,71 @@
+"""Selective Diffusion Distillation: choose the timesteps that matter, distil them into one pass.
+
+    import sdd_fast as sdd
+
+    domain = sdd.load_domain("faces64")
+    curve = sdd.hqs(domain.prior, domain.held_out[:16], "a face with white hair",
+                    generator=domain.generator)
+    result = sdd.distill(domain.prior, domain.generator, domain.w_plus, "a face with white hair",
+                         curve.largest())
+
+Importing the package imports torch and little else: diffusers, transformers and matplotlib are
+loaded by the functions that need them, and CUDA is not initialised.
+"""
+
+from __future__ import annotations
+
+from . import ops
+from .distill import DistillConfig, DistillResult, distill
+from .domains import Domain, load_domain
+from .edit import Editor
+# PENDING from .export import export_torchscript, load_torchscript
+from .guidance import Guidance, GuidanceConfig, guidance, image_gradient, residual
+from .hqs import hqs
+from .hqs_curve import HQSCurve
+from .images import load_image
+from .manipulator import MapperInfo, load_mapper, save_mapper
+from .models import (
+    ConvClassifier,
+    ConvEmbedding,
+    Encoder,
+    LevelsMapper,
+    StyleGAN2,
+    StyleSpaceMapper,
+)
+from .monitor import EditMonitor
+from .prior import DiffusionPrior, PromptEmbeds
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvClassifier",
+    "ConvEmbedding",
+    "DiffusionPrior",
+    "DistillConfig",
+    "DistillResult",
+    "Domain",
+    "EditMonitor",
+    "Editor",
+    "Encoder",
+    "Guidance",
+    "GuidanceConfig",
+    "HQSCurve",
+    "LevelsMapper",
+    "MapperInfo",
+    "PromptEmbeds",
+    "StyleGAN2",
+    "StyleSpaceMapper",
+    "__version__",
+    "distill",
+    # "export_torchscript",
+    "guidance",
+    "hqs",
+    "image_gradient",
+    "load_domain",
+    "load_image",
+    "load_mapper",
+    # "load_torchscript",
+    "ops",
+    "residual",
+    "save_mapper",
+]

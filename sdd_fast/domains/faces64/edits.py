@@ -1,0 +1,15 @@
+"""The prompts edits of rendered faces are measured with, and the attribute each one is about."""
+
+from __future__ import annotations
+
+# prompt → (attribute, the values that count as success)
+EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "a face with white hair": ("hair_color", ("white",)),
+    "a face with a beard": ("beard", ("yes",)),
+    "a bald face": ("hair_length", ("bald",)),
+    "a surprised face": ("expression", ("surprised",)),
+    "a face with glasses": ("glasses", ("yes",)),
+    "a smiling face": ("expression", ("smiling",)),
+    "an angry face": ("expression", ("angry",)),
+    "a face, side view": ("yaw", ("left", "right")),
+}
