@@ -1,11 +1,17 @@
-"""The diffusion model's guidance: the gradient it gives to a latent, and to the image behind it.
+"""The teacher's guidance: the gradient it gives to a latent, and to the image behind it.
 
-    z_t = √ᾱ_t z + √(1−ᾱ_t) ε,   ε̂ = guided noise prediction,   r = gradient at the latent z,   d = J_Eᵀ r at the image
+    z_t = √ᾱ_t z + √(1−ᾱ_t) ε        the noised latent, z = s·E(y)
+    ε̂                                the guided noise prediction at (z_t, t, prompt)
+    r                                the gradient at the latent z
+    d = (∂z/∂y)ᵀ r                   the gradient at the image y
 
-The loss is L_t = ½ w(t) ‖ε̂ − ε‖² (Eq. 5–8; the ½ makes w·(ε̂ − ε), without a factor 2, its gradient when the U-Net's
-Jacobian is taken as the identity). `GuidanceConfig.jacobian` chooses between
-    "skip"   r = w(t) (ε̂ − ε)                              the U-Net's Jacobian is left out, as in DreamFusion (Sec. 4.1)
-    "full"   r = ∇_z L_t = w(t) √ᾱ_t (∂ε̂/∂z_t)ᵀ (ε̂ − ε)    Eq. 8 as written, times w(t)/2
+The loss is L_t = ½ w(t) ‖ε̂ − ε‖², summed over the entries of one sample (Eq. 5–8; the ½ saves a
+factor 2 in r). `GuidanceConfig.jacobian` chooses between
+
+    "skip"   r = w(t) (ε̂ − ε)
+             the U-Net's Jacobian and √ᾱ_t are left out, as in DreamFusion (Sec. 4.1);
+    "full"   r = ∇_z L_t = w(t) √ᾱ_t (∂ε̂/∂z_t)ᵀ (ε̂ − ε)
+             Eq. 8 through the U-Net: with weighting="uniform", d is half of Eq. 8's d_t.
 """
 
 from __future__ import annotations
@@ -25,10 +31,11 @@ class GuidanceConfig:
 
     Args:
         guidance_scale: g in ε̂ = ε_u + g·(ε_c − ε_u); 1 is the plain conditional prediction.
-        jacobian: "skip" leaves out the U-Net's Jacobian; "full" back-propagates through the U-Net (module docstring).
+        jacobian: "skip" leaves out the U-Net's Jacobian; "full" back-propagates through the U-Net
+            (module docstring).
         weighting: w(t) = 1 − ᾱ_t ("one_minus_alphas_cumprod"), or 1 ("uniform").
-        clip_topk: keep only the k entries of largest |r| of each sample (all entries that tie with the k-th are kept)
-            and set the others to zero; None keeps everything.
+        clip_topk: keep only the k entries of largest |r| of each sample (all entries that tie with
+            the k-th are kept) and set the others to zero; None keeps everything.
         noise: what ε is when the caller gives none: "random" (standard normal) or "zero".
     """
 
@@ -61,8 +68,9 @@ class Guidance:
     """One evaluation of the teacher (see `guidance`).
 
     Args:
-        loss: scalar whose gradient with respect to the images is d (and r with respect to `latents`), summed over the
-            batch. It is a surrogate: only its gradient has a meaning, its value has none.
+        loss: scalar whose gradient with respect to the images is d (and r with respect to
+            `latents`), summed over the batch. It is a surrogate: only its gradient has a meaning,
+            its value has none.
         residual: [B, C, h, w] the gradient r at the latents; carries no graph.
         latents: [B, C, h, w] z = s·E(images), connected to the images.
         noise: [B, C, h, w] the ε used. timesteps: int64 [B].
@@ -85,10 +93,12 @@ def residual(
 ) -> Tensor:
     """The gradient r at the latent (module docstring), after top-k clipping. Carries no graph.
 
-    Never makes the host wait for the device, hence checks neither for NaN nor timesteps that live on a GPU.
+    Never makes the host wait for the device, hence checks neither for NaN nor timesteps that live
+    on a GPU.
 
     Args:
-        z: [B, C, h, w] latents. noise: [B, C, h, w]. timesteps: one for all or one per sample, in 0 … T − 1.
+        z, noise: [B, C, h, w].
+        timesteps: one for all or one per sample, in 0 … T − 1.
         embeds: of one prompt, or of one per sample. config: default `GuidanceConfig()`.
 
     Returns:
@@ -115,9 +125,10 @@ def residual(
 
 
 def keep_largest(r: Tensor, k: int) -> Tensor:
-    """Zero all but the k entries of largest magnitude of each sample r[i]; ties with the k-th are all kept.
+    """Zero all but the k entries of largest magnitude of each sample r[i].
 
-    The mask comes from a threshold, so no index or count travels to the host.
+    Entries that tie with the k-th are all kept. The mask comes from a threshold, so no index or
+    count travels to the host.
     """
     magnitude = r.abs().flatten(1)
     if k >= magnitude.shape[1]:
@@ -129,7 +140,7 @@ def keep_largest(r: Tensor, k: int) -> Tensor:
 def draw_noise(
     prior: DiffusionPrior, batch: int, config: GuidanceConfig, rng: torch.Generator | None = None
 ) -> Tensor:
-    """ε [batch, C, h, w] at native resolution: zeros, or standard normal in float32 from `rng` on its own device."""
+    """ε [batch, C, h, w]: zeros, or standard normal drawn from `rng` on the rng's own device."""
     shape = (batch, *prior.latent_shape)
     if config.noise == "zero":
         return torch.zeros(shape, device=prior.device, dtype=prior.compute_dtype)
@@ -152,7 +163,8 @@ def image_gradient(
         images: [B, 3, H, H] in [-1, 1]. noise: [B, C, h, w]. The rest as in `residual`.
 
     Returns:
-        [B, 3, H, H] of the images' dtype and on their device; descending along it makes the image fit the prompt.
+        [B, 3, H, H] of the images' dtype and on their device; descending along it makes the image
+        fit the prompt.
 
     Raises:
         FloatingPointError: the gradient is not finite.
@@ -177,19 +189,22 @@ def guidance(
 ) -> Guidance:
     """Ask the teacher how `images` should change to fit the prompt (Alg. 1, lines 6–8).
 
-    `guidance(...).loss.backward()` leaves d in `images.grad`, or carries it on to whatever produced the images.
-    Neither a weight of the prior nor the U-Net's activations (jacobian="skip") are part of the graph.
+    `guidance(...).loss.backward()` leaves d in `images.grad`, or carries it on to whatever produced
+    the images. Neither a weight of the prior nor the U-Net's activations (jacobian="skip") are part
+    of the graph.
 
     Args:
         images: [B, 3, H, H] in [-1, 1]; may carry a graph.
-        prompt: a text, or its embeddings. A text is encoded anew at every call: in a loop, encode it once.
+        prompt: a text, or its embeddings. A text is encoded anew at every call: in a loop, encode
+            it once.
         timesteps: one for all or one per sample, in 0 … T − 1.
         noise: [B, C, h, w]; drawn according to `config.noise`, from `rng`, when None.
 
     Raises:
-        ValueError, TypeError: shapes, timesteps (not those on a GPU, see `DiffusionPrior.timesteps_tensor`) or prompt.
-        FloatingPointError: the gradient is not finite. Checking makes the host wait for the device once;
-            `residual` does not.
+        ValueError, TypeError: shapes, timesteps (not those on a GPU, see
+            `DiffusionPrior.timesteps_tensor`) or prompt.
+        FloatingPointError: the gradient is not finite. Checking makes the host wait for the device
+            once; `residual` does not.
     """
     config = config or GuidanceConfig()
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
@@ -210,6 +225,7 @@ def _check_finite(gradient: Tensor, timesteps: Timesteps, prior: DiffusionPrior)
     bad = (~gradient.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     where = ", ".join(f"sample {i} (timestep {t[i]})" for i in bad[:4])
     raise FloatingPointError(
-        f"the guidance gradient is NaN or infinite for {where}. Check that the images are finite and in [-1, 1]; "
-        f"with a {prior.dtype} prior try dtype=torch.float32; else lower guidance_scale"
+        f"the guidance gradient is NaN or infinite for {where}. Check that the images are finite "
+        f"and in [-1, 1]; with a {prior.dtype} prior try dtype=torch.float32; else lower "
+        "guidance_scale"
     )

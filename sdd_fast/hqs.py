@@ -1,9 +1,12 @@
-"""The Hybrid Quality Score: which timesteps of the teacher carry a prompt's meaning (Sec. 4.2, Eq. 8–12).
+"""The Hybrid Quality Score: which timesteps of the teacher carry a prompt's meaning (Sec. 4.2).
 
-For every image y and timestep t, with d_t the teacher's gradient at the image:
-    p_t = softmax(d_t),   H_t = −Σ p log p  (Eq. 9),   N_t = Σ |d_t|  (Eq. 10),   HQS_t = mean over y of N̄_t − H̄_t  (Eq. 12)
-where the bar is min-max normalisation over t (Eq. 11). Cost: one VAE forward per image, one U-Net evaluation and one VAE
-backward per (image, timestep, noise draw).
+For every image y and timestep t, with d_t the teacher's gradient at the image (Eq. 8):
+
+    p_t = softmax(d_t),   H_t = −Σ p_t log p_t  (Eq. 9),   N_t = Σ |d_t|  (Eq. 10)
+    HQS_t = mean over y of N̄_t − H̄_t  (Eq. 12), the bar being min-max over t  (Eq. 11)
+
+Cost: one VAE forward per image; one U-Net evaluation and one VAE backward per (image, timestep,
+noise draw).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sdd_fast.guidance import GuidanceConfig, residual
-from sdd_fast.hqs_curve import HQSCurve
+from sdd_fast.hqs_curve import NORMALISATIONS, HQSCurve
 from sdd_fast.prior import DiffusionPrior, PromptEmbeds
 
 GradientMap = Literal["signed", "abs-mean"]
@@ -46,23 +49,27 @@ def hqs(
 ) -> HQSCurve:
     """Compute the HQS curve of `prompt`.
 
-    Every timestep sees the same noise for an image (common random numbers), so the curve is not blurred by noise that
-    differs between timesteps. An image's noise depends on (seed, image index, draw) only: neither on `batch_size` nor
-    on the other images.
+    Every timestep sees the same noise for an image (common random numbers), so the curve is not
+    blurred by noise that differs between timesteps. An image's noise depends on (seed, image index,
+    draw) only: neither on `batch_size` nor on the other images.
 
     Args:
-        images: [N, 3, H, H] floating point in [-1, 1]; or, with `generator`, W+ latents [N, num_layers, w_dim], which
-            are rendered once each. The gradient is taken at these images, before the resize to the prior's resolution.
+        images: [N, 3, H, H] floating point in [-1, 1]; or, with `generator`, W+ latents
+            [N, num_layers, w_dim], which are rendered once each. The gradient is taken at these
+            images, before the resize to the prior's resolution.
         prompt: one prompt, or the embeddings of one prompt.
-        timesteps: distinct integers in 0 … T − 1; default `default_timesteps(T)`. The curve lists them ascending.
+        timesteps: distinct integers in 0 … T − 1; default `default_timesteps(T)`. The curve lists
+            them ascending.
         generator: a network with .synthesis(w_plus) → images.
         config: how the gradient is formed; default `GuidanceConfig()`.
         gradient_map: "signed" takes the softmax over all C·H·W signed entries of d (Eq. 8–9);
-            "abs-mean" over the H·W means of |d| over channels (the authors' code). N_t = Σ|d| in both.
+            "abs-mean" over the H·W means of |d| over channels (the authors' code). N_t = Σ|d| in
+            both.
         normalise: see `HQSCurve`.
-        noise_draws: draws of ε per image; H and N are averaged over an image's draws before they are normalised.
-        batch_size: images per VAE graph, and (image, timestep) rows per U-Net call (guidance doubles these rows).
-            It trades memory for speed and changes results by rounding only.
+        noise_draws: draws of ε per image; H and N are averaged over an image's draws before they
+            are normalised.
+        batch_size: images per VAE graph, and (image, timestep) rows per U-Net call (guidance
+            doubles these rows). It trades memory for speed and changes results by rounding only.
         seed: non-negative.
         progress: show a progress bar, if the standard error stream is a terminal.
 
@@ -72,7 +79,9 @@ def hqs(
     """
     config = config or GuidanceConfig()
     steps = _check_timesteps(prior, timesteps)
-    _check_inputs(images, generator, gradient_map, noise_draws, batch_size, seed, config)
+    _check_inputs(images, generator, noise_draws, batch_size, seed, config)
+    _check_choice("gradient_map", gradient_map, ("signed", "abs-mean"))
+    _check_choice("normalise", normalise, NORMALISATIONS)
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
     if len(embeds.cond) != 1:
         raise ValueError(f"hqs takes one prompt at a time, got {len(embeds.cond)}")
@@ -111,13 +120,13 @@ def hqs(
 def image_noise(
     prior: DiffusionPrior, seed: int, index: int, draws: int, config: GuidanceConfig
 ) -> Tensor:
-    """The noise [draws, C, h, w] of image `index`, a function of (seed, index, draw); drawn on the CPU."""
+    """The noise [draws, C, h, w] of one image, a function of (seed, index, draw); on the CPU."""
     shape = prior.latent_shape
     if config.noise == "zero":
         return torch.zeros(draws, *shape)
     result = []
     for draw in range(draws):
-        # SeedSequence mixes the three numbers, so neighbouring images and seeds get unrelated streams.
+        # SeedSequence mixes the three, so that neighbouring images and seeds are unrelated.
         mixed = np.random.SeedSequence([seed, index, draw]).generate_state(1, np.uint64)
         rng = torch.Generator().manual_seed(int(mixed[0]))
         result.append(torch.randn(shape, generator=rng))
@@ -135,7 +144,7 @@ def _batch_statistics(
     rows_per_call: int,
     bar: Any,
 ) -> Tensor:
-    """[3, b, T] float64: entropy, L1 and deficit of each image and timestep, averaged over the noise draws."""
+    """[3, b, T] float64: entropy, L1 and deficit per image and timestep, averaged over draws."""
     with torch.enable_grad():
         leaf = images.detach().to(prior.device, prior.compute_dtype).requires_grad_()
         z = prior.encode(leaf)
@@ -144,8 +153,8 @@ def _batch_statistics(
     for r_t in r:  # [draws, b, C, h, w]
         draws = []
         for cotangent in r_t:
-            # One backward pass per cotangent through the one saved VAE graph. Autograd's batched form
-            # (is_grads_batched) does not support the memory formats of the encoder's backward.
+            # One backward pass per cotangent through the one saved VAE graph. Autograd's batched
+            # form (is_grads_batched) does not support the memory formats of the encoder's backward.
             (d,) = torch.autograd.grad(z, leaf, cotangent, retain_graph=True)
             draws.append(_entropy_l1(d, gradient_map))
             bar.update(len(d))
@@ -179,7 +188,7 @@ def _residuals(
 
 
 def _entropy_l1(d: Tensor, gradient_map: GradientMap) -> Tensor:
-    """[3, b]: softmax entropy (Eq. 9), L1 norm (Eq. 10) and entropy deficit of image gradients [b, 3, H, W]."""
+    """[3, b]: softmax entropy (Eq. 9), L1 norm (Eq. 10) and deficit of gradients [b, 3, H, W]."""
     from sdd_fast.ops.softmax_entropy_l1 import softmax_entropy_l1
 
     if gradient_map == "signed":
@@ -201,9 +210,9 @@ def _render(images: Tensor, generator: Any) -> Tensor:
 def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> list[int]:
     if timesteps is None:
         return default_timesteps(prior.num_train_timesteps)
-    steps = [int(t) for t in prior.timesteps_tensor(timesteps, len(timesteps))]
-    if not steps:
+    if len(timesteps) == 0:
         raise ValueError("timesteps is empty; give at least one, or None for the default")
+    steps = [int(t) for t in prior.timesteps_tensor(timesteps, len(timesteps))]
     if len(set(steps)) != len(steps):
         raise ValueError(f"timesteps must be distinct, got {sorted(steps)}")
     return sorted(steps)
@@ -212,7 +221,6 @@ def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> 
 def _check_inputs(
     images: Tensor,
     generator: Any,
-    gradient_map: str,
     noise_draws: int,
     batch_size: int,
     seed: int,
@@ -231,10 +239,9 @@ def _check_inputs(
     # Renderings may leave [-1, 1] a little; values far outside are images in 0 … 255.
     if generator is None and images.abs().max() > 4:
         raise ValueError(
-            f"images must be in [-1, 1], got values up to {float(images.abs().max()):g}; use x / 127.5 - 1 on bytes"
+            f"images must be in [-1, 1], got values up to {float(images.abs().max()):g}; "
+            "convert bytes with x / 127.5 - 1"
         )
-    if gradient_map not in ("signed", "abs-mean"):
-        raise ValueError(f"gradient_map must be 'signed' or 'abs-mean', got {gradient_map!r}")
     if noise_draws < 1 or batch_size < 1 or seed < 0:
         raise ValueError(
             "noise_draws and batch_size must be ≥ 1 and seed ≥ 0, "
@@ -244,12 +251,17 @@ def _check_inputs(
         raise ValueError("with noise='zero' all draws are equal; use noise_draws=1")
 
 
+def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
 def _check_finite(statistics: Tensor, steps: list[int], start: int, embeds: PromptEmbeds) -> None:
     bad = (~statistics.isfinite().all(0)).nonzero()
     if len(bad):
         image, t = start + int(bad[0, 0]), steps[int(bad[0, 1])]
         raise FloatingPointError(
-            f"the gradient for {embeds.prompts} is NaN or infinite at timestep {t} for image {image} "
-            f"({len(bad)} such pairs in this batch). In half precision load the prior with dtype=torch.float32, "
-            "or lower guidance_scale"
+            f"the gradient for {embeds.prompts} is NaN or infinite at timestep {t} for image "
+            f"{image} ({len(bad)} such pairs in this batch). In half precision load the prior "
+            "with dtype=torch.float32, or lower guidance_scale"
         )

@@ -1,4 +1,5 @@
-"""HQSCurve: the result of `hqs`: statistics per image and timestep, the score made of them, and the choice of timesteps."""
+"""The result of `hqs`: statistics per image and timestep, their score, and the choice made by
+it."""
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ class HQSCurve:
     Args:
         timesteps: T timesteps, ascending.
         entropy: [N, T] float64, H_t of each of N images (Eq. 9), in nats.
-        deficit: [N, T] float64, log n − H_t for a gradient map of n entries. It carries H_t's variation over t without
-            the rounding of H ≈ log n; scores are computed from it.
+        deficit: [N, T] float64, log n − H_t for a gradient map of n entries. It carries H_t's
+            variation over t without the rounding of H ≈ log n; scores are computed from it.
         l1: [N, T] float64, N_t (Eq. 10).
         prompt, negative_prompt, config, gradient_map, noise_draws, seed: how it was computed.
-        normalise: "per-image" applies Eq. 11 to each image and then averages (the paper); "of-mean" averages H and N
-            over images and then applies Eq. 11 once. Either can be derived from the same statistics:
-            `dataclasses.replace(curve, normalise="of-mean")`.
+        normalise: "per-image" applies Eq. 11 to each image and then averages (the paper); "of-mean"
+            averages H and N over images and then applies Eq. 11 once. Either can be derived from
+            the same statistics: `dataclasses.replace(curve, normalise="of-mean")`.
     """
 
     timesteps: tuple[int, ...]
@@ -59,11 +60,13 @@ class HQSCurve:
             object.__setattr__(self, name, values)
             if values.ndim != 2 or values.shape[1] != len(self.timesteps) or not len(values):
                 raise ValueError(
-                    f"{name} must be [images, {len(self.timesteps)} timesteps], got {tuple(values.shape)}"
+                    f"{name} must be [images, {len(self.timesteps)} timesteps], got "
+                    f"{tuple(values.shape)}"
                 )
             if values.shape != self.entropy.shape or not values.isfinite().all():
                 raise ValueError(
-                    f"{name} must be finite and of the same shape as entropy, {tuple(self.entropy.shape)}"
+                    f"{name} must be finite and of the same shape as entropy, "
+                    f"{tuple(self.entropy.shape)}"
                 )
 
     @property
@@ -72,10 +75,12 @@ class HQSCurve:
         return len(self.entropy)
 
     def normalised(self) -> tuple[Tensor, Tensor]:
-        """(H̄, N̄), each [N, T] float64: entropy and L1 norm after min-max normalisation over t (Eq. 11).
+        """(H̄, N̄), each [N, T] float64: entropy and L1 norm after min-max normalisation over t
+        (Eq. 11).
 
-        With "per-image" every row spans [0, 1]. With "of-mean" all rows share the minimum and maximum of the mean
-        curve, so that the mean over rows, not each row, spans [0, 1]. A curve that is flat over t becomes zeros.
+        With "per-image" every row spans [0, 1]. With "of-mean" all rows share the minimum and
+        maximum of the mean curve, so that the mean over rows, not each row, spans [0, 1]. A curve
+        that is flat over t becomes zeros.
         """
         shared = self.normalise == "of-mean"
         # Min-max of H equals min-max of −deficit.
@@ -104,8 +109,9 @@ class HQSCurve:
         chosen = [t for t, score in zip(self.timesteps, mean, strict=True) if score > threshold]
         if not chosen:
             raise ValueError(
-                f"no timestep has an HQS above {threshold:g}: the largest is {float(mean.max()):.4f} "
-                f"at timestep {self.largest()}; use a smaller threshold, or largest() or top(k)"
+                f"no timestep has an HQS above {threshold:g}: the largest is "
+                f"{float(mean.max()):.4f} at timestep {self.largest()}; use a smaller threshold, "
+                "or largest() or top(k)"
             )
         return chosen
 
@@ -127,7 +133,8 @@ class HQSCurve:
         chosen: Sequence[int] | None = None,
         threshold: float | None = None,
     ) -> Path:
-        """Draw the curve to an image file; the suffix decides the format (.png, .svg, .pdf). Written atomically.
+        """Draw the curve to an image file; the suffix decides the format (.png, .svg, .pdf).
+        Written atomically.
 
         Args:
             chosen: timesteps to mark; default: those above `threshold`, or else the largest.
@@ -158,7 +165,8 @@ class HQSCurve:
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: no such file. ValueError: not a curve, or a field is missing or wrong; names the field.
+            FileNotFoundError: no such file. ValueError: not a curve, or a field is missing or
+                wrong; names the field.
         """
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -202,7 +210,8 @@ def _from_json(content: dict[str, Any]) -> HQSCurve:
 
 
 def _min_max(x: Tensor, shared: bool) -> Tensor:
-    """Eq. 11 along the last axis of x [N, T], with each row's own extremes or those of the mean row; 0 if flat."""
+    """Eq. 11 along the last axis of x [N, T], with each row's own extremes or those of the mean
+    row; 0 if flat."""
     reference = x.mean(0, keepdim=True) if shared else x
     low = reference.amin(1, keepdim=True)
     spread = reference.amax(1, keepdim=True) - low

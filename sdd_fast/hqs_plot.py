@@ -1,4 +1,5 @@
-"""The figure of an HQS curve: the score with its spread over images, and the two statistics it is made of."""
+"""The figure of an HQS curve: the score with its spread over images, and the two statistics it is
+made of."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ INK, SCORE, ENTROPY, L1, CHOSEN = "#24292f", "#3b4cc0", "#b8620e", "#1a7f6b", "#
 
 
 def hqs_figure(curve: HQSCurve, chosen: Sequence[int], threshold: float | None = None) -> Figure:
-    """A matplotlib figure: HQS with the 10–90 % range of images above, mean normalised entropy and L1 below.
+    """A matplotlib figure: HQS with the 10–90 % range of images above, mean normalised entropy and
+    L1 below.
 
     Args:
-        chosen: timesteps to mark; all of them on the curve. threshold: drawn as a dotted line when given.
+        chosen: timesteps to mark; all of them on the curve. threshold: drawn as a dotted line when
+            given.
     """
     # Figure without pyplot: no window system, no global state.
     from matplotlib.figure import Figure

@@ -1,7 +1,9 @@
-"""The diffusion model seen as a teacher: text → embeddings, image → latent, (latent, t, text) → noise prediction.
+"""The diffusion model seen as a teacher.
 
-Everything here is frozen: no weight of the prior ever receives a gradient, but gradients do flow *through* it to images
-and latents, which is what selection (Sec. 4.2) and distillation (Sec. 4.1) need.
+Text → embeddings, image → latent, and (noised latent, timestep, embeddings) → noise prediction.
+Everything here is frozen: no weight of the prior ever receives a gradient, but gradients do flow
+*through* it to images and latents, which is what selection (Sec. 4.2) and distillation (Sec. 4.1)
+need.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class PromptEmbeds:
     negative_prompt: str = ""
 
     def expand(self, batch: int) -> tuple[Tensor, Tensor]:
-        """(cond, uncond), each [batch, S, D]: one prompt serves all rows, or there is one prompt per row."""
+        """(cond, uncond), each [batch, S, D]: one prompt serves all rows, or each has its own."""
         return _expand(self.cond, batch, "prompts"), _expand(self.uncond, batch, "negative prompts")
 
 
@@ -55,17 +57,17 @@ def _expand(rows: Tensor, batch: int, what: str) -> Tensor:
 class DiffusionPrior:
     """A frozen latent diffusion model (Stable Diffusion 1.x or 2.x architecture of any size).
 
-    Usually made by `DiffusionPrior.from_pretrained`; the constructor takes the parts themselves, as diffusers and
-    transformers objects, switches them to eval mode and freezes them in place.
+    Usually made by `DiffusionPrior.from_pretrained`; the constructor takes the parts themselves, as
+    diffusers and transformers objects, switches them to eval mode and freezes them in place.
 
     Attributes:
         alphas_cumprod: [T] float32, ᾱ_t on the prior's device.
         num_train_timesteps: T; timesteps run from 0 to T − 1.
         prediction_type: "epsilon" or "v_prediction"; both give a noise prediction.
         resolution: native image size in pixels; vae_scale_factor: pixels per latent pixel.
-        latent_channels: channels C of a latent. `latent_shape` is (C, resolution / vae_scale_factor, same).
-        device, dtype: of the networks. Latents, noise and predictions are float32 whatever the dtype
-            (float64 when dtype is float64); `compute_dtype` says which.
+        latent_channels: channels C of a latent.
+        device, dtype: of the networks. Latents, noise and predictions are float32 whatever the
+            dtype (float64 when dtype is float64); `compute_dtype` says which.
         unet_calls, unet_rows: how often the U-Net was called, and with how many rows in total.
     """
 
@@ -75,7 +77,8 @@ class DiffusionPrior:
         prediction_type = scheduler.config.prediction_type
         if prediction_type not in PREDICTION_TYPES:
             raise ValueError(
-                f"prediction type {prediction_type!r} is not supported; supported: {', '.join(PREDICTION_TYPES)}"
+                f"prediction type {prediction_type!r} is not supported; supported: "
+                f"{', '.join(PREDICTION_TYPES)}"
             )
         _check_fit(vae, unet, text_encoder)
         for network in (vae, unet, text_encoder):
@@ -103,18 +106,20 @@ class DiffusionPrior:
         device: str | torch.device = "cpu",
         variant: str | None = None,
     ) -> DiffusionPrior:
-        """Load a Stable Diffusion folder as diffusers writes it, or download one by hub id ("owner/name").
+        """Load a Stable Diffusion folder, or download one by its hub id "owner/name".
 
-        Only safetensors weights are read, so loading executes nothing. A network connection is used only if
-        `folder_or_hub_id` is no local path and has the form of a hub id.
+        Only safetensors weights are read, so loading executes nothing. A network connection is used
+        only if `folder_or_hub_id` is no local path and has the form of a hub id.
 
         Args:
             dtype: precision of the networks: float32, float16, bfloat16 or float64.
             variant: load `*.{variant}.safetensors`, e.g. "fp16".
 
         Raises:
-            FileNotFoundError: no such folder, or parts of it are missing; the message lists what it must contain.
-            ValueError: corrupt files, or a pipeline, prediction type, dtype or device that is not supported.
+            FileNotFoundError: no such folder, or parts of it are missing; the message lists what it
+                must contain.
+            ValueError: corrupt files, or a pipeline, prediction type, dtype or device that is not
+                supported.
         """
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ValueError(f"dtype must be a floating torch dtype, got {dtype!r}")
@@ -130,7 +135,7 @@ class DiffusionPrior:
         side = self.resolution // self.vae_scale_factor
         return self.latent_channels, side, side
 
-    # ── text ────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── text ──────────────────────────────────────────────────────────────────────────────────────
 
     def encode_prompt(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str] = ""
@@ -139,7 +144,8 @@ class DiffusionPrior:
 
         Args:
             prompt: non-empty text(s). Text beyond the tokenizer's length is cut off with a warning.
-            negative_prompt: what the unconditional branch of guidance sees: one for all, or one per prompt.
+            negative_prompt: what the unconditional branch of guidance sees: one for all, or one per
+                prompt.
 
         Raises:
             ValueError: an empty prompt, or the numbers of prompts and negative prompts differ.
@@ -168,24 +174,28 @@ class DiffusionPrior:
         tokens = self.tokenizer(
             texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
-        for text, row in zip(texts, self.tokenizer(texts).input_ids, strict=True):
+        whole = self.tokenizer(texts, verbose=False).input_ids
+        for text, row in zip(texts, whole, strict=True):
             if len(row) > length:
                 warnings.warn(
-                    f"the prompt {text!r} has {len(row)} tokens; only {length} are used and the rest is cut off",
-                    stacklevel=3,
+                    f"the prompt {text!r} has {len(row)} tokens; only {length} are used and the "
+                    "rest is cut off",
+                    stacklevel=4,  # the caller of encode_prompt
                 )
         mask = None
         if getattr(self.text_encoder.config, "use_attention_mask", False):
             mask = tokens.attention_mask.to(self.device)
         return self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
 
-    # ── images ⇄ latents ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── images ⇄ latents ──────────────────────────────────────────────────────────────────────────
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images → latents z = s·E(resize(y)), with s = vae.config.scaling_factor and E the posterior's mode.
+        """Images → latents z = s·E(resize(y)).
 
-        Differentiable with respect to `images`. Other sizes are resized to the native resolution bilinearly
-        (at an exact factor 2 that is the 2×2 average); downscaling by more than 2 is anti-aliased.
+        s is vae.config.scaling_factor, E the mode of the VAE encoder's posterior.
+        Differentiable with respect to `images`. Other sizes are resized to the native resolution
+        bilinearly (at an exact factor 2 that is the 2×2 average); downscaling by more than 2 is
+        anti-aliased.
 
         Args:
             images: [B, 3, H, H] floating point in [-1, 1], on any device.
@@ -194,7 +204,8 @@ class DiffusionPrior:
             [B, C, h, w] in `compute_dtype` on the prior's device.
 
         Raises:
-            TypeError: not a floating-point tensor. ValueError: wrong shape, or images that are not square.
+            TypeError: not a floating-point tensor. ValueError: wrong shape, or images that are not
+                square.
         """
         _check_images(images, self.vae.config.in_channels)
         y = images.to(self.device, self.compute_dtype)
@@ -211,17 +222,18 @@ class DiffusionPrior:
         return mode.to(self.compute_dtype) * self.vae.config.scaling_factor
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents [B, C, h, w] → images [B, 3, H, W] in `compute_dtype`, nominally in [-1, 1] (not clamped)."""
+        """Latents [B, C, h, w] → images [B, 3, H, W], nominally in [-1, 1] but not clamped."""
         z = z.to(self.device, self.compute_dtype) / self.vae.config.scaling_factor
         return self.vae.decode(z.to(self.dtype)).sample.to(self.compute_dtype)
 
-    # ── diffusion ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── diffusion ─────────────────────────────────────────────────────────────────────────────────
 
     def timesteps_tensor(self, timesteps: Timesteps, batch: int) -> Tensor:
         """One timestep for all or one per sample → int64 [batch] on the prior's device.
 
-        The range 0 … T − 1 is checked for Python ints, lists and CPU tensors. A tensor that lives on another device
-        is not checked, because reading it would make the host wait for the device.
+        The range 0 … T − 1 is checked for Python ints, lists and CPU tensors. A tensor that lives
+        on another device is not checked, because reading it would make the host wait for the
+        device.
 
         Raises:
             TypeError: not integers. ValueError: out of range, or a number other than 1 or `batch`.
@@ -247,10 +259,11 @@ class DiffusionPrior:
         return self.alphas_cumprod[timesteps].to(self.compute_dtype).view(-1, 1, 1, 1)
 
     def add_noise(self, z: Tensor, noise: Tensor, timesteps: Timesteps) -> Tensor:
-        """z_t = √ᾱ_t z + √(1−ᾱ_t) ε for latents and noise [B, C, h, w]; `timesteps` as in `timesteps_tensor`."""
+        """z_t = √ᾱ_t z + √(1−ᾱ_t) ε for latents and noise [B, C, h, w]; one t, or one per row."""
         if noise.shape != z.shape:
             raise ValueError(
-                f"noise has shape {tuple(noise.shape)}, expected that of the latents, {tuple(z.shape)}"
+                f"noise has shape {tuple(noise.shape)}, expected that of the latents, "
+                f"{tuple(z.shape)}"
             )
         abar = self._abar(self.timesteps_tensor(timesteps, len(z)))
         return abar.sqrt() * z + (1 - abar).sqrt() * noise.to(z.device, z.dtype)
@@ -268,14 +281,15 @@ class DiffusionPrior:
             embeds: of one prompt, or of one prompt per row.
 
         Returns:
-            [B, C, h, w] in `compute_dtype`. Guidance is applied in that precision, because g multiplies the
-            difference of two rounded numbers.
+            [B, C, h, w] in `compute_dtype`. Guidance is applied in that precision, because g
+            multiplies the difference of two rounded numbers.
         """
         t = self.timesteps_tensor(timesteps, len(z_t))
         prediction = self._predict(z_t, t, embeds, guidance_scale)
         if self.prediction_type == "epsilon":
             return prediction
-        # v = √ᾱ ε − √(1−ᾱ) z and z_t = √ᾱ z + √(1−ᾱ) ε, hence ε = √ᾱ v + √(1−ᾱ) z_t. Guidance commutes with this.
+        # v = √ᾱ ε − √(1−ᾱ) z and z_t = √ᾱ z + √(1−ᾱ) ε, hence ε = √ᾱ v + √(1−ᾱ) z_t. This being
+        # linear in v, with weights that sum to 1 guidance may come first.
         abar = self._abar(t)
         return abar.sqrt() * prediction + (1 - abar).sqrt() * z_t.to(self.compute_dtype)
 
@@ -314,7 +328,8 @@ class DiffusionPrior:
 
         Args:
             prompts: P prompts, or their embeddings. All P run as one batch.
-            rng: source of the initial noise, drawn on the generator's own device; default: torch's global one.
+            rng: source of the initial noise, drawn on the generator's own device; default: torch's
+                global one.
 
         Returns:
             [P, 3, resolution, resolution] in [-1, 1] (clamped), in `compute_dtype`.
@@ -323,7 +338,8 @@ class DiffusionPrior:
 
         if not 1 <= num_inference_steps <= self.num_train_timesteps:
             raise ValueError(
-                f"num_inference_steps must be 1 to {self.num_train_timesteps}, got {num_inference_steps}"
+                f"num_inference_steps must be 1 to {self.num_train_timesteps}, got "
+                f"{num_inference_steps}"
             )
         embeds = prompts if isinstance(prompts, PromptEmbeds) else self.encode_prompt(prompts)
         batch = len(embeds.cond)
@@ -343,16 +359,19 @@ def _check_fit(vae: Any, unet: Any, text_encoder: Any) -> None:
     if unet.config.in_channels != vae.config.latent_channels:
         raise ValueError(
             f"the U-Net takes {unet.config.in_channels} channels but the VAE's latents have "
-            f"{vae.config.latent_channels}; inpainting, depth and upscaling models are not supported"
+            f"{vae.config.latent_channels}; inpainting, depth and upscaling models are not "
+            "supported"
         )
     if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
         raise ValueError(
-            f"the U-Net's cross_attention_dim is {unet.config.cross_attention_dim} but the text encoder's "
-            f"hidden size is {text_encoder.config.hidden_size}; these parts belong to different models"
+            f"the U-Net's cross_attention_dim is {unet.config.cross_attention_dim} but the text "
+            f"encoder's hidden size is {text_encoder.config.hidden_size}; these parts belong to "
+            "different models"
         )
     if getattr(vae.config, "shift_factor", None):
         raise ValueError(
-            "the VAE has a shift_factor, which Stable Diffusion 1.x and 2.x do not use; it belongs to another model"
+            "the VAE has a shift_factor, which Stable Diffusion 1.x and 2.x do not use; it "
+            "belongs to another model"
         )
 
 
@@ -376,11 +395,13 @@ def _check_images(images: Tensor, channels: int) -> None:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         given = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(
-            f"images must be a floating-point tensor in [-1, 1], got {given}; convert bytes with x / 127.5 - 1"
+            f"images must be a floating-point tensor in [-1, 1], got {given}; convert bytes with "
+            "x / 127.5 - 1"
         )
     if images.ndim != 4 or images.shape[1] != channels:
         raise ValueError(f"images must be [B, {channels}, H, W], got {tuple(images.shape)}")
     if images.shape[2] != images.shape[3]:
         raise ValueError(
-            f"images must be square, got {images.shape[2]}x{images.shape[3]}; crop or pad them first"
+            f"images must be square, got {images.shape[2]}x{images.shape[3]}; crop or pad them "
+            "first"
         )

@@ -1,4 +1,4 @@
-"""Reading a Stable Diffusion folder: check that it is complete, then load its five parts with diffusers and transformers.
+"""Reading a Stable Diffusion folder: check that it is complete, then load its five parts.
 
 Weights are read from safetensors only, so loading never executes code that came with the weights.
 """
@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 
 from sdd_fast.files import read_json
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-# Class written in model_index.json → class that loads it. The two CLIP tokenizers read the same files.
+# Class named in model_index.json → class that loads it; both CLIP tokenizers read the same files.
 TOKENIZERS = {
     "CLIPTokenizer": "CLIPTokenizer",
     "CLIPTokenizerFast": "CLIPTokenizer",
@@ -35,24 +34,13 @@ CLASSES = {
     "text_encoder": "CLIPTextModel",
 }
 CONTENTS = """A Stable Diffusion folder contains
-  model_index.json                                            "_class_name": "StableDiffusionPipeline"
-  vae/config.json, diffusion_pytorch_model.safetensors        AutoencoderKL
-  unet/config.json, diffusion_pytorch_model.safetensors       UNet2DConditionModel
-  text_encoder/config.json, model.safetensors                 CLIPTextModel
-  tokenizer/vocab.json, merges.txt (or tokenizer.json)        CLIPTokenizer
-  scheduler/scheduler_config.json                             betas and prediction_type
-as StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True) of diffusers writes it."""
-# What diffusers, transformers, tokenizers and safetensors raise on files that are damaged or do not fit together.
-_LOAD_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    RuntimeError,
-    SafetensorError,
-)
+  model_index.json                                          StableDiffusionPipeline
+  vae/config.json, diffusion_pytorch_model.safetensors      AutoencoderKL
+  unet/config.json, diffusion_pytorch_model.safetensors     UNet2DConditionModel
+  text_encoder/config.json, model.safetensors               CLIPTextModel
+  tokenizer/vocab.json, merges.txt (or tokenizer.json)      CLIPTokenizer
+  scheduler/scheduler_config.json                           betas and prediction_type
+as written by StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)."""
 
 
 class Components(NamedTuple):
@@ -76,13 +64,15 @@ def load_components(
 ) -> Components:
     """Load the parts of the Stable Diffusion folder, or hub id, `source`.
 
-    A name that is no folder and has the form "owner/name" is taken as a hub id and downloaded (or found in
-    the hub's cache). Nothing is downloaded for anything else.
+    A name that is no folder and has the form "owner/name" is taken as a hub id and downloaded (or
+    found in the hub's cache). Nothing is downloaded for anything else.
 
     Raises:
-        FileNotFoundError: no such folder, or files are missing from it; the message lists the contents expected.
-        ValueError: a file is corrupt, weights do not fit their config, or the pipeline, a part of it or the
-            prediction type is of an unsupported kind; the message lists what is supported.
+        FileNotFoundError: no such folder, or files are missing from it; the message lists the
+            contents expected.
+        ValueError: a file is corrupt, weights do not fit their config, or the pipeline, a part of
+            it or the prediction type is of an unsupported kind; the message lists what is
+            supported.
     """
     local = _is_local(source)
     name = str(Path(source).expanduser()) if local else str(source)
@@ -109,7 +99,8 @@ def _is_local(source: str | Path) -> bool:
         return True
     if path.exists():
         raise ValueError(
-            f"{path} is a file, expected a folder. Single-file checkpoints are not read; convert it with "
+            f"{path} is a file, expected a folder. Single-file checkpoints are not read; convert "
+            "it with "
             f"StableDiffusionPipeline.from_single_file(path).save_pretrained(folder).\n{CONTENTS}"
         )
     # "runs/model" below an existing folder "runs" is a mistyped path, not a request to download.
@@ -132,7 +123,8 @@ def _read_index(source: str, local: bool) -> dict[str, Any]:
             index = DiffusionPipeline.load_config(source)
         except OSError as error:
             raise FileNotFoundError(
-                f"there is no folder {source!r}, and the hub id {source!r} could not be read: {error}"
+                f"there is no folder {source!r}, and the hub id {source!r} could not be read: "
+                f"{error}"
             ) from error
     if not isinstance(index, dict):
         raise ValueError(f"model_index.json of {source} must hold an object.\n{CONTENTS}")
@@ -143,7 +135,8 @@ def _check_classes(source: str, index: dict[str, Any]) -> None:
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES:
         raise ValueError(
-            f"{source} holds a {pipeline!r} pipeline; supported are {', '.join(PIPELINES)} (SD 1.x and 2.x)"
+            f"{source} holds a {pipeline!r} pipeline; supported are {', '.join(PIPELINES)} (SD "
+            "1.x and 2.x)"
         )
     expected = {name: (class_name,) for name, class_name in CLASSES.items()}
     expected["tokenizer"] = tuple(TOKENIZERS)
@@ -152,7 +145,8 @@ def _check_classes(source: str, index: dict[str, Any]) -> None:
         given = entry[1] if isinstance(entry, list | tuple) and len(entry) == 2 else None
         if given not in classes:
             raise ValueError(
-                f"model_index.json of {source} gives {entry!r} as {name}; supported: {' or '.join(classes)}"
+                f"model_index.json of {source} gives {entry!r} as {name}; supported: "
+                f"{' or '.join(classes)}"
             )
 
 
@@ -162,9 +156,11 @@ def _check_files(folder: Path, variant: str | None) -> None:
         part = folder / name
         if not (part / "config.json").exists():
             missing.append(f"{name}/config.json")
-        weights = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
-        if not list(part.glob(f"{stem}*.safetensors*")):
-            pickled = " (only pickled .bin weights, which can run code: convert with safe_serialization=True)"
+        suffix = f".{variant}" if variant else ""
+        weights = f"{stem}{suffix}.safetensors"
+        shards = f"{stem}.safetensors.index{suffix}.json"
+        if not (part / weights).exists() and not (part / shards).exists():
+            pickled = " (.bin weights are pickles, which can run code: convert to safetensors)"
             missing.append(f"{name}/{weights}" + (pickled if list(part.glob("*.bin")) else ""))
     tokenizer = folder / "tokenizer"
     if not (tokenizer / "tokenizer.json").exists():
@@ -181,10 +177,14 @@ def _check_files(folder: Path, variant: str | None) -> None:
 def _explained(source: str, part: str) -> Iterator[None]:
     try:
         yield
-    except _LOAD_ERRORS as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    # Damaged files make the libraries raise almost anything; tokenizers even a plain Exception.
+    except Exception as error:
         raise ValueError(
             f"could not load {part}/ of {source}: {type(error).__name__}: {error}\n"
-            f"It may be truncated, corrupt or of another model; write or download it again.\n{CONTENTS}"
+            "It may be truncated, corrupt or of another model; write or download it "
+            f"again.\n{CONTENTS}"
         ) from error
 
 
@@ -201,7 +201,8 @@ def _load_model(
     if part == "text_encoder":
         import transformers
 
-        # transformers renamed its dtype option between versions; converting afterwards suits all of them.
+        # transformers renamed its dtype option between versions; converting afterwards suits all of
+        # them.
         model, info = transformers.CLIPTextModel.from_pretrained(source, **options)
         model.to(dtype)
     else:
@@ -233,18 +234,21 @@ def _load_scheduler(source: str, local: bool) -> Any:
     config = DDIMScheduler.load_config(source, subfolder="scheduler", local_files_only=local)
     if "beta_schedule" not in config:
         raise ValueError(
-            f"scheduler {config.get('_class_name')!r} has no beta_schedule; supported are the schedulers of "
-            "SD 1.x and 2.x (DDIM, PNDM, DDPM, Euler, DPM-Solver …), not flow matching"
+            f"scheduler {config.get('_class_name')!r} has no beta_schedule; supported are the "
+            "schedulers of SD 1.x and 2.x (DDIM, PNDM, DDPM, Euler, DPM-Solver …), not flow "
+            "matching"
         )
     known = inspect.signature(DDIMScheduler.__init__).parameters
-    # Latents are not bounded by 1, so clipping x_0 (a default of DDIMScheduler) would damage samples.
+    # Latents are not bounded by 1, so clipping x_0 (a default of DDIMScheduler) would damage
+    # samples.
     kept = {k: v for k, v in config.items() if k in known} | {"clip_sample": False}
     return DDIMScheduler.from_config(kept)
 
 
 @contextlib.contextmanager
 def _quiet(local: bool) -> Iterator[None]:
-    """Silence transformers' weight-loading bar for local folders; a download keeps its progress bars."""
+    """Silence transformers' weight-loading bar for local folders; a download keeps its progress
+    bars."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -16,7 +16,8 @@ TINY_RESOLUTION = 32  # image pixels; the VAE halves twice, so latents are 8x8
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:
-    """Write a CLIP byte-pair tokenizer by hand (vocab.json, merges.txt) and return its vocabulary."""
+    """Write a CLIP byte-pair tokenizer by hand (vocab.json, merges.txt) and return its
+    vocabulary."""
     folder.mkdir(parents=True)
     symbols = string.ascii_lowercase + string.digits + ",."
     tokens = [*symbols, *(s + "</w>" for s in symbols), *(m.replace(" ", "") for m in MERGES)]
@@ -113,7 +114,8 @@ def write_sd_folder(folder: Path, *, prediction_type: str = "epsilon", seed: int
 
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny random ε-prediction Stable Diffusion (32x32 images, 8x8 latents). Read-only."""
+    """Folder of a tiny random ε-prediction Stable Diffusion (32x32 images, 8x8 latents).
+    Read-only."""
     return write_sd_folder(tmp_path_factory.mktemp("tiny_sd") / "sd")
 
 
