@@ -29,7 +29,8 @@ GradientMap = Literal["signed", "abs-mean"]
 
 def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
     """50, 100 … 950 of 1000, scaled to another number of training timesteps."""
-    return sorted({round(i * num_train_timesteps / 20) for i in range(1, 20)})
+    last = num_train_timesteps - 1
+    return sorted({min(round(i * num_train_timesteps / 20), last) for i in range(1, 20)})
 
 
 def hqs(
@@ -210,9 +211,10 @@ def _render(images: Tensor, generator: Any) -> Tensor:
 def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> list[int]:
     if timesteps is None:
         return default_timesteps(prior.num_train_timesteps)
-    if len(timesteps) == 0:
+    given = torch.as_tensor(timesteps).flatten().cpu()
+    if len(given) == 0:
         raise ValueError("timesteps is empty; give at least one, or None for the default")
-    steps = [int(t) for t in prior.timesteps_tensor(timesteps, len(timesteps))]
+    steps = prior.timesteps_tensor(given, len(given)).tolist()
     if len(set(steps)) != len(steps):
         raise ValueError(f"timesteps must be distinct, got {sorted(steps)}")
     return sorted(steps)

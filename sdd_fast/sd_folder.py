@@ -138,7 +138,7 @@ def _check_classes(source: str, index: dict[str, Any]) -> None:
             f"{source} holds a {pipeline!r} pipeline; supported are {', '.join(PIPELINES)} (SD "
             "1.x and 2.x)"
         )
-    expected = {name: (class_name,) for name, class_name in CLASSES.items()}
+    expected: dict[str, tuple[str, ...]] = {name: (c,) for name, c in CLASSES.items()}
     expected["tokenizer"] = tuple(TOKENIZERS)
     for name, classes in expected.items():
         entry = index.get(name)
@@ -198,12 +198,15 @@ def _load_model(
         "local_files_only": local,
         "output_loading_info": True,
     }
+    model: Any
+    info: Any
     if part == "text_encoder":
         import transformers
 
         # transformers renamed its dtype option between versions; converting afterwards suits all of
         # them.
-        model, info = transformers.CLIPTextModel.from_pretrained(source, **options)
+        loaded: Any = transformers.CLIPTextModel.from_pretrained(source, **options)
+        model, info = loaded
         model.to(dtype)
     else:
         import diffusers

@@ -16,8 +16,7 @@ TINY_RESOLUTION = 32  # image pixels; the VAE halves twice, so latents are 8x8
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:
-    """Write a CLIP byte-pair tokenizer by hand (vocab.json, merges.txt) and return its
-    vocabulary."""
+    """Write a CLIP byte-pair tokenizer by hand; returns its vocabulary."""
     folder.mkdir(parents=True)
     symbols = string.ascii_lowercase + string.digits + ",."
     tokens = [*symbols, *(s + "</w>" for s in symbols), *(m.replace(" ", "") for m in MERGES)]
@@ -39,7 +38,7 @@ def write_tokenizer(folder: Path) -> dict[str, int]:
 
 
 def write_sd_folder(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
-    """A complete random-weight Stable-Diffusion folder of about 0.25 M parameters.
+    """A complete random-weight Stable-Diffusion folder of about 0.3 M parameters.
 
     Built from the real diffusers and transformers classes, so everything that reads it is the code
     that reads the real thing. Deterministic in `seed`.
@@ -114,8 +113,7 @@ def write_sd_folder(folder: Path, *, prediction_type: str = "epsilon", seed: int
 
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny random ε-prediction Stable Diffusion (32x32 images, 8x8 latents).
-    Read-only."""
+    """A tiny random ε-prediction Stable Diffusion (32x32 images, 8x8 latents). Read-only."""
     return write_sd_folder(tmp_path_factory.mktemp("tiny_sd") / "sd")
 
 

@@ -1,5 +1,4 @@
-"""Guidance against the equations: float64 autograd references and finite differences, no shared
-code."""
+"""Guidance against the equations: float64 autograd references and finite differences."""
 
 from __future__ import annotations
 
@@ -112,8 +111,7 @@ def test_full_gradient_against_finite_differences(
 def test_skip_gradient_against_finite_differences(
     tiny_prior64: DiffusionPrior, embeds: PromptEmbeds, size: int
 ) -> None:
-    """With r held fixed, d is the gradient of <E(resize(y)), r>: resize and VAE encoder are
-    exact."""
+    """With r held fixed, d is the gradient of <E(resize(y)), r>."""
     y, noise = pictures(2, size), randn(2, 4, 8, 8, seed=2)
     config = GuidanceConfig(guidance_scale=G)
     d = image_gradient(tiny_prior64, y, embeds, [100, 700], noise, config)
@@ -193,6 +191,9 @@ def test_loss_backward_gives_the_image_gradient(
     expected = image_gradient(tiny_prior64, y, embeds, [100, 800], noise, config)
     torch.testing.assert_close(y.grad, expected)
     torch.testing.assert_close(result.latents.grad, result.residual)
+    with torch.no_grad():
+        again = image_gradient(tiny_prior64, y, embeds, [100, 800], noise, config)
+    assert torch.equal(again, expected)
     assert torch.equal(result.noise, noise) and result.timesteps.tolist() == [100, 800]
     networks = (tiny_prior64.vae, tiny_prior64.unet, tiny_prior64.text_encoder)
     assert all(p.grad is None for network in networks for p in network.parameters())

@@ -67,8 +67,7 @@ def test_flat_curves_become_zeros(normalise: str) -> None:
 
 
 def test_entropy_differences_below_its_rounding_still_count() -> None:
-    """Deficits of 1e-17 vanish in H ≈ 13.6, whose spacing in float64 is 2e-15; the score keeps
-    them."""
+    """Deficits of 1e-17 vanish in H ≈ 13.6, whose float64 spacing is 2e-15, not in the score."""
     tiny = curve([[1e-17, 3e-17, 2e-17]], [[1.0, 1.0, 1.0]])
     assert tiny.entropy.unique().numel() == 1
     assert tiny.mean.tolist() == pytest.approx([-1.0, 0.0, -0.5])
@@ -136,9 +135,8 @@ def test_json_keeps_every_digit(tmp_path: Path) -> None:
     loaded = HQSCurve.load(path)
     for name in ("entropy", "deficit", "l1", "scores", "mean"):
         assert torch.equal(getattr(loaded, name), getattr(original, name))
-    for (
-        name
-    ) in "timesteps prompt negative_prompt gradient_map normalise noise_draws seed config".split():
+    settings = ("prompt", "negative_prompt", "gradient_map", "normalise", "noise_draws", "seed")
+    for name in ("timesteps", "config", *settings):
         assert getattr(loaded, name) == getattr(original, name)
     assert json.loads(path.read_text("utf-8"))["largest"] == original.largest()
     assert [p.name for p in path.parent.iterdir()] == ["curve.json"], "a temporary file was left"

@@ -1,5 +1,4 @@
-"""DiffusionPrior against diffusers' own pipeline and against the equations, and what it says to bad
-input."""
+"""DiffusionPrior against diffusers' own pipeline and the equations; its messages on bad input."""
 
 from __future__ import annotations
 
