@@ -153,6 +153,13 @@ def num_batches(config: DistillConfig, count: int) -> int:
     return -(-count // config.batch_size)
 
 
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """CPU → device. From pageable memory the host would wait for the device's queue to empty."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @dataclass(frozen=True)
 class Before:
     """What the regularisers need to know of a batch's unedited images."""
@@ -190,7 +197,8 @@ class Objective:
         index, t, noise = draw(
             config, step, len(self.w_plus), self.timesteps, self.prior.latent_shape
         )
-        w = self.w_plus[index.to(self.w_plus.device)]  # [B, L, D], or images [B, 3, R, R]
+        t, noise = _send(t, self.prior.device), _send(noise, self.prior.device)
+        w = self.w_plus[_send(index, self.w_plus.device)]  # [B, L, D], or images [B, 3, R, R]
         images, change = self._edited(w)
         before = self._before(step, w)
 
