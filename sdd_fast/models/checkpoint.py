@@ -31,6 +31,8 @@ class Checkpointed:
         for key, value in self.state_dict().items():
             if dtype is not None and value.is_floating_point():
                 value = value.to(dtype)
+                if not torch.isfinite(value).all():
+                    raise ValueError(f"{path} not written: {key} has values beyond {dtype}'s range")
             tensors[key] = value.detach().cpu().contiguous()
         metadata = {"network": type(self).__name__, "config": json.dumps(self.config)}
         save_tensors(path, tensors, metadata)
@@ -49,7 +51,8 @@ class Checkpointed:
         tensors, metadata = load_tensors(path)
         config = _read_config(path, cls.__name__, metadata)
         try:
-            network = cls(**config)
+            with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+                network = cls(**config)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: its configuration does not describe a {cls.__name__}: {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class ResidualTrunk(nn.Module):
         self.resolution = resolution
         self.stem = nn.Conv2d(3, channels[0], 3, padding=1)
         self.blocks = nn.ModuleList(
-            ResidualBlock(a, b) for a, b in zip(channels[:-1], channels[1:])
+            ResidualBlock(inputs, outputs) for inputs, outputs in pairwise(channels)
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -86,6 +87,7 @@ class ConvClassifier(Checkpointed, nn.Module):
             )
         self.config = {"heads": dict(heads), "resolution": resolution, "width": width}
         self.heads = dict(heads)
+        self.resolution = resolution
         channels = trunk_channels(resolution, width)
         self.trunk = ResidualTrunk(resolution, channels)
         self.norm = nn.GroupNorm(_groups(channels[-1]), channels[-1])
@@ -100,7 +102,7 @@ class ConvClassifier(Checkpointed, nn.Module):
         """Images [B, 3, resolution, resolution] to logits [B, classes] of every head."""
         pooled = _pool(F.silu(self.norm(self.trunk(images)[-1])))
         logits = self.head(pooled).split(list(self.heads.values()), dim=1)
-        return dict(zip(self.heads, logits))
+        return dict(zip(self.heads, logits, strict=True))
 
 
 class ConvEmbedding(Checkpointed, nn.Module):
@@ -116,6 +118,7 @@ class ConvEmbedding(Checkpointed, nn.Module):
         if dim < 1:
             raise ValueError(f"ConvEmbedding: dim must be positive, got {dim}")
         self.config = {"dim": dim, "resolution": resolution, "width": width}
+        self.resolution = resolution
         channels = trunk_channels(resolution, width)
         self.trunk = ResidualTrunk(resolution, channels)
         self.norm = nn.GroupNorm(_groups(channels[-1]), channels[-1])

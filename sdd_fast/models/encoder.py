@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,7 @@ class Encoder(Checkpointed, nn.Module):
             "channel_base": channel_base, "channel_max": channel_max,
             "head_channels": head_channels,
         }  # fmt: skip
-        self.num_layers, self.w_dim = num_layers, w_dim
+        self.resolution, self.num_layers, self.w_dim = resolution, num_layers, w_dim
         resolutions = [resolution >> i for i in range(int(math.log2(resolution)) - 1)]
         channels = {res: min(channel_base // res, channel_max) for res in resolutions}
         self.trunk = ResidualTrunk(resolution, list(channels.values()))
@@ -71,6 +72,12 @@ class Encoder(Checkpointed, nn.Module):
         for head in self.deltas:
             nn.init.zeros_(head.linear.weight)  # type: ignore[union-attr,arg-type]
         self.register_buffer("latent_avg", torch.zeros(w_dim))
+
+    @overload
+    def forward(self, images: Tensor, return_base: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, images: Tensor, return_base: Literal[True]) -> tuple[Tensor, Tensor]: ...
 
     def forward(self, images: Tensor, return_base: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Images [B, 3, resolution, resolution] in [-1, 1] to W+ [B, num_layers, w_dim].

@@ -46,5 +46,7 @@ class EqualLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [..., in_dim] -> [..., out_dim]
         # The √2 of the activation goes into the weights: leaky ReLU is positively homogeneous.
         gain = math.sqrt(2.0) if self.activation else 1.0
-        x = F.linear(x, self.weight * (self.weight_gain * gain), self.bias * (self.bias_gain * gain))
+        x = F.linear(
+            x, self.weight * (self.weight_gain * gain), self.bias * (self.bias_gain * gain)
+        )
         return F.leaky_relu(x, 0.2) if self.activation else x

@@ -116,6 +116,17 @@ class LevelsMapper(Checkpointed, nn.Module):
                 delta = delta + F.pad(change, [0, 0, start, self.num_layers - end])
         return delta
 
+    def subset(self, levels: Sequence[str]) -> LevelsMapper:
+        """A mapper of only these of its levels; it shares their weights with this one."""
+        absent = [level for level in levels if level not in self.levels]
+        if absent:
+            raise ValueError(f"LevelsMapper: has the levels {self.levels}, not {absent}")
+        with torch.random.fork_rng(devices=[]):
+            part = LevelsMapper(**{**self.config, "levels": list(levels)}, scale=self.scale)
+        for level in part.levels:
+            part.mlps[level] = self.mlps[level]
+        return part.to(self.scale.device)
+
 
 class StyleSpaceMapper(Checkpointed, nn.Module):
     """One small MLP per style vector (S-space).

@@ -179,14 +179,14 @@ class StyleGAN2(Checkpointed, nn.Module):
                 f"StyleGAN2: noise_mode must be one of {', '.join(NOISE_MODES)}, got {noise_mode!r}"
             )
         dims, given = self.style_dims, [list(style.shape) for style in styles]
-        if len(given) != len(dims) or any(g != [given[0][0], d] for g, d in zip(given, dims)):
+        if len(given) != len(dims) or given != [[styles[0].shape[0], dim] for dim in dims]:
             raise ValueError(
                 f"StyleGAN2: needs {len(dims)} styles [B, n] with n = {dims}, got shapes {given}"
             )
         x = self.input(styles[0].shape[0])
         image: Tensor | None = None
         k = 0  # index of the noise map: one per styled convolution
-        for (layer, _), style in zip(self._plan, styles):
+        for (layer, _), style in zip(self._plan, styles, strict=True):
             if isinstance(layer, StyledConv):
                 noise = self._noise(k, noise_mode, x, layer.up, rng)
                 x = layer(x, style, noise, self.resample_filter)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._autocast import autocast_dtype
+
 ACTIVATIONS = {"linear": 1.0, "relu": math.sqrt(2.0), "lrelu": math.sqrt(2.0)}
 """Every activation and its default gain (√2 keeps the variance of a rectified normal input)."""
 
@@ -24,7 +26,7 @@ def bias_act(
 
     Args:
         x: floating point, channels in dimension 1; any number of further dimensions.
-        b: bias of length C and the dtype of `x`; None for no bias.
+        b: bias of length C and the dtype of `x` (under autocast: any); None for no bias.
         act: "linear", "relu" or "lrelu".
         alpha: slope of "lrelu" below zero, in [0, 1].
         gain: factor after the activation; None takes √2, or 1 for "linear".
@@ -47,6 +49,8 @@ def bias_act(
             f"bias_act: x must be [N, C, ...] with at least 2 dimensions, got {list(x.shape)}"
         )
     if b is not None:
+        if autocast_dtype(x) is not None:
+            b = b.to(x.dtype)
         if b.dtype != x.dtype:
             raise TypeError(f"bias_act: b is {b.dtype} but x is {x.dtype}; convert one of them")
         if b.shape != (x.shape[1],):

@@ -1,4 +1,4 @@
-"""The styled convolution of StyleGAN2: modulate, convolve, demodulate, add noise and bias, activate.
+"""The styled convolution of StyleGAN2: modulate, convolve, demodulate, noise, bias, activation.
 
 The paper scales the weights per sample, w'_{oik} = s_i w_{oik}, and divides them by their norm over
 (i, k) (Karras et al. 2020, Eq. 1 and 3). A convolution is linear in its input channels, so the same
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._autocast import autocast_dtype, without_autocast
 from .bias_act import bias_act_ref, check_activation
 from .upfirdn2d import upfirdn2d, upfirdn2d_ref
 
@@ -49,8 +50,9 @@ def modulated_conv2d(
         eps: added to the squared norm before its root.
 
     Returns:
-        Feature maps of the dtype of `x`. In float16 the styles and weights are normalised before
-        the convolution, which cancels exactly in the demodulation and keeps the sums in range.
+        Feature maps of the dtype of `x`, or autocast's. In float16 the styles and weights are
+        normalised before the convolution, which keeps the sums in range and cancels exactly in
+        the demodulation.
         Differentiable any number of times in every tensor.
 
     Raises:
@@ -59,38 +61,14 @@ def modulated_conv2d(
 
     Source: Karras et al. 2020, Sec. 2.2, Eq. 1-3.
     """
-    _check_tensors(x, weight, styles, noise, bias)
-    if up not in (1, 2):
-        raise ValueError(f"modulated_conv2d: up must be 1 or 2, got {up!r}")
-    n, inputs, height, width = x.shape
-    outputs, _, side, _ = weight.shape
-    if up == 2 and side != 3:
-        raise ValueError(f"modulated_conv2d: up=2 needs 3x3 weights, got {side}x{side}")
-    if resample_filter is not None and (
-        resample_filter.ndim != 1 or resample_filter.numel() % 2 or resample_filter.numel() == 0
-    ):
-        raise ValueError(
-            "modulated_conv2d: resample_filter must be [t] with an even number of taps, "
-            f"got {list(resample_filter.shape)}"
-        )
-    if styles.shape != (n, inputs):
-        raise ValueError(
-            f"modulated_conv2d: styles must be [N, I] = [{n}, {inputs}] for this x, "
-            f"got {list(styles.shape)}"
-        )
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"modulated_conv2d: bias must be [{outputs}], got {list(bias.shape)}")
-    size = (height * up, width * up)
-    if noise is not None and noise.shape not in ((1, 1, *size), (n, 1, *size)):
-        raise ValueError(
-            f"modulated_conv2d: noise must be [1 or {n}, 1, {size[0]}, {size[1]}], "
-            f"got {list(noise.shape)}"
-        )
+    dtype = autocast_dtype(x)
+    if dtype is not None:
+        x, weight, styles = x.to(dtype), weight.to(dtype), styles.to(dtype)
+        noise = None if noise is None else noise.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    _check(x, weight, styles, up, resample_filter, noise, bias)
     gain = check_activation("modulated_conv2d", act, alpha, gain, clamp)
-    if side == 1 and not demodulate:
-        y = _pointwise(x, weight, styles)
-        factor: Tensor | None = None  # [N or 1, O or 1, 1, 1]
-    else:
+    with without_autocast(x):  # or the demodulation would lose precision
         y, factor = _convolve(x, weight, styles, demodulate, up, resample_filter, eps)
 
     # relu and leaky relu are positively homogeneous, gain * act(u) = act(gain * u), so the gain
@@ -137,6 +115,8 @@ def _convolve(
     eps: float,
 ) -> tuple[Tensor, Tensor | None]:  # [N, O, H * up, W * up], [N, O or 1, 1, 1]
     """conv(x * s, w) and the factor that is still to be multiplied to each channel of it."""
+    if weight.shape[2] == 1 and not demodulate:
+        return _pointwise(x, weight, styles), None
     factor: Tensor | None = None
     if demodulate:
         factor = _demodulation(weight, styles, eps)
@@ -205,11 +185,17 @@ def _demodulation(weight: Tensor, styles: Tensor, eps: float) -> Tensor:  # [N, 
     return torch.rsqrt(styles.to(wide).square() @ energy.t() + eps)
 
 
-def _check_tensors(
-    x: Tensor, weight: Tensor, styles: Tensor, noise: Tensor | None, bias: Tensor | None
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    up: int,
+    resample_filter: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
 ) -> None:
-    tensors = {"x": x, "weight": weight, "styles": styles, "noise": noise, "bias": bias}
-    for name, tensor in tensors.items():
+    for name, tensor in (("x", x), ("weight", weight), ("styles", styles), ("noise", noise),
+                         ("bias", bias)):  # fmt: skip
         if tensor is None and name in ("noise", "bias"):
             continue
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
@@ -217,19 +203,47 @@ def _check_tensors(
             raise TypeError(
                 f"modulated_conv2d: {name} must be a floating point tensor, got {given}"
             )
-        if tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        if tensor.dtype != x.dtype:
             raise TypeError(
                 f"modulated_conv2d: {name} is {tensor.dtype} but x is {x.dtype}; "
                 "convert one of them"
             )
-    if x.ndim != 4:
-        raise ValueError(f"modulated_conv2d: x must be [N, I, H, W], got {list(x.shape)}")
-    if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
-        raise ValueError(
-            f"modulated_conv2d: weight must be [O, I, k, k] with odd k, got {list(weight.shape)}"
-        )
-    if weight.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"modulated_conv2d: weight takes {weight.shape[1]} input channels but x has "
-            f"{x.shape[1]}: weight {list(weight.shape)}, x {list(x.shape)}"
-        )
+
+    def expect(condition: bool, message: str) -> None:
+        if not condition:
+            raise ValueError(f"modulated_conv2d: {message}")
+
+    expect(x.ndim == 4, f"x must be [N, I, H, W], got {list(x.shape)}")
+    n, inputs, height, width = x.shape
+    expect(
+        weight.ndim == 4 and weight.shape[2] == weight.shape[3] and weight.shape[2] % 2 == 1,
+        f"weight must be [O, I, k, k] with odd k, got {list(weight.shape)}",
+    )
+    outputs, _, side, _ = weight.shape
+    expect(
+        weight.shape[1] == inputs,
+        f"weight {list(weight.shape)} takes {weight.shape[1]} input channels, "
+        f"but x {list(x.shape)} has {inputs}",
+    )
+    expect(
+        styles.shape == (n, inputs),
+        f"styles must be [N, I] = [{n}, {inputs}] for this x, got {list(styles.shape)}",
+    )
+    expect(up in (1, 2), f"up must be 1 or 2, got {up!r}")
+    expect(up == 1 or side == 3, f"up=2 needs 3x3 weights, got {side}x{side}")
+    expect(
+        resample_filter is None
+        or (resample_filter.ndim == 1 and resample_filter.numel() in range(2, 99, 2)),
+        "resample_filter must be [t] with an even number of taps, "
+        f"got {None if resample_filter is None else list(resample_filter.shape)}",
+    )
+    size = (height * up, width * up)
+    expect(
+        noise is None or noise.shape in ((1, 1, *size), (n, 1, *size)),
+        f"noise must be [1 or {n}, 1, {size[0]}, {size[1]}], "
+        f"got {None if noise is None else list(noise.shape)}",
+    )
+    expect(
+        bias is None or bias.shape == (outputs,),
+        f"bias must be [{outputs}], got {None if bias is None else list(bias.shape)}",
+    )

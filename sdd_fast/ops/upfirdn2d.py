@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._autocast import without_autocast
+
 
 def upfirdn2d(
     x: Tensor,  # [N, C, H, W]
@@ -92,7 +94,8 @@ class _Upfirdn2d(torch.autograd.Function):
         flip_filter: bool,
         gain: float,
     ) -> Tensor:
-        return upfirdn2d_ref(x, f, up, down, pads, flip_filter, gain)
+        with without_autocast(x):  # memory bound: x's dtype is as good
+            return upfirdn2d_ref(x, f, up, down, pads, flip_filter, gain)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -165,7 +168,6 @@ def _four_paddings(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     pads = tuple(padding)
     if len(pads) != 4 or not all(isinstance(p, int) for p in pads):
         raise ValueError(
-            "upfirdn2d: padding must be one integer or (left, right, top, bottom), "
-            f"got {padding!r}"
+            f"upfirdn2d: padding must be one integer or (left, right, top, bottom), got {padding!r}"
         )
     return pads[0], pads[1], pads[2], pads[3]

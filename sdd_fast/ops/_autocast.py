@@ -1,0 +1,25 @@
+"""What the ops need to know about `torch.autocast`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype that autocast asks for on the device of `x`; None when it is off or `x` is wider
+    than autocast touches (float64)."""
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return None
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """Within it, operations on the device of `x` keep the dtypes they are given."""
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device):  # for instance "meta"
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -1,0 +1,207 @@
+"""modulated_conv2d against the paper's form: a separate scaled and normalised kernel per sample."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdd_fast.ops import modulated_conv2d, modulated_conv2d_ref
+
+# up, side of the kernel, demodulate
+VARIANTS = [(1, 3, True), (2, 3, True), (1, 1, False), (1, 1, True), (1, 3, False), (2, 3, False)]
+
+
+def by_definition(
+    x: Tensor, weight: Tensor, styles: Tensor, up: int, demodulate: bool, taps: Tensor
+) -> Tensor:
+    """Karras et al. 2020, Eq. 1 and 3, one sample at a time; upsampling by inserting zeros."""
+    out = []
+    for image, style in zip(x, styles, strict=True):
+        kernel = weight * style[None, :, None, None]
+        if demodulate:
+            kernel = kernel / (kernel.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        if up == 1:
+            out.append(F.conv2d(image[None], kernel, padding=kernel.shape[-1] // 2))
+            continue
+        channels, height, width = image.shape
+        spread = image.new_zeros(channels, 2 * height, 2 * width)
+        spread[:, ::2, ::2] = image
+        # One true convolution with kernel * blur; the blur is 4 times as strong, since only one
+        # pixel in four is not zero, and its 4 taps are centred between two pixels.
+        blur = 4 * torch.outer(taps, taps)
+        merged = F.conv2d(
+            F.pad(kernel, (3, 3, 3, 3)).flatten(0, 1)[:, None], blur.flip(0, 1)[None, None]
+        ).reshape(*kernel.shape[:2], 6, 6)
+        padded = F.pad(spread, (3, 2, 3, 2))
+        out.append(F.conv2d(padded[None], merged.flip(2, 3)))
+    return torch.cat(out)
+
+
+def inputs(side: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(side)
+    x = torch.randn(2, 5, 4, 6, dtype=dtype)
+    return x, torch.randn(3, 5, side, side, dtype=dtype), torch.randn(2, 5, dtype=dtype)
+
+
+@pytest.mark.parametrize(("up", "side", "demodulate"), VARIANTS)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_definition(
+    up: int, side: int, demodulate: bool, memory_format: torch.memory_format
+) -> None:
+    x, weight, styles = inputs(side)
+    taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
+    expected = by_definition(x, weight, styles, up, demodulate, taps)
+    assert expected.shape == (2, 3, 4 * up, 6 * up)
+    x = x.contiguous(memory_format=memory_format)
+    for function in (modulated_conv2d, modulated_conv2d_ref):
+        actual = function(x, weight, styles, up=up, demodulate=demodulate)
+        torch.testing.assert_close(actual, expected)
+        actual = function(x, weight, styles, up=up, demodulate=demodulate, resample_filter=taps)
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(("up", "side", "demodulate"), VARIANTS)
+@pytest.mark.parametrize("act", ["linear", "relu", "lrelu"])
+@pytest.mark.parametrize("noise_batch", [1, 2])
+def test_epilogue(up: int, side: int, demodulate: bool, act: str, noise_batch: int) -> None:
+    x, weight, styles = inputs(side)
+    taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
+    noise = torch.randn(noise_batch, 1, 4 * up, 6 * up, dtype=torch.float64)
+    bias = torch.randn(3, dtype=torch.float64)
+    y = by_definition(x, weight, styles, up, demodulate, taps) + noise + bias.reshape(3, 1, 1)
+    y = {"linear": y, "relu": y.clamp_min(0), "lrelu": torch.where(y > 0, y, 0.3 * y)}[act]
+    expected = (1.25 * y).clamp(-2, 2)
+    for function in (modulated_conv2d, modulated_conv2d_ref):
+        actual = function(
+            x, weight, styles, up=up, demodulate=demodulate, noise=noise, bias=bias,
+            act=act, alpha=0.3, gain=1.25, clamp=2.0,
+        )  # fmt: skip
+        torch.testing.assert_close(actual, expected)
+
+
+def test_other_resampling_filters() -> None:
+    """Two taps: every output pixel is a plain sum, and the size still doubles."""
+    x, weight, styles = inputs(3)
+    y = modulated_conv2d(x, weight, styles, up=2, resample_filter=torch.tensor([0.5, 0.5]))
+    assert y.shape == (2, 3, 8, 12)
+    wide = torch.tensor([0.0, 0.0, 0.5, 0.5, 0.0, 0.0])
+    torch.testing.assert_close(modulated_conv2d(x, weight, styles, up=2, resample_filter=wide), y)
+
+
+@pytest.mark.parametrize(("up", "side", "demodulate"), VARIANTS)
+def test_gradients(up: int, side: int, demodulate: bool) -> None:
+    torch.manual_seed(0)
+    tensors = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in [(2, 2, 2, 3), (2, 2, side, side), (2, 2), (1, 1, 2 * up, 3 * up), (2,)]
+    ]
+
+    def function(*tensors: Tensor) -> Tensor:
+        x, weight, styles, noise, bias = tensors
+        return modulated_conv2d(
+            x, weight, styles, up=up, demodulate=demodulate, noise=noise, bias=bias, act="lrelu"
+        )
+
+    assert torch.autograd.gradcheck(function, tensors, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize(("up", "side", "demodulate"), VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_lower_precisions(up: int, side: int, demodulate: bool, dtype: torch.dtype) -> None:
+    x, weight, styles = inputs(side, dtype)
+    actual = modulated_conv2d(x, weight, styles, up=up, demodulate=demodulate)
+    assert actual.dtype == dtype
+    expected = modulated_conv2d_ref(
+        x.double(), weight.double(), styles.double(), up=up, demodulate=demodulate
+    )
+    error = (actual.double() - expected).norm() / expected.norm()
+    assert error < 2 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("style_size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("weight_size", [1e-2, 1e2])
+def test_float16_stays_in_range(style_size: float, weight_size: float) -> None:
+    """Styles and weights whose products pass 65504 or vanish give the result of float64."""
+    torch.manual_seed(0)
+    x = 50 * torch.randn(1, 64, 4, 4).half()
+    weight = (weight_size * torch.randn(8, 64, 3, 3)).half()
+    styles = (style_size * torch.randn(1, 64)).half()
+    actual = modulated_conv2d(x, weight, styles)
+    expected = modulated_conv2d_ref(x.double(), weight.double(), styles.double())
+    assert (actual.double() - expected).norm() / expected.norm() < 2e-3
+
+
+def test_float16_with_zero_styles_or_weights() -> None:
+    x, weight, styles = (t.half() for t in inputs(3))
+    assert torch.equal(modulated_conv2d(x, weight, styles * 0), torch.zeros(2, 3, 4, 6).half())
+    assert torch.equal(modulated_conv2d(x, weight * 0, styles), torch.zeros(2, 3, 4, 6).half())
+
+
+@pytest.mark.parametrize(("up", "side", "demodulate"), VARIANTS)
+def test_autocast(up: int, side: int, demodulate: bool) -> None:
+    """Under autocast all is computed in its dtype, and gradients arrive in the parameters'."""
+    x, weight, styles = inputs(side, torch.float32)
+    weight.requires_grad_()
+    styles.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = modulated_conv2d(
+            x, weight, styles, up=up, demodulate=demodulate, bias=torch.zeros(3), act="lrelu"
+        )
+    assert y.dtype == torch.bfloat16
+    y.float().square().sum().backward()
+    exact = modulated_conv2d(x, weight, styles, up=up, demodulate=demodulate, act="lrelu")
+    expected = torch.autograd.grad(exact.square().sum(), (weight, styles))
+    for actual, wanted in zip((weight.grad, styles.grad), expected, strict=True):
+        assert actual is not None and actual.dtype == torch.float32
+        assert torch.cosine_similarity(actual.flatten(), wanted.flatten(), 0) > 0.999
+
+
+def test_result_is_independent_of_the_batch() -> None:
+    x, weight, styles = inputs(3)
+    together = modulated_conv2d(x, weight, styles, act="lrelu")
+    torch.testing.assert_close(modulated_conv2d(x[1:], weight, styles[1:], act="lrelu"),
+                               together[1:])  # fmt: skip
+
+
+def test_compiles_without_graph_breaks() -> None:
+    x, weight, styles = inputs(3, torch.float32)
+    styles.requires_grad_()
+    compiled = torch.compile(modulated_conv2d, fullgraph=True, backend="aot_eager")
+    actual = compiled(x, weight, styles, up=2, act="lrelu")
+    torch.testing.assert_close(actual, modulated_conv2d(x, weight, styles, up=2, act="lrelu"))
+    actual.sum().backward()
+    assert styles.grad is not None
+
+
+X, W, S = torch.zeros(2, 4, 8, 8), torch.zeros(3, 4, 3, 3), torch.zeros(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(x=X[0]), r"x must be \[N, I, H, W\], got \[4, 8, 8\]"),
+        (dict(weight=W[:, :, :2, :2]), r"odd k, got \[3, 4, 2, 2\]"),
+        (dict(weight=W[:, :, :1]), r"odd k, got \[3, 4, 1, 3\]"),
+        (dict(weight=W[:, :2]), r"takes 2 input channels, but x .* has 4"),
+        (dict(styles=S[:1]), r"styles must be \[N, I\] = \[2, 4\].*got \[1, 4\]"),
+        (dict(up=3), "up must be 1 or 2, got 3"),
+        (dict(up=2, weight=W[:, :, :1, :1]), "up=2 needs 3x3 weights, got 1x1"),
+        (dict(resample_filter=torch.zeros(3)), r"even number of taps, got \[3\]"),
+        (dict(noise=torch.zeros(1, 1, 4, 4)), r"\[1 or 2, 1, 8, 8\], got \[1, 1, 4, 4\]"),
+        (dict(bias=torch.zeros(4)), r"bias must be \[3\], got \[4\]"),
+        (dict(act="swish"), "act must be one of"),
+    ],
+)
+def test_bad_values(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        modulated_conv2d(**{"x": X, "weight": W, "styles": S, **changes})
+
+
+def test_bad_types() -> None:
+    with pytest.raises(TypeError, match=r"styles is torch\.float64 but x is torch\.float32"):
+        modulated_conv2d(X, W, S.double())
+    with pytest.raises(TypeError, match=r"weight must be a floating point tensor, got torch\.int"):
+        modulated_conv2d(X, W.int(), S)
