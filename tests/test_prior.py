@@ -434,3 +434,29 @@ def test_bad_dtype_and_device(tiny_sd: Path) -> None:
 def test_embeds_can_be_made_by_hand(tiny_prior: DiffusionPrior) -> None:
     cond, uncond = PromptEmbeds(torch.ones(1, 16, 16), torch.zeros(1, 16, 16)).expand(3)
     assert cond.shape == uncond.shape == (3, 16, 16)
+
+
+def test_full_size_stable_diffusion_has_the_known_shapes() -> None:
+    """SD 1.x at 512² on the meta device: the real architecture, without memory or arithmetic."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+        )
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+        text_encoder = CLIPTextModel(CLIPTextConfig(hidden_size=768, num_attention_heads=12))
+    assert sum(p.numel() for p in unet.parameters()) == 859_520_964  # as counted for SD 1.5
+    prior = DiffusionPrior(vae, unet, text_encoder, None, DDIMScheduler())
+    assert prior.resolution == 512
+    assert prior.latent_shape == (4, 64, 64)
+    y = torch.zeros(2, 3, 1024, 1024, device="meta", requires_grad=True)
+    z = prior.encode(y)
+    text = torch.zeros(1, 77, 768, device="meta")
+    eps = prior.predict_noise(z, [100, 900], PromptEmbeds(text, text), 100.0)
+    assert z.shape == eps.shape == (2, 4, 64, 64)
+    assert torch.autograd.grad(z, y, eps.detach())[0].shape == y.shape
