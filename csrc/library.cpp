@@ -1,0 +1,33 @@
+// Every operator of sdd_fast: its schema. Kernels are registered by csrc/<op>/<op>_cpu.cpp; fake
+// kernels and autograd by sdd_fast/ops/<op>.py.
+#include <torch/csrc/stable/library.h>
+
+#include "common/cpu_level.h"
+
+STABLE_TORCH_LIBRARY(sdd_fast, m) {
+  m.def(
+      "softmax_entropy_l1(Tensor x, bool abs_mean) -> "
+      "(Tensor entropy, Tensor l1, Tensor deficit, Tensor log_mean_exp)");
+}
+
+
+// Read by sdd_fast.build_info() through ctypes.
+extern "C" __attribute__((visibility("default"))) const char* sdd_fast_compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#else
+  return "gcc " __VERSION__;
+#endif
+}
+
+extern "C" __attribute__((visibility("default"))) const char* sdd_fast_cpu_level() {
+  return sdd::cpu_level_name();
+}
+
+extern "C" __attribute__((visibility("default"))) const char* sdd_fast_cpu_levels_compiled() {
+#if defined(SDD_HAVE_X86_LEVELS)
+  return "portable x86-64-v3 x86-64-v4";
+#else
+  return "portable";
+#endif
+}

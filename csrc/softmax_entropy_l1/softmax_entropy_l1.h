@@ -1,0 +1,116 @@
+// Softmax entropy, its deficit and the L1 norm of one row x of n numbers: the scalar mathematics,
+// host and device (SDD paper Eq. 8-11, with the entropy rewritten so that nothing cancels).
+//
+//   p = softmax(x),   H = -sum p log p,   D = log n - H = KL(p || uniform) >= 0
+//
+// Guidance gradients have std 1e-5 ... 1e-2, where D ~ Var(x)/2 is far below one ulp of H ~ log n.
+// With a shift c and u = x - c put
+//   a = mean(expm1(u)),   F = mean(f(u)),   f(u) = u e^u - expm1(u) = u^2/2 + u^3/3 + ... >= 0.
+// Then, exactly and for every c,
+//   log mean e^x = c + log1p(a)                                                             (1)
+//   D = F / (1 + a) - (log1p(a) - a / (1 + a))                                              (2)
+// The second term of (2) is ~ a^2/2 and vanishes at c = log mean e^x, where D = mean(f(u)): a mean
+// of non-negative numbers, each known to full relative precision. Any c near enough will do.
+//
+// A row split into chunks k (n_k numbers, shift-free results v_k = log mean e^x, D_k) recombines by
+// the chain rule of the Kullback-Leibler divergence, with w_k the softmax mass of chunk k:
+//   D = sum w_k D_k + KL(w || n_k / n)                                                      (3)
+// and the last term is (2) again, over the v_k with weights n_k / n.
+#pragma once
+
+#include "../common/real.h"
+
+namespace sdd {
+
+// What is kept of a row, or of a chunk of a row.
+struct RowStats {
+  double log_mean_exp;  // log((1/n) sum e^x)
+  double deficit;       // D
+  double l1;            // sum |x|
+};
+
+namespace {
+
+template <class T>
+struct ExpTerms {
+  T expm1;   // e^u - 1
+  T excess;  // f(u) = u e^u - (e^u - 1)
+};
+
+// |u| <= near_range: no range reduction. With g = exp_tail(u):
+//   expm1(u) = u + u^2 g,   f(u) = u expm1(u) - u^2 g = u^2 (1 - g + u g).
+constexpr double near_range = 0.25;
+
+template <class T>
+SDD_FN ExpTerms<T> exp_terms_near(T u) {
+  constexpr bool single = sizeof(ScalarOf<T>) == 4;
+  constexpr int degree = single ? 5 : ExpConstants<double>::tail_degree;  // u^6 / 8! < 7e-9
+  const T g = exp_tail<degree>(u);
+  const T u2 = u * u;
+  return {u + u2 * g, u2 * (1 - g + u * g)};
+}
+
+// Any u <= 87 (float) / 700 (double). With u = k ln 2 + r and (q, f_r) the terms of r:
+//   expm1(u) = 2^k q + (2^k - 1),   f(u) = 2^k (f_r + k ln 2 (1 + q)) - (2^k - 1).
+template <class T>
+SDD_FN ExpTerms<T> exp_terms(T u) {
+  using C = ExpConstants<ScalarOf<T>>;
+  constexpr ScalarOf<T> ln2 = ScalarOf<T>(0.693147180559945309417);
+  const Reduced<T> e = reduce_exponent(clamp_exponent(u));
+  const T g = exp_tail<C::tail_degree>(e.r);
+  const T r2 = e.r * e.r;
+  const T q = e.r + r2 * g;
+  const T f_r = r2 * (1 - g + e.r * g);
+  const T scale_minus_1 = e.two_to_k - 1;
+  return {e.two_to_k * q + scale_minus_1,
+          e.two_to_k * (f_r + e.k * ln2 * (1 + q)) - scale_minus_1};
+}
+
+// Equations (1) and (2) from the means a and F.
+SDD_FN void finish_stats(double shift, double a, double f, RowStats* out) {
+  const double log1p_a = __builtin_log1p(a);
+  const double deficit = f / (1 + a) - (log1p_a - a / (1 + a));
+  out->log_mean_exp = shift + log1p_a;
+  out->deficit = deficit < 0 ? 0 : deficit;  // rounding; NaN stays NaN
+}
+
+// Equation (3). chunk: [num_chunks], every chunk chunk_size long but the last, n numbers in all.
+// Sums run in the order of the chunks: the same bits whatever thread wrote them.
+inline RowStats merge_chunks(const RowStats* chunk, int64_t num_chunks, int64_t chunk_size,
+                             int64_t n) {
+  if (num_chunks == 1) return chunk[0];
+  double highest = chunk[0].log_mean_exp;
+  double l1 = 0;
+  bool finite = true;
+  for (int64_t k = 0; k < num_chunks; ++k) {
+    const double v = chunk[k].log_mean_exp;
+    highest = v > highest ? v : highest;
+    finite = finite && v == v;
+    l1 += chunk[k].l1;
+  }
+  if (!finite) return {__builtin_nan(""), __builtin_nan(""), l1};
+  double mass = 0;
+  for (int64_t k = 0; k < num_chunks; ++k) {
+    const int64_t left = n - k * chunk_size;
+    const int64_t count = left < chunk_size ? left : chunk_size;
+    mass += double(count) * __builtin_exp(chunk[k].log_mean_exp - highest);
+  }
+  const double shift = highest + __builtin_log(mass / double(n));
+  double a = 0, f = 0, within = 0;
+  for (int64_t k = 0; k < num_chunks; ++k) {
+    const int64_t left = n - k * chunk_size;
+    const double weight = double(left < chunk_size ? left : chunk_size) / double(n);
+    const ExpTerms<double> t = exp_terms(chunk[k].log_mean_exp - shift);
+    a += weight * t.expm1;
+    f += weight * t.excess;
+    within += weight * (1 + t.expm1) * chunk[k].deficit;
+  }
+  RowStats row;
+  finish_stats(shift, a, f, &row);
+  row.deficit += within / (1 + a);
+  row.l1 = l1;
+  return row;
+}
+
+}  // namespace
+}  // namespace sdd

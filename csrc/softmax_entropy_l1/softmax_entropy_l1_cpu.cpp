@@ -1,0 +1,112 @@
+// CPU entry of softmax_entropy_l1: checks, threads, and the merge of the chunks of each row.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "../common/cpu_level.h"
+#include "softmax_entropy_l1.h"
+#include "softmax_entropy_l1_kernel.h"
+
+namespace sdd {
+
+void entropy_chunk_portable(const EntropyChunk&, RowStats*);
+void entropy_chunk_x86_64_v3(const EntropyChunk&, RowStats*);
+void entropy_chunk_x86_64_v4(const EntropyChunk&, RowStats*);
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Work for one thread at least: below it, waking a second thread costs more than it saves.
+constexpr int64_t kGrainEntries = 32768;
+
+Element element_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Double:
+      return Element::kFloat64;
+    case ScalarType::Float:
+      return Element::kFloat32;
+    case ScalarType::Half:
+      return Element::kFloat16;
+    case ScalarType::BFloat16:
+      return Element::kBFloat16;
+    default:
+      STD_TORCH_CHECK(false, "softmax_entropy_l1: x must be float64, float32, float16 or bfloat16");
+  }
+  return Element::kFloat32;
+}
+
+// x: [N, n], or [N, C, n] with abs_mean -> entropy, l1, deficit, log_mean_exp: [N] float64
+std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& input, bool abs_mean) {
+  const int64_t dims = abs_mean ? 3 : 2;
+  STD_TORCH_CHECK(input.is_cpu(), "softmax_entropy_l1: this kernel takes CPU tensors");
+  STD_TORCH_CHECK(input.dim() == dims, "softmax_entropy_l1: x must have ", dims,
+                  " dimensions, it has ", input.dim());
+  const Element element = element_of(input);
+  const int64_t rows = input.size(0);
+  const int64_t n = input.size(dims - 1);
+  const int64_t channels = abs_mean ? input.size(1) : 0;
+  STD_TORCH_CHECK(n > 0 && (!abs_mean || channels > 0),
+                  "softmax_entropy_l1: x must have at least one entry per row");
+
+  // Rows and channels may lie anywhere; entries must be neighbours.
+  const Tensor x = n == 1 || input.stride(dims - 1) == 1 ? input : torch::stable::contiguous(input);
+  const int64_t row_stride = x.stride(0);
+  const int64_t channel_stride = abs_mean ? x.stride(1) : 0;
+  const int64_t element_size = static_cast<int64_t>(x.element_size());
+  const char* data = static_cast<const char*>(x.const_data_ptr());
+
+  const auto new_double = [&](std::initializer_list<int64_t> shape) {
+    return torch::stable::new_empty(input, shape, ScalarType::Double);
+  };
+  Tensor entropy = new_double({rows}), l1 = new_double({rows});
+  Tensor deficit = new_double({rows}), log_mean_exp = new_double({rows});
+  if (rows == 0) return {entropy, l1, deficit, log_mean_exp};
+
+  const int64_t chunks = (n + kEntropyChunk - 1) / kEntropyChunk;  // per row
+  Tensor workspace = new_double({rows, chunks, sizeof(RowStats) / sizeof(double)});
+  RowStats* stats = static_cast<RowStats*>(workspace.mutable_data_ptr());
+  const EntropyChunkFn entropy_chunk = SDD_FOR_CPU_LEVEL(entropy_chunk_);
+  const int64_t entries = std::min(n, kEntropyChunk) * std::max<int64_t>(channels, 1);
+  torch::stable::parallel_for(
+      0, rows * chunks, std::max<int64_t>(1, kGrainEntries / entries),
+      [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t row = task / chunks;
+          const int64_t first = task % chunks * kEntropyChunk;
+          const EntropyChunk chunk{data + (row * row_stride + first) * element_size, element,
+                                   std::min(kEntropyChunk, n - first), channels, channel_stride};
+          entropy_chunk(chunk, &stats[task]);
+        }
+      });
+
+  double* out_entropy = static_cast<double*>(entropy.mutable_data_ptr());
+  double* out_l1 = static_cast<double*>(l1.mutable_data_ptr());
+  double* out_deficit = static_cast<double*>(deficit.mutable_data_ptr());
+  double* out_log_mean_exp = static_cast<double*>(log_mean_exp.mutable_data_ptr());
+  const double log_n = std::log(static_cast<double>(n));
+  torch::stable::parallel_for(
+      0, rows, std::max<int64_t>(1, 1024 / chunks), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          const RowStats s = merge_chunks(stats + row * chunks, chunks, kEntropyChunk, n);
+          const double h = log_n - s.deficit;
+          out_entropy[row] = h < 0 ? 0 : h;  // rounding; NaN stays NaN
+          out_l1[row] = s.l1;
+          out_deficit[row] = s.deficit;
+          out_log_mean_exp[row] = s.log_mean_exp;
+        }
+      });
+  return {entropy, l1, deficit, log_mean_exp};
+}
+
+}  // namespace
+}  // namespace sdd
+
+STABLE_TORCH_LIBRARY_IMPL(sdd_fast, CPU, m) {
+  m.impl("softmax_entropy_l1", TORCH_BOX(&sdd::softmax_entropy_l1));
+}

@@ -1,0 +1,303 @@
+// One chunk of one row on the CPU; compiled once per instruction set (SDD_ISA names the copy).
+//
+// Two passes over a chunk that stays in cache: moments (sum, L1, range), which choose the shift c,
+// then the sums of expm1(x - c) and f(x - c), see softmax_entropy_l1.h. Elements are float32 (or
+// float64 for float64 input and for the abs-mean map); a tile of at most 32 vectors is summed in
+// that precision, everything above it in float64.
+#include "softmax_entropy_l1_kernel.h"
+
+#include "../common/simd.h"
+#include "softmax_entropy_l1.h"
+
+namespace sdd {
+namespace {
+
+constexpr int kTile = 32;    // vectors per tile
+constexpr int kStreams = 4;  // independent sums, to hide the latency of an addition
+constexpr double kInfinity = __builtin_inf();
+
+template <class T>
+using Vector = typename VectorOf<T>::type;
+
+// Lane-wise float64 sum of vectors that arrive tile by tile.
+template <class T>
+struct LaneSum {
+  double lane[lanes<T>] = {};
+  SDD_FN void add(Vector<T> v) {
+    T value[lanes<T>];
+    memcpy(value, &v, sizeof(v));
+    for (int l = 0; l < lanes<T>; ++l) lane[l] += double(value[l]);
+  }
+  SDD_FN double total() const {
+    double sum = 0;
+    for (int l = 0; l < lanes<T>; ++l) sum += lane[l];
+    return sum;
+  }
+};
+
+// Calls body(stream, vector) for x[0 .. n) in tiles and flush() after each tile; returns how many
+// elements were consumed. The rest, fewer than one vector, is the caller's.
+template <class T, class Body, class Flush>
+SDD_FN int64_t for_each_tile(const T* x, int64_t n, const Body& body, const Flush& flush) {
+  constexpr int64_t width = lanes<T>;
+  int64_t i = 0;
+  for (; i + kTile * width <= n; i += kTile * width) {
+    for (int v = 0; v < kTile; v += kStreams) {
+      for (int s = 0; s < kStreams; ++s) body(s, x + i + (v + s) * width);
+    }
+    flush();
+  }
+  if (i + width <= n) {
+    for (; i + width <= n; i += width) body(0, x + i);
+    flush();
+  }
+  return i;
+}
+
+template <class T>
+struct Moments {
+  double sum;
+  double l1;
+  T lowest;
+  T highest;
+};
+
+template <class T>
+Moments<T> moments(const T* x, int64_t n) {
+  using V = Vector<T>;
+  V sum[kStreams] = {}, l1[kStreams] = {}, low[kStreams], high[kStreams];
+  for (int s = 0; s < kStreams; ++s) low[s] = high[s] = V{} + x[0];
+  LaneSum<T> total_sum, total_l1;
+  const int64_t done = for_each_tile(
+      x, n,
+      [&](int s, const T* p) {
+        const V v = load(p);
+        sum[s] += v;
+        l1[s] += absolute(v);
+        low[s] = v < low[s] ? v : low[s];
+        high[s] = v > high[s] ? v : high[s];
+      },
+      [&] {
+        total_sum.add((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        total_l1.add((l1[0] + l1[1]) + (l1[2] + l1[3]));
+        for (int s = 0; s < kStreams; ++s) sum[s] = l1[s] = V{};
+      });
+  Moments<T> m{total_sum.total(), total_l1.total(), x[0], x[0]};
+  for (int s = 0; s < kStreams; ++s) {
+    for (int l = 0; l < lanes<T>; ++l) {
+      m.lowest = low[s][l] < m.lowest ? low[s][l] : m.lowest;
+      m.highest = high[s][l] > m.highest ? high[s][l] : m.highest;
+    }
+  }
+  for (int64_t i = done; i < n; ++i) {
+    m.sum += double(x[i]);
+    m.l1 += double(absolute(x[i]));
+    m.lowest = x[i] < m.lowest ? x[i] : m.lowest;
+    m.highest = x[i] > m.highest ? x[i] : m.highest;
+  }
+  return m;
+}
+
+struct PlainSums {
+  double mass;      // sum of e^(x - c)
+  double weighted;  // sum of (x - c) e^(x - c)
+};
+
+// With c = highest nothing overflows; kClamp where u may fall below the range of exp_in_range().
+template <bool kClamp, class T>
+PlainSums plain_sums(const T* x, int64_t n, T highest) {
+  using V = Vector<T>;
+  const auto clamped = [](auto u) { return kClamp ? clamp_exponent(u) : u; };
+  V mass[kStreams] = {}, weighted[kStreams] = {};
+  LaneSum<T> total_mass, total_weighted;
+  const int64_t done = for_each_tile(
+      x, n,
+      [&](int s, const T* p) {
+        __builtin_prefetch(p + kEntropyChunk);
+        const V u = clamped(load(p) - highest);
+        const V e = exp_in_range(u);
+        mass[s] += e;
+        weighted[s] += u * e;
+      },
+      [&] {
+        total_mass.add((mass[0] + mass[1]) + (mass[2] + mass[3]));
+        total_weighted.add((weighted[0] + weighted[1]) + (weighted[2] + weighted[3]));
+        for (int s = 0; s < kStreams; ++s) mass[s] = weighted[s] = V{};
+      });
+  PlainSums sums{total_mass.total(), total_weighted.total()};
+  for (int64_t i = done; i < n; ++i) {
+    const T u = clamped(x[i] - highest);
+    const T e = exp_in_range(u);
+    sums.mass += double(e);
+    sums.weighted += double(u * e);
+  }
+  return sums;
+}
+
+struct ShiftedSums {
+  double expm1;   // sum of expm1(x - c)
+  double excess;  // sum of f(x - c)
+};
+
+template <bool kNear, class T>
+ShiftedSums shifted_sums(const T* x, int64_t n, T shift) {
+  using V = Vector<T>;
+  const auto terms = [](auto u) {
+    if constexpr (kNear) {
+      return exp_terms_near(u);
+    } else {
+      return exp_terms(u);
+    }
+  };
+  V expm1[kStreams] = {}, excess[kStreams] = {};
+  LaneSum<T> total_expm1, total_excess;
+  const int64_t done = for_each_tile(
+      x, n,
+      [&](int s, const T* p) {
+        // The next chunk travels from memory while this one is worked on.
+        __builtin_prefetch(p + kEntropyChunk);
+        const auto t = terms(load(p) - shift);
+        expm1[s] += t.expm1;
+        excess[s] += t.excess;
+      },
+      [&] {
+        total_expm1.add((expm1[0] + expm1[1]) + (expm1[2] + expm1[3]));
+        total_excess.add((excess[0] + excess[1]) + (excess[2] + excess[3]));
+        for (int s = 0; s < kStreams; ++s) expm1[s] = excess[s] = V{};
+      });
+  ShiftedSums sums{total_expm1.total(), total_excess.total()};
+  for (int64_t i = done; i < n; ++i) {
+    const auto t = terms(x[i] - shift);
+    sums.expm1 += double(t.expm1);
+    sums.excess += double(t.excess);
+  }
+  return sums;
+}
+
+// The rare chunk whose sum of |x| is not finite: NaN, infinities, or numbers near the end of the
+// range of T. Scalar float64, one element at a time.
+template <class T>
+void extreme_chunk(const T* x, int64_t n, RowStats* out) {
+  double l1 = 0, highest = -kInfinity;
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    const double v = double(x[i]);
+    l1 += absolute(v);
+    highest = v > highest ? v : highest;
+    finite = finite && absolute(v) < kInfinity;
+  }
+  if (!finite) {
+    *out = {__builtin_nan(""), __builtin_nan(""), l1};
+    return;
+  }
+  double mass = 0;
+  for (int64_t i = 0; i < n; ++i) mass += exp_in_range(clamp_exponent(double(x[i]) - highest));
+  const double shift = highest + __builtin_log(mass / double(n));
+  double a = 0, f = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto t = exp_terms<double>(double(x[i]) - shift);
+    a += t.expm1;
+    f += t.excess;
+  }
+  finish_stats(shift, a / double(n), f / double(n), out);
+  out->l1 = l1;
+}
+
+template <class T>
+void chunk_stats(const T* x, int64_t n, RowStats* out) {
+  const Moments<T> m = moments(x, n);
+  if (!(m.l1 < kInfinity)) return extreme_chunk(x, n, out);
+  T shift = T(m.sum / double(n));
+  shift = shift < m.lowest ? m.lowest : shift > m.highest ? m.highest : shift;
+  const T above = m.highest - shift;
+  const T below = shift - m.lowest;
+  ShiftedSums sums;
+  if (above <= T(near_range) && below <= T(near_range)) {
+    sums = shifted_sums<true>(x, n, shift);
+  } else if (above <= T(0.6) && below <= T(20)) {
+    sums = shifted_sums<false>(x, n, shift);
+  } else {
+    // Far from uniform, as a rule: then D is large and the textbook form of it exact enough.
+    const bool wide = !(m.lowest - m.highest > ExpConstants<T>::lowest);
+    const PlainSums plain =
+        wide ? plain_sums<true>(x, n, m.highest) : plain_sums<false>(x, n, m.highest);
+    const double log_mean = __builtin_log(plain.mass / double(n));
+    const double deficit = plain.weighted / plain.mass - log_mean;
+    if (deficit > 0.005) {
+      *out = {double(m.highest) + log_mean, deficit, m.l1};
+      return;
+    }
+    shift = m.highest + T(log_mean);  // a few outliers: the best shift there is
+    sums = shifted_sums<false>(x, n, shift);
+  }
+  finish_stats(double(shift), sums.expm1 / double(n), sums.excess / double(n), out);
+  out->l1 = m.l1;
+}
+
+template <class Stored>
+SDD_FN double to_double(const void* data, int64_t i, Element element) {
+  const Stored v = static_cast<const Stored*>(data)[i];
+  if constexpr (sizeof(Stored) == 2) {
+    return element == Element::kBFloat16 ? bfloat16_to_float(v) : half_to_float(v);
+  } else {
+    return double(v);
+  }
+}
+
+// map[i] += |x[c, i]| / C for one channel, in float64: the sum keeps what float32 would round off.
+template <class Stored>
+void add_channel(const EntropyChunk& c, int64_t channel, double* map) {
+  const double inverse = 1.0 / double(c.channels);
+  const int64_t base = channel * c.channel_stride;
+  for (int64_t i = 0; i < c.count; ++i) {
+    map[i] += absolute(to_double<Stored>(c.data, base + i, c.element)) * inverse;
+  }
+}
+
+void abs_mean_chunk(const EntropyChunk& c, RowStats* out) {
+  alignas(64) double map[kEntropyChunk];
+  for (int64_t i = 0; i < c.count; ++i) map[i] = 0;
+  for (int64_t channel = 0; channel < c.channels; ++channel) {
+    switch (c.element) {
+      case Element::kFloat64:
+        add_channel<double>(c, channel, map);
+        break;
+      case Element::kFloat32:
+        add_channel<float>(c, channel, map);
+        break;
+      default:
+        add_channel<uint16_t>(c, channel, map);
+    }
+  }
+  chunk_stats(map, c.count, out);
+}
+
+void half_chunk(const EntropyChunk& c, RowStats* out) {
+  alignas(64) float map[kEntropyChunk];
+  const uint16_t* x = static_cast<const uint16_t*>(c.data);
+  if (c.element == Element::kBFloat16) {
+    for (int64_t i = 0; i < c.count; ++i) map[i] = bfloat16_to_float(x[i]);
+  } else {
+    for (int64_t i = 0; i < c.count; ++i) map[i] = half_to_float(x[i]);
+  }
+  chunk_stats(map, c.count, out);
+}
+
+}  // namespace
+
+#define SDD_JOIN_(a, b) a##b
+#define SDD_JOIN(a, b) SDD_JOIN_(a, b)
+
+void SDD_JOIN(entropy_chunk_, SDD_ISA)(const EntropyChunk& c, RowStats* out) {
+  if (c.channels > 0) return abs_mean_chunk(c, out);
+  switch (c.element) {
+    case Element::kFloat64:
+      return chunk_stats(static_cast<const double*>(c.data), c.count, out);
+    case Element::kFloat32:
+      return chunk_stats(static_cast<const float*>(c.data), c.count, out);
+    default:
+      return half_chunk(c, out);
+  }
+}
+
+}  // namespace sdd

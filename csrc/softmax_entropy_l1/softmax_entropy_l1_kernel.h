@@ -1,0 +1,27 @@
+// Interface between the torch side (_cpu.cpp, compiled once) and the kernel (_kernel.cpp, compiled
+// once per instruction set). Plain data only: nothing here may emit code of its own.
+#pragma once
+
+#include <cstdint>
+
+namespace sdd {
+
+enum class Element { kFloat64, kFloat32, kFloat16, kBFloat16 };
+
+// A run of `count` <= kEntropyChunk neighbouring map entries of one row.
+struct EntropyChunk {
+  const void* data;        // signed map: [count]; abs-mean map: [channels, count], see stride
+  Element element;
+  int64_t count;
+  int64_t channels;        // 0: entropy of the entries themselves; C: of mean_c |x_c|
+  int64_t channel_stride;  // elements between the channels of one entry
+};
+
+struct RowStats;
+using EntropyChunkFn = void (*)(const EntropyChunk&, RowStats*);
+
+// Entries per chunk: the unit of work, whatever the number of threads, so that the result does not
+// depend on them. 8192 floats are read from memory once and from the cache the second time.
+constexpr int64_t kEntropyChunk = 8192;
+
+}  // namespace sdd

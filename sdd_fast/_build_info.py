@@ -1,0 +1,42 @@
+"""What is installed and which kernels are active."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+
+def build_info() -> dict[str, Any]:
+    """Versions and native kernels of this installation; plain types, ready for JSON.
+
+    Keys: "sdd_fast", "torch", "python", "machine": versions and CPU architecture.
+    "native": whether the compiled library is in use; "native_missing": why not, or "".
+    "library", "compiler", "torch_at_build": the library's path and how it was compiled, or "".
+    "cpu_level": instruction set in use (portable, x86-64-v3, x86-64-v4);
+    "cpu_levels_compiled": those in the library. "cuda_kernels": whether there are any.
+    "ops": op name -> kernels of a CPU tensor, "native" or "reference" (plain PyTorch).
+    """
+    import torch
+
+    from . import __version__
+    from .ops._register import NATIVE, NATIVE_DEVICES
+
+    loaded = NATIVE.path is not None
+    return {
+        "sdd_fast": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "native": loaded,
+        "native_missing": NATIVE.missing,
+        "library": str(NATIVE.path or ""),
+        "compiler": NATIVE.compiler,
+        "torch_at_build": NATIVE.torch_at_build,
+        "cpu_level": NATIVE.cpu_level,
+        "cpu_levels_compiled": list(NATIVE.cpu_levels_compiled),
+        "cuda_kernels": loaded and any("cuda" in d for d in NATIVE_DEVICES.values()),
+        "ops": {
+            op: "native" if loaded and "cpu" in devices else "reference"
+            for op, devices in NATIVE_DEVICES.items()
+        },
+    }

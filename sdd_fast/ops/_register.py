@@ -1,0 +1,112 @@
+"""Finds and loads the native kernels, once, at import; the ops ask `native_kernel` per call.
+
+The extension is a plain shared library that registers operators with torch through libtorch's
+stable ABI. It is loaded by `torch.ops.load_library`, so it depends on no Python version.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .._native_sources import sources_digest
+
+PACKAGE = Path(__file__).resolve().parent.parent
+LIBRARY = PACKAGE / "_C.abi3.so"
+BUILD_NOTE = PACKAGE / "_native_build.json"  # written by setup.py beside the library
+REBUILD = "pip install -e . --no-build-isolation"
+
+# Every op: the device types for which a native kernel exists.
+NATIVE_DEVICES: dict[str, tuple[str, ...]] = {
+    "softmax_entropy_l1": ("cpu",),
+    "bias_act": (),
+    "upfirdn2d": (),
+    "modulated_conv2d": (),
+}
+
+
+@dataclass(frozen=True)
+class Native:
+    """What became of the native library.
+
+    path: the loaded file, or None. missing: why there is none, as a sentence; "" if there is one.
+    """
+
+    path: Path | None
+    missing: str
+    compiler: str = ""
+    cpu_level: str = ""
+    cpu_levels_compiled: tuple[str, ...] = ()
+    torch_at_build: str = ""
+
+
+def _load() -> Native:
+    if os.environ.get("SDD_FAST_NATIVE") == "0":
+        return Native(None, "they are switched off by SDD_FAST_NATIVE=0")
+    try:
+        note = json.loads(BUILD_NOTE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Native(None, f"the package was never built; run: {REBUILD}")
+    if not note["built"]:
+        return Native(None, note["reason"])
+    if not LIBRARY.is_file():
+        return Native(None, f"{LIBRARY} is missing; run: {REBUILD}")
+    root = PACKAGE.parent
+    if (root / "csrc").is_dir() and note["sources"] != sources_digest(root):
+        return Native(None, f"csrc/ has changed since they were compiled; run: {REBUILD}")
+    try:
+        torch.ops.load_library(str(LIBRARY))
+    except OSError as error:
+        return Native(
+            None,
+            f"{LIBRARY.name}, compiled with torch {note['torch']}, does not load beside torch "
+            f"{torch.__version__} ({error}); rebuild it: {REBUILD}",
+        )
+    library = ctypes.CDLL(str(LIBRARY))  # the same handle, for the three strings below
+
+    def text(symbol: str) -> str:
+        function = getattr(library, symbol)
+        function.restype = ctypes.c_char_p
+        return str(function().decode())
+
+    return Native(
+        LIBRARY,
+        "",
+        compiler=text("sdd_fast_compiler"),
+        cpu_level=text("sdd_fast_cpu_level"),
+        cpu_levels_compiled=tuple(text("sdd_fast_cpu_levels_compiled").split()),
+        torch_at_build=note["torch"],
+    )
+
+
+NATIVE = _load()
+_warned: set[str] = set()
+
+
+def native_kernel(op: str, device: torch.device) -> bool:
+    """Whether `op` runs its native kernel for tensors on `device`.
+
+    When it does not, the caller uses its `_ref` composition, and the first such call warns: once
+    for a missing library, once per device type without kernels.
+    """
+    if NATIVE.path is None:
+        _warn_once("library", f"sdd_fast runs without its native kernels: {NATIVE.missing}.")
+        return False
+    if device.type in NATIVE_DEVICES[op] or device.type == "meta":
+        return True
+    _warn_once(device.type, f"sdd_fast has no native {op} for {device.type} tensors yet.")
+    return False
+
+
+def _warn_once(what: str, message: str) -> None:
+    if what in _warned or torch.compiler.is_compiling():
+        return
+    _warned.add(what)
+    advice = "Results are the same, only slower; sdd_fast.build_info() tells more."
+    warnings.warn(f"{message} {advice}", RuntimeWarning, stacklevel=4)

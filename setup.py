@@ -1,0 +1,179 @@
+"""The native build: CMake on CMakeLists.txt, packaged by setuptools. Metadata: pyproject.toml.
+
+SDD_FAST_NATIVE=0  leaves the native kernels out (the package then uses its PyTorch references);
+SDD_FAST_NATIVE=1  makes it an error when they cannot be built;
+otherwise they are built where a C++ compiler, CMake and the headers of torch >= 2.11 are found, and
+the reason why not is recorded and reported at run time by sdd_fast.build_info().
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+OLDEST_TORCH = (2, 11)
+WITHOUT = "To install without native code: SDD_FAST_NATIVE=0 pip install ."
+
+
+def find_torch() -> tuple[Path, str] | None:
+    """The torch package to compile against and its version, without importing it.
+
+    In an isolated build torch is not importable, but the interpreter is still that of the target
+    environment, so its site-packages tells where torch is. Only headers and one link-time library
+    are needed, and the stable ABI makes their exact version unimportant.
+    """
+    folders = [Path(sysconfig.get_path(key)) / "torch" for key in ("purelib", "platlib")]
+    spec = importlib.util.find_spec("torch")
+    if spec is not None and spec.origin is not None:
+        folders.insert(0, Path(spec.origin).parent)
+    for folder in folders:
+        version = folder / "version.py"
+        if version.is_file():
+            match = re.search(r"__version__ = ['\"]([^'\"]+)", version.read_text(encoding="utf-8"))
+            if match:
+                return folder, match.group(1)
+    return None
+
+
+def find_tool(*names: str) -> str | None:
+    """A program beside this Python (pip's cmake and ninja) or on the PATH."""
+    for name in names:
+        found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+        if found:
+            return found
+    return None
+
+
+def why_not_native() -> str:
+    """Why the native kernels are not built, as a sentence for users; "" when they are."""
+    again = "then: pip install --force-reinstall --no-deps --no-build-isolation ."
+    if os.environ.get("SDD_FAST_NATIVE") == "0":
+        return "the package was installed with SDD_FAST_NATIVE=0"
+    if sys.platform == "win32":
+        return "they are not available on Windows"
+    wanted = os.environ.get("CXX", "").split()[:1]
+    if not find_tool(*(wanted or ("c++", "g++", "clang++"))):
+        return f"no C++ compiler was found during installation; install g++ or clang++, {again}"
+    if not find_tool("cmake"):
+        return f"CMake was not found during installation; pip install cmake ninja, {again}"
+    torch = find_torch()
+    if torch is None:
+        return (
+            "torch was not installed when sdd_fast was; with torch present, "
+            "pip install setuptools cmake ninja, " + again
+        )
+    numbers = re.findall(r"\d+", torch[1])
+    if tuple(int(n) for n in numbers[:2]) < OLDEST_TORCH:
+        return f"torch {torch[1]} was installed, 2.11 or newer is needed; upgrade torch, {again}"
+    return ""
+
+
+def sources_digest() -> str:
+    """As sdd_fast computes it at run time, to notice a library older than csrc/."""
+    path = ROOT / "sdd_fast" / "_native_sources.py"
+    spec = importlib.util.spec_from_file_location("_native_sources", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.sources_digest(ROOT))
+
+
+def run_cmake(output_name: str) -> Path:
+    """Configure and build; returns the library. build/cmake is kept: a rebuild is incremental."""
+    found = find_torch()
+    cmake, ninja = find_tool("cmake"), find_tool("ninja")
+    assert found is not None and cmake is not None
+    torch, version = found
+    build = ROOT / "build" / "cmake"
+    print(f"sdd_fast: compiling csrc/ against torch {version} in {build}", flush=True)
+    configure = [
+        cmake,
+        f"-S{ROOT}",
+        f"-B{build}",
+        "-DCMAKE_BUILD_TYPE=Release",
+        f"-DSDD_TORCH_INCLUDE_DIR={torch / 'include'}",
+        f"-DSDD_TORCH_LIBRARY_DIR={torch / 'lib'}",
+        f"-DSDD_OUTPUT_NAME={output_name}",
+    ]
+    if ninja:
+        configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    step = subprocess.run(configure, capture_output=True, text=True)
+    if step.returncode != 0 and build.exists():  # an old cache: other tools, other generator
+        shutil.rmtree(build)
+        step = subprocess.run(configure, capture_output=True, text=True)
+    if step.returncode != 0:
+        fail("CMake could not configure the native build", step.stdout + step.stderr)
+    step = subprocess.run(
+        [cmake, "--build", str(build), "--parallel"], capture_output=True, text=True
+    )
+    if step.returncode != 0:
+        fail("the native code did not compile", step.stdout + step.stderr)
+    return build / output_name
+
+
+def fail(what: str, log: str) -> None:
+    lines = log.strip().splitlines()
+    first = next((i for i, line in enumerate(lines) if "error" in line.lower()), len(lines))
+    shown = lines[max(0, first - 3) : first + 40] or lines[-40:]
+    sys.exit("\n".join(["", f"sdd_fast: {what}:", "", *shown, "", f"{what}. {WITHOUT}", ""]))
+
+
+def write_note(package: Path) -> None:
+    """What sdd_fast/ops/_register.py reads beside the library."""
+    torch = find_torch()
+    note = {
+        "built": not NOT_NATIVE,
+        "reason": NOT_NATIVE,
+        "sources": sources_digest(),
+        "torch": torch[1] if torch else "",
+    }
+    text = json.dumps(note, indent=2) + "\n"
+    (package / "_native_build.json").write_text(text, encoding="utf-8")
+
+
+class BuildPython(build_py):
+    """The Python files, from scratch: a module that was deleted must not linger in a wheel."""
+
+    def run(self) -> None:
+        if self.editable_mode:
+            write_note(ROOT / "sdd_fast")
+        else:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+        if not self.editable_mode:
+            write_note(Path(self.build_lib) / "sdd_fast")
+
+
+class BuildNative(build_ext):
+    """The native library; setuptools copies it into the source tree for an editable install."""
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run_cmake(target.name), target)
+
+
+NOT_NATIVE = why_not_native()
+if NOT_NATIVE and os.environ.get("SDD_FAST_NATIVE") == "1":
+    sys.exit(f"sdd_fast: no native kernels although SDD_FAST_NATIVE=1: {NOT_NATIVE}")
+if NOT_NATIVE:
+    print(f"sdd_fast: no native kernels: {NOT_NATIVE}", flush=True)
+
+# The library uses no Python API at all, which the limited API allows: one wheel for Python >= 3.10.
+setup(
+    ext_modules=[] if NOT_NATIVE else [Extension("sdd_fast._C", [], py_limited_api=True)],
+    cmdclass={"build_py": BuildPython, "build_ext": BuildNative},
+    options={} if NOT_NATIVE else {"bdist_wheel": {"py_limited_api": "cp310"}},
+)
