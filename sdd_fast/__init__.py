@@ -15,10 +15,11 @@ loaded by the functions that need them, and CUDA is not initialised.
 from __future__ import annotations
 
 from . import ops
+from ._build_info import build_info
 from .distill import DistillConfig, DistillResult, distill
 from .domains import Domain, load_domain
 from .edit import Editor
-# PENDING from .export import export_torchscript, load_torchscript
+from .export import export_torchscript, load_torchscript
 from .guidance import Guidance, GuidanceConfig, guidance, image_gradient, residual
 from .hqs import hqs
 from .hqs_curve import HQSCurve
@@ -56,15 +57,16 @@ __all__ = [
     "StyleGAN2",
     "StyleSpaceMapper",
     "__version__",
+    "build_info",
     "distill",
-    # "export_torchscript",
+    "export_torchscript",
     "guidance",
     "hqs",
     "image_gradient",
     "load_domain",
     "load_image",
     "load_mapper",
-    # "load_torchscript",
+    "load_torchscript",
     "ops",
     "residual",
     "save_mapper",

@@ -17,6 +17,7 @@ from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.domains.faces64.captions import captions as face_captions
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.files import atomic_path
+from sdd_fast.images import load_image
 
 _CHUNK = 512
 
@@ -94,8 +95,6 @@ def captioned_folder(folder: Path, resolution: int) -> Pictures:
         FileNotFoundError: no folder, no ``metadata.jsonl``, or a picture it names is missing.
         ValueError: a line is not such an object, or a picture cannot be read.
     """
-    from sdd_fast.images import load_image, square_resize
-
     listing = folder / "metadata.jsonl"
     if not listing.is_file():
         raise FileNotFoundError(
@@ -116,8 +115,7 @@ def captioned_folder(folder: Path, resolution: int) -> Pictures:
             ) from error
         if not isinstance(name, str) or not isinstance(text, str) or not text.strip():
             raise ValueError(f"{listing}, line {number}: file_name and text must be non-empty text")
-        image = load_image(folder / name)
-        pixels.append(to_bytes(square_resize(image[None], resolution))[0])
+        pixels.append(to_bytes(load_image(folder / name, resolution)))
         texts.append(text.strip())
     if len(pixels) < 16:
         raise ValueError(f"{listing} names {len(pixels)} pictures; a domain needs at least 16")

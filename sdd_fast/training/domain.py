@@ -137,7 +137,7 @@ def _identity(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None
 def _generator(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
     synthesis, encoder = generator.train_generator(
         pictures,
-        Clip.load(out / "clip"),
+        _load_clip(out),
         out / "training",
         device=device,
         half=steps(generator.HALF),
@@ -149,7 +149,7 @@ def _generator(pictures: Pictures, out: Path, device: str, steps: _Steps) -> Non
 
 
 def _unet(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    judge = Clip.load(out / "clip")
+    judge = _load_clip(out)
     trained, text = unet.train_unet(
         pictures,
         _load_vae(out).to(device),
@@ -235,6 +235,12 @@ def _write_domain(out: Path, name: str, resolution: int, source_text: str, faces
     if (out / "classifier.safetensors").exists():
         spec["classifier"] = "classifier.safetensors"
     write_json(out / "domain.json", spec)
+
+
+def _load_clip(out: Path) -> Clip:
+    if not (out / "clip" / "image.safetensors").exists():
+        raise FileNotFoundError(f"{out / 'clip'} does not exist: train the clip part first")
+    return Clip.load(out / "clip")
 
 
 def _load_vae(out: Path) -> AutoencoderKL:

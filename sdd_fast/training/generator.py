@@ -25,15 +25,16 @@ from .vae import reconstruction_loss
 if TYPE_CHECKING:
     from sdd_fast.models.clip import Clip
 
-HALF = Schedule(steps=2500, batch_size=24, lr=2e-3, ema=0.99)
-FULL = Schedule(steps=3500, batch_size=16, lr=1.5e-3, ema=0.995, seed=1)
+HALF = Schedule(steps=2500, batch_size=24, lr=2.5e-3, ema=0.99)
+FULL = Schedule(steps=5000, batch_size=16, lr=2e-3, ema=0.995, seed=1)
 MAPPING = Schedule(steps=3000, batch_size=512, lr=2e-3, ema=0.995, bf16=False, seed=2)
 _W_DIM = 128
-_W_NOISE = 0.10  # of a w whose components have about unit variance
+_GENERATOR_LR = 8.0  # its equalised weights have unit variance, the encoder's about 0.05
+_W_NOISE = 0.05  # of a w whose components have about unit variance
 _DELTA_WEIGHT = 0.02
 _BASE_WEIGHT = 1e-3
 _CLIP_WEIGHT = 0.15
-_BASE_ONLY = 0.25  # share of the pictures rendered without deltas
+_BASE_ONLY = 0.15  # share of the pictures rendered without deltas
 
 
 class _Autoencoder(nn.Module):
@@ -114,7 +115,9 @@ def _train_stage(
             "delta": delta.detach().std(),
         }
 
-    trained = train(name, auto, loss_fn, schedule, folder)
+    trained = train(
+        name, auto, loss_fn, schedule, folder, lr_factors={"generator.": _GENERATOR_LR}
+    )
     assert isinstance(trained, _Autoencoder)
     return trained
 

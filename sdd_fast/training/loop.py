@@ -61,6 +61,7 @@ def train(
     schedule: Schedule,
     folder: Path,
     *,
+    lr_factors: dict[str, float] | None = None,
     checkpoint_every: int = 500,
     log_every: int = 100,
 ) -> nn.Module:
@@ -68,6 +69,7 @@ def train(
 
     Args:
         loss_fn: step generator → (scalar loss, scalars to log).
+        lr_factors: {prefix of parameter names: factor on the learning rate}; 1 for all others.
         folder: holds ``<name>.checkpoint.safetensors`` while training runs and after.
 
     Returns:
@@ -78,11 +80,20 @@ def train(
     """
     path = folder / f"{name}.checkpoint.safetensors"
     params = {k: p for k, p in module.named_parameters() if p.requires_grad}
+    groups = [
+        {
+            "params": [p],
+            "factor": next((f for k, f in (lr_factors or {}).items() if key.startswith(k)), 1.0),
+        }
+        for key, p in params.items()
+    ]
     opt = torch.optim.AdamW(
-        params.values(), lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+        groups, lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
     )
     average = copy.deepcopy(module).requires_grad_(False) if schedule.ema else module
-    start = _resume(path, module, average, opt, params, schedule) if path.exists() else 0
+    start, spent = 0, 0.0
+    if path.exists():
+        start, spent = _resume(path, module, average, opt, params, schedule)
 
     device = next(iter(params.values())).device
     module.train()
@@ -92,7 +103,7 @@ def train(
     began = time.monotonic()
     for step in bar:
         for group in opt.param_groups:
-            group["lr"] = schedule.lr_at(step)
+            group["lr"] = schedule.lr_at(step) * group["factor"]
         with torch.autocast(device.type, torch.bfloat16, enabled=schedule.bf16):
             loss, logs = loss_fn(step_rng(schedule.seed, step))
         opt.zero_grad(set_to_none=True)
@@ -123,7 +134,8 @@ def train(
                     if value_avg.is_floating_point():
                         value_avg.lerp_(live[key], 1.0 - decay)
         if (step + 1) % checkpoint_every == 0 or step + 1 == schedule.steps:
-            _save(path, module, average, opt, params, schedule, step + 1)
+            seconds = spent + time.monotonic() - began
+            _save(path, module, average, opt, params, schedule, step + 1, seconds)
     return average.eval()
 
 
@@ -135,6 +147,7 @@ def _save(
     params: dict[str, nn.Parameter],
     schedule: Schedule,
     step: int,
+    seconds: float,
 ) -> None:
     tensors = {f"module.{k}": v for k, v in module.state_dict().items()}
     if average is not module:
@@ -144,7 +157,12 @@ def _save(
         for moment in ("exp_avg", "exp_avg_sq") if p in opt.state else ():
             tensors[f"opt.{moment}.{key}"] = opt.state[p][moment]
     copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
-    save_tensors(path, copies, {"step": str(step), "schedule": json.dumps(schedule.__dict__)})
+    metadata = {
+        "step": str(step),
+        "seconds": f"{seconds:.1f}",
+        "schedule": json.dumps(schedule.__dict__),
+    }
+    save_tensors(path, copies, metadata)
 
 
 def _resume(
@@ -154,7 +172,8 @@ def _resume(
     opt: torch.optim.Optimizer,
     params: dict[str, nn.Parameter],
     schedule: Schedule,
-) -> int:
+) -> tuple[int, float]:
+    """Restores everything; returns the steps done and the seconds they took."""
     tensors, meta = load_tensors(path)
     if json.loads(meta["schedule"]) != schedule.__dict__:
         raise ValueError(
@@ -178,4 +197,4 @@ def _resume(
             "exp_avg": first[key].to(p.device),
             "exp_avg_sq": second[key].to(p.device),
         }
-    return step
+    return step, float(meta["seconds"])

@@ -1,0 +1,146 @@
+"""The model card of a domain of rendered faces: generated from what was trained and measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sdd_fast.files import load_tensors, read_json, write_text
+
+_NETWORKS = {
+    "diffusion/vae/diffusion_pytorch_model.safetensors": "AutoencoderKL",
+    "diffusion/unet/diffusion_pytorch_model.safetensors": "UNet2DConditionModel",
+    "diffusion/text_encoder/model.safetensors": "CLIP text encoder of the teacher",
+    "clip/model.safetensors": "CLIP text tower of the judge",
+    "clip/image.safetensors": "CLIP image tower of the judge",
+    "generator.safetensors": "StyleGAN2 generator",
+    "encoder.safetensors": "image → W+ encoder",
+    "identity.safetensors": "identity embedding",
+    "classifier.safetensors": "attribute classifier",
+    "latents.safetensors": "encoded faces to distil with",
+}
+
+
+def training_record(work: Path) -> dict[str, dict[str, Any]]:
+    """{part: steps, batch_size, seed, seconds} read from the checkpoints in ``work``."""
+    record = {}
+    for path in sorted(work.glob("*.checkpoint.safetensors")):
+        _, meta = load_tensors(path)
+        schedule = json.loads(meta["schedule"])
+        record[path.name.split(".")[0]] = {
+            "steps": int(meta["step"]),
+            "batch_size": schedule["batch_size"],
+            "lr": schedule["lr"],
+            "seed": schedule["seed"],
+            "seconds": float(meta["seconds"]),
+        }
+    return record
+
+
+def write_card(folder: Path) -> None:
+    """Writes MODEL_CARD.md from quality.json and the weights' sizes."""
+    quality = read_json(folder / "quality.json")
+    spec = read_json(folder / "domain.json")
+    side = spec["resolution"]
+    lines = [
+        f"# Model card: {spec['name']}",
+        "",
+        f"A complete small domain for Selective Diffusion Distillation: {side} × {side} pixel faces "
+        "drawn by the",
+        "procedural renderer of this project, and every network the method needs, trained on them "
+        "from scratch.",
+        "No photograph of a person was used. The weights are good for learning, testing and "
+        "demonstrating the",
+        "method; they know nothing of real faces.",
+        "",
+        "This page is generated from `quality.json` and the files beside it.",
+        "",
+        "## Files",
+        "",
+        "| file | what it is | parameters | size (MB) |",
+        "|---|---|---:|---:|",
+    ]
+    total = 0.0
+    for file, what in _NETWORKS.items():
+        path = folder / file
+        size = path.stat().st_size / 1e6
+        total += size
+        count = sum(t.numel() for t in load_tensors(path)[0].values())
+        lines.append(f"| `{file}` | {what} | {count:,} | {size:.2f} |")
+    lines += [f"| all | | | {total:.2f} |", "", "Weights are float16; computation is float32.", ""]
+    lines += ["## Training", "", "| part | steps | batch | learning rate | seed | minutes |"]
+    lines += ["|---|---:|---:|---:|---:|---:|"]
+    for part, row in quality["training"].items():
+        lines.append(
+            f"| {part} | {row['steps']} | {row['batch_size']} | {row['lr']:g} | {row['seed']} | "
+            f"{row['seconds'] / 60:.0f} |"
+        )
+    minutes = sum(row["seconds"] for row in quality["training"].values()) / 60
+    lines += [
+        f"| all | | | | | {minutes:.0f} |",
+        "",
+        "Minutes are wall-clock minutes of each part on one core of a two-core machine that was "
+        "also doing other",
+        "work. `sdd train-domain OUT` trains everything again from these seeds.",
+        "",
+    ]
+    lines += _parts(quality["parts"]) + _samples(quality["samples"]) + _edits(quality)
+    write_text(folder / "MODEL_CARD.md", "\n".join(lines) + "\n")
+
+
+def _parts(parts: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Reconstruction and what survives it",
+        "",
+        f"{parts['faces']} held-out faces. PSNR: VAE **{parts['vae_psnr']:.1f} dB**, "
+        f"encoder + generator **{parts['generator_psnr']:.1f} dB**.",
+        "",
+        "Share of faces whose attribute the classifier reads as it was drawn:",
+        "",
+        "| attribute | original | after the VAE | after encoder + generator |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, share in parts["classifier"].items():
+        vae, gan = parts["survival_vae"][name], parts["survival_generator"][name]
+        lines.append(f"| {name} | {share:.3f} | {vae:.3f} | {gan:.3f} |")
+    return [*lines, ""]
+
+
+def _samples(samples: dict[str, Any]) -> list[str]:
+    lines = [
+        "## What the diffusion model draws",
+        "",
+        f"{samples['per_prompt']} images a prompt, {samples['steps']} DDIM steps, guidance scale "
+        f"{samples['guidance_scale']:g}: share in which the classifier sees what was asked for. "
+        f"Largest difference of a mean color channel from rendered faces: "
+        f"{samples['color_cast']:.1f} of 255.",
+        "",
+        "| prompt | accuracy |",
+        "|---|---:|",
+    ]
+    lines += [f"| {prompt} | {share:.2f} |" for prompt, share in samples["accuracy"].items()]
+    return [*lines, f"| mean | {samples['accuracy_mean']:.2f} |", ""]
+
+
+def _edits(quality: dict[str, Any]) -> list[str]:
+    config = quality["edit_config"]
+    lines = [
+        "## Edits",
+        "",
+        "Select the timestep of largest HQS, distil a mapper "
+        f"({config['steps']} steps of {config['batch_size']}, guidance scale "
+        f"{config['guidance']['guidance_scale']:g}), edit held-out faces that lack the target.",
+        "*Success*: the target is there afterwards. *Kept*: the other attributes read as drawn.",
+        "",
+        "| prompt | t | faces | success | kept, mean | kept, worst | identity |",
+        "|---|---:|---:|---:|---:|---|---:|",
+    ]
+    for row in quality["edits"]:
+        worst, share = row["kept_worst"]
+        steps = ", ".join(map(str, row["timesteps"]))
+        lines.append(
+            f"| {row['prompt']} | {steps} | {row['faces']} | {row['success']:.2f} | "
+            f"{row['kept_mean']:.2f} | {share:.2f} ({worst}) | {row['identity']:.2f} |"
+        )
+    return [*lines, ""]
