@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .files import PathLike
+from .files import PathLike, read_json
 from .images import ImageSource, list_images, load_image, save_png, to_pil
 from .manipulator import MapperInfo, load_mapper, manipulate
 from .models.mapper import LevelsMapper, StyleSpaceMapper
@@ -70,30 +70,32 @@ class Editor:
         cls,
         sources: PathLike | Sequence[PathLike],
         domain: PathLike | Domain | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
     ) -> Editor:
         """Load distilled edits together with the domain that they belong to.
 
         Args:
             sources: a run folder of `distill` or a mapper file, or several of them.
-            domain: its name, its folder, or the domain itself; default: the one that the mapper
-                file names, else "faces64".
+            domain: its name, its folder, or the domain itself; default: the one that the run folder
+                or mapper file names, else "faces64".
+            device: where the networks go; default: that of a domain given as such, else the CPU.
 
         Raises:
-            FileNotFoundError: a source does not exist, or a run folder holds no mapper yet.
-            ValueError: a mapper file is damaged or does not fit the domain's generator.
+            FileNotFoundError: a source or the domain does not exist, or a run folder holds no
+                mapper yet.
+            ValueError: a mapper file is damaged or does not fit the domain's generator, or the
+                edits belong to different domains.
         """
         paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
         edits = [load_mapper(_mapper_file(Path(path))) for path in paths]
         if domain is None:
-            domain = next((info.domain for _, info in edits if info.domain), "faces64")
+            domain = _common_domain([Path(path) for path in paths], [info for _, info in edits])
         if isinstance(domain, (str, os.PathLike)):
             from .domains import load_domain
 
-            loaded = load_domain(os.fspath(domain), device=str(device))
-        else:
-            loaded = domain
-        return cls(loaded.generator, edits, loaded.encoder).to(device)
+            domain = load_domain(os.fspath(domain), device=str(device or "cpu"))
+        editor = cls(domain.generator, edits, domain.encoder)
+        return editor.to(editor.device if device is None else device)
 
     def to(self, device: str | torch.device) -> Editor:
         """Move every network to `device`; returns the editor itself."""
@@ -251,6 +253,22 @@ def _mapper_file(source: Path) -> Path:
             "run folder. Run the same distillation again to resume it"
         )
     return source / MAPPER_FILE
+
+
+def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str:
+    """The domain that the edits were distilled in: a folder that a run remembers, or a name."""
+    homes = set()
+    for source, info in zip(sources, infos, strict=True):
+        record = (source if source.is_dir() else source.parent) / "run.json"
+        folder = read_json(record).get("domain_folder") if record.exists() else None
+        homes.add(folder or info.domain)
+    homes.discard("")
+    if len(homes) > 1:
+        raise ValueError(
+            f"these edits belong to different domains: {', '.join(sorted(homes))}; load them in "
+            "separate Editors, or say which domain to use"
+        )
+    return homes.pop() if homes else "faces64"
 
 
 def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:

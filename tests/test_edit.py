@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from sdd_fast.edit import Editor
+from sdd_fast.files import write_json
 from sdd_fast.images import load_image, to_pil
 from sdd_fast.manipulator import MapperInfo, save_mapper
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
@@ -202,6 +203,12 @@ def test_load(
     Editor.load(str(tmp_path / "other.safetensors"))
     Editor.load(run, domain=tmp_path)
     assert asked == ["cats", "faces64", str(tmp_path)]
+    write_json(run / "run.json", {"domain_folder": "/somewhere/cats"})
+    Editor.load([run, tmp_path / "other.safetensors"])
+    assert asked.pop() == "/somewhere/cats"
+    save_mapper(tmp_path / "dogs.safetensors", second, MapperInfo(domain="dogs"))
+    with pytest.raises(ValueError, match="different domains: /somewhere/cats, dogs"):
+        Editor.load([run, tmp_path / "dogs.safetensors"])
     domain = SimpleNamespace(generator=generator, encoder=encoder)
     Editor.load(run, domain=domain)  # type: ignore[arg-type]
     assert len(asked) == 3
