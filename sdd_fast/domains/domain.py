@@ -1,4 +1,4 @@
-"""A domain: the generator, the encoder, the teacher and the judges that belong to one kind of image.
+"""A domain: generator, encoder, teacher and judges that belong to one kind of image.
 
 On disk it is a folder with a small ``domain.json`` that names its parts; the embedded ``faces64``
 and a domain trained by a user are read by the same lines.
@@ -96,6 +96,12 @@ class Domain:
         if missing:
             raise ValueError(f"{self._path('latents')} lacks {', '.join(sorted(missing))}")
         return {k: v.float().to(self.device) for k, v in tensors.items()}
+
+    @cached_property
+    def quality(self) -> dict[str, Any] | None:
+        """What was measured of the domain when it was trained; None if nothing was."""
+        path = self.folder / "quality.json"
+        return read_json(path) if path.exists() else None
 
     @property
     def w_plus(self) -> Tensor:

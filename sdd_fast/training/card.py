@@ -46,9 +46,9 @@ def write_card(folder: Path) -> None:
     lines = [
         f"# Model card: {spec['name']}",
         "",
-        f"A complete small domain for Selective Diffusion Distillation: {side} × {side} pixel faces "
-        "drawn by the",
-        "procedural renderer of this project, and every network the method needs, trained on them "
+        "A complete small domain for Selective Diffusion Distillation: "
+        f"{side} × {side} pixel faces drawn by the",
+        "procedural renderer of this project, and every network the method needs, trained on them",
         "from scratch.",
         "No photograph of a person was used. The weights are good for learning, testing and "
         "demonstrating the",

@@ -15,7 +15,7 @@ from .data import Pictures
 from .loop import Schedule, train
 
 CLASSIFIER = Schedule(steps=1500, batch_size=48, lr=2e-3, weight_decay=0.01, ema=0.99)
-IDENTITY = Schedule(steps=700, batch_size=64, lr=2e-3, weight_decay=0.01, ema=0.99, seed=5)
+IDENTITY = Schedule(steps=600, batch_size=48, lr=2e-3, weight_decay=0.01, ema=0.99, seed=5)
 _TEMPERATURE = 0.1
 
 

@@ -11,27 +11,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from sdd_fast.distill import DistillConfig
+from sdd_fast.domains import load_domain
 from sdd_fast.domains.faces64.captions import SOURCE_TEXT
 from sdd_fast.domains.faces64.edits import EDITS
 from sdd_fast.files import save_tensors, write_json
 from sdd_fast.models import Encoder
 from sdd_fast.models.clip import Clip
 
-from . import classifier, clip, generator, unet, vae
+from . import card, classifier, clip, evaluate, generator, unet, vae
 from .data import Pictures, captioned_folder, rendered_faces
 from .loop import Schedule
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-PARTS = ("clip", "vae", "classifier", "identity", "generator", "unet", "latents")
+PARTS = ("clip", "vae", "classifier", "identity", "generator", "unet", "latents", "quality")
 TRAIN_FACES, TRAIN_SEED = 40_000, 1
 HELD_OUT_SEED = 2
 _LATENTS, _HELD_OUT = 1024, 256
@@ -55,7 +57,7 @@ def train_domain(
         resolution: 32, 64 or 128 pixels.
         source_text: what the pictures show before an edit; needed with ``images``.
         parts: which of ``PARTS`` to train now; others are taken from ``out``. Parts that need
-            labels (classifier) are left out for a folder of pictures.
+            labels (classifier, quality) are left out for a folder of pictures.
         budget: factor on the number of steps of every part.
 
     Returns:
@@ -92,7 +94,9 @@ def train_domain(
         return replace(schedule, steps=max(1, round(schedule.steps * budget)))
 
     for part in PARTS:
-        if part in parts and not (part == "classifier" and not pictures.labels):
+        if part in parts and (pictures.labels or part not in _NEEDS_LABELS):
+            if part == "quality":
+                _write_domain(out, name, resolution, source_text or SOURCE_TEXT, images is None)
             _TRAIN[part](pictures, out, device, steps)
     if all((out / file).exists() for file in _FILES.values()):
         _write_domain(out, name, resolution, source_text or SOURCE_TEXT, images is None)
@@ -112,9 +116,7 @@ def _clip(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
 
 
 def _vae(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    trained = vae.train_vae(
-        pictures, out / "training", device=device, schedule=steps(vae.SCHEDULE)
-    )
+    trained = vae.train_vae(pictures, out / "training", device=device, schedule=steps(vae.SCHEDULE))
     _save_half(trained, out / "diffusion" / "vae")
 
 
@@ -178,11 +180,30 @@ def _latents(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
         train, held_out = torch.arange(min(_LATENTS, cut)), torch.arange(cut, len(pictures))
     with torch.no_grad():
         coded = {
-            key: torch.cat([encoder(source.images(i, device)).half().cpu() for i in index.split(64)])
+            key: torch.cat(
+                [encoder(source.images(i, device)).half().cpu() for i in index.split(64)]
+            )
             for key, source, index in (("train", pictures, train), ("held_out", held, held_out))
         }
     save_tensors(out / "latents.safetensors", coded, {"space": "w_plus"})
 
+
+def _quality(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
+    """Measures everything on held-out faces: quality.json and MODEL_CARD.md."""
+    domain = load_domain(out, device=device)
+    config = DistillConfig()
+    report = {
+        "training": card.training_record(out / "training"),
+        "parts": evaluate.measure_parts(domain),
+        "samples": evaluate.measure_samples(domain),
+        "edit_config": asdict(config),
+        "edits": evaluate.measure_edits(domain, config),
+    }
+    write_json(out / "quality.json", report)
+    card.write_card(out)
+
+
+_NEEDS_LABELS = ("classifier", "quality")
 
 _TRAIN: dict[str, Callable[[Pictures, Path, str, _Steps], None]] = {
     "clip": _clip,
@@ -192,6 +213,7 @@ _TRAIN: dict[str, Callable[[Pictures, Path, str, _Steps], None]] = {
     "generator": _generator,
     "unet": _unet,
     "latents": _latents,
+    "quality": _quality,
 }
 
 _FILES = {

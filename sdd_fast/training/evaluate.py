@@ -101,8 +101,5 @@ def measure_edits(
             identity=domain.identity, w_std=domain.w_std, config=config,
         )  # fmt: skip
         quality = measure_edit(domain, result.mapper, config.lam, prompt, faces=faces)
-        rows.append(
-            quality.to_json()
-            | {"timesteps": timesteps, "distill_seconds": result.seconds}
-        )
+        rows.append(quality.to_json() | {"timesteps": timesteps, "distill_seconds": result.seconds})
     return rows

@@ -115,9 +115,7 @@ def _train_stage(
             "delta": delta.detach().std(),
         }
 
-    trained = train(
-        name, auto, loss_fn, schedule, folder, lr_factors={"generator.": _GENERATOR_LR}
-    )
+    trained = train(name, auto, loss_fn, schedule, folder, lr_factors={"generator.": _GENERATOR_LR})
     assert isinstance(trained, _Autoencoder)
     return trained
 

@@ -1,4 +1,4 @@
-"""The autoencoder of the latent diffusion model: a small AutoencoderKL, four times smaller a side."""
+"""The autoencoder of the latent diffusion model: a small AutoencoderKL, four to one a side."""
 
 from __future__ import annotations
 
