@@ -10,7 +10,6 @@ STABLE_TORCH_LIBRARY(sdd_fast, m) {
       "(Tensor entropy, Tensor l1, Tensor deficit, Tensor log_mean_exp)");
 }
 
-
 // Read by sdd_fast.build_info() through ctypes.
 extern "C" __attribute__((visibility("default"))) const char* sdd_fast_compiler() {
 #if defined(__clang__)

@@ -62,8 +62,7 @@ SDD_FN ExpTerms<T> exp_terms(T u) {
   const T q = e.r + r2 * g;
   const T f_r = r2 * (1 - g + e.r * g);
   const T scale_minus_1 = e.two_to_k - 1;
-  return {e.two_to_k * q + scale_minus_1,
-          e.two_to_k * (f_r + e.k * ln2 * (1 + q)) - scale_minus_1};
+  return {e.two_to_k * q + scale_minus_1, e.two_to_k * (f_r + e.k * ln2 * (1 + q)) - scale_minus_1};
 }
 
 // Equations (1) and (2) from the means a and F.

@@ -5,6 +5,8 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
+#include <initializer_list>
 #include <tuple>
 
 #include "../common/cpu_level.h"
@@ -73,17 +75,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& inpu
   RowStats* stats = static_cast<RowStats*>(workspace.mutable_data_ptr());
   const EntropyChunkFn entropy_chunk = SDD_FOR_CPU_LEVEL(entropy_chunk_);
   const int64_t entries = std::min(n, kEntropyChunk) * std::max<int64_t>(channels, 1);
-  torch::stable::parallel_for(
-      0, rows * chunks, std::max<int64_t>(1, kGrainEntries / entries),
-      [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t row = task / chunks;
-          const int64_t first = task % chunks * kEntropyChunk;
-          const EntropyChunk chunk{data + (row * row_stride + first) * element_size, element,
-                                   std::min(kEntropyChunk, n - first), channels, channel_stride};
-          entropy_chunk(chunk, &stats[task]);
-        }
-      });
+  torch::stable::parallel_for(0, rows * chunks, std::max<int64_t>(1, kGrainEntries / entries),
+                              [&](int64_t begin, int64_t end) {
+                                for (int64_t task = begin; task < end; ++task) {
+                                  const int64_t row = task / chunks;
+                                  const int64_t first = task % chunks * kEntropyChunk;
+                                  const EntropyChunk chunk{
+                                      data + (row * row_stride + first) * element_size, element,
+                                      std::min(kEntropyChunk, n - first), channels, channel_stride};
+                                  entropy_chunk(chunk, &stats[task]);
+                                }
+                              });
 
   double* out_entropy = static_cast<double*>(entropy.mutable_data_ptr());
   double* out_l1 = static_cast<double*>(l1.mutable_data_ptr());

@@ -214,7 +214,7 @@ void chunk_stats(const T* x, int64_t n, RowStats* out) {
   ShiftedSums sums;
   if (above <= T(near_range) && below <= T(near_range)) {
     sums = shifted_sums<true>(x, n, shift);
-  } else if (above <= T(0.6) && below <= T(20)) {
+  } else if (above <= T(1.5) && below <= T(20)) {
     sums = shifted_sums<false>(x, n, shift);
   } else {
     // Far from uniform, as a rule: then D is large and the textbook form of it exact enough.
@@ -223,7 +223,7 @@ void chunk_stats(const T* x, int64_t n, RowStats* out) {
         wide ? plain_sums<true>(x, n, m.highest) : plain_sums<false>(x, n, m.highest);
     const double log_mean = __builtin_log(plain.mass / double(n));
     const double deficit = plain.weighted / plain.mass - log_mean;
-    if (deficit > 0.005) {
+    if (deficit > 0.1) {
       *out = {double(m.highest) + log_mean, deficit, m.l1};
       return;
     }

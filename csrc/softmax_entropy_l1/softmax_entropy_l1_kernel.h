@@ -10,7 +10,7 @@ enum class Element { kFloat64, kFloat32, kFloat16, kBFloat16 };
 
 // A run of `count` <= kEntropyChunk neighbouring map entries of one row.
 struct EntropyChunk {
-  const void* data;        // signed map: [count]; abs-mean map: [channels, count], see stride
+  const void* data;  // signed map: [count]; abs-mean map: [channels, count], see stride
   Element element;
   int64_t count;
   int64_t channels;        // 0: entropy of the entries themselves; C: of mean_c |x_c|

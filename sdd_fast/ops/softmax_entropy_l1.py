@@ -7,8 +7,8 @@ With p = softmax(x) over the n entries of a map,
     N = sum |x|             L1 norm
 
 Guidance gradients are small (std 1e-5 ... 1e-2), so D ~ Var(x)/2 is far smaller than one rounding
-error of H in float32: an entropy curve computed the usual way is noise. Here D is computed directly,
-with a shift c near log-mean-exp(x), u = x - c, a = mean(expm1(u)), F = mean(u e^u - expm1(u)):
+error of H in float32: an entropy curve computed the usual way is noise. Here D is computed on its
+own, with a shift c near log-mean-exp(x), u = x - c, a = mean(expm1(u)), F = mean(u e^u - expm1(u)):
 
     D = F / (1 + a) - (log1p(a) - a / (1 + a))
 

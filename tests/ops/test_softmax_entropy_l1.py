@@ -1,0 +1,352 @@
+"""softmax_entropy_l1 against extended-precision references, and the contract every op has."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_cases import (
+    DEFICIT_TOLERANCE,
+    curve_error,
+    entropy_reference,
+    entropy_reference_small,
+    gradient_rows,
+)
+from torch import Tensor
+
+from sdd_fast.ops._register import NATIVE
+from sdd_fast.ops.softmax_entropy_l1 import softmax_entropy_l1, softmax_entropy_l1_ref
+
+CHUNK = 8192  # kEntropyChunk of csrc/softmax_entropy_l1
+STDS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+BOTH = pytest.mark.parametrize("op", [softmax_entropy_l1, softmax_entropy_l1_ref])
+needs_native = pytest.mark.skipif(NATIVE.path is None, reason="native kernels: " + NATIVE.missing)
+
+
+# --- accuracy -----------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("offset", [0.0, 0.3, -100.0])
+@pytest.mark.parametrize("std", STDS)
+def test_curve_is_within_1e_3_of_the_definition(op, std: float, offset: float) -> None:
+    x = gradient_rows(9, 3 * 64 * 64, std, offset=offset)
+    expected = entropy_reference(x)
+    result = op(x)
+    assert curve_error(-result.deficit.numpy(), expected.entropy) < 1e-4
+    np.testing.assert_allclose(result.deficit, expected.deficit, rtol=2e-6)
+    np.testing.assert_allclose(result.entropy, expected.entropy, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-7)
+
+
+def test_float32_entropy_would_fail_that_bar() -> None:
+    """Why the op exists: the usual formula turns the same curve into noise."""
+    x = gradient_rows(9, 3 * 64 * 64, 1e-4)
+    log_p = x.log_softmax(-1)
+    naive = -(log_p.exp() * log_p).sum(-1)
+    assert curve_error(naive.double().numpy(), entropy_reference(x).entropy) > 0.1
+
+
+@pytest.mark.parametrize("std", [1e-5, 1e-2, 10.0])
+def test_curve_of_rows_with_equal_scale(std: float) -> None:
+    """The range of the curve is then only the sampling noise of the rows, 1e-3 of the deficit."""
+    x = gradient_rows(5, 1 << 20, std, spread=1.0)
+    expected = entropy_reference(x)
+    assert curve_error(softmax_entropy_l1(x).deficit.numpy(), expected.deficit) < 1e-3
+
+
+def test_longest_maps() -> None:
+    x = gradient_rows(3, 1 << 24, 1e-5, offset=0.1)
+    expected = entropy_reference_small(x)
+    assert curve_error(softmax_entropy_l1(x).deficit.numpy(), expected) < 1e-3
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "n", [1, 2, 3, 15, 17, 63, 64, 65, 511, 513, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 77]
+)
+def test_lengths(op, n: int) -> None:
+    for std in (1e-4, 0.2, 5.0):
+        x = gradient_rows(3, n, std, offset=0.1)
+        expected = entropy_reference(x)
+        result = op(x)
+        np.testing.assert_allclose(result.deficit, expected.deficit, rtol=2e-6, atol=1e-17)
+        np.testing.assert_allclose(result.entropy, expected.entropy, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-6)
+
+
+def test_single_entries_and_constant_maps_are_uniform() -> None:
+    assert softmax_entropy_l1(torch.tensor([[3.7], [-1e30]])).deficit.tolist() == [0.0, 0.0]
+    constant = softmax_entropy_l1(torch.full((1, 9001), 0.1))
+    assert constant.deficit.item() == 0.0
+    assert constant.entropy.item() == pytest.approx(math.log(9001), rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", list(DEFICIT_TOLERANCE))
+@pytest.mark.parametrize("std", [1e-3, 0.15, 1.0, 30.0])
+def test_dtypes(dtype: torch.dtype, std: float) -> None:
+    x = gradient_rows(4, 2 * CHUNK + 100, std, offset=0.01).to(dtype)
+    expected = entropy_reference(x)
+    result = softmax_entropy_l1(x)
+    assert {t.dtype for t in result} == {torch.float64}
+    np.testing.assert_allclose(result.deficit, expected.deficit, rtol=DEFICIT_TOLERANCE[dtype])
+    np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-7)
+
+
+def test_half_precision_subnormals_and_extremes() -> None:
+    patterns = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16)
+    x = patterns.view(torch.float16)
+    x = x[torch.isfinite(x)][None]
+    result, expected = softmax_entropy_l1(x), softmax_entropy_l1_ref(x)
+    np.testing.assert_allclose(result.deficit, expected.deficit, rtol=1e-6)
+    np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-7)
+    tiny = torch.full((1, 100), 2.0**-24, dtype=torch.float16)
+    assert softmax_entropy_l1(tiny).l1.item() == 100 * 2.0**-24
+
+
+@pytest.mark.parametrize("gap", [0.4, 2.0, 20.0, 1e9])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_outlier_among_small_entries(gap: float, sign: int) -> None:
+    """Almost uniform and yet wide: a mean or a maximum would be a poor shift."""
+    x = gradient_rows(1, 3 * CHUNK, 1e-4)
+    x[0, 5] += sign * gap
+    expected = softmax_entropy_l1_ref(x.double())
+    result = softmax_entropy_l1(x)
+    np.testing.assert_allclose(result.deficit, expected.deficit, rtol=1e-5)
+    np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-6)
+
+
+def test_numbers_at_the_end_of_the_range() -> None:
+    x = torch.linspace(-3e38, 3e38, 1000, dtype=torch.float64).float()[None]
+    result = softmax_entropy_l1(x)
+    assert result.deficit.item() == pytest.approx(math.log(1000), rel=1e-12)
+    assert result.l1.item() == pytest.approx(x.double().abs().sum().item(), rel=1e-12)
+    tiny = gradient_rows(3, 5000, 1e-15)
+    np.testing.assert_allclose(
+        softmax_entropy_l1(tiny).deficit, entropy_reference_small(tiny), rtol=2e-6
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 4),
+    n=st.integers(2, 3 * CHUNK),
+    log_std=st.floats(-5, 1),
+    offset=st.floats(-10, 10, width=32),
+    tail=st.sampled_from(["normal", "laplace", "sparse"]),
+)
+def test_any_map(seed: int, rows: int, n: int, log_std: float, offset: float, tail: str) -> None:
+    x = gradient_rows(rows, n, 10.0**log_std, offset=offset, seed=seed)
+    if tail == "laplace":
+        x = (x - offset) * (x - offset).abs() / 10.0**log_std + offset
+    elif tail == "sparse":
+        x = x * (torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.05)
+    result, expected = softmax_entropy_l1(x), softmax_entropy_l1_ref(x)
+    np.testing.assert_allclose(result.deficit, expected.deficit, rtol=1e-5, atol=1e-20)
+    np.testing.assert_allclose(result.entropy, expected.entropy, rtol=0, atol=3e-6)
+    np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-6)
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("n", [10, 2 * CHUNK])
+def test_nan_and_infinity_propagate_in_their_row_only(op, bad: float, n: int) -> None:
+    x = gradient_rows(3, n, 0.1)
+    clean = op(x)
+    x[1, n - 2] = bad
+    result = op(x)
+    assert torch.isnan(result.entropy).tolist() == [False, True, False]
+    assert torch.isnan(result.deficit).tolist() == [False, True, False]
+    assert result.l1[1].isnan() if math.isnan(bad) else result.l1[1].isposinf()
+    for field, clean_field in zip(result, clean, strict=True):
+        assert torch.equal(field[[0, 2]], clean_field[[0, 2]])
+
+
+# --- layouts, the abs-mean map, threads ---------------------------------------------------------
+
+
+@BOTH
+def test_layouts(op) -> None:
+    base = gradient_rows(12, 3000, 0.1)
+    views: list[Tensor] = [
+        base[:, ::2],
+        base[::3],
+        base[:, 7:1203],
+        base.t(),
+        base[:1].expand(4, -1),
+        base[:, :1],
+        base[:0],
+    ]
+    for view in views:
+        for field, expected in zip(op(view), op(view.contiguous()), strict=True):
+            torch.testing.assert_close(field, expected, rtol=1e-11, atol=0)
+    assert op(base[:0]).deficit.shape == (0,)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_abs_mean_map(op, dtype: torch.dtype) -> None:
+    """Against the signed statistics of a map built with NumPy."""
+    x = gradient_rows(2 * 3, CHUNK + 33, 1e-3, offset=0.5).to(dtype).view(2, 3, -1)
+    built = np.abs(x.double().numpy()).mean(1)
+    expected = entropy_reference(torch.from_numpy(built))
+    permuted = x.transpose(1, 2).contiguous().transpose(1, 2)  # channels_last in memory
+    for layout in (x, permuted):
+        result = op(layout, "abs-mean")
+        np.testing.assert_allclose(result.deficit, expected.deficit, rtol=1e-9)
+        np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
+def test_bits_do_not_depend_on_the_number_of_threads(gradient_map) -> None:
+    x = gradient_rows(6, 20 * CHUNK + 5, 0.05, offset=0.2)
+    if gradient_map == "abs-mean":
+        x = x.view(2, 3, -1)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            results.append(softmax_entropy_l1(x, gradient_map))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        for field, expected in zip(other, results[0], strict=True):
+            assert torch.equal(field, expected)
+
+
+# --- gradients, compile, autocast ---------------------------------------------------------------
+
+
+def plain_statistics(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    p = y.softmax(-1)
+    entropy = -(p * y.log_softmax(-1)).sum(-1)
+    return entropy, y.abs().sum(-1), math.log(y.shape[-1]) - entropy
+
+
+@BOTH
+@pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
+def test_gradients_are_those_of_the_definition(op, gradient_map) -> None:
+    x = torch.randn(2, 3, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = (x if gradient_map == "abs-mean" else x.flatten(1)).requires_grad_()
+    y = x.abs().mean(1) if gradient_map == "abs-mean" else x
+    weights = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def gradient(statistics: tuple[Tensor, ...]) -> Tensor:
+        total = sum((w * s).sum() for w, s in zip(weights, statistics, strict=True))
+        (g,) = torch.autograd.grad(total, x, create_graph=True)
+        (second,) = torch.autograd.grad((g * g).sum(), x)
+        return torch.stack([g.detach(), second])
+
+    assert torch.allclose(
+        gradient(op(x, gradient_map)), gradient(plain_statistics(y)), rtol=1e-9, atol=1e-12
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
+def test_gradcheck_and_gradgradcheck(op, gradient_map) -> None:
+    rng = torch.Generator().manual_seed(3)
+    shape = (2, 2, 5) if gradient_map == "abs-mean" else (2, 6)
+    x = torch.randn(shape, dtype=torch.float64, generator=rng).requires_grad_()
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(op(x, gradient_map))
+
+    assert torch.autograd.gradcheck(function, x)
+    assert torch.autograd.gradgradcheck(function, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_of_small_maps_keeps_its_direction(dtype: torch.dtype) -> None:
+    """dD/dx = (x - mean) / n to first order: a difference that rounding must not swamp."""
+    x = gradient_rows(1, 5000, 1e-4, offset=1e-4).to(dtype).requires_grad_()
+    softmax_entropy_l1(x).deficit.sum().backward()
+    centred = x.detach().double() - x.detach().double().mean()
+    assert x.grad is not None and x.grad.dtype == dtype
+    cosine = torch.cosine_similarity(x.grad.double(), centred).item()
+    assert cosine > (0.9999 if dtype == torch.float32 else 0.999)
+    assert (x.grad.double() * x.shape[1]).norm().item() == pytest.approx(
+        centred.norm().item(), 1e-2
+    )
+
+
+@needs_native
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("abs_mean", [False, True])
+def test_opcheck(abs_mean: bool, requires_grad: bool) -> None:
+    x = gradient_rows(6, 40, 0.1).view((2, 3, 40) if abs_mean else (6, 40))
+    x.requires_grad_(requires_grad)
+    torch.library.opcheck(torch.ops.sdd_fast.softmax_entropy_l1, (x, abs_mean))
+
+
+@BOTH
+def test_compile_fullgraph_forward_and_backward(op) -> None:
+    def function(x: Tensor) -> Tensor:
+        result = op(x)
+        return (result.deficit - result.entropy + result.l1).sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    grads = []
+    for call in (function, compiled):
+        x = gradient_rows(3, 100, 0.5).requires_grad_()
+        call(x).backward()
+        grads.append(x.grad)
+    assert torch.allclose(grads[0], grads[1], rtol=1e-6, atol=0)
+
+
+@needs_native
+def test_compile_with_inductor() -> None:
+    compiled = torch.compile(lambda x: softmax_entropy_l1(x * 2).deficit + 1, fullgraph=True)
+    x = gradient_rows(3, 100, 0.5)
+    assert torch.equal(compiled(x), softmax_entropy_l1(x * 2).deficit + 1)
+
+
+@BOTH
+def test_autocast_leaves_the_precision_alone(op) -> None:
+    x = gradient_rows(3, 1000, 1e-3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = op(x)
+    for field, expected in zip(inside, op(x), strict=True):
+        assert torch.equal(field, expected)
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("x", "gradient_map", "error", "message"),
+    [
+        ([[1.0]], "signed", TypeError, "torch.Tensor, not list"),
+        (torch.ones(2, 3, dtype=torch.int64), "signed", TypeError, "not torch.int64"),
+        (torch.ones(2, 3, dtype=torch.complex64), "signed", TypeError, "not torch.complex64"),
+        (torch.ones(3), "signed", ValueError, r"\[N, n\].*\(3,\).*flatten"),
+        (torch.ones(2, 3, 4, 4), "signed", ValueError, r"\(2, 3, 4, 4\)"),
+        (torch.ones(2, 3), "abs-mean", ValueError, r"\[N, C, n\].*\(2, 3\)"),
+        (torch.ones(2, 0), "signed", ValueError, "at least one entry"),
+        (torch.ones(2, 0, 4), "abs-mean", ValueError, "at least one entry"),
+        (torch.ones(2, 3), "absolute", ValueError, "'absolute'"),
+    ],
+)
+def test_bad_arguments(op, x, gradient_map, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        op(x, gradient_map)
+
+
+@needs_native
+def test_the_native_side_checks_again() -> None:
+    native = torch.ops.sdd_fast.softmax_entropy_l1
+    for x, abs_mean in (
+        (torch.ones(3), False),
+        (torch.ones(2, 3), True),
+        (torch.ones(2, 0), False),
+        (torch.ones(2, 3, dtype=torch.int32), False),
+    ):
+        with pytest.raises(RuntimeError, match="softmax_entropy_l1"):
+            native(x, abs_mean)

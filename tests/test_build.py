@@ -1,0 +1,139 @@
+"""The installation: what it reports, and that everything works without native kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdd_fast._build_info import build_info
+from sdd_fast._native_sources import sources_digest
+from sdd_fast.ops._register import NATIVE
+
+ROOT = Path(__file__).resolve().parents[1]
+needs_native = pytest.mark.skipif(NATIVE.path is None, reason="native kernels: " + NATIVE.missing)
+
+STATISTICS = """
+import json, warnings
+import torch
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from sdd_fast.ops.softmax_entropy_l1 import softmax_entropy_l1
+    at_import = sum("native" in str(w.message) for w in caught)
+    x = torch.randn(3, 20000, generator=torch.Generator().manual_seed(0)) * 1e-3
+    results = [softmax_entropy_l1(x).deficit.tolist() for _ in range(2)]
+from sdd_fast._build_info import build_info
+print(json.dumps({
+    "results": results, "at_import": at_import, "info": build_info(),
+    "warnings": [str(w.message) for w in caught if "native" in str(w.message)],
+}))
+"""
+
+
+def run_python(code: str, **environment: str) -> dict:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_build_info_is_complete_and_json() -> None:
+    info = json.loads(json.dumps(build_info()))
+    assert set(info) == {
+        "sdd_fast",
+        "torch",
+        "python",
+        "machine",
+        "native",
+        "native_missing",
+        "library",
+        "compiler",
+        "torch_at_build",
+        "cpu_level",
+        "cpu_levels_compiled",
+        "cuda_kernels",
+        "ops",
+    }
+    assert info["native"] == (info["native_missing"] == "") == bool(info["library"])
+    assert "softmax_entropy_l1" in info["ops"] and "bias_act" in info["ops"]
+
+
+@needs_native
+def test_build_info_names_the_active_kernels() -> None:
+    info = build_info()
+    assert info["ops"]["softmax_entropy_l1"] == "native"
+    assert info["cpu_level"] in info["cpu_levels_compiled"]
+    assert Path(info["library"]).is_file()
+
+
+def test_without_native_kernels_the_results_are_the_same_and_one_warning_says_so() -> None:
+    without = run_python(STATISTICS, SDD_FAST_NATIVE="0")
+    assert without["info"]["native"] is False
+    assert without["info"]["ops"]["softmax_entropy_l1"] == "reference"
+    assert without["at_import"] == 0, "import alone must stay silent"
+    assert len(without["warnings"]) == 1
+    assert "SDD_FAST_NATIVE=0" in without["warnings"][0]
+    here = run_python(STATISTICS)
+    for ours, reference in zip(here["results"][0], without["results"][1], strict=True):
+        assert ours == pytest.approx(reference, rel=1e-6)
+
+
+@needs_native
+def test_every_instruction_set_gives_the_same_results() -> None:
+    info = build_info()
+    levels = info["cpu_levels_compiled"]
+    available = levels[: levels.index(info["cpu_level"]) + 1]
+    runs = [run_python(STATISTICS, SDD_FAST_CPU=level) for level in available]
+    assert [r["info"]["cpu_level"] for r in runs] == available
+    assert not any(r["warnings"] for r in runs)
+    for run in runs:
+        assert run["results"][0] == run["results"][1]
+        assert run["results"][0] == pytest.approx(runs[-1]["results"][0], rel=1e-7)
+
+
+@pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree")
+def test_digest_follows_the_native_sources(tmp_path: Path) -> None:
+    (tmp_path / "csrc" / "op").mkdir(parents=True)
+    (tmp_path / "CMakeLists.txt").write_text("project(x)")
+    source = tmp_path / "csrc" / "op" / "op_cpu.cpp"
+    source.write_text("int a;")
+    first = sources_digest(tmp_path)
+    assert sources_digest(tmp_path) == first
+    source.write_text("int b;")
+    second = sources_digest(tmp_path)
+    source.rename(source.with_name("op.cpp"))
+    assert len({first, second, sources_digest(tmp_path)}) == 3
+
+
+@needs_native
+@pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree")
+def test_a_library_older_than_its_sources_is_refused(tmp_path: Path) -> None:
+    """A copy of the tree whose csrc/ was edited after the build, imported from there."""
+    package = tmp_path / "sdd_fast"
+    (package / "ops").mkdir(parents=True)
+    (package / "__init__.py").write_text("__version__ = '0'")
+    (package / "ops" / "__init__.py").write_text("")
+    for name in ("_native_sources.py", "_native_build.json", "_C.abi3.so", "ops/_register.py"):
+        (package / name).write_bytes((ROOT / "sdd_fast" / name).read_bytes())
+    (tmp_path / "CMakeLists.txt").write_bytes((ROOT / "CMakeLists.txt").read_bytes())
+    for source in (ROOT / "csrc").rglob("*"):
+        if source.is_file():
+            copy = tmp_path / source.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+    code = (
+        f"import sys, json; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from sdd_fast.ops._register import NATIVE, PACKAGE\n"
+        "print(json.dumps({'missing': NATIVE.missing, 'from': str(PACKAGE)}))"
+    )
+    fresh = run_python(code)
+    assert fresh == {"missing": "", "from": str(package)}
+    library = tmp_path / "csrc" / "library.cpp"
+    library.write_text(library.read_text() + "// edited\n")
+    assert "csrc/ has changed" in run_python(code)["missing"]
