@@ -13,7 +13,7 @@ from sdd_fast import export
 from sdd_fast.export import export_torchscript, load_torchscript
 from sdd_fast.models import LevelsMapper, StyleSpaceMapper
 
-ABOUT = dict(prompt="white hair", lam=0.1, timesteps=[800, 850], domain="faces64")
+ABOUT = {"prompt": "white hair", "lam": 0.1, "timesteps": [800, 850], "domain": "faces64"}
 
 
 def build() -> LevelsMapper:
@@ -68,15 +68,15 @@ def test_numpy_timesteps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(prompt=" "), "prompt must be a non-empty text, got ' '"),
-        (dict(domain=None), "domain must be a non-empty text, got None"),
-        (dict(lam=float("nan")), "lam must be a finite number, got nan"),
-        (dict(timesteps=[]), r"one or more integers of at least 0, got \[\]"),
-        (dict(timesteps=[1.5]), r"one or more integers of at least 0, got \[1.5\]"),
-        (dict(timesteps=[-1]), r"one or more integers of at least 0, got \[-1\]"),
-        (dict(extra={"x": torch.zeros(1)}), "must be JSON values"),
-        (dict(extra={"x": float("inf")}), "must be JSON values"),
-        (dict(levels=["hair"]), r"not \['hair'\]"),
+        ({"prompt": " "}, "prompt must be a non-empty text, got ' '"),
+        ({"domain": None}, "domain must be a non-empty text, got None"),
+        ({"lam": float("nan")}, "lam must be a finite number, got nan"),
+        ({"timesteps": []}, r"one or more integers of at least 0, got \[\]"),
+        ({"timesteps": [1.5]}, r"one or more integers of at least 0, got \[1.5\]"),
+        ({"timesteps": [-1]}, r"one or more integers of at least 0, got \[-1\]"),
+        ({"extra": {"x": torch.zeros(1)}}, "must be JSON values"),
+        ({"extra": {"x": float("inf")}}, "must be JSON values"),
+        ({"levels": ["hair"]}, r"not \['hair'\]"),
     ],
 )
 def test_bad_metadata(changes: dict, message: str, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="(?i)space"):
+    with pytest.raises(OSError, match=r"(?i)space"):
         export_torchscript(build(), path, **{**ABOUT, "prompt": "beard"})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["mapper.pt"]

@@ -89,8 +89,8 @@ def _read_config(path: str | Path, name: str, metadata: dict[str, str]) -> dict[
         )
     if metadata["network"] != name:
         raise ValueError(
-            f"{path} holds a {metadata['network']}, not a {name}; "
-            f"load it with {metadata['network']}.load()"
+            f"{path} holds a {metadata['network']}: load it with {metadata['network']}.load(), "
+            f"not {name}.load()"
         )
     try:
         config = json.loads(metadata["config"])

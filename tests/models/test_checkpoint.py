@@ -93,7 +93,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         Encoder.load(path)
 
     ConvEmbedding(5, resolution=16, width=4).save(path)
-    with pytest.raises(ValueError, match=r"holds a ConvEmbedding, not a Encoder|an? Encoder"):
+    with pytest.raises(ValueError, match=r"ConvEmbedding\.load\(\), not Encoder\.load"):
         Encoder.load(path)
 
     save_tensors(path, {"a": torch.zeros(1)}, {})

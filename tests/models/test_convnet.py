@@ -66,7 +66,7 @@ def test_bad_arguments() -> None:
         ConvClassifier({})
     with pytest.raises(ValueError, match=r"number of classes \(2 or more\), got {'a': 1}"):
         ConvClassifier({"a": 1})
-    with pytest.raises(ValueError, match="resolution must be a power of two.*got 20"):
+    with pytest.raises(ValueError, match=r"resolution must be a power of two.*got 20"):
         ConvClassifier({"a": 2}, resolution=20)
     with pytest.raises(ValueError, match="width must be positive, got 0"):
         ConvEmbedding(3, width=0)

@@ -5,7 +5,7 @@ import torch
 
 from sdd_fast.models import Encoder
 
-SMALL = dict(resolution=32, num_layers=10, w_dim=6, channel_base=64, channel_max=8)
+SMALL = {"resolution": 32, "num_layers": 10, "w_dim": 6, "channel_base": 64, "channel_max": 8}
 
 
 def test_parts_add_up() -> None:
@@ -66,10 +66,10 @@ def test_sizes() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(resolution=16), "power of two of at least 32, got 16"),
-        (dict(resolution=100), "power of two of at least 32, got 100"),
-        (dict(w_dim=0), "must be positive.*w_dim=0"),
-        (dict(channel_base=8), "channel_base at least the resolution.*channel_base=8"),
+        ({"resolution": 16}, "power of two of at least 32, got 16"),
+        ({"resolution": 100}, "power of two of at least 32, got 100"),
+        ({"w_dim": 0}, "must be positive.*w_dim=0"),
+        ({"channel_base": 8}, "channel_base at least the resolution.*channel_base=8"),
     ],
 )
 def test_bad_configurations(changes: dict[str, int], message: str) -> None:

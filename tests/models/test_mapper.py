@@ -169,14 +169,14 @@ def test_equal_linear_starts_like_an_ordinary_layer() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(levels=()), "one or more of coarse, medium, fine"),
-        (dict(levels=("fine", "fine")), "each once"),
-        (dict(levels=("course",)), "one of coarse, medium, fine, got 'course'"),
-        (dict(num_layers=8, levels=("fine",)), "'fine' is empty, W\\+ has only 8 layers"),
-        (dict(pixel_norm="rows"), "'channels' or 'layers', got 'rows'"),
-        (dict(depth=0), "must be positive, got 10, 6, 0"),
-        (dict(scale=torch.ones(6)), r"scale must be \[10, 6\] or \[1, 6\], got \[6\]"),
-        (dict(scale=torch.ones(3, 6)), r"scale must be \[10, 6\] or \[1, 6\], got \[3, 6\]"),
+        ({"levels": ()}, "one or more of coarse, medium, fine"),
+        ({"levels": ("fine", "fine")}, "each once"),
+        ({"levels": ("course",)}, "one of coarse, medium, fine, got 'course'"),
+        ({"num_layers": 8, "levels": ("fine",)}, "'fine' is empty, W\\+ has only 8 layers"),
+        ({"pixel_norm": "rows"}, "'channels' or 'layers', got 'rows'"),
+        ({"depth": 0}, "must be positive, got 10, 6, 0"),
+        ({"scale": torch.ones(6)}, r"scale must be \[10, 6\] or \[1, 6\], got \[6\]"),
+        ({"scale": torch.ones(3, 6)}, r"scale must be \[10, 6\] or \[1, 6\], got \[3, 6\]"),
     ],
 )
 def test_bad_configurations(options: dict, message: str) -> None:
@@ -189,7 +189,7 @@ def test_bad_inputs() -> None:
     for shape in ((10, 6), (1, 18, 6), (1, 10, 512)):
         with pytest.raises(ValueError, match=r"w_plus must be \[B, 10, 6\]"):
             mapper(torch.zeros(shape))
-    with pytest.raises(ValueError, match="has the levels .*coarse.*fine cannot be used"):
+    with pytest.raises(ValueError, match=r"has the levels .*coarse.*fine cannot be used"):
         mapper(torch.zeros(1, 10, 6), ["fine"])
     with pytest.raises(ValueError, match=r"has the levels .*coarse.*not \['fine'\]"):
         mapper.subset(["fine"])

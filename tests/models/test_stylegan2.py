@@ -11,7 +11,14 @@ from torch import Tensor
 
 from sdd_fast.models import StyleGAN2
 
-SMALL = dict(resolution=32, w_dim=12, z_dim=10, n_mlp=3, channel_base=128, channel_max=8)
+SMALL = {
+    "resolution": 32,
+    "w_dim": 12,
+    "z_dim": 10,
+    "n_mlp": 3,
+    "channel_base": 128,
+    "channel_max": 8,
+}
 
 
 @pytest.fixture()
@@ -208,10 +215,10 @@ def test_config_f_at_full_size() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(resolution=48), "power of two of at least 8, got 48"),
-        (dict(resolution=4), "power of two of at least 8, got 4"),
-        (dict(n_mlp=0), "must be positive.*n_mlp=0"),
-        (dict(channel_base=16), "channel_base at least the resolution.*channel_base=16"),
+        ({"resolution": 48}, "power of two of at least 8, got 48"),
+        ({"resolution": 4}, "power of two of at least 8, got 4"),
+        ({"n_mlp": 0}, "must be positive.*n_mlp=0"),
+        ({"channel_base": 16}, "channel_base at least the resolution.*channel_base=16"),
     ],
 )
 def test_bad_configurations(changes: dict[str, int], message: str) -> None:

@@ -94,13 +94,13 @@ def test_compiles_without_graph_breaks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(x=torch.zeros(3)), r"at least 2 dimensions, got \[3\]"),
-        (dict(x=torch.zeros(2, 3), b=torch.zeros(2)), r"shape \[3\].*got \[2\]"),
-        (dict(x=torch.zeros(2, 3), act="gelu"), "one of linear, relu, lrelu, got 'gelu'"),
-        (dict(x=torch.zeros(2, 3), alpha=-0.1), r"alpha must lie in \[0, 1\], got -0.1"),
-        (dict(x=torch.zeros(2, 3), gain=0.0), "gain must be a positive number, got 0.0"),
-        (dict(x=torch.zeros(2, 3), gain=math.nan), "gain must be a positive number, got nan"),
-        (dict(x=torch.zeros(2, 3), clamp=-1.0), "clamp must be positive.*got -1.0"),
+        ({"x": torch.zeros(3)}, r"at least 2 dimensions, got \[3\]"),
+        ({"x": torch.zeros(2, 3), "b": torch.zeros(2)}, r"shape \[3\].*got \[2\]"),
+        ({"x": torch.zeros(2, 3), "act": "gelu"}, "one of linear, relu, lrelu, got 'gelu'"),
+        ({"x": torch.zeros(2, 3), "alpha": -0.1}, r"alpha must lie in \[0, 1\], got -0.1"),
+        ({"x": torch.zeros(2, 3), "gain": 0.0}, "gain must be a positive number, got 0.0"),
+        ({"x": torch.zeros(2, 3), "gain": math.nan}, "gain must be a positive number, got nan"),
+        ({"x": torch.zeros(2, 3), "clamp": -1.0}, "clamp must be positive.*got -1.0"),
     ],
 )
 def test_bad_values(arguments: dict, message: str) -> None:

@@ -182,17 +182,17 @@ X, W, S = torch.zeros(2, 4, 8, 8), torch.zeros(3, 4, 3, 3), torch.zeros(2, 4)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(x=X[0]), r"x must be \[N, I, H, W\], got \[4, 8, 8\]"),
-        (dict(weight=W[:, :, :2, :2]), r"odd k, got \[3, 4, 2, 2\]"),
-        (dict(weight=W[:, :, :1]), r"odd k, got \[3, 4, 1, 3\]"),
-        (dict(weight=W[:, :2]), r"takes 2 input channels, but x .* has 4"),
-        (dict(styles=S[:1]), r"styles must be \[N, I\] = \[2, 4\].*got \[1, 4\]"),
-        (dict(up=3), "up must be 1 or 2, got 3"),
-        (dict(up=2, weight=W[:, :, :1, :1]), "up=2 needs 3x3 weights, got 1x1"),
-        (dict(resample_filter=torch.zeros(3)), r"even number of taps, got \[3\]"),
-        (dict(noise=torch.zeros(1, 1, 4, 4)), r"\[1 or 2, 1, 8, 8\], got \[1, 1, 4, 4\]"),
-        (dict(bias=torch.zeros(4)), r"bias must be \[3\], got \[4\]"),
-        (dict(act="swish"), "act must be one of"),
+        ({"x": X[0]}, r"x must be \[N, I, H, W\], got \[4, 8, 8\]"),
+        ({"weight": W[:, :, :2, :2]}, r"odd k, got \[3, 4, 2, 2\]"),
+        ({"weight": W[:, :, :1]}, r"odd k, got \[3, 4, 1, 3\]"),
+        ({"weight": W[:, :2]}, r"takes 2 input channels, but x .* has 4"),
+        ({"styles": S[:1]}, r"styles must be \[N, I\] = \[2, 4\].*got \[1, 4\]"),
+        ({"up": 3}, "up must be 1 or 2, got 3"),
+        ({"up": 2, "weight": W[:, :, :1, :1]}, "up=2 needs 3x3 weights, got 1x1"),
+        ({"resample_filter": torch.zeros(3)}, r"even number of taps, got \[3\]"),
+        ({"noise": torch.zeros(1, 1, 4, 4)}, r"\[1 or 2, 1, 8, 8\], got \[1, 1, 4, 4\]"),
+        ({"bias": torch.zeros(4)}, r"bias must be \[3\], got \[4\]"),
+        ({"act": "swish"}, "act must be one of"),
     ],
 )
 def test_bad_values(changes: dict, message: str) -> None:

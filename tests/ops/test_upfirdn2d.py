@@ -132,14 +132,14 @@ X, F3 = torch.zeros(1, 2, 4, 4), torch.ones(3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(x=X[0], f=F3), r"x must be \[N, C, H, W\], got \[2, 4, 4\]"),
-        (dict(x=X, f=torch.ones(1, 2, 3)), r"filter of shape .* got \[1, 2, 3\]"),
-        (dict(x=X, f=torch.ones(0)), r"filter of shape .* got \[0\]"),
-        (dict(x=X, f=F3, up=0), "up must be an integer of at least 1, got 0"),
-        (dict(x=X, f=F3, down=1.5), "down must be an integer of at least 1, got 1.5"),
-        (dict(x=X, f=F3, padding=(1, 1)), r"one integer or \(left, .* got \(1, 1\)"),
-        (dict(x=X, f=F3, padding=-1), "2x2, smaller than the filter 3x3"),
-        (dict(x=X, f=torch.ones(3, requires_grad=True)), r"constant; pass f\.detach\(\)"),
+        ({"x": X[0], "f": F3}, r"x must be \[N, C, H, W\], got \[2, 4, 4\]"),
+        ({"x": X, "f": torch.ones(1, 2, 3)}, r"filter of shape .* got \[1, 2, 3\]"),
+        ({"x": X, "f": torch.ones(0)}, r"filter of shape .* got \[0\]"),
+        ({"x": X, "f": F3, "up": 0}, "up must be an integer of at least 1, got 0"),
+        ({"x": X, "f": F3, "down": 1.5}, "down must be an integer of at least 1, got 1.5"),
+        ({"x": X, "f": F3, "padding": (1, 1)}, r"one integer or \(left, .* got \(1, 1\)"),
+        ({"x": X, "f": F3, "padding": -1}, "2x2, smaller than the filter 3x3"),
+        ({"x": X, "f": torch.ones(3, requires_grad=True)}, r"constant; pass f\.detach\(\)"),
     ],
 )
 def test_bad_values(arguments: dict, message: str) -> None:
