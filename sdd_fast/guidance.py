@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdd_fast.prior import DiffusionPrior, PromptEmbeds, Timesteps
+from .prior import DiffusionPrior, PromptEmbeds, Timesteps
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sdd_fast.guidance import GuidanceConfig, residual
-from sdd_fast.hqs_curve import NORMALISATIONS, HQSCurve
-from sdd_fast.prior import DiffusionPrior, PromptEmbeds
-
-GradientMap = Literal["signed", "abs-mean"]
+from .guidance import GuidanceConfig, residual
+from .hqs_curve import NORMALISATIONS, HQSCurve
+from .ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
+from .prior import DiffusionPrior, PromptEmbeds
 
 
 def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
@@ -190,14 +189,12 @@ def _residuals(
 
 def _entropy_l1(d: Tensor, gradient_map: GradientMap) -> Tensor:
     """[3, b]: softmax entropy (Eq. 9), L1 norm (Eq. 10) and deficit of gradients [b, 3, H, W]."""
-    from sdd_fast.ops.softmax_entropy_l1 import softmax_entropy_l1
-
     if gradient_map == "signed":
         result, channels = softmax_entropy_l1(d.flatten(1)), 1
     else:
-        # The map is ≥ 0, so its sum times the number of channels is Σ|d|.
-        result, channels = softmax_entropy_l1(d.abs().mean(1).flatten(1)), d.shape[1]
-    return torch.stack([result.entropy, channels * result.l1, result.deficit]).double()
+        # The L1 norm of the channel means, times the number of channels, is Σ|d|.
+        result, channels = softmax_entropy_l1(d.flatten(2), "abs-mean"), d.shape[1]
+    return torch.stack([result.entropy, channels * result.l1, result.deficit])
 
 
 def _render(images: Tensor, generator: Any) -> Tensor:

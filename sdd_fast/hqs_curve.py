@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdd_fast.files import PathLike, atomic_path, read_json, write_json
-from sdd_fast.guidance import GuidanceConfig
+from .files import PathLike, atomic_path, read_json, write_json
+from .guidance import GuidanceConfig
 
 FORMAT = "sdd_fast.hqs_curve"
 VERSION = 1
@@ -140,7 +140,7 @@ class HQSCurve:
             chosen: timesteps to mark; default: those above `threshold`, or else the largest.
             threshold: drawn as a horizontal line when given.
         """
-        from sdd_fast.hqs_plot import hqs_figure
+        from .hqs_plot import hqs_figure
 
         if chosen is None:
             chosen = [self.largest()] if threshold is None else self.select(threshold)

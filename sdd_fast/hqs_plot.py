@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sdd_fast.hqs_curve import HQSCurve
+    from .hqs_curve import HQSCurve
 
 INK, SCORE, ENTROPY, L1, CHOSEN = "#24292f", "#3b4cc0", "#b8620e", "#1a7f6b", "#c9274b"
 

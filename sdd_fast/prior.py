@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from sdd_fast.sd_folder import load_components
+from .sd_folder import load_components
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 

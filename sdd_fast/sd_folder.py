@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sdd_fast.files import read_json
+from .files import read_json
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 # Class named in model_index.json → class that loads it; both CLIP tokenizers read the same files.
