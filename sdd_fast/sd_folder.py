@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .files import read_json
+from .quiet import quiet_loading
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 # Class named in model_index.json → class that loads it; both CLIP tokenizers read the same files.
@@ -81,7 +82,7 @@ def load_components(
     if local:
         _check_files(Path(name), variant)
     tokenizer_class = TOKENIZERS[index["tokenizer"][1]]
-    with _quiet(local):
+    with quiet_loading() if local else contextlib.nullcontext():
         with _explained(name, "scheduler"):
             scheduler = _load_scheduler(name, local)
         with _explained(name, "tokenizer"):
@@ -246,19 +247,3 @@ def _load_scheduler(source: str, local: bool) -> Any:
     # samples.
     kept = {k: v for k, v in config.items() if k in known} | {"clip_sample": False}
     return DDIMScheduler.from_config(kept)
-
-
-@contextlib.contextmanager
-def _quiet(local: bool) -> Iterator[None]:
-    """Silence transformers' weight-loading bar for local folders; a download keeps its progress
-    bars."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    if local and shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if local and shown:
-            logging.enable_progress_bar()

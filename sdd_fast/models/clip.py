@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..quiet import quiet_loading
 from .convnet import ConvEmbedding
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Clip:
 
     def save(self, folder: str | Path) -> None:
         """Writes a transformers text model and tokenizer, and the image tower beside them."""
-        self.text.save_pretrained(folder)
+        with quiet_loading():
+            self.text.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.image.save(Path(folder) / "image.safetensors")
 
@@ -77,13 +79,14 @@ class Clip:
                     "CLIP text model with its tokenizer, and image.safetensors"
                 )
         try:
-            text = CLIPTextModelWithProjection.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True
-            )
+            with quiet_loading():
+                text = CLIPTextModelWithProjection.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True
+                )
         except (OSError, json.JSONDecodeError) as error:
             raise ValueError(f"{folder}: the text model cannot be read ({error})") from error
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(text, tokenizer, ConvEmbedding.load(folder / "image.safetensors"))
+        return cls(text.float(), tokenizer, ConvEmbedding.load(folder / "image.safetensors"))
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from sdd_fast.distill import DistillConfig
 from sdd_fast.domains import load_domain
@@ -25,6 +24,7 @@ from sdd_fast.domains.faces64.edits import EDITS
 from sdd_fast.files import save_tensors, write_json
 from sdd_fast.models import Encoder
 from sdd_fast.models.clip import Clip
+from sdd_fast.quiet import quiet_loading
 
 from . import card, classifier, clip, evaluate, generator, unet, vae
 from .data import Pictures, captioned_folder, rendered_faces
@@ -271,11 +271,8 @@ def _load_vae(out: Path) -> AutoencoderKL:
     folder = out / "diffusion" / "vae"
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} does not exist: train the vae part first")
-    loaded = AutoencoderKL.from_pretrained(
-        folder, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
-    )
-    assert isinstance(loaded, nn.Module)
-    return loaded.eval()
+    loaded = AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+    return loaded.float().eval()
 
 
 def _save_half(network: Any, folder: Path) -> None:
@@ -283,7 +280,8 @@ def _save_half(network: Any, folder: Path) -> None:
 
     The config must not pin a dtype: whoever loads the network chooses.
     """
-    network.to("cpu").half().save_pretrained(folder)
+    with quiet_loading():
+        network.to("cpu").half().save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text())
     for key in ("dtype", "torch_dtype", "_name_or_path"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sdd_fast.files import atomic_path
 from sdd_fast.models.clip import Clip, tokenize
+from sdd_fast.quiet import quiet_loading
 
 from .data import Pictures
 from .loop import Schedule, train
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-SCHEDULE = Schedule(steps=6000, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999)
+SCHEDULE = Schedule(steps=4500, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999)
 _CAPTION_DROPOUT = 0.1
 
 
@@ -99,9 +100,8 @@ def train_unet(
 
     latents = encode_pictures(vae, pictures, folder)
     torch.manual_seed(schedule.seed)
-    text = CLIPTextModel.from_pretrained(
-        clip_folder, local_files_only=True, torch_dtype=torch.float32
-    )
+    with quiet_loading():
+        text = CLIPTextModel.from_pretrained(clip_folder, local_files_only=True).float()
     width = int(clip.text.config.hidden_size)
     denoiser = _Denoiser(new_unet(latents.shape[-1], width), text.requires_grad_(True)).to(device)
     alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
