@@ -1,0 +1,128 @@
+# make demo     two edits of rendered faces, end to end: timesteps, distillation, report
+# make test     the tests                     make lint    ruff, mypy, clang-format
+# make bench    the benchmarks and their tables          make format  apply the formatters
+# make gpu      compile the CUDA kernels      make docs-check  run the commands of the documentation
+# make clean    remove what make made
+#
+# Every target does its own set-up in .venv: torch, the compiled extension, the dependencies. Only
+# Python 3.10-3.12 (with venv) is required; without a C++ compiler the reference ops are used.
+#
+# TORCH      which torch to install, as pip takes it. Default: the CPU build of torch 2.13. Others:
+#            make demo TORCH=torch==2.12.0      make demo TORCH="torch --index-url https://..."
+# PYTHON     the interpreter for .venv. Default: the first of python3, python3.12, .11, .10 that fits.
+# ARGS       more arguments: make demo ARGS="--out runs/mine"   make test ARGS="-k hqs"
+# SDD_FAST_NATIVE=0   leave the compiled extension out.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+ifeq ($(origin TORCH),undefined)
+CPU_TORCH := torch==2.13.0
+endif
+WANTED := $(or $(TORCH),$(CPU_TORCH) from a CPU build); native: $(or $(SDD_FAST_NATIVE),where possible)
+export TORCH WANTED
+
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.done
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+QUIET := --quiet --no-input
+FITS := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON := $(PYTHON)
+
+# What the compiled extension and the installed metadata are made from.
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.h' -o -name '*.cpp')
+CPP := $(shell find csrc -name '*.h' -o -name '*.cpp')
+
+.PHONY: help demo test lint format bench gpu docs-check clean FORCE
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+# --- set-up, each step done once ----------------------------------------------------------------
+
+$(DONE)/venv:
+	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(FITS)'; then \
+	  echo "sdd_fast needs Python 3.10, 3.11 or 3.12; this is $$(python3 --version 2>&1)." >&2; \
+	  echo "Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@if [ ! -x $(BIN)/python ]; then \
+	  echo "==> Creating $(VENV) with $$($(PYTHON) --version)"; \
+	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "python -m venv failed; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }; fi
+	@echo "==> Installing the build tools (setuptools, cmake, ninja)"
+	@$(PIP) install $(QUIET) "setuptools>=77" "cmake>=3.18" ninja
+	@mkdir -p $(DONE) && touch $@
+
+# Changes when another torch, or native code on or off, is asked for.
+$(DONE)/wanted: $(DONE)/venv FORCE
+	@echo "$$WANTED" | cmp -s - $@ || echo "$$WANTED" > $@
+
+# By default a CPU build: on Linux torch==2.13.0+cpu where the configured package index has it, else
+# from PyTorch's CPU index (PyPI's own Linux wheel brings gigabytes of CUDA libraries). Elsewhere
+# PyPI's wheel is a CPU build. TORCH is expanded unquoted: it may contain pip's options.
+$(DONE)/torch: $(DONE)/wanted
+ifndef CPU_TORCH
+	@echo "==> Installing $$TORCH"
+	@$(PIP) install $(QUIET) $$TORCH
+else
+	@echo "==> Installing the CPU build of $(CPU_TORCH) (about 200 MB)"
+	@if [ "$$(uname -s)" != Linux ]; then $(PIP) install $(QUIET) $(CPU_TORCH); else \
+	  $(PIP) install $(QUIET) $(CPU_TORCH)+cpu 2>$(DONE)/torch.log || \
+	  $(PIP) install $(QUIET) $(CPU_TORCH) --index-url https://download.pytorch.org/whl/cpu || { \
+	    cat $(DONE)/torch.log >&2; \
+	    echo "No CPU build of torch 2.13 was found. Name another: make TORCH=... TARGET" >&2; \
+	    exit 1; }; fi
+endif
+	@touch $@
+
+$(DONE)/package: $(DONE)/torch $(SOURCES)
+	@echo "==> Building the extension and installing sdd_fast with its dependencies"
+	@$(PIP) install $(QUIET) --no-build-isolation -e .
+	@$(BIN)/python -c 'from sdd_fast._build_info import build_info as f; i = f(); print( \
+	  "    native kernels:", i["cpu_level"] or "none, " + i["native_missing"])'
+	@touch $@
+
+$(DONE)/dev: $(DONE)/torch $(SOURCES)
+	@echo "==> Building the extension and installing sdd_fast with its development tools"
+	@$(PIP) install $(QUIET) --no-build-isolation -e '.[dev]'
+	@touch $@ $(DONE)/package
+
+# --- what one does with it ----------------------------------------------------------------------
+
+demo: $(DONE)/package
+	@echo "==> sdd demo $(ARGS)"
+	@$(BIN)/sdd demo $(ARGS)
+
+test: $(DONE)/dev
+	@echo "==> pytest"
+	@$(BIN)/python -m pytest -q --durations=10 $(ARGS)
+
+lint: $(DONE)/dev
+	@echo "==> ruff, mypy, clang-format"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+format: $(DONE)/dev
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CPP)
+
+bench: $(DONE)/dev
+	@echo "==> Benchmarks into benchmarks/results/"
+	@$(BIN)/python -m pytest -q benchmarks $(ARGS)
+	@$(BIN)/python benchmarks/tables.py
+
+gpu:
+	@echo "sdd_fast has no CUDA kernels yet: on a GPU its ops run as PyTorch compositions."
+
+docs-check: $(DONE)/dev
+	@$(BIN)/python tests/check_docs.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info sdd_fast/_C.abi3.so sdd_fast/_native_build.json
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
