@@ -113,14 +113,17 @@ SDD_FN T absolute(T x) {
 
 SDD_FN float bfloat16_to_float(uint16_t b) { return Real<float>::from_bits(uint32_t(b) << 16); }
 
-// Branch-free, exact for subnormals, infinities and NaN: the exponent is rebiased by a product
-// with 2^112, which leaves Inf/NaN at >= 2^16, where the exponent is then filled with ones.
+// Branch-free and exact for every bit pattern. Normal numbers change the bias of the exponent, Inf
+// and NaN change it twice; subnormals are counted in units of 2^-24 (float subnormals would do the
+// same, but each costs a microcode assist).
 SDD_FN float half_to_float(uint16_t h) {
-  const uint32_t magnitude = uint32_t(h & 0x7fff) << 13;
-  const float scaled = Real<float>::from_bits(magnitude) * 0x1p112f;
-  const uint32_t all_ones = scaled >= 65536.0f ? 0x7f800000u : 0u;
-  const uint32_t sign = uint32_t(h & 0x8000) << 16;
-  return Real<float>::from_bits(Real<float>::bits(scaled) | all_ones | sign);
+  constexpr uint32_t rebias = 112u << 23;
+  const uint32_t magnitude = h & 0x7fffu;
+  const uint32_t twice = magnitude >= 0x7c00u ? rebias : 0u;
+  const float normal = Real<float>::from_bits((magnitude << 13) + rebias + twice);
+  const float subnormal = float(int32_t(magnitude)) * 0x1p-24f;
+  const float absolute_value = magnitude < 0x0400u ? subnormal : normal;
+  return Real<float>::from_bits(Real<float>::bits(absolute_value) | uint32_t(h & 0x8000u) << 16);
 }
 
 }  // namespace

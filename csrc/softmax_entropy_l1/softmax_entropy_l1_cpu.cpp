@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
+#include <memory>
 #include <tuple>
 
 #include "../common/cpu_level.h"
@@ -43,6 +43,16 @@ Element element_of(const Tensor& x) {
   return Element::kFloat32;
 }
 
+// [N] float64 on the CPU, straight from the C interface: a call through the dispatcher would cost
+// as much as the statistics of a small map.
+Tensor new_statistic(int64_t rows) {
+  const int64_t stride = 1;
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &rows, &stride, aoti_torch_dtype_float64(),
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
 // x: [N, n], or [N, C, n] with abs_mean -> entropy, l1, deficit, log_mean_exp: [N] float64
 std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& input, bool abs_mean) {
   const int64_t dims = abs_mean ? 3 : 2;
@@ -63,16 +73,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& inpu
   const int64_t element_size = static_cast<int64_t>(x.element_size());
   const char* data = static_cast<const char*>(x.const_data_ptr());
 
-  const auto new_double = [&](std::initializer_list<int64_t> shape) {
-    return torch::stable::new_empty(input, shape, ScalarType::Double);
-  };
-  Tensor entropy = new_double({rows}), l1 = new_double({rows});
-  Tensor deficit = new_double({rows}), log_mean_exp = new_double({rows});
+  Tensor entropy = new_statistic(rows), l1 = new_statistic(rows);
+  Tensor deficit = new_statistic(rows), log_mean_exp = new_statistic(rows);
   if (rows == 0) return {entropy, l1, deficit, log_mean_exp};
 
   const int64_t chunks = (n + kEntropyChunk - 1) / kEntropyChunk;  // per row
-  Tensor workspace = new_double({rows, chunks, sizeof(RowStats) / sizeof(double)});
-  RowStats* stats = static_cast<RowStats*>(workspace.mutable_data_ptr());
+  const std::unique_ptr<RowStats[]> stats(new RowStats[rows * chunks]);
   const EntropyChunkFn entropy_chunk = SDD_FOR_CPU_LEVEL(entropy_chunk_);
   const int64_t entries = std::min(n, kEntropyChunk) * std::max<int64_t>(channels, 1);
   torch::stable::parallel_for(0, rows * chunks, std::max<int64_t>(1, kGrainEntries / entries),
@@ -95,7 +101,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& inpu
   torch::stable::parallel_for(
       0, rows, std::max<int64_t>(1, 1024 / chunks), [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row) {
-          const RowStats s = merge_chunks(stats + row * chunks, chunks, kEntropyChunk, n);
+          const RowStats s = merge_chunks(&stats[row * chunks], chunks, kEntropyChunk, n);
           const double h = log_n - s.deficit;
           out_entropy[row] = h < 0 ? 0 : h;  // rounding; NaN stays NaN
           out_l1[row] = s.l1;

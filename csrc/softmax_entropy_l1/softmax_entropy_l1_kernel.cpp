@@ -1,9 +1,9 @@
 // One chunk of one row on the CPU; compiled once per instruction set (SDD_ISA names the copy).
 //
 // Two passes over a chunk that stays in cache: moments (sum, L1, range), which choose the shift c,
-// then the sums of expm1(x - c) and f(x - c), see softmax_entropy_l1.h. Elements are float32 (or
-// float64 for float64 input and for the abs-mean map); a tile of at most 32 vectors is summed in
-// that precision, everything above it in float64.
+// then the sums of expm1(x - c) and f(x - c), see softmax_entropy_l1.h. Elements are float32, or
+// float64 for float64 input; a tile of at most 32 vectors is summed in that precision, everything
+// above it in float64.
 #include "softmax_entropy_l1_kernel.h"
 
 #include "../common/simd.h"
@@ -57,7 +57,7 @@ SDD_FN int64_t for_each_tile(const T* x, int64_t n, const Body& body, const Flus
 template <class T>
 struct Moments {
   double sum;
-  double l1;
+  double abs_sum;
   T lowest;
   T highest;
 };
@@ -65,24 +65,24 @@ struct Moments {
 template <class T>
 Moments<T> moments(const T* x, int64_t n) {
   using V = Vector<T>;
-  V sum[kStreams] = {}, l1[kStreams] = {}, low[kStreams], high[kStreams];
+  V sum[kStreams] = {}, abs_sum[kStreams] = {}, low[kStreams], high[kStreams];
   for (int s = 0; s < kStreams; ++s) low[s] = high[s] = V{} + x[0];
-  LaneSum<T> total_sum, total_l1;
+  LaneSum<T> total_sum, total_abs;
   const int64_t done = for_each_tile(
       x, n,
       [&](int s, const T* p) {
         const V v = load(p);
         sum[s] += v;
-        l1[s] += absolute(v);
+        abs_sum[s] += absolute(v);
         low[s] = v < low[s] ? v : low[s];
         high[s] = v > high[s] ? v : high[s];
       },
       [&] {
         total_sum.add((sum[0] + sum[1]) + (sum[2] + sum[3]));
-        total_l1.add((l1[0] + l1[1]) + (l1[2] + l1[3]));
-        for (int s = 0; s < kStreams; ++s) sum[s] = l1[s] = V{};
+        total_abs.add((abs_sum[0] + abs_sum[1]) + (abs_sum[2] + abs_sum[3]));
+        for (int s = 0; s < kStreams; ++s) sum[s] = abs_sum[s] = V{};
       });
-  Moments<T> m{total_sum.total(), total_l1.total(), x[0], x[0]};
+  Moments<T> m{total_sum.total(), total_abs.total(), x[0], x[0]};
   for (int s = 0; s < kStreams; ++s) {
     for (int l = 0; l < lanes<T>; ++l) {
       m.lowest = low[s][l] < m.lowest ? low[s][l] : m.lowest;
@@ -91,7 +91,7 @@ Moments<T> moments(const T* x, int64_t n) {
   }
   for (int64_t i = done; i < n; ++i) {
     m.sum += double(x[i]);
-    m.l1 += double(absolute(x[i]));
+    m.abs_sum += double(absolute(x[i]));
     m.lowest = x[i] < m.lowest ? x[i] : m.lowest;
     m.highest = x[i] > m.highest ? x[i] : m.highest;
   }
@@ -174,18 +174,30 @@ ShiftedSums shifted_sums(const T* x, int64_t n, T shift) {
   return sums;
 }
 
+// What the numbers of a chunk are: entries of the signed map as they are, or entries of the
+// non-negative abs-mean map minus `offset`.
+struct Origin {
+  bool abs_mean = false;
+  double offset = 0;
+  SDD_FN double l1(double sum, double abs_sum, int64_t n) const {
+    return abs_mean ? sum + double(n) * offset : abs_sum;
+  }
+};
+
 // The rare chunk whose sum of |x| is not finite: NaN, infinities, or numbers near the end of the
 // range of T. Scalar float64, one element at a time.
 template <class T>
-void extreme_chunk(const T* x, int64_t n, RowStats* out) {
-  double l1 = 0, highest = -kInfinity;
+void extreme_chunk(const T* x, int64_t n, Origin origin, RowStats* out) {
+  double sum = 0, abs_sum = 0, highest = -kInfinity;
   bool finite = true;
   for (int64_t i = 0; i < n; ++i) {
     const double v = double(x[i]);
-    l1 += absolute(v);
+    sum += v;
+    abs_sum += absolute(v);
     highest = v > highest ? v : highest;
     finite = finite && absolute(v) < kInfinity;
   }
+  const double l1 = origin.l1(sum, abs_sum, n);
   if (!finite) {
     *out = {__builtin_nan(""), __builtin_nan(""), l1};
     return;
@@ -199,14 +211,15 @@ void extreme_chunk(const T* x, int64_t n, RowStats* out) {
     a += t.expm1;
     f += t.excess;
   }
-  finish_stats(shift, a / double(n), f / double(n), out);
+  finish_stats(origin.offset + shift, a / double(n), f / double(n), out);
   out->l1 = l1;
 }
 
 template <class T>
-void chunk_stats(const T* x, int64_t n, RowStats* out) {
+void chunk_stats(const T* x, int64_t n, Origin origin, RowStats* out) {
   const Moments<T> m = moments(x, n);
-  if (!(m.l1 < kInfinity)) return extreme_chunk(x, n, out);
+  if (!(m.abs_sum < kInfinity)) return extreme_chunk(x, n, origin, out);
+  const double l1 = origin.l1(m.sum, m.abs_sum, n);
   T shift = T(m.sum / double(n));
   shift = shift < m.lowest ? m.lowest : shift > m.highest ? m.highest : shift;
   const T above = m.highest - shift;
@@ -224,63 +237,66 @@ void chunk_stats(const T* x, int64_t n, RowStats* out) {
     const double log_mean = __builtin_log(plain.mass / double(n));
     const double deficit = plain.weighted / plain.mass - log_mean;
     if (deficit > 0.1) {
-      *out = {double(m.highest) + log_mean, deficit, m.l1};
+      *out = {origin.offset + double(m.highest) + log_mean, deficit, l1};
       return;
     }
     shift = m.highest + T(log_mean);  // a few outliers: the best shift there is
     sums = shifted_sums<false>(x, n, shift);
   }
-  finish_stats(double(shift), sums.expm1 / double(n), sums.excess / double(n), out);
-  out->l1 = m.l1;
+  finish_stats(origin.offset + double(shift), sums.expm1 / double(n), sums.excess / double(n), out);
+  out->l1 = l1;
 }
 
-template <class Stored>
-SDD_FN double to_double(const void* data, int64_t i, Element element) {
-  const Stored v = static_cast<const Stored*>(data)[i];
-  if constexpr (sizeof(Stored) == 2) {
-    return element == Element::kBFloat16 ? bfloat16_to_float(v) : half_to_float(v);
-  } else {
-    return double(v);
-  }
+struct FromHalf {
+  using Stored = uint16_t;
+  SDD_FN static float value(uint16_t v) { return half_to_float(v); }
+};
+struct FromBFloat16 {
+  using Stored = uint16_t;
+  SDD_FN static float value(uint16_t v) { return bfloat16_to_float(v); }
+};
+template <class T>
+struct Plain {
+  using Stored = T;
+  SDD_FN static T value(T v) { return v; }
+};
+
+template <class From, class T>
+void widened_chunk(const EntropyChunk& c, RowStats* out) {
+  alignas(64) T map[kEntropyChunk];
+  const auto* x = static_cast<const typename From::Stored*>(c.data);
+  for (int64_t i = 0; i < c.count; ++i) map[i] = From::value(x[i]);
+  chunk_stats(map, c.count, {}, out);
 }
 
-// map[i] += |x[c, i]| / C for one channel, in float64: the sum keeps what float32 would round off.
-template <class Stored>
-void add_channel(const EntropyChunk& c, int64_t channel, double* map) {
-  const double inverse = 1.0 / double(c.channels);
-  const int64_t base = channel * c.channel_stride;
-  for (int64_t i = 0; i < c.count; ++i) {
-    map[i] += absolute(to_double<Stored>(c.data, base + i, c.element)) * inverse;
-  }
-}
-
+// The map mean_c |x_c|, minus an offset near its values: what |x_c| has in common must not cost
+// the sum its precision.
+template <class From, class T>
 void abs_mean_chunk(const EntropyChunk& c, RowStats* out) {
-  alignas(64) double map[kEntropyChunk];
+  alignas(64) T map[kEntropyChunk];
+  const T inverse = T(1) / T(c.channels);
+  double offset = 0;
   for (int64_t i = 0; i < c.count; ++i) map[i] = 0;
   for (int64_t channel = 0; channel < c.channels; ++channel) {
-    switch (c.element) {
-      case Element::kFloat64:
-        add_channel<double>(c, channel, map);
-        break;
-      case Element::kFloat32:
-        add_channel<float>(c, channel, map);
-        break;
-      default:
-        add_channel<uint16_t>(c, channel, map);
+    const auto* x = static_cast<const typename From::Stored*>(c.data) + channel * c.channel_stride;
+    const T first = absolute(T(From::value(x[0])));
+    const T near = first < T(kInfinity) ? first : T(0);
+    offset += double(near) / double(c.channels);
+    for (int64_t i = 0; i < c.count; ++i) {
+      map[i] += (absolute(T(From::value(x[i]))) - near) * inverse;
     }
   }
-  chunk_stats(map, c.count, out);
+  chunk_stats(map, c.count, {true, offset}, out);
 }
 
-void half_chunk(const EntropyChunk& c, RowStats* out) {
-  alignas(64) float map[kEntropyChunk];
-  const uint16_t* x = static_cast<const uint16_t*>(c.data);
-  if (c.element == Element::kBFloat16) {
-    for (int64_t i = 0; i < c.count; ++i) map[i] = bfloat16_to_float(x[i]);
+template <class From, class T>
+void any_chunk(const EntropyChunk& c, RowStats* out) {
+  if (c.channels > 0) return abs_mean_chunk<From, T>(c, out);
+  if constexpr (sizeof(typename From::Stored) == sizeof(T)) {
+    chunk_stats(static_cast<const T*>(c.data), c.count, {}, out);
   } else {
-    for (int64_t i = 0; i < c.count; ++i) map[i] = half_to_float(x[i]);
+    widened_chunk<From, T>(c, out);
   }
-  chunk_stats(map, c.count, out);
 }
 
 }  // namespace
@@ -289,14 +305,15 @@ void half_chunk(const EntropyChunk& c, RowStats* out) {
 #define SDD_JOIN(a, b) SDD_JOIN_(a, b)
 
 void SDD_JOIN(entropy_chunk_, SDD_ISA)(const EntropyChunk& c, RowStats* out) {
-  if (c.channels > 0) return abs_mean_chunk(c, out);
   switch (c.element) {
     case Element::kFloat64:
-      return chunk_stats(static_cast<const double*>(c.data), c.count, out);
+      return any_chunk<Plain<double>, double>(c, out);
     case Element::kFloat32:
-      return chunk_stats(static_cast<const float*>(c.data), c.count, out);
-    default:
-      return half_chunk(c, out);
+      return any_chunk<Plain<float>, float>(c, out);
+    case Element::kFloat16:
+      return any_chunk<FromHalf, float>(c, out);
+    case Element::kBFloat16:
+      return any_chunk<FromBFloat16, float>(c, out);
   }
 }
 

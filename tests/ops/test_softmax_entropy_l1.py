@@ -198,8 +198,34 @@ def test_abs_mean_map(op, dtype: torch.dtype) -> None:
     permuted = x.transpose(1, 2).contiguous().transpose(1, 2)  # channels_last in memory
     for layout in (x, permuted):
         result = op(layout, "abs-mean")
-        np.testing.assert_allclose(result.deficit, expected.deficit, rtol=1e-9)
-        np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-12)
+        np.testing.assert_allclose(result.deficit, expected.deficit, rtol=2e-6)
+        np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-7)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, -1000.0])
+@pytest.mark.parametrize("std", [1e-5, 1e-2, 10.0])
+def test_curve_of_abs_mean_maps(std: float, offset: float) -> None:
+    x = gradient_rows(9 * 3, 3000, std, offset=offset).view(9, 3, -1)
+    x[:, 1] *= -1
+    expected = entropy_reference(torch.from_numpy(np.abs(x.double().numpy()).mean(1)))
+    result = softmax_entropy_l1(x, "abs-mean")
+    assert curve_error(result.deficit.numpy(), expected.deficit) < 1e-3
+    np.testing.assert_allclose(result.entropy, expected.entropy, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-6)
+
+
+@BOTH
+def test_abs_mean_of_extremes(op) -> None:
+    x = torch.full((4, 2, 9000), 3e38)
+    x[0, 0, 0] = math.nan
+    x[1, 1, 8999] = -math.inf
+    x[2, :, 0] = math.inf
+    x[3, 0, 5] = 0.0
+    result = op(x, "abs-mean")
+    assert torch.isnan(result.deficit).tolist() == [True, True, True, False]
+    assert result.deficit[3].item() == pytest.approx(math.log(9000 / 8999), rel=1e-5)
+    assert result.l1[0].isnan() and result.l1[1].isposinf() and result.l1[2].isposinf()
+    assert result.l1[3].item() == pytest.approx(3e38 * 8999.5, rel=1e-6)
 
 
 @pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
