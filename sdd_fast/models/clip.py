@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..files import write_json, write_text
 from ..quiet import quiet_loading
 from .convnet import ConvEmbedding
 
@@ -58,7 +59,7 @@ class Clip:
         """Writes a transformers text model and tokenizer, and the image tower beside them."""
         with quiet_loading():
             self.text.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, Path(folder))
         self.image.save(Path(folder) / "image.safetensors")
 
     @classmethod
@@ -87,6 +88,15 @@ class Clip:
             raise ValueError(f"{folder}: the text model cannot be read ({error})") from error
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(text.float(), tokenizer, ConvEmbedding.load(folder / "image.safetensors"))
+
+
+def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Writes tokenizer.json, and vocab.json with merges.txt for older versions of transformers."""
+    tokenizer.save_pretrained(folder)
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
+    write_json(folder / "vocab.json", model["vocab"])
+    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:

@@ -23,7 +23,7 @@ from sdd_fast.domains.faces64.captions import SOURCE_TEXT
 from sdd_fast.domains.faces64.edits import EDITS
 from sdd_fast.files import save_tensors, write_json
 from sdd_fast.models import Encoder
-from sdd_fast.models.clip import Clip
+from sdd_fast.models.clip import Clip, save_tokenizer
 from sdd_fast.quiet import quiet_loading
 
 from . import card, classifier, clip, evaluate, generator, unet, vae
@@ -164,7 +164,7 @@ def _unet(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
     folder = out / "diffusion"
     _save_half(trained, folder / "unet")
     _save_half(text, folder / "text_encoder")
-    judge.tokenizer.save_pretrained(folder / "tokenizer")
+    save_tokenizer(judge.tokenizer, folder / "tokenizer")
     unet.new_scheduler().save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", _MODEL_INDEX)
 

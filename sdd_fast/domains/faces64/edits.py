@@ -11,5 +11,6 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a face with glasses": ("glasses", ("yes",)),
     "a smiling face": ("expression", ("smiling",)),
     "an angry face": ("expression", ("angry",)),
-    "a face, side view": ("yaw", ("left", "right")),
+    # "side view" alone points both ways at once, and the two cancel in a frontal face
+    "a face, turned to the left": ("yaw", ("left",)),
 }

@@ -1,0 +1,84 @@
+"""Opening a domain, and what is said when it cannot be opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from sdd_fast.domains import load_domain
+from sdd_fast.domains.domain import EMBEDDED
+
+FACES64 = EMBEDDED["faces64"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The embedded domain's small files, to be damaged; weights are linked, not copied."""
+    shutil.copytree(FACES64, tmp_path / "mine", copy_function=_link)
+    return tmp_path / "mine"
+
+
+def _link(source, target):
+    if str(source).endswith(".json"):
+        return shutil.copy(source, target)
+    return os.symlink(source, target)
+
+
+def test_a_folder_is_opened_like_the_embedded_domain(copy):
+    mine, embedded = load_domain(copy), load_domain("faces64")
+    w = embedded.w_plus[:1]
+    assert torch.equal(mine.generator.synthesis(w), embedded.generator.synthesis(w))
+    assert mine.prompts == embedded.prompts and mine.source_text == "a photo of a face"
+
+
+def test_networks_are_frozen(copy):
+    domain = load_domain(copy)
+    for network in (domain.generator, domain.encoder, domain.identity, domain.classifier):
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_unknown_domain_lists_what_exists(tmp_path):
+    with pytest.raises(FileNotFoundError, match="faces64"):
+        load_domain("cats")
+    with pytest.raises(FileNotFoundError, match=r"domain\.json"):
+        load_domain(tmp_path)
+
+
+def test_missing_part_is_named(copy):
+    (copy / "encoder.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"encoder\.safetensors"):
+        load_domain(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, "missing"),
+        ({"colour": "blue"}, "unknown"),
+        ({"resolution": "64"}, "resolution must be"),
+        ({"source_text": ""}, "source_text must be"),
+    ],
+)
+def test_damaged_listing_is_explained(copy, change, message):
+    spec = json.loads((copy / "domain.json").read_text())
+    for key, value in change.items():
+        if value is None:
+            del spec[key]
+        else:
+            spec[key] = value
+    (copy / "domain.json").write_text(json.dumps(spec))
+    with pytest.raises(ValueError, match=message):
+        load_domain(copy)
+
+
+def test_truncated_weights_are_refused(copy):
+    whole = (copy / "generator.safetensors").read_bytes()
+    (copy / "generator.safetensors").unlink()
+    (copy / "generator.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"generator\.safetensors"):
+        _ = load_domain(copy).generator
