@@ -1,0 +1,114 @@
+"""How commands talk: plain lines on stdout, warnings and errors on stderr, exit codes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TextIO
+
+import typer
+
+P = ParamSpec("P")
+
+DEBUG = "--debug"
+
+
+def say(line: str) -> None:
+    """Print a line; warnings go to stderr."""
+    if line.startswith("warning: "):
+        print(f"sdd: {line}", file=sys.stderr, flush=True)
+    else:
+        print(line, flush=True)
+
+
+def take_debug(arguments: list[str]) -> bool:
+    """Remove --debug from the command line, wherever it stands before a bare "--"."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    found = DEBUG in arguments[:end]
+    arguments[:end] = [word for word in arguments[:end] if word != DEBUG]
+    state.debug = found
+    return found
+
+
+class _State:
+    debug = False
+
+
+state = _State()
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Turn whatever a command raises into one clear message and an exit code.
+
+    1: bad input, a failed computation, or a bug. 2: a wrong command line (typer's own).
+    130: Ctrl-C. With --debug the traceback follows.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        _show_warnings_plainly()
+        failure: BaseException
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            code, message, failure = 130, str(error) or "stopped by Ctrl-C", error
+        except BrokenPipeError as error:
+            code, message, failure = 1, "", error  # whoever read our output has gone
+        except Exception as error:  # noqa: BLE001 (the last resort: a message, not a traceback)
+            if type(error).__module__.startswith(("typer", "click")):
+                raise
+            code, message, failure = 1, explain(error), error
+        else:
+            return
+        if state.debug:
+            traceback.print_exception(failure)
+        if message:
+            print(f"\nsdd: {message}" if code == 130 else f"sdd: error: {message}", file=sys.stderr)
+        raise typer.Exit(code)
+
+    guarded.__doc__ = unwrapped(function.__doc__ or "")
+    return guarded
+
+
+def unwrapped(text: str) -> str:
+    """A docstring with every paragraph on one line, for the help to wrap; "\\b" ones stay."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    joined = [p if p.startswith("\b") else " ".join(p.split()) for p in paragraphs]
+    return "\n\n".join(joined)
+
+
+def explain(error: Exception) -> str:
+    """The message of an error in the terms of the command line."""
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+        if error.filename is not None and str(error.filename) not in text:
+            text = f"{error.filename}: {text}"
+    else:
+        text = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        first = text.splitlines()[0] if text else ""
+        text = f"out of memory. Try a smaller --batch-size or fewer --images. {first}".strip()
+    elif not isinstance(error, (ValueError, OSError, FloatingPointError)):
+        text = f"{type(error).__name__}: {text}. This may be a bug; {DEBUG} shows the traceback"
+    return text.replace("resume=False", "--restart")
+
+
+def _show_warnings_plainly() -> None:
+    """Warnings of this package as one line; those of other libraries only with --debug."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if "sdd_fast" in filename or state.debug:
+            print(f"sdd: warning: {message}", file=sys.stderr, flush=True)
+
+    warnings.showwarning = show

@@ -1,0 +1,168 @@
+"""sdd distill: one prompt becomes a mapper, measured and reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+from .console import command, say
+
+if TYPE_CHECKING:
+    from sdd_fast.experiment import EditRun
+
+
+def _training(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel=options.TRAINING)
+
+
+def _choice(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=options.CHOICE)
+
+
+@command
+def distill(
+    prompt: options.Prompt,
+    largest: Annotated[
+        bool, _choice("The one timestep of largest HQS. This is the default.", "--largest")
+    ] = False,
+    top: options.Top = None,
+    threshold: options.Threshold = None,
+    timesteps: Annotated[
+        str | None, _choice("These, without selection: 700,750 or first:last:step.")
+    ] = None,
+    curve: Annotated[
+        Path | None, _choice("Select from this curve.json instead of computing one.")
+    ] = None,
+    steps: Annotated[int, _training("Steps of the optimiser.")] = options.STEPS,
+    batch_size: Annotated[int, _training("Pictures per step.")] = options.BATCH_SIZE,
+    lr: Annotated[float, _training("Learning rate.")] = options.LR,
+    levels: Annotated[
+        str | None,
+        _training(
+            "Layers of the generator to change: coarse (pose, shape), medium (features, "
+            "expression), fine (colours), separated by commas. Default: all."
+        ),
+    ] = None,
+    guidance_scale: Annotated[
+        float,
+        _training("g: how much the prompt counts. Higher is stronger, until colours burn."),
+    ] = options.GUIDANCE_SCALE,
+    l2_weight: Annotated[
+        float, _training("Against large changes of the latents.")
+    ] = options.L2_WEIGHT,
+    identity_weight: Annotated[
+        float, _training("Holds on to the person, where the domain can tell persons apart.")
+    ] = options.IDENTITY_WEIGHT,
+    range_weight: Annotated[
+        float, _training("Against colours out of range.")
+    ] = options.RANGE_WEIGHT,
+    keep_weight: Annotated[
+        float, _training("Holds on to what the prompt is not about, such as the background.")
+    ] = options.KEEP_WEIGHT,
+    seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0,
+    domain: options.DomainName = "faces64",
+    out: options.RunOut = None,
+    faces: Annotated[
+        int,
+        typer.Option(
+            help="Held-out faces to measure on; 0 leaves measuring out.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = 256,
+    restart: options.Restart = False,
+    device: options.Device = "cpu",
+) -> None:
+    """Distil a prompt into a mapper that edits a picture in one forward pass.
+
+    Selects timesteps (unless they are given), trains, measures the edit on held-out pictures, and
+    writes a folder with the mapper, a before/after grid and report.html. Stop it with Ctrl-C and
+    give the same command again: it goes on where it was, to the same result.
+
+    \b
+    Examples:
+      sdd distill "a face with white hair" --out runs/white-hair
+      sdd distill "a smiling face" --top 3 --levels medium --steps 240
+      sdd distill "a bald face" --timesteps 700,750 --guidance-scale 50
+    """
+    from sdd_fast.demo import slug
+    from sdd_fast.experiment import default_config, run_edit
+    from sdd_fast.guidance import GuidanceConfig
+    from sdd_fast.hqs_curve import HQSCurve
+    from sdd_fast.selection import Selection
+
+    given = {
+        "--largest": largest or None,
+        "--top": top,
+        "--threshold": threshold,
+        "--timesteps": timesteps,
+    }
+    rules = [name for name, value in given.items() if value is not None]
+    if len(rules) > 1 or (timesteps and curve):
+        names = " and ".join(rules if len(rules) > 1 else ["--timesteps", "--curve"])
+        raise typer.BadParameter(f"{names} exclude each other; give one")
+    place = out or Path("runs") / slug(prompt)
+    fixed = options.whole_numbers(timesteps, "--timesteps")
+    wanted = options.comma_list(levels, "--levels")
+    config = default_config(
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        l2_weight=l2_weight,
+        identity_weight=identity_weight,
+        range_weight=range_weight,
+        keep_weight=keep_weight,
+        guidance=GuidanceConfig(guidance_scale=guidance_scale),
+        seed=seed,
+    )
+    selection = Selection(top=top, threshold=threshold, seed=seed)
+    loaded_curve = HQSCurve.load(curve) if curve else None
+    typed = options.command_line(
+        "distill",
+        prompt,
+        domain=None if domain == "faces64" else domain,
+        out=place,
+        top=top,
+        threshold=threshold,
+        timesteps=timesteps,
+        curve=curve,
+        **options.changed(
+            steps=steps, batch_size=batch_size, lr=lr, guidance_scale=guidance_scale,
+            l2_weight=l2_weight, identity_weight=identity_weight, range_weight=range_weight,
+            keep_weight=keep_weight,
+        ),
+        levels=levels,
+        seed=seed or None,
+        device=None if device == "cpu" else device,
+    )  # fmt: skip
+    run = run_edit(
+        options.open_domain(domain, device),
+        prompt,
+        place,
+        selection=selection,
+        timesteps=fixed,
+        curve=loaded_curve,
+        levels=wanted,
+        config=config,
+        faces=faces,
+        resume=not restart,
+        say=say,
+        command=typed,
+    )
+    say("")
+    show_verdict(run)
+    say(f"report:  {run.report}")
+    say(f"next:    {options.command_line('edit', place, 'PICTURE.png')}")
+
+
+def show_verdict(run: EditRun) -> None:
+    """The verdict on the terminal; a bad one cannot be overlooked."""
+    verdict = run.verdict
+    if verdict.level == "bad":
+        say(f"!!! {verdict.headline.upper()} !!!")
+    else:
+        say(f"verdict: {verdict.headline}")
+    if verdict.advice:
+        say(f"advice:  {verdict.advice}")

@@ -1,0 +1,219 @@
+"""sdd edit: apply distilled edits to picture files. sdd export: one mapper, for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options
+from .console import command, say
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sdd_fast.edit import Editor
+
+MAPPER_SUFFIXES = (".safetensors", ".pt")
+SHOWN = 10  # pictures in the grid
+
+
+@command
+def edit(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN... PICTURE...",
+            help="One or several edits (run folders or mapper files), then picture files or "
+            "folders of them.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the edited pictures.", rich_help_panel=options.OUTPUT)
+    ] = Path("edited"),
+    strength: Annotated[
+        str,
+        typer.Option(
+            help="0 reconstructs, 1 is the edit as distilled, −1 goes the other way, 1.5 "
+            "exaggerates. For several edits one number each: 1,0.5."
+        ),
+    ] = "1",
+    levels: Annotated[
+        str | None,
+        typer.Option(help="Only these of coarse,medium,fine. Default: all that were distilled."),
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            help="Domain name or folder. Default: the one that the edit was distilled in.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    device: options.Device = "cpu",
+) -> None:
+    """Edit pictures: each in one forward pass, without a diffusion model.
+
+    Any size and common format; pictures are cropped to a square at the centre. Inputs are never
+    overwritten. Several edits are applied at once.
+
+    \b
+    Examples:
+      sdd edit runs/white-hair me.jpg
+      sdd edit runs/smile faces/ --strength 0.6 --out smiling
+      sdd edit runs/white-hair runs/smile me.jpg --strength 1,0.5
+      sdd edit runs/white-hair me.jpg --strength=-1
+    """
+    from sdd_fast.images import save_png
+
+    strengths = options.numbers(strength, "--strength")
+    wanted = options.comma_list(levels, "--levels")
+    edits, pictures = split_paths(paths)
+    files = picture_files(pictures)
+    editor = open_editor(edits, domain, device)
+    amount = strengths[0] if len(strengths) == 1 else strengths
+    written = editor.edit_files(files, out, amount, wanted)
+    grid_path = out / "grid" / "before-after.png"  # beside the pictures it would be taken for one
+    save_png(grid_path, _grid(editor, files[:SHOWN], written[:SHOWN], strengths))
+    edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")
+    say(f"edited {edited}: {written[0] if len(written) == 1 else out}")
+    say(f"before/after: {grid_path}")
+
+
+def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Tell edits from pictures by what is at each path."""
+    edits = [path for path in paths if _is_edit(path)]
+    pictures = [path for path in paths if not _is_edit(path)]
+    if not edits:
+        first = paths[0]
+        inner = sorted(p.parent for p in first.glob("*/mapper.safetensors")) if paths else []
+        if inner:
+            names = ", ".join(str(path) for path in inner)
+            raise ValueError(f"{first} holds several runs; name one or more of them: {names}")
+        if not first.exists():
+            raise ValueError(f"{first}: there is no such run folder, mapper file or picture")
+        raise ValueError(
+            "no edit was given: name a run folder of `sdd distill` (or a mapper file) before the "
+            f"pictures, as in sdd edit runs/white-hair {first}"
+        )
+    if not pictures:
+        raise ValueError(
+            "no pictures were given: name picture files or a folder of them after the edit, as in "
+            f"sdd edit {edits[0]} me.jpg"
+        )
+    return edits, pictures
+
+
+def _is_edit(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).exists() for name in ("run.json", "mapper.safetensors"))
+    return path.suffix.lower() in MAPPER_SUFFIXES
+
+
+def picture_files(paths: Sequence[Path]) -> list[Path]:
+    from sdd_fast.images import list_images
+
+    files: list[Path] = []
+    for path in paths:
+        files += list_images(path) if path.is_dir() else [path]
+    return files
+
+
+def open_editor(edits: Sequence[Path], domain: str | None, device: str) -> Editor:
+    """An Editor of the edits, in the domain that they were distilled in."""
+    from sdd_fast.edit import Editor
+
+    options.check_device(device)
+    return Editor.load([mapper_file(path) for path in edits], domain=domain, device=device)
+
+
+def mapper_file(path: Path) -> Path:
+    """What `load_mapper` reads, or a ValueError that says why there is nothing to read."""
+    from sdd_fast.edit import MAPPER_FILE
+
+    if path.is_dir() and not (path / MAPPER_FILE).exists():
+        raise ValueError(
+            f"{path} holds no {MAPPER_FILE}: the distillation there has not finished; give its "
+            "`sdd distill` command again to go on"
+        )
+    if path.suffix.lower() == ".pt":
+        raise ValueError(
+            f"{path}: TorchScript files are for other programs; here give the run folder, or the "
+            "safetensors file of `sdd export`"
+        )
+    return path / MAPPER_FILE if path.is_dir() else path
+
+
+def _grid(
+    editor: Editor, files: Sequence[Path], written: Sequence[Path], strengths: list[float]
+) -> Image:
+    import torch
+
+    from sdd_fast.images import grid, load_image
+
+    size = editor.resolution
+    before = torch.stack([load_image(path, size) for path in files])
+    after = torch.stack([load_image(path, size) for path in written])
+    shown = strengths * len(editor.infos) if len(strengths) == 1 else strengths
+    parts = [
+        f"“{info.prompt or 'edit'}” × {value:g}".replace("-", "−")
+        for info, value in zip(editor.infos, shown, strict=True)
+    ]
+    rows = [before, editor.edit(list(files), 0.0).cpu(), after]
+    return grid(rows, row_labels=["input", "reconstructed", " + ".join(parts)])
+
+
+@command
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a mapper file.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write: .pt for TorchScript (Python and C++, without this package), "
+            ".safetensors for weights alone."
+        ),
+    ],
+    levels: Annotated[
+        str | None, typer.Option(help="Keep only these of coarse,medium,fine.")
+    ] = None,
+) -> None:
+    """Write a distilled edit as one file for other programs.
+
+    The file carries the prompt, levels, λ, timesteps and domain; `sdd info FILE` shows them.
+
+    \b
+    Examples:
+      sdd export runs/white-hair --out white-hair.pt
+      sdd export runs/white-hair --out white-hair.safetensors --levels fine
+    """
+    from dataclasses import replace
+
+    from sdd_fast.export import export_torchscript
+    from sdd_fast.manipulator import load_mapper, save_mapper
+    from sdd_fast.models import LevelsMapper
+
+    suffix = out.suffix.lower()
+    if suffix not in MAPPER_SUFFIXES:
+        raise typer.BadParameter(
+            f"{out.name!r} must end in {' or '.join(MAPPER_SUFFIXES)}", param_hint="--out"
+        )
+    wanted = options.comma_list(levels, "--levels")
+    mapper, info = load_mapper(mapper_file(run))
+    if wanted is not None:
+        if not isinstance(mapper, LevelsMapper):
+            raise ValueError(f"{run} holds no mapper with levels, so --levels cannot be used")
+        mapper = mapper.subset(wanted)
+        info = replace(info, levels=tuple(mapper.levels))
+    if suffix == ".pt":
+        export_torchscript(
+            mapper,
+            out,
+            prompt=info.prompt,
+            lam=info.lam,
+            timesteps=info.timesteps,
+            domain=info.domain,
+        )
+    else:
+        save_mapper(out, mapper, info)
+    say(f"written: {out} ({out.stat().st_size / 1024:.0f} KiB), “{info.prompt}”")

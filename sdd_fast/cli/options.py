@@ -1,0 +1,147 @@
+"""Options that several commands share, and how lists are typed on the command line.
+
+Defaults of the training are repeated here as numbers, because `--help` must not import torch; a
+test holds them against `DistillConfig`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sdd_fast.domains import Domain
+
+STEPS, BATCH_SIZE, LR, GUIDANCE_SCALE = 120, 8, 0.1, 30.0
+L2_WEIGHT, IDENTITY_WEIGHT, RANGE_WEIGHT, KEEP_WEIGHT = 0.3, 0.1, 1.0, 0.0
+
+CHOICE, CURVE, TRAINING, OUTPUT = "Which timesteps", "HQS curve", "Training", "Where and how"
+
+Prompt = Annotated[str, typer.Argument(help="What the edited pictures should show.")]
+DomainName = Annotated[
+    str,
+    typer.Option(
+        "--domain",
+        help="An embedded domain (faces64), or the folder of one made by `sdd train-domain`.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda or cuda:1 …", rich_help_panel=OUTPUT, show_default=True)
+]
+RunOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="The run's folder. Default: runs/ and the prompt.", rich_help_panel=OUTPUT
+    ),
+]
+Top = Annotated[
+    int | None, typer.Option(help="The K timesteps of largest HQS.", rich_help_panel=CHOICE)
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="All timesteps whose HQS is above ξ, −1 … 1.", rich_help_panel=CHOICE),
+]
+Restart = Annotated[
+    bool,
+    typer.Option(
+        "--restart",
+        help="Discard what an earlier run left in --out.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def comma_list(text: str | None, option: str) -> list[str] | None:
+    """ "coarse, fine" → ["coarse", "fine"]; None stays None."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise typer.BadParameter("the list is empty", param_hint=option)
+    return words
+
+
+def whole_numbers(text: str | None, option: str) -> list[int] | None:
+    """ "700,750" or "100:900:50" (first:last:step) or both mixed → integers."""
+    numbers: list[int] = []
+    for word in comma_list(text, option) or []:
+        parts = word.split(":")
+        try:
+            values = [int(part) for part in parts]
+            if len(parts) == 3:
+                first, last, step = values
+                numbers += range(first, last + 1, step)
+            else:
+                (one,) = values
+                numbers.append(one)
+        except ValueError:
+            raise typer.BadParameter(
+                f"{word!r} is neither a whole number nor first:last:step, as in 700,750 or "
+                "100:900:50",
+                param_hint=option,
+            ) from None
+    return None if text is None else numbers
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """ "1,-0.5" → [1.0, -0.5]."""
+    try:
+        return [float(word) for word in comma_list(text, option) or []]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a number or a list of numbers such as 1,0.5", param_hint=option
+        ) from None
+
+
+def open_domain(name: str, device: str) -> Domain:
+    """Load a domain onto a device that exists.
+
+    Raises ValueError for an unknown device; see also `load_domain`.
+    """
+    from sdd_fast.domains import load_domain
+
+    check_device(device)
+    return load_domain(name, device=device)
+
+
+def check_device(name: str) -> None:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name!r} is no device; use cpu, cuda or cuda:1") from None
+    available = {"cpu": True, "cuda": torch.cuda.is_available()}
+    available["mps"] = torch.backends.mps.is_available()
+    if not available.get(device.type, False):
+        usable = ", ".join(kind for kind, there in available.items() if there)
+        raise ValueError(f"--device {name}: this machine and torch have none; usable: {usable}")
+
+
+DEFAULTS: dict[str, Any] = {
+    "steps": STEPS, "batch_size": BATCH_SIZE, "lr": LR, "guidance_scale": GUIDANCE_SCALE,
+    "l2_weight": L2_WEIGHT, "identity_weight": IDENTITY_WEIGHT, "range_weight": RANGE_WEIGHT,
+    "keep_weight": KEEP_WEIGHT,
+}  # fmt: skip
+
+
+def changed(**given: Any) -> dict[str, Any]:
+    """Those of the training's settings that are not the default."""
+    return {name: value for name, value in given.items() if value != DEFAULTS[name]}
+
+
+def command_line(name: str, *words: Any, **options: Any) -> str:
+    """The command as a person would type it again; options that are None or False are left out."""
+    import shlex
+
+    parts = ["sdd", name, *(str(word) for word in words)]
+    for key, value in options.items():
+        flag = "--" + key.replace("_", "-")
+        if value is True:
+            parts.append(flag)
+        elif value is not None and value is not False:
+            parts += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(parts)

@@ -1,0 +1,122 @@
+"""sdd train-domain and sdd render: domains of one's own."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .console import command, say
+
+
+@command
+def train_domain(
+    out: Annotated[Path, typer.Argument(help="The domain's folder; training resumes in it.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures with metadata.jsonl: a line "
+            '{"file_name": "1.png", "text": "a red car"} for each. Default: rendered faces.'
+        ),
+    ] = None,
+    source_text: Annotated[
+        str | None,
+        typer.Option(help="What all the pictures show, e.g. 'a photo of a car'. For --images."),
+    ] = None,
+    resolution: Annotated[int, typer.Option(help="32, 64 or 128 pixels.")] = 64,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            help="Train only these of clip,vae,classifier,identity,generator,unet,latents,quality. "
+            "The others are taken from the folder."
+        ),
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="Factor on the training steps: 0.1 for a quick try, 2 for better.")
+    ] = 1.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1 …")] = "cpu",
+) -> None:
+    """Train a small domain: diffusion model, generator, encoder and judges.
+
+    Hours on a CPU, minutes on a GPU. Interrupt and repeat the command to resume. Afterwards give
+    the folder as --domain to the other commands. Some thousand pictures are a good start; for
+    generic photographs fine-tune nothing here but use a pre-trained Stable Diffusion from Python.
+
+    \b
+    Examples:
+      sdd train-domain domains/cars --images cars/ --source-text "a photo of a car"
+      sdd train-domain domains/faces32 --resolution 32 --budget 0.2
+      sdd train-domain domains/cars --images cars/ --source-text "a photo of a car" --parts unet
+    """
+    from sdd_fast.training.domain import PARTS
+    from sdd_fast.training.domain import train_domain as train
+
+    options.check_device(device)
+    chosen = options.comma_list(parts, "--parts") or list(PARTS)
+    say(f"training {', '.join(chosen)} in {out} …")
+    train(
+        out,
+        images=images,
+        resolution=resolution,
+        source_text=source_text,
+        parts=chosen,
+        budget=budget,
+        device=device,
+    )
+    if not (out / "domain.json").exists():
+        missing = [part for part in PARTS if part not in chosen]
+        say(f"trained. The domain is not complete yet; still to train: {', '.join(missing)}")
+        return
+    say(f"complete: {out}")
+    what = source_text or "a face with white hair"
+    say(f"next:     {options.command_line('distill', what, domain=out)}")
+
+
+@command
+def render(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("faces"),
+    n: Annotated[int, typer.Option("-n", "--number", help="How many faces.")] = 16,
+    seed: Annotated[int, typer.Option(help="Other seeds, other faces.")] = 0,
+    resolution: Annotated[int, typer.Option(help="Side in pixels.")] = 64,
+) -> None:
+    """Draw faces to edit, with captions.
+
+    Writes PNGs that no part of faces64 was trained on, and metadata.jsonl with a caption for each:
+    also an example of what `sdd train-domain --images` reads.
+
+    \b
+    Examples:
+      sdd render --out faces
+      sdd render --out many -n 2000 --seed 7
+    """
+    from sdd_fast.domains.faces64.attributes import ATTRIBUTES
+    from sdd_fast.domains.faces64.captions import captions
+    from sdd_fast.domains.faces64.renderer import render as draw
+    from sdd_fast.files import write_text
+    from sdd_fast.images import save_png
+    from sdd_fast.showcase import SHOWN_SEED, held_out_faces, pick
+
+    if not 1 <= n <= 100_000:
+        raise typer.BadParameter(f"must be 1 to 100000, got {n}", param_hint="-n")
+    if not 16 <= resolution <= 1024:
+        raise typer.BadParameter(f"must be 16 to 1024, got {resolution}", param_hint="--resolution")
+    if seed < 0:
+        raise typer.BadParameter(f"must be 0 or more, got {seed}", param_hint="--seed")
+    faces = held_out_faces(n, seed=SHOWN_SEED + seed)
+    texts = captions(faces.labels, random.Random(seed))
+    lines = []
+    digits = max(2, len(str(n)))
+    for start in range(0, n, 64):
+        index = range(start, min(n, start + 64))
+        for i, picture in zip(index, draw(pick(faces, index), resolution), strict=True):
+            name = f"face-{i + 1:0{digits}d}.png"
+            save_png(out / name, picture)
+            labels = {key: ATTRIBUTES[key][int(faces.labels[key][i])] for key in ATTRIBUTES}
+            lines.append(json.dumps({"file_name": name, "text": texts[i], "attributes": labels}))
+    write_text(out / "metadata.jsonl", "\n".join(lines) + "\n")
+    say(f"drew {n} faces of {resolution} × {resolution} pixels: {out}")
+    say(f"next: sdd edit runs/demo/a-face-with-white-hair {out}")

@@ -1,0 +1,182 @@
+"""The pictures of a report: held-out faces before and after, and the curves of a training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .domains.faces64.attributes import ATTRIBUTES
+from .domains.faces64.target import Target, target_in
+from .images import grid
+from .manipulator import manipulate
+
+if TYPE_CHECKING:
+    from .domains import Domain
+    from .domains.faces64.renderer import Faces
+
+SHOWN_SEED = 30_001  # neither training nor measuring draws faces from it
+
+
+def shows_faces(domain: Domain) -> bool:
+    """Whether the domain is one of rendered faces, whose attributes its classifier reads."""
+    return domain.classifier is not None and set(domain.classifier.heads) == set(ATTRIBUTES)
+
+
+def target_of(domain: Domain, prompt: str) -> Target | None:
+    """The attribute that a prompt is about, and the values that count as success, if known."""
+    return target_in(prompt) if shows_faces(domain) else None
+
+
+def held_out_faces(count: int, lacking: Sequence[Target] = (), seed: int = SHOWN_SEED) -> Faces:
+    """The first `count` random faces that have none of the targets yet: they are not hand-picked.
+
+    A bald head counts as lacking hair of any colour only if no target is about hair.
+    """
+    from .domains.faces64.renderer import sample_faces
+
+    rng = torch.Generator().manual_seed(seed)
+    faces = sample_faces(64 * count, rng)
+    keep = torch.ones(len(faces), dtype=torch.bool)
+    for attribute, values in lacking:
+        wanted = torch.tensor([ATTRIBUTES[attribute].index(value) for value in values])
+        keep &= ~torch.isin(faces.labels[attribute], wanted)
+        if attribute == "hair_color":
+            keep &= faces.labels["hair_length"] != ATTRIBUTES["hair_length"].index("bald")
+    index = keep.nonzero()[:count, 0]
+    if len(index) < count:
+        raise ValueError(
+            f"only {len(index)} of {len(faces)} rendered faces lack all of {list(lacking)}"
+        )
+    return pick(faces, index.tolist())
+
+
+def pick(faces: Faces, index: Sequence[int]) -> Faces:
+    """Some of the faces."""
+    from .domains.faces64.renderer import Faces
+
+    rows = torch.tensor(list(index), dtype=torch.long)
+    return Faces(
+        {name: values[rows] for name, values in faces.labels.items()},
+        {name: values[rows] for name, values in faces.geometry.items()},
+    )
+
+
+def shown_pictures(domain: Domain, count: int, lacking: Sequence[Target] = ()) -> Tensor | None:
+    """[count, 3, R, R] held-out pictures; None if the domain keeps latents of pictures only."""
+    if not shows_faces(domain):
+        return None
+    from .domains.faces64.renderer import render
+
+    return render(held_out_faces(count, lacking), domain.resolution)
+
+
+@torch.no_grad()
+def before_after(
+    domain: Domain,
+    mapper: nn.Module,
+    lam: float,
+    *,
+    title: str,
+    pictures: Tensor | None,
+    strengths: Sequence[float] = (0.5, 1.0, 1.5),
+    count: int = 7,
+) -> tuple[Image.Image, float | None]:
+    """A labelled grid: input, reconstruction, and the edit at growing strength, face by face.
+
+    Args:
+        pictures: [C, 3, R, R] inputs; None: the domain's own held-out latents, without inputs.
+
+    Returns:
+        The grid, and the mean PSNR in dB of the reconstructions (None without inputs).
+    """
+    from .metrics import psnr
+
+    rows, labels, fidelity = [], [], None
+    if pictures is None:
+        w_plus = domain.held_out[:count]
+        labels.append("before")
+    else:
+        w_plus = domain.encoder(pictures.to(domain.device))
+        rows.append(pictures)
+        labels += ["input picture", "encoded and generated again"]
+    rows.append(domain.generator.synthesis(w_plus).clamp(-1, 1).cpu())
+    if pictures is not None:
+        fidelity = float(psnr(rows[1], pictures).mean())
+    for strength in strengths:
+        edited = manipulate(domain.generator, w_plus, [(mapper, lam * strength)]).images
+        rows.append(edited.clamp(-1, 1).cpu())
+        labels.append(f"strength {strength:g}".replace("-", "−"))
+    return grid(rows, row_labels=labels, title=title, cell=_cell(domain)), fidelity
+
+
+@torch.no_grad()
+def milliseconds_per_edit(domain: Domain, mapper: nn.Module, lam: float, batch: int = 16) -> float:
+    """Time to encode, edit and generate one picture, in a batch; the best of three."""
+    pictures = torch.zeros(batch, 3, domain.resolution, domain.resolution, device=domain.device)
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        images = manipulate(domain.generator, domain.encoder(pictures), [(mapper, lam)]).images
+        images.cpu()  # waits for a GPU
+        best = min(best, time.perf_counter() - began)
+    return 1000 * best / batch
+
+
+def _cell(domain: Domain) -> int:
+    """Side of a picture on a grid: whole multiples of small pictures look sharpest."""
+    return domain.resolution * max(1, round(144 / domain.resolution))
+
+
+def training_figure(history: Sequence[dict[str, Any]]) -> Any:
+    """A matplotlib figure of a training: the edit as measured on held-out pictures, the residual
+    and the regularisers. None if there are fewer than two entries."""
+    if len(history) < 2:
+        return None
+    from matplotlib.figure import Figure
+
+    from .hqs_plot import ENTROPY, INK, L1, SCORE
+
+    figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    steps = [entry["step"] for entry in history]
+    for name, label, color in (
+        ("residual", "teacher's residual", SCORE),
+        ("l2", "latent change (L2)", L1),
+    ):
+        values = _column(history, name)
+        if values and max(values) > 0:
+            scaled = [v / max(values) for v in values]
+            text = f"{label}, at most {max(values):.3g}"
+            left.plot(steps, scaled, "-", color=color, linewidth=1.6, label=text)
+    measured = [entry for entry in history if "edit_size" in entry]
+    at = [entry["step"] for entry in measured]
+    for name, label, color in (
+        ("direction", "direction towards the prompt (CLIP)", SCORE),
+        ("identity", "identity kept", ENTROPY),
+        ("peak_change", "largest change of a face", L1),
+    ):
+        values = _column(measured, name)
+        if values:
+            right.plot(at, values, "-o", color=color, markersize=4, linewidth=1.6, label=label)
+    left.set_title("training loss terms, relative to their maximum", loc="left", fontsize=9)
+    right.set_title("measured on held-out faces", loc="left", fontsize=9)
+    for axes in (left, right):
+        axes.set_xlabel("step", fontsize=9)
+        axes.set_xlim(0, None)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2, linewidth=0.6)
+        axes.tick_params(colors=INK, labelsize=8)
+        if axes.lines:
+            axes.legend(fontsize=7.5, frameon=False, loc="best")
+    return figure
+
+
+def _column(entries: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """The values of one key, [] unless every entry has it."""
+    values = [entry[name] for entry in entries if name in entry]
+    return values if len(values) == len(entries) else []

@@ -1,0 +1,98 @@
+"""What a person should think of a finished edit, in one headline, and what to try next.
+
+The monitor's verdict (nothing, burnt, astray) comes first; where attributes of held-out faces
+could be read, they have the last word on whether the edit reached its target and what else it
+changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+REACHED_ABOVE = 0.8
+"""Share of held-out faces that must show the target for "good"."""
+MISSED_BELOW = 0.5
+"""Below this share the edit counts as failed, however the picture looks."""
+KEPT_WORST_ABOVE = 0.7
+"""An attribute that fewer faces keep than this is called a side effect."""
+
+MISSED_ADVICE = (
+    "try, in this order: twice the steps (--steps), other timesteps (--top 3, or --timesteps), a "
+    "higher --guidance-scale, a smaller --l2-weight, all --levels, or a strength above 1 when "
+    "editing"
+)
+SIDE_EFFECT_ADVICE = (
+    "try fewer levels (--levels, e.g. medium alone for expressions), a larger --keep-weight or "
+    "--l2-weight, a lower --guidance-scale, or a strength below 1 when editing"
+)
+
+HEADLINES = {
+    "nothing": "The edit does nothing a person would see",
+    "burnt": "The edit burns the image",
+    "astray": "The image changes, but not towards the prompt",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Judgement of an edit.
+
+    Args:
+        level: "good"; "fair": usable, with a flaw; "bad": do not use it like this.
+        headline: one sentence. advice: what to try next; "" if nothing.
+    """
+
+    level: Literal["good", "fair", "bad"]
+    headline: str
+    advice: str = ""
+
+
+def judge_edit(monitor: Mapping[str, Any], quality: Mapping[str, Any] | None = None) -> Verdict:
+    """Combine the figures of `EditMonitor` with those of `EditQuality.to_json()`.
+
+    Args:
+        monitor: as `EditMonitor` returns it, with "verdict" and "advice".
+        quality: None where attributes cannot be measured.
+    """
+    kind = monitor["verdict"]
+    success = None if quality is None else float(quality["success"])
+    # A CLIP direction is a weaker witness than nine in ten faces that show the target.
+    overruled = kind == "astray" and success is not None and success >= REACHED_ABOVE
+    if kind != "ok" and not overruled:
+        return Verdict("bad", HEADLINES[kind], options_for_fields(monitor["advice"]))
+    if quality is None or success is None:
+        if monitor["advice"]:
+            advice = options_for_fields(monitor["advice"])
+            return Verdict("fair", "The edit works, with a flaw", advice)
+        return Verdict("good", "The edit is visible, goes towards the prompt and burns nothing")
+    reached = f"{success:.0%} of {quality['faces']} held-out faces show the target"
+    if success < MISSED_BELOW:
+        return Verdict("bad", f"The edit misses its target: only {reached}", MISSED_ADVICE)
+    if success < REACHED_ABOVE:
+        return Verdict("fair", f"The edit works on most faces: {reached}", MISSED_ADVICE)
+    head, share = worst_kept(quality)
+    if share < KEPT_WORST_ABOVE:
+        headline = f"{reached}, but only {share:.0%} keep their {words(head)}"
+        return Verdict("fair", headline, SIDE_EFFECT_ADVICE)
+    if kind == "ok" and monitor["advice"]:
+        return Verdict("fair", reached, options_for_fields(monitor["advice"]))
+    return Verdict("good", f"{reached}, other attributes are kept")
+
+
+def worst_kept(quality: Mapping[str, Any]) -> tuple[str, float]:
+    """The attribute that fewest faces kept, and their share."""
+    return min(quality["kept"].items(), key=lambda item: float(item[1]))
+
+
+def words(name: str) -> str:
+    """An attribute's name as people write it."""
+    return {"yaw": "view", "hair_color": "hair colour"}.get(name, name.replace("_", " "))
+
+
+def options_for_fields(advice: str) -> str:
+    """The monitor names fields of `DistillConfig`; a person at the terminal types options."""
+    for name in ("guidance_scale", "l2_weight", "identity_weight", "range_weight", "keep_weight"):
+        advice = advice.replace(name, "--" + name.replace("_", "-"))
+    return advice

@@ -1,0 +1,605 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_domain import write_tiny_domain
+
+from sdd_fast.cli import console, main, options
+from sdd_fast.cli.distill import show_verdict
+from sdd_fast.distill import DistillConfig
+from sdd_fast.files import load_tensors
+from sdd_fast.verdict import Verdict
+
+COMMANDS = ("demo", "select", "distill", "edit", "export", "info", "render", "train-domain")
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+class Sdd:
+    """Runs a command line in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *words: Any) -> Result:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(word) for word in words])
+        captured = self.capsys.readouterr()
+        return Result(int(exit_.value.code or 0), captured.out, captured.err)
+
+    def fails(self, *words: Any, code: int = 1) -> str:
+        """The one message of a command that must fail, without a traceback."""
+        result = self(*words)
+        assert result.code == code, result.err
+        assert "Traceback" not in result.err
+        return " ".join(result.err.replace("│", " ").split())
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+
+
+@pytest.fixture
+def sdd(capsys: pytest.CaptureFixture[str]) -> Sdd:
+    return Sdd(capsys)
+
+
+@pytest.fixture(scope="module")
+def domain(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Path:
+    return write_tiny_domain(tmp_path_factory.mktemp("domain") / "tiny", tiny_sd)
+
+
+@pytest.fixture(scope="module")
+def runs(domain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo of two prompts with two training steps each: the folder that most tests read."""
+    out = tmp_path_factory.mktemp("runs") / "demo"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit_:
+        few_timesteps(patch)
+        main([*DEMO, "--out", str(out), "--domain", str(domain)])
+    assert not exit_.value.code
+    return out
+
+
+DEMO = ["demo", "--steps", "2", "--faces", "4", "--prompt", "a bald face", "--prompt", "old hair"]
+
+
+def few_timesteps(patch: pytest.MonkeyPatch) -> None:
+    """A demo has no option for its candidates; three are quicker than nineteen."""
+    module = importlib.import_module("sdd_fast.hqs")  # the package's own `hqs` is the function
+    patch.setattr(module, "default_timesteps", lambda count: [200, 500, 800])
+
+
+@pytest.fixture
+def run(runs: Path) -> Path:
+    return runs / "a-bald-face"
+
+
+# --- help and the command line itself -------------------------------------------------------------
+
+
+def test_help_teaches(sdd: Sdd) -> None:
+    top = sdd("--help")
+    assert top.code == 0
+    for name in COMMANDS:
+        assert name in top.out
+        shown = sdd(name, "--help")
+        assert shown.code == 0 and f"sdd {name}" in shown.out.split("Example")[1]
+    assert "sdd demo" in top.out
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = (
+        "import sys\nfrom sdd_fast.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('diffusers', 'transformers', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_defaults_shown_are_those_of_the_training() -> None:
+    config = DistillConfig()
+    for name, value in options.DEFAULTS.items():
+        holder = config.guidance if name == "guidance_scale" else config
+        assert getattr(holder, name) == value, name
+
+
+def test_help_lists_all_parts_of_a_domain(sdd: Sdd) -> None:
+    from sdd_fast.training.domain import PARTS
+
+    shown = sdd("train-domain", "--help").out.replace("│", "")
+    assert ",".join(PARTS) in "".join(shown.split())
+
+
+def test_lists_on_the_command_line() -> None:
+    assert options.whole_numbers("700, 750", "-t") == [700, 750]
+    assert options.whole_numbers("100:300:100,5", "-t") == [100, 200, 300, 5]
+    assert options.whole_numbers(None, "-t") is None
+    assert options.numbers("1,-0.5", "-s") == [1.0, -0.5]
+    assert options.comma_list("fine, coarse,", "-l") == ["fine", "coarse"]
+
+
+def test_the_command_in_the_report_can_be_typed_again() -> None:
+    line = options.command_line("distill", "it's old", out=Path("a b"), top=None, seed=3, big=True)
+    assert line == "sdd distill 'it'\"'\"'s old' --out 'a b' --seed 3 --big"
+    assert options.changed(steps=options.STEPS, lr=0.5) == {"lr": 0.5}
+    assert set(options.DEFAULTS) <= {f.name for f in fields(DistillConfig)} | {"guidance_scale"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "No such command"),
+        (["select"], "Missing argument"),
+        (["distill", "old", "--top", "2", "--threshold", "0"], "--top and --threshold exclude"),
+        (["distill", "old", "--timesteps", "7x"], "'7x' is neither a whole number"),
+        (["distill", "old", "--timesteps", "1:2"], "'1:2' is neither"),
+        (["distill", "old", "--levels", ","], "the list is empty"),
+        (["distill", "old", "--timesteps", "700", "--curve", "c.json"], "exclude each other"),
+        (["distill", "old", "--steps", "many"], "Invalid value for '--steps'"),
+        (["edit", "run", "x.png", "--strength", "much"], "'much' is not a number"),
+        (["export", "run", "--out", "mapper.onnx"], "must end in .safetensors or .pt"),
+        (["render", "-n", "0"], "must be 1 to 100000"),
+        (["render", "--seed", "-1"], "must be 0 or more"),
+    ],
+)
+def test_wrong_command_lines(sdd: Sdd, words: list[str], message: str) -> None:
+    assert message in sdd.fails(*words, code=2)
+
+
+# --- demo -----------------------------------------------------------------------------------------
+
+
+def test_demo_leaves_what_it_promises(runs: Path) -> None:
+    assert (runs / "report.html").exists() and (runs / "overview.png").exists()
+    faces = sorted(path.name for path in (runs / "faces").iterdir())
+    assert faces == [f"face-{i}.png" for i in range(1, 7)]
+    for name in ("a-bald-face", "old-hair", "all-edits"):
+        assert sorted(path.name for path in (runs / "edited" / name).iterdir()) == faces
+    text = (runs / "report.html").read_text(encoding="utf-8")
+    assert "“a bald face”" in text and "“old hair”" in text and "sdd demo --out" in text
+    assert "--prompt &#x27;a bald face&#x27; --prompt &#x27;old hair&#x27;" in text
+
+
+def test_demo_again_is_made_anew(
+    sdd: Sdd, runs: Path, domain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_timesteps(monkeypatch)
+    mapper, report = runs / "old-hair" / "mapper.safetensors", runs / "report.html"
+    before, _ = load_tensors(mapper)
+    report.unlink()
+    mapper.unlink()
+    again = sdd(*DEMO, "--out", runs, "--domain", domain)
+    assert again.code == 0, again.err
+    assert again.out.count("distilling") == 2
+    after, _ = load_tensors(mapper)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert again.out.rstrip().splitlines()[-3].split()[-1] == str(report) and report.exists()
+
+
+def test_demo_refuses(sdd: Sdd, domain: Path, tmp_path: Path, tiny_sd: Path) -> None:
+    twice = ["--prompt", "old hair", "--prompt", "Old hair!"]
+    message = sdd.fails("demo", "--domain", domain, "--out", tmp_path / "a", *twice)
+    assert "one or more different prompts" in message
+    plain = write_tiny_domain(tmp_path / "plain", tiny_sd, faces=False)
+    message = sdd.fails("demo", "--domain", plain, "--out", tmp_path / "a")
+    assert "not about" in message and "sdd distill" in message
+    assert not (tmp_path / "a").exists()
+
+
+# --- select ---------------------------------------------------------------------------------------
+
+SELECT = ["--images", "2", "--timesteps", "200:800:300"]
+
+
+def test_select(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = sdd("select", "a zombie", "--domain", domain, "--out", out, "--top", "2", *SELECT)
+    assert done.code == 0, done.err
+    found = json.loads((out / "curve.json").read_text())
+    assert found["timesteps"] == [200, 500, 800] and found["prompt"] == "a zombie"
+    assert len(found["l1"]) == 2 and (out / "curve.png").stat().st_size > 1000
+    assert f"{found['largest']:5d}   {max(found['hqs']):+.3f}" in done.out
+    assert "the 2 largest HQS" in done.out and str(out / "curve.json") in done.out
+    assert "the word 'zombie' is not in the vocabulary" in done.err
+    assert "'white hair'" in done.err  # a prompt that the domain says works
+
+    none = sdd.fails("select", "old", "--domain", domain, "--out", out, "--threshold", "5", *SELECT)
+    assert "no timestep has an HQS above 5: the largest is" in none
+    assert json.loads((out / "curve.json").read_text())["prompt"] == "old"
+
+
+def test_select_on_pictures_of_ones_own(sdd: Sdd, domain: Path, runs: Path, tmp_path: Path) -> None:
+    done = sdd(
+        "select", "old", "--domain", domain, "--out", tmp_path, "--images", runs / "faces",
+        "--timesteps", "500", "--gradient-map", "abs-mean", "--jacobian", "full",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "curve.json").read_text())
+    assert len(found["l1"]) == 6 and found["gradient_map"] == "abs-mean"
+    assert found["config"]["jacobian"] == "full"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["  "], "the prompt is empty"),
+        (["old", "--timesteps", "1200"], "timestep 1200 is out of range"),
+        (["old", "--timesteps", "5,5"], "distinct"),
+        (["old", "--images", "0"], "images must be at least 1"),
+        (["old", "--images", "nowhere"], "no such folder: nowhere"),
+        (["old", "--gradient-map", "unsigned"], "gradient_map must be one of signed, abs-mean"),
+        (["old", "--jacobian", "half"], "jacobian must be one of"),
+        (["old", "--normalise", "never"], "normalise must be one of"),
+        (["old", "--guidance-scale", "-3"], "guidance_scale must be a number"),
+        (["old", "--noise-draws", "0"], "noise_draws"),
+        (["old", "--top", "99", *SELECT], "k must be 1 to 3"),
+        (["old", "--top", "1", "--threshold", "0"], "not by both"),
+    ],
+)
+def test_select_refuses(
+    sdd: Sdd, domain: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    assert message in sdd.fails("select", *words, "--domain", domain, "--out", tmp_path / "run")
+
+
+# --- distill --------------------------------------------------------------------------------------
+
+SHORT = ["--steps", "2", "--batch-size", "2", "--faces", "4", "--timesteps", "500"]
+
+
+def test_distill_and_repeat(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["distill", "old hair", "--domain", domain, "--out", out, *SHORT]
+    done = sdd(*words, "--levels", "medium", "--l2-weight", "0.5")
+    assert done.code == 0, done.err
+    record = json.loads((out / "run.json").read_text())
+    assert record["timesteps"] == [500] and record["levels"] == ["medium"]
+    assert record["distill"]["l2_weight"] == 0.5 and record["quality"] is None
+    assert record["command"].endswith(
+        "--timesteps 500 --steps 2 --batch-size 2 --l2-weight 0.5 --levels medium"
+    )
+    assert f"report:  {out / 'report.html'}" in done.out and (out / "report.html").exists()
+
+    other = sdd.fails(*words)
+    assert "config.l2_weight: 0.5 in the checkpoint, 0.3 now" in other and "--restart" in other
+    again = sdd(*words, "--restart")
+    assert again.code == 0, again.err
+    assert json.loads((out / "run.json").read_text())["distill"]["l2_weight"] == 0.3
+
+
+def test_distill_from_an_earlier_curve(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    assert sdd("select", "old hair", "--domain", domain, "--out", first, *SELECT).code == 0
+    words = ["distill", "old hair", "--domain", domain, *SHORT[:-2]]
+    named = sdd(*words, "--out", tmp_path / "b", "--curve", first / "curve.json", "--top", 2)
+    assert named.code == 0, named.err
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert len(record["timesteps"]) == 2 and record["rule"] == "the 2 largest HQS"
+    same_folder = sdd(*words, "--out", first)
+    assert same_folder.code == 0 and "the curve is in" in same_folder.out
+    assert (tmp_path / "b" / "curve.json").read_bytes() == (first / "curve.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([""], "the prompt is empty"),
+        (["old", "--timesteps", "1200"], "timestep 1200 is out of range; this model has"),
+        (["old", "--timesteps", "500", "--levels", "hair"], "level must be one of"),
+        (["old", "--steps", "0"], "steps must be a positive integer"),
+        (["old", "--lr", "-1"], "lr must be a positive number"),
+        (["old", "--l2-weight", "nan"], "l2_weight must be 0 or more"),
+        (["old", "--curve", "nowhere.json"], "nowhere.json"),
+        (["old", "--device", "abacus"], "'abacus' is no device"),
+    ],
+)
+def test_distill_refuses(
+    sdd: Sdd, domain: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    out = tmp_path / "run"
+    assert message in sdd.fails("distill", *words, "--domain", domain, "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there(sdd: Sdd, domain: Path) -> None:
+    message = sdd.fails("distill", "old", "--domain", domain, "--device", "cuda")
+    assert "--device cuda: this machine and torch have none; usable: cpu" in message
+
+
+def test_unknown_and_broken_domains(sdd: Sdd, tmp_path: Path) -> None:
+    message = sdd.fails("distill", "old", "--domain", "cats")
+    assert "no domain 'cats'" in message and "faces64" in message
+    (tmp_path / "domain.json").write_text("{")
+    assert "not valid JSON" in sdd.fails("distill", "old", "--domain", tmp_path)
+    (tmp_path / "domain.json").write_text('{"name": "x"}')
+    assert "missing ['resolution'" in sdd.fails("distill", "old", "--domain", tmp_path)
+
+
+def test_a_corrupt_curve(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    (tmp_path / "curve.json").write_text('{"format"')
+    words = ["distill", "old", "--domain", domain, "--curve", tmp_path / "curve.json"]
+    assert "not valid JSON" in sdd.fails(*words)
+    (tmp_path / "curve.json").write_text("{}")
+    assert "not an HQS curve" in sdd.fails(*words)
+
+
+def test_an_output_folder_that_cannot_be_written(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "run"
+    for words in (["select", "old", *SELECT], ["distill", "old", *SHORT]):
+        message = sdd.fails(*words, "--domain", domain, "--out", place)
+        assert message.startswith("sdd: error: ") and "Not a directory" in message
+        assert str(tmp_path / "file") in message
+
+    def denied(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    message = sdd.fails("distill", "old", *SHORT, "--domain", domain, "--out", place)
+    assert message == f"sdd: error: {place}: Permission denied"
+
+
+def test_ctrl_c(sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdd_fast.distill_objective import Objective
+
+    original = Objective.loss
+
+    def interrupted(self: Objective, step: int) -> Any:
+        if step == 1:
+            raise KeyboardInterrupt
+        return original(self, step)
+
+    words = ["distill", "old hair", "--domain", domain, "--out", tmp_path / "run", *SHORT]
+    monkeypatch.setattr(Objective, "loss", interrupted)
+    message = sdd.fails(*words, code=130)
+    assert "stopped after step 1 of 2" in message and "run the same again" in message
+    shown = sdd("info", tmp_path / "run")
+    assert "1 of 2" in shown.out and "not finished" in shown.out
+    unfinished = sdd.fails("edit", tmp_path / "run", "x.png")
+    assert "has not finished" in unfinished
+    monkeypatch.setattr(Objective, "loss", original)
+    assert sdd(*words).code == 0
+
+
+def test_nan_is_explained(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdd_fast.prior import DiffusionPrior
+
+    original = DiffusionPrior.predict_noise
+    monkeypatch.setattr(
+        DiffusionPrior, "predict_noise", lambda *a, **k: original(*a, **k) * float("nan")
+    )
+    words = ["distill", "old hair", "--domain", domain, "--out", tmp_path / "run", *SHORT]
+    message = sdd.fails(*words)
+    assert "became NaN or infinite in step 1" in message and "guidance_scale" in message
+
+
+@pytest.mark.parametrize("level", ["good", "fair", "bad"])
+def test_a_bad_edit_is_said_loudly(capsys: pytest.CaptureFixture[str], level: Any) -> None:
+    verdict = Verdict(level, "The edit does nothing", "try --steps 240")
+    show_verdict(SimpleNamespace(verdict=verdict))  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert ("!!! THE EDIT DOES NOTHING !!!" in out) == (level == "bad")
+    assert "try --steps 240" in out
+
+
+def test_bugs_point_to_debug(sdd: Sdd, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sdd_fast.cli.info as info
+
+    def broken() -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr(info, "installation", broken)
+    assert "KeyError: 'oops'. This may be a bug; --debug" in sdd.fails("info")
+    result = sdd("info", "--debug")
+    assert result.code == 1 and "Traceback" in result.err and "KeyError" in result.err
+    assert not sdd("render", "--", "--debug").code == 0 and not console.state.debug
+
+
+# --- edit and export ------------------------------------------------------------------------------
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_edit(sdd: Sdd, runs: Path, run: Path, tmp_path: Path) -> None:
+    one = sdd("edit", run, runs / "faces", "--out", tmp_path / "a", "--strength", "-0.5")
+    assert one.code == 0, one.err
+    assert len(list((tmp_path / "a").glob("*.png"))) == 6
+    assert (tmp_path / "a" / "grid" / "before-after.png").exists()
+    face = runs / "faces" / "face-1.png"
+    both = sdd("edit", run, runs / "old-hair", face, "--out", tmp_path / "b", "--strength", "1,0")
+    assert both.code == 0, both.err
+    alone = runs / "edited" / "a-bald-face" / "face-1.png"
+    assert abs(pixels(tmp_path / "b" / "face-1.png") - pixels(alone)).max() <= 1
+    assert "edited 1 picture" in both.out and str(tmp_path / "b" / "face-1.png") in both.out
+
+
+def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_path: Path) -> None:
+    face = runs / "faces" / "face-1.png"
+    (tmp_path / "broken.png").write_bytes(face.read_bytes()[:200])
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    out = tmp_path / "out"
+    for words, message in (
+        ([run, tmp_path / "broken.png"], "broken.png is a truncated or corrupt image"),
+        ([run, tmp_path / "dot.png"], "too small: 1×1"),
+        ([run, tmp_path / "none.png"], "no such image file"),
+        ([run, tmp_path / "empty"], "no images in"),
+        ([run], "no pictures were given"),
+        ([face], "no edit was given"),
+        ([tmp_path / "nowhere"], "no such run folder, mapper file or picture"),
+        ([runs, face], "several runs; name one or more of them"),
+        ([run, face, "--strength", "1,2"], "one strength, or one for each of 1"),
+        ([run, face, "--strength", "nan"], "finite"),
+        ([run, face, "--levels", "hair"], "level must be one of"),
+        ([run, face, "--domain", "cats"], "no domain 'cats'"),
+        ([tmp_path / "x.safetensors", face], "no such file"),
+        ([tmp_path / "x.pt", face], "TorchScript files are for other programs"),
+        ([run, face, face], "several inputs would be written"),
+    ):
+        assert message in sdd.fails("edit", *words, "--out", out), words
+        assert not out.exists()
+    assert "overwrite its input" in sdd.fails("edit", run, face, "--out", face.parent)
+
+
+def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
+    from sdd_fast.export import load_torchscript
+    from sdd_fast.manipulator import load_mapper
+
+    script, weights = tmp_path / "m.pt", tmp_path / "m.safetensors"
+    assert sdd("export", run, "--out", script).code == 0
+    assert sdd("export", run, "--out", weights, "--levels", "medium").code == 0
+    module, metadata = load_torchscript(script)
+    mapper, _ = load_mapper(run / "mapper.safetensors")
+    part, info = load_mapper(weights)
+    w_plus = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(module(w_plus), mapper(w_plus))
+    torch.testing.assert_close(part(w_plus)[:, 4:], mapper(w_plus)[:, 4:])
+    assert not part(w_plus)[:, :4].any() and info.levels == ("medium",)
+    assert metadata["prompt"] == "a bald face" and metadata["domain"] == "tiny"
+    shown = sdd("info", script)
+    assert "TorchScript of a LevelsMapper" in shown.out and "a bald face" in shown.out
+    face = runs / "faces" / "face-1.png"
+    assert "no domain 'tiny'" in sdd.fails("edit", weights, face, "--out", tmp_path / "o")
+    assert "not" in sdd.fails("export", run, "--out", weights, "--levels", "fine")
+
+
+# --- info -----------------------------------------------------------------------------------------
+
+
+def test_info_about_the_installation(sdd: Sdd) -> None:
+    shown = sdd("info")
+    assert shown.code == 0 and torch.__version__ in shown.out and "domain faces64" in shown.out
+    facts = json.loads(sdd("info", "--json").out)
+    assert facts["torch"] == torch.__version__ and "native ops" in facts
+
+
+def test_info_knows_every_kind(
+    sdd: Sdd, runs: Path, run: Path, domain: Path, tiny_sd: Path
+) -> None:
+    for path, expected in (
+        (run, ["run ", "a bald face", "2, complete", "report.html"]),
+        (run / "run.json", ["a bald face"]),
+        (runs, ["folder of runs", "old-hair"]),
+        (run / "curve.json", ["HQS curve", "a bald face", "largest"]),
+        (run / "mapper.safetensors", ["LevelsMapper", "a bald face", "coarse, medium", "tiny"]),
+        (domain, ["domain ", "32 × 32 pixels", "an old face", "white hair", "classifier"]),
+        (domain / "generator.safetensors", ["StyleGAN2"]),
+        (tiny_sd, ["StableDiffusionPipeline", "32 pixels", "4 × 8 × 8", "epsilon", "1000"]),
+        (runs / "faces", ["folder of pictures", "6"]),
+        (runs / "faces" / "face-1.png", ["PNG picture", "32 × 32"]),
+    ):
+        shown = sdd("info", path)
+        assert shown.code == 0, shown.err
+        for text in expected:
+            assert text in shown.out, (path, text, shown.out)
+
+
+def test_info_about_nothing_known(sdd: Sdd, run: Path, tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.pt")
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    whole = (run / "mapper.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:40])
+    (tmp_path / "nothing.safetensors").write_bytes(b"")
+    for name, message in (
+        ("none", "no file or folder"),
+        ("pickle.pt", "a PyTorch pickle, which can run code"),
+        ("text.txt", "nothing that sdd_fast knows"),
+        ("other.json", "JSON, but no HQS curve"),
+        ("empty", "is no run, domain, Stable Diffusion folder or folder of pictures"),
+        ("cut.safetensors", "not a complete safetensors file"),
+        ("nothing.safetensors", "not a complete safetensors file"),
+    ):
+        assert message in sdd.fails("info", tmp_path / name), name
+
+
+# --- render and train-domain ----------------------------------------------------------------------
+
+
+def test_render_is_an_example_of_the_training_format(sdd: Sdd, tmp_path: Path) -> None:
+    from sdd_fast.training.data import captioned_folder
+
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        done = sdd("render", "--out", tmp_path / name, "-n", 20, "--seed", seed)
+        assert done.code == 0, done.err
+    read = captioned_folder(tmp_path / "a", 32)
+    assert len(read) == 20 and read.texts is not None and all(read.texts)
+    first = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    assert first == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
+    assert first != {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
+    line = json.loads((tmp_path / "a" / "metadata.jsonl").read_text().splitlines()[0])
+    assert line["file_name"] == "face-01.png" and set(line["attributes"]) >= {"hair_color", "yaw"}
+    assert Image.open(tmp_path / "a" / "face-01.png").size == (64, 64)
+
+
+def test_train_domain_passes_everything_on(
+    sdd: Sdd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sdd_fast.training.domain as training
+
+    seen: dict[str, Any] = {}
+
+    def train(out: Path, **options: Any) -> Path:
+        seen.update(options, out=out)
+        return out
+
+    monkeypatch.setattr(training, "train_domain", train)
+    done = sdd(
+        "train-domain", tmp_path / "d", "--images", tmp_path, "--source-text", "a car",
+        "--resolution", 32, "--parts", "clip,vae", "--budget", "0.5",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert seen == {
+        "out": tmp_path / "d", "images": tmp_path, "source_text": "a car", "resolution": 32,
+        "parts": ["clip", "vae"], "budget": 0.5, "device": "cpu",
+    }  # fmt: skip
+    assert "not complete yet; still to train: classifier, identity" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--parts", "hair"], "unknown parts ['hair']"),
+        (["--resolution", "48"], "resolution must be 32, 64 or 128"),
+        (["--budget", "0"], "budget is a factor"),
+        (["--images", "nowhere"], "source_text is needed"),
+        (["--images", "nowhere", "--source-text", "a car"], "no metadata.jsonl"),
+    ],
+)
+def test_train_domain_refuses(sdd: Sdd, tmp_path: Path, words: list[str], message: str) -> None:
+    assert message in sdd.fails("train-domain", tmp_path / "d", *words)
+
+
+def test_module_entry_point_says_the_version() -> None:
+    import sdd_fast
+
+    words = [sys.executable, "-m", "sdd_fast.cli", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ), check=True)
+    assert done.stdout == f"sdd_fast {sdd_fast.__version__}\n"

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from sdd_fast.files import write_json
+from sdd_fast.hqs_curve import HQSCurve
+from sdd_fast.report import write_report, write_summary
+from sdd_fast.report_page import duration, number, percent
+from sdd_fast.report_sections import Run
+from sdd_fast.run_record import FORMAT, VERSION
+
+PROMPT = 'a <b>"white"</b> & $hair$'
+
+MONITOR = {
+    "edit_size": 0.12, "peak_change": 0.61, "latent_change": 0.9, "burnt_share": 0.004,
+    "direction": -0.25, "clip_gain": 0.125, "identity": 0.75, "verdict": "ok", "advice": "",
+}  # fmt: skip
+QUALITY = {
+    "attribute": "hair_color", "values": ["white"], "faces": 256, "success": 0.9375,
+    "kept": {"skin": 0.96, "yaw": 0.71}, "kept_mean": 0.83, "identity": 0.77, "strength": 1.0,
+}  # fmt: skip
+RECORD: dict[str, Any] = {
+    "format": FORMAT, "version": VERSION, "prompt": PROMPT, "domain": "faces64",
+    "domain_folder": None, "resolution": 64, "source_text": "a photo of a face",
+    "complete": True, "command": "sdd distill 'x' --out runs/x", "unknown_words": [],
+    "distill": {"steps": 120, "batch_size": 8, "guidance": {"guidance_scale": 30.0}},
+    "seconds": {"select": 12.0, "distill": 61.0, "measure": 5.5},
+    "started": "2026-03-04T05:06:07+00:00",
+    "versions": {"sdd_fast": "0.1", "torch": "2.13", "python": "3.11", "device": "cpu (a <CPU>)",
+                 "threads": 2, "cores": 2},
+    "timesteps": [800], "rule": "largest HQS", "curve": None, "monitor": MONITOR,
+    "quality": QUALITY,
+    "unedited": QUALITY | {"success": 0.02, "kept_mean": 0.98, "kept": {"skin": 1.0, "yaw": 0.97}},
+    "verdict": {"level": "good", "headline": "94% of 256 held-out faces", "advice": ""},
+    "reconstruction_psnr": 31.26, "milliseconds_per_edit": 8.4, "domain_quality": None,
+    "rendered_faces": True, "strengths": [0.5, 1.0], "levels": ["coarse", "fine"],
+}  # fmt: skip
+
+
+def run_folder(folder: Path, *, curve: bool = True, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", RECORD | changes)
+    write_json(folder / "history.json", [{"step": 120}])
+    for i, name in enumerate(("before-after.png", "training.png", "curve.png")):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / name)
+    if curve:
+        table = torch.tensor([[1.0, 2.0, 3.0]])
+        HQSCurve((400, 600, 800), -table, table, table, prompt=PROMPT).save(folder / "curve.json")
+    return folder
+
+
+class Checker(HTMLParser):
+    """Tags that do not close, addresses that leave the file, and scripts."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.problems: list[str] = []
+        self.images: list[bytes] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("script", "link", "iframe"):
+            self.problems.append(tag)
+        for name, value in attributes:
+            if name == "src" and value and value.startswith("data:image/png;base64,"):
+                self.images.append(base64.b64decode(value.split(",", 1)[1], validate=True))
+            elif name in ("src", "href") or name.startswith("on"):
+                self.problems.append(f"{name}={value}")
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data + " "
+
+
+def check(path: Path) -> Checker:
+    html = path.read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(html)
+    assert checker.problems == [] and checker.open == []
+    assert not re.search(r"url\(|@import|https?://", html)
+    return checker
+
+
+def test_one_file_with_everything_in_it(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    page = check(write_report(folder))
+    names = ("before-after.png", "curve.png", "training.png")
+    assert page.images == [(folder / name).read_bytes() for name in names]
+    for text in (
+        f"“{PROMPT}”",  # escaped, so it reads as it was typed
+        "Good.",
+        "93.8 %", "2.0 %",  # target reached: edited, unedited
+        "83 %", "98.0 %",  # others kept
+        "least kept: view", "71 %", "97.0 %",
+        "−0.25", "+0.125", "0.4 %", "31.3 dB",
+        "800", "largest HQS", "12 s", "61 s", "78 s", "8.4 ms", "a <CPU>", "2026-03-04",
+        "sdd distill 'x' --out runs/x", "Editor.load", "hair colour: white", "+1.000",
+    ):  # fmt: skip
+        assert text in page.text, text
+
+
+@pytest.mark.parametrize("level", ["good", "fair", "bad"])
+def test_the_verdict_is_said(tmp_path: Path, level: str) -> None:
+    verdict = {"level": level, "headline": "It does <nothing>", "advice": "try --steps"}
+    path = write_report(run_folder(tmp_path / "run", verdict=verdict, unknown_words=["zombie"]))
+    page = check(path)
+    assert f'class="verdict {level}"' in path.read_text(encoding="utf-8")
+    assert "It does <nothing>" in page.text and "try --steps" in page.text
+    assert "never taught the word zombie" in page.text
+
+
+def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
+    monitor = {k: v for k, v in MONITOR.items() if k not in ("direction", "clip_gain", "identity")}
+    folder = run_folder(
+        tmp_path / "run", curve=False, quality=None, unedited=None, monitor=monitor,
+        reconstruction_psnr=None, rendered_faces=False, rule="given by hand",
+        seconds={"distill": 61.0, "measure": 5.5}, domain_folder="/data/cars",
+    )  # fmt: skip
+    (folder / "training.png").unlink()
+    page = check(write_report(folder))
+    assert len(page.images) == 1
+    for text in ("Target reached", "Direction", "Same person", "dB", "selecting timesteps"):
+        assert text not in page.text, text
+    assert "given by hand" in page.text and "'/data/cars'" in page.text
+
+
+def test_identity_that_could_not_be_measured(tmp_path: Path) -> None:
+    nothing = QUALITY | {"identity": None}
+    page = check(write_report(run_folder(tmp_path / "run", quality=nothing, unedited=nothing)))
+    assert "Same person – –" in " ".join(page.text.split())
+
+
+def test_one_page_for_several_runs(tmp_path: Path) -> None:
+    first, second = run_folder(tmp_path / "a"), run_folder(tmp_path / "b", prompt="old")
+    Image.new("RGB", (9, 9)).save(tmp_path / "overview.png")
+    path = write_summary(
+        tmp_path, [first, second], title="A & B", overview=tmp_path / "overview.png",
+        caption="both", commands=["sdd demo"],
+    )  # fmt: skip
+    page = check(path)
+    assert path == tmp_path / "report.html"
+    assert page.images[0] == (tmp_path / "overview.png").read_bytes() and len(page.images) == 7
+    assert "A & B" in page.text and "“old”" in page.text and "--strength 1,0.5" in page.text
+    assert "2 min 37 s" in page.text  # 2 × 78.5 s
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_report(tmp_path)
+    with pytest.raises(ValueError, match="not complete"):
+        write_report(run_folder(tmp_path / "a", complete=False))
+    with pytest.raises(ValueError, match="version 99"):
+        Run.read(run_folder(tmp_path / "b", version=99))
+    with pytest.raises(ValueError, match="not the record"):
+        Run.read(run_folder(tmp_path / "c", format="x"))
+
+
+def test_figures_as_people_write_them() -> None:
+    assert [percent(v) for v in (None, 0.0, 0.004, 0.5, 0.985, 1.0)] == [
+        "–", "0 %", "0.4 %", "50 %", "98.5 %", "100 %",
+    ]  # fmt: skip
+    assert [number(v, signed=True) for v in (None, 0.5, -0.5)] == ["–", "+0.50", "−0.50"]
+    assert [duration(v) for v in (None, 2.34, 61, 125, 7260)] == [
+        "–", "2.3 s", "61 s", "2 min 5 s", "2 h 1 min",
+    ]  # fmt: skip

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_domain import RESOLUTION, W_DIM, write_tiny_domain
+
+from sdd_fast.domains import Domain, load_domain
+from sdd_fast.domains.faces64.attributes import ATTRIBUTES
+from sdd_fast.models import LevelsMapper
+from sdd_fast.showcase import (
+    before_after,
+    held_out_faces,
+    milliseconds_per_edit,
+    pick,
+    shown_pictures,
+    shows_faces,
+    target_of,
+    training_figure,
+)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Domain:
+    return load_domain(write_tiny_domain(tmp_path_factory.mktemp("domain") / "d", tiny_sd))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Domain:
+    folder = tmp_path_factory.mktemp("domain") / "d"
+    return load_domain(write_tiny_domain(folder, tiny_sd, faces=False))
+
+
+def mapper() -> LevelsMapper:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return LevelsMapper(8, W_DIM, ["coarse", "medium"], zero_init=False).requires_grad_(False)
+
+
+def test_shown_faces_lack_every_target_and_are_the_first_that_do() -> None:
+    lacking = [("hair_color", ("white",)), ("yaw", ("left", "right"))]
+    found = held_out_faces(9, lacking)
+    assert len(found) == 9
+    names = {key: [ATTRIBUTES[key][int(i)] for i in found.labels[key]] for key in ATTRIBUTES}
+    assert "white" not in names["hair_color"] and "bald" not in names["hair_length"]
+    assert set(names["yaw"]) == {"front"}
+    fewer = held_out_faces(4, lacking)  # other draws of geometry, so compare with the same draw
+    assert len(fewer) == 4
+    again = held_out_faces(9, lacking)
+    assert torch.equal(again.geometry["jaw"], found.geometry["jaw"])
+    other = held_out_faces(9, lacking, seed=1)
+    assert not torch.equal(other.geometry["jaw"], found.geometry["jaw"])
+    assert torch.equal(pick(found, [4, 2]).labels["skin"], found.labels["skin"][[4, 2]])
+    with pytest.raises(ValueError, match="only 0 of"):
+        held_out_faces(2, [("glasses", ("no", "yes"))])
+
+
+def test_domains_with_and_without_faces(faces: Domain, plain: Domain) -> None:
+    assert shows_faces(faces) and not shows_faces(plain)
+    assert target_of(faces, "a bald face") == ("hair_length", ("bald",))
+    assert target_of(faces, "a zombie") is None
+    assert target_of(plain, "a bald face") is None
+    pictures = shown_pictures(faces, 3)
+    assert pictures is not None and pictures.shape == (3, 3, RESOLUTION, RESOLUTION)
+    assert shown_pictures(plain, 3) is None
+
+
+def test_grid_rows(faces: Domain, plain: Domain) -> None:
+    pictures = shown_pictures(faces, 3)
+    assert pictures is not None
+    full, fidelity = before_after(
+        faces, mapper(), 1.0, title="t", pictures=pictures, strengths=(-1.0, 1.0)
+    )
+    with torch.no_grad():
+        drawn = faces.generator.synthesis(faces.encoder(pictures)).clamp(-1, 1)
+    error = ((drawn - pictures).double() ** 2).flatten(1).mean(1)
+    want = float((10 * torch.log10(4 / error)).mean())
+    assert fidelity == pytest.approx(want, abs=1e-3)
+    bare, nothing = before_after(
+        plain, mapper(), 1.0, title="t", pictures=None, strengths=(-1.0, 1.0), count=3
+    )
+    assert nothing is None
+    # One row less: there is no input picture. Cells are 4 × 32 pixels.
+    assert full.height - bare.height > 100
+    assert milliseconds_per_edit(faces, mapper(), 1.0, batch=2) > 0
+
+
+def test_training_figure_copes_with_what_is_there() -> None:
+    assert training_figure([{"step": 1, "residual": 1.0}]) is None
+    history = [
+        {"step": 10, "residual": 2.0, "l2": 0.0},
+        {"step": 20, "residual": 1.0, "l2": 0.0, "edit_size": 0.1, "peak_change": 0.2},
+    ]
+    figure = training_figure(history)
+    left, right = figure.axes
+    (line,) = left.lines  # l2 was zero all along: there is nothing to show of it
+    assert line.get_xdata().tolist() == [10, 20] and line.get_ydata().tolist() == [1.0, 0.5]
+    (line,) = right.lines
+    assert line.get_ydata().tolist() == [0.2]
