@@ -28,7 +28,7 @@ _CACHE_BYTES = 256 * 2**20  # before-images are kept on the device if all of the
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """How a mapper is trained. The defaults reach a finished edit in about a hundred steps.
+    """How a mapper is trained. The defaults reach a finished edit in under two hundred steps.
 
     Args:
         steps: optimiser steps. batch_size: latents per step.
@@ -53,7 +53,7 @@ class DistillConfig:
         monitor_every, checkpoint_every: steps between measurements and between checkpoints.
     """
 
-    steps: int = 120
+    steps: int = 180
     batch_size: int = 8
     lr: float = 0.1
     weight_decay: float = 0.0
@@ -61,10 +61,10 @@ class DistillConfig:
     warmup: float = 0.05
     decay: float = 0.3
     lam: float = 1.0
-    l2_weight: float = 0.3
+    l2_weight: float = 0.07
     identity_weight: float = 0.1
     range_weight: float = 1.0
-    keep_weight: float = 0.0
+    keep_weight: float = 1.5
     reduction: str = "mean"
     guidance: GuidanceConfig = field(default_factory=lambda: GuidanceConfig(guidance_scale=30.0))
     seed: int = 0

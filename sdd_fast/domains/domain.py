@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EMBEDDED = {"faces64": Path(__file__).parent / "faces64" / "weights"}
 
 _REQUIRED = ("name", "resolution", "source_text", "generator", "encoder", "diffusion", "latents")
-_OPTIONAL = ("clip", "identity", "classifier", "prompts")
+_OPTIONAL = ("clip", "identity", "classifier", "prompts", "levels")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Domain:
         resolution: side of its images in pixels.
         source_text: what its images show before an edit, e.g. "a photo of a face".
         prompts: prompts that are known to work.
+        levels: {prompt: mapper levels that suit it}, where those are not all.
         files: part → path relative to the folder.
         device: where networks are loaded to.
     """
@@ -46,6 +47,7 @@ class Domain:
     resolution: int
     source_text: str
     prompts: tuple[str, ...]
+    levels: dict[str, tuple[str, ...]]
     files: dict[str, str]
     device: str = "cpu"
 
@@ -145,6 +147,7 @@ def load_domain(name_or_folder: str | Path, *, device: str = "cpu") -> Domain:
         resolution=spec["resolution"],
         source_text=spec["source_text"],
         prompts=tuple(spec.get("prompts", ())),
+        levels={prompt: tuple(names) for prompt, names in spec.get("levels", {}).items()},
         files=files,
         device=str(torch.device(device)),
     )

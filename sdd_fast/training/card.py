@@ -131,7 +131,8 @@ def _edits(quality: dict[str, Any]) -> list[str]:
         "Select the timestep of largest HQS, distil a mapper "
         f"({config['steps']} steps of {config['batch_size']}, guidance scale "
         f"{config['guidance']['guidance_scale']:g}), edit held-out faces that lack the target.",
-        "*Success*: the target is there afterwards. *Kept*: the other attributes read as drawn.",
+        "All levels of the mapper unless named. *Success*: the target is there afterwards.",
+        "*Kept*: the other attributes read as drawn.",
         "",
         "| prompt | t | faces | success | kept, mean | kept, worst | identity |",
         "|---|---:|---:|---:|---:|---|---:|",
@@ -139,8 +140,9 @@ def _edits(quality: dict[str, Any]) -> list[str]:
     for row in quality["edits"]:
         worst, share = row["kept_worst"]
         steps = ", ".join(map(str, row["timesteps"]))
+        some = "" if len(row["levels"]) == 3 else f" ({', '.join(row['levels'])})"
         lines.append(
-            f"| {row['prompt']} | {steps} | {row['faces']} | {row['success']:.2f} | "
+            f"| {row['prompt']}{some} | {steps} | {row['faces']} | {row['success']:.2f} | "
             f"{row['kept_mean']:.2f} | {share:.2f} ({worst}) | {row['identity']:.2f} |"
         )
     return [*lines, ""]

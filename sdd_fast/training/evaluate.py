@@ -44,7 +44,7 @@ def measure_parts(domain: Domain, *, faces: int = 512, seed: int = 30_000) -> di
 
 
 def measure_samples(
-    domain: Domain, *, per_prompt: int = 64, steps: int = 30, scale: float = 5.0, seed: int = 0
+    domain: Domain, *, per_prompt: int = 32, steps: int = 30, scale: float = 5.0, seed: int = 0
 ) -> dict[str, Any]:
     """Does the diffusion model draw what it is asked for, and in natural colors?
 
@@ -98,8 +98,13 @@ def measure_edits(
         timesteps = [curve.largest()]
         result = distill(
             domain.prior, domain.generator, domain.w_plus, prompt, timesteps,
-            identity=domain.identity, w_std=domain.w_std, config=config,
+            levels=domain.levels.get(prompt), identity=domain.identity, w_std=domain.w_std,
+            config=config,
         )  # fmt: skip
         quality = measure_edit(domain, result.mapper, config.lam, prompt, faces=faces)
-        rows.append(quality.to_json() | {"timesteps": timesteps, "distill_seconds": result.seconds})
+        rows.append(
+            quality.to_json()
+            | {"timesteps": timesteps, "levels": list(result.info.levels)}
+            | {"distill_seconds": result.seconds}
+        )
     return rows

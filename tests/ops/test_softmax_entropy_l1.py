@@ -21,7 +21,7 @@ from torch import Tensor
 from sdd_fast.ops._register import NATIVE
 from sdd_fast.ops.softmax_entropy_l1 import softmax_entropy_l1, softmax_entropy_l1_ref
 
-CHUNK = 8192  # kEntropyChunk of csrc/softmax_entropy_l1
+CHUNK = 16384  # kEntropyChunk of csrc/softmax_entropy_l1
 STDS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 BOTH = pytest.mark.parametrize("op", [softmax_entropy_l1, softmax_entropy_l1_ref])
 needs_native = pytest.mark.skipif(NATIVE.path is None, reason="native kernels: " + NATIVE.missing)
@@ -67,7 +67,26 @@ def test_longest_maps() -> None:
 
 @BOTH
 @pytest.mark.parametrize(
-    "n", [1, 2, 3, 15, 17, 63, 64, 65, 511, 513, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 77]
+    "n",
+    [
+        1,
+        2,
+        3,
+        15,
+        17,
+        63,
+        64,
+        65,
+        511,
+        513,
+        1000,
+        2047,
+        2049,
+        CHUNK - 1,
+        CHUNK,
+        CHUNK + 1,
+        2 * CHUNK + 77,
+    ],
 )
 def test_lengths(op, n: int) -> None:
     for std in (1e-4, 0.2, 5.0):

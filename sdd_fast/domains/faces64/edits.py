@@ -14,3 +14,7 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
     # "side view" alone points both ways at once, and the two cancel in a frontal face
     "a face, turned to the left": ("yaw", ("left",)),
 }
+
+# Levels of the mapper where not all are wanted: color lives in the finer layers, and the coarse
+# ones would make the hair longer, since long hair shows more white.
+LEVELS: dict[str, tuple[str, ...]] = {"a face with white hair": ("medium", "fine")}
