@@ -1,8 +1,9 @@
 """The `compare` fixture: several ways to compute the same thing, timed in turns, in one run.
 
 Machines drift; medians of interleaved rounds of one run can be divided by each other, figures of
-different runs cannot. Results go to benchmarks/results/<device>/<suite>.json, from which tables.py
-makes docs/benchmarks.md.
+different runs cannot. With one thread the clock is the CPU time of the process, which other work
+on the machine does not stretch; with more it is wall time. Results go to
+benchmarks/results/<device>/<suite>.json, from which tables.py makes docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def cpu_name() -> str:
 
 
 def device_name() -> str:
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 @pytest.fixture
@@ -62,14 +64,15 @@ def compare(request: pytest.FixtureRequest, benchmark: Any) -> Compare:
     ) -> dict[str, dict[str, float]]:
         times: dict[str, list[float]] = {name: [] for name in sides}
         order = list(sides)
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
         def one_round() -> None:
             order.append(order.pop(0))  # no side always follows the same other side
             for name in order:
                 x = inputs[len(times[name]) % len(inputs)]
-                start = time.perf_counter()
+                start = clock()
                 sides[name](x)
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
 
         for _ in range(2):  # warm-up: compilation, first touches of memory
             start = time.perf_counter()
@@ -101,6 +104,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     info = build_info()
     machine = {
         "device": device_name(),
+        "clock": "CPU time" if torch.get_num_threads() == 1 else "wall time",
         "cpu_level": info["cpu_level"] or "no native kernels",
         "torch": info["torch"],
         "python": info["python"],

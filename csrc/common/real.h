@@ -23,6 +23,7 @@ struct ScalarReal {
   using Bits = BitsType;
   SDD_FN static Bits bits(Scalar x) { return __builtin_bit_cast(Bits, x); }
   SDD_FN static Scalar from_bits(Bits b) { return __builtin_bit_cast(Scalar, b); }
+  SDD_FN static Scalar from_integer(Bits b) { return Scalar(b); }
 };
 
 template <>
@@ -111,19 +112,25 @@ SDD_FN T absolute(T x) {
   return Real<T>::from_bits(Real<T>::bits(x) << 1 >> 1);  // drops the sign bit
 }
 
-SDD_FN float bfloat16_to_float(uint16_t b) { return Real<float>::from_bits(uint32_t(b) << 16); }
+// The 16 bits of a bfloat16, as an unsigned integer of 32.
+template <class T>
+SDD_FN T bfloat16_to_float(typename Real<T>::Bits b) {
+  return Real<T>::from_bits(b << 16);
+}
 
-// Branch-free and exact for every bit pattern. Normal numbers change the bias of the exponent, Inf
-// and NaN change it twice; subnormals are counted in units of 2^-24 (float subnormals would do the
-// same, but each costs a microcode assist).
-SDD_FN float half_to_float(uint16_t h) {
-  constexpr uint32_t rebias = 112u << 23;
-  const uint32_t magnitude = h & 0x7fffu;
-  const uint32_t twice = magnitude >= 0x7c00u ? rebias : 0u;
-  const float normal = Real<float>::from_bits((magnitude << 13) + rebias + twice);
-  const float subnormal = float(int32_t(magnitude)) * 0x1p-24f;
-  const float absolute_value = magnitude < 0x0400u ? subnormal : normal;
-  return Real<float>::from_bits(Real<float>::bits(absolute_value) | uint32_t(h & 0x8000u) << 16);
+// The same of a float16. Branch-free and exact for every bit pattern: normal numbers change the
+// bias of the exponent, Inf and NaN change it twice; subnormals are counted in units of 2^-24
+// (float subnormals would do the same, but each costs a microcode assist).
+template <class T>
+SDD_FN T half_to_float(typename Real<T>::Bits h) {
+  using Bits = typename Real<T>::Bits;
+  const Bits zero{};
+  const Bits rebias = zero + (112u << 23);
+  const Bits magnitude = h & 0x7fffu;
+  const Bits normal = (magnitude << 13) + rebias + (magnitude >= 0x7c00u ? rebias : zero);
+  const Bits subnormal = Real<T>::bits(Real<T>::from_integer(magnitude) * 0x1p-24f);
+  const Bits absolute_value = magnitude < 0x0400u ? subnormal : normal;
+  return Real<T>::from_bits(absolute_value | (h & 0x8000u) << 16);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct VectorReal {
   using Bits = BitsType;
   SDD_FN static Bits bits(Vector x) { return (Bits)x; }
   SDD_FN static Vector from_bits(Bits b) { return (Vector)b; }
+  SDD_FN static Vector from_integer(Bits b) { return __builtin_convertvector(b, Vector); }
 };
 
 template <>
@@ -51,6 +52,14 @@ SDD_FN typename VectorOf<Scalar>::type load(const Scalar* p) {
   typename VectorOf<Scalar>::type v;
   memcpy(&v, p, sizeof(v));
   return v;
+}
+
+// As many 16-bit integers as a FloatVector has lanes, widened.
+SDD_FN UInt32Vector load_widened(const uint16_t* p) {
+  typedef uint16_t Half __attribute__((vector_size(SDD_VECTOR_BYTES / 2)));
+  Half v;
+  memcpy(&v, p, sizeof(v));
+  return __builtin_convertvector(v, UInt32Vector);
 }
 
 }  // namespace

@@ -37,19 +37,6 @@ struct ExpTerms {
   T excess;  // f(u) = u e^u - (e^u - 1)
 };
 
-// |u| <= near_range: no range reduction. With g = exp_tail(u):
-//   expm1(u) = u + u^2 g,   f(u) = u expm1(u) - u^2 g = u^2 (1 - g + u g).
-constexpr double near_range = 0.25;
-
-template <class T>
-SDD_FN ExpTerms<T> exp_terms_near(T u) {
-  constexpr bool single = sizeof(ScalarOf<T>) == 4;
-  constexpr int degree = single ? 5 : ExpConstants<double>::tail_degree;  // u^6 / 8! < 7e-9
-  const T g = exp_tail<degree>(u);
-  const T u2 = u * u;
-  return {u + u2 * g, u2 * (1 - g + u * g)};
-}
-
 // Any u <= 87 (float) / 700 (double). With u = k ln 2 + r and (q, f_r) the terms of r:
 //   expm1(u) = 2^k q + (2^k - 1),   f(u) = 2^k (f_r + k ln 2 (1 + q)) - (2^k - 1).
 template <class T>
@@ -65,10 +52,50 @@ SDD_FN ExpTerms<T> exp_terms(T u) {
   return {e.two_to_k * q + scale_minus_1, e.two_to_k * (f_r + e.k * ln2 * (1 + q)) - scale_minus_1};
 }
 
+// For small u both are power series, and their sums over a chunk are made of power sums
+// s_k = sum u^k, which cost a product and an addition each:
+//   sum expm1(u) = s_1 + s_2 / 2! + s_3 / 3! + ...
+//   sum f(u) = s_2 / 2 + s_3 / 3 + s_4 / 8 + ... + s_k (k - 1) / k! + ...                   (4)
+template <class T>
+struct PowerSums {
+  T s1{}, s2{}, s3{}, s4{}, s5{}, s6{};
+  SDD_FN void add(T u) {
+    const T u2 = u * u;
+    const T u3 = u * u2;
+    s1 += u;
+    s2 += u2;
+    s3 += u3;
+    s4 += u2 * u2;
+    s5 += u2 * u3;
+    s6 += u3 * u3;
+  }
+};
+
+struct TermSums {
+  double expm1;   // sum of expm1(u)
+  double excess;  // sum of f(u)
+};
+
+SDD_FN TermSums sum_series(const PowerSums<double>& p) {
+  return {p.s1 + p.s2 / 2 + p.s3 / 6 + p.s4 / 24 + p.s5 / 120 + p.s6 / 720,
+          p.s2 / 2 + p.s3 / 3 + p.s4 / 8 + p.s5 / 30 + p.s6 / 144};
+}
+
+// Whether the first term that (4) leaves out, |s_7| / 840 <= s_6 max|u| / 840, is below 1e-7 of the
+// sum; max|u| is at most the sixth root of s_6. With 2^14 numbers or fewer that implies |u| < 1.2,
+// so that the rest of the series is no larger. False for NaN.
+SDD_FN bool series_converged(const PowerSums<double>& p) {
+  return p.s6 * __builtin_sqrt(__builtin_cbrt(p.s6)) / 840 <= 1e-7 * p.s2 / 2;
+}
+
 // Equations (1) and (2) from the means a and F.
 SDD_FN void finish_stats(double shift, double a, double f, RowStats* out) {
   const double log1p_a = __builtin_log1p(a);
-  const double deficit = f / (1 + a) - (log1p_a - a / (1 + a));
+  // log1p(a) - a / (1 + a), by its series where the difference would lose digits
+  const double correction = a < 1e-3 && a > -1e-3
+                                ? a * a * (1. / 2 - a * (2. / 3 - a * (3. / 4 - a * (4. / 5))))
+                                : log1p_a - a / (1 + a);
+  const double deficit = f / (1 + a) - correction;
   out->log_mean_exp = shift + log1p_a;
   out->deficit = deficit < 0 ? 0 : deficit;  // rounding; NaN stays NaN
 }

@@ -1,9 +1,9 @@
 // One chunk of one row on the CPU; compiled once per instruction set (SDD_ISA names the copy).
 //
-// Two passes over a chunk that stays in cache: moments (sum, L1, range), which choose the shift c,
-// then the sums of expm1(x - c) and f(x - c), see softmax_entropy_l1.h. Elements are float32, or
-// float64 for float64 input; a tile of at most 32 vectors is summed in that precision, everything
-// above it in float64.
+// Guidance gradients are small numbers, whose chunks need a single pass (power sums). Any other
+// chunk stays in cache for two: its range, which chooses the shift c, then the sums themselves.
+// Elements are float32, or float64 for float64 input; a tile of at most 32 vectors is summed in
+// that precision, everything above it in float64. Formulas: softmax_entropy_l1.h.
 #include "softmax_entropy_l1_kernel.h"
 
 #include "../common/simd.h"
@@ -12,12 +12,35 @@
 namespace sdd {
 namespace {
 
-constexpr int kTile = 32;    // vectors per tile
-constexpr int kStreams = 4;  // independent sums, to hide the latency of an addition
+constexpr int kTile = 32;            // vectors per tile
+constexpr int kStreams = 4;          // independent sums, to hide the latency of an addition
+constexpr int64_t kPrefetch = 4096;  // numbers ahead: keeps the memory busy from one core
 constexpr double kInfinity = __builtin_inf();
 
 template <class T>
 using Vector = typename VectorOf<T>::type;
+
+// How numbers lie in memory: one of them, and a vector of neighbours.
+template <class T>
+struct Plain {
+  using Stored = T;
+  SDD_FN static T value(T v) { return v; }
+  SDD_FN static Vector<T> vector(const T* p) { return load(p); }
+};
+struct FromBFloat16 {
+  using Stored = uint16_t;
+  SDD_FN static float value(uint16_t v) { return bfloat16_to_float<float>(v); }
+  SDD_FN static FloatVector vector(const uint16_t* p) {
+    return bfloat16_to_float<FloatVector>(load_widened(p));
+  }
+};
+struct FromHalf {
+  using Stored = uint16_t;
+  SDD_FN static float value(uint16_t v) { return half_to_float<float>(v); }
+  SDD_FN static FloatVector vector(const uint16_t* p) {
+    return half_to_float<FloatVector>(load_widened(p));
+  }
+};
 
 // Lane-wise float64 sum of vectors that arrive tile by tile.
 template <class T>
@@ -37,12 +60,12 @@ struct LaneSum {
 
 // Calls body(stream, vector) for x[0 .. n) in tiles and flush() after each tile; returns how many
 // elements were consumed. The rest, fewer than one vector, is the caller's.
-template <class T, class Body, class Flush>
-SDD_FN int64_t for_each_tile(const T* x, int64_t n, const Body& body, const Flush& flush) {
+template <class T, int Tile = kTile, class Stored, class Body, class Flush>
+SDD_FN int64_t for_each_tile(const Stored* x, int64_t n, const Body& body, const Flush& flush) {
   constexpr int64_t width = lanes<T>;
   int64_t i = 0;
-  for (; i + kTile * width <= n; i += kTile * width) {
-    for (int v = 0; v < kTile; v += kStreams) {
+  for (; i + Tile * width <= n; i += Tile * width) {
+    for (int v = 0; v < Tile; v += kStreams) {
       for (int s = 0; s < kStreams; ++s) body(s, x + i + (v + s) * width);
     }
     flush();
@@ -68,7 +91,7 @@ Moments<T> moments(const T* x, int64_t n) {
   V sum[kStreams] = {}, abs_sum[kStreams] = {}, low[kStreams], high[kStreams];
   for (int s = 0; s < kStreams; ++s) low[s] = high[s] = V{} + x[0];
   LaneSum<T> total_sum, total_abs;
-  const int64_t done = for_each_tile(
+  const int64_t done = for_each_tile<T>(
       x, n,
       [&](int s, const T* p) {
         const V v = load(p);
@@ -110,10 +133,10 @@ PlainSums plain_sums(const T* x, int64_t n, T highest) {
   const auto clamped = [](auto u) { return kClamp ? clamp_exponent(u) : u; };
   V mass[kStreams] = {}, weighted[kStreams] = {};
   LaneSum<T> total_mass, total_weighted;
-  const int64_t done = for_each_tile(
+  const int64_t done = for_each_tile<T>(
       x, n,
       [&](int s, const T* p) {
-        __builtin_prefetch(p + kEntropyChunk);
+        __builtin_prefetch(p + kEntropyChunk);  // the next chunk
         const V u = clamped(load(p) - highest);
         const V e = exp_in_range(u);
         mass[s] += e;
@@ -134,29 +157,16 @@ PlainSums plain_sums(const T* x, int64_t n, T highest) {
   return sums;
 }
 
-struct ShiftedSums {
-  double expm1;   // sum of expm1(x - c)
-  double excess;  // sum of f(x - c)
-};
-
-template <bool kNear, class T>
-ShiftedSums shifted_sums(const T* x, int64_t n, T shift) {
+template <class T>
+TermSums shifted_sums(const T* x, int64_t n, T shift) {
   using V = Vector<T>;
-  const auto terms = [](auto u) {
-    if constexpr (kNear) {
-      return exp_terms_near(u);
-    } else {
-      return exp_terms(u);
-    }
-  };
   V expm1[kStreams] = {}, excess[kStreams] = {};
   LaneSum<T> total_expm1, total_excess;
-  const int64_t done = for_each_tile(
+  const int64_t done = for_each_tile<T>(
       x, n,
       [&](int s, const T* p) {
-        // The next chunk travels from memory while this one is worked on.
-        __builtin_prefetch(p + kEntropyChunk);
-        const auto t = terms(load(p) - shift);
+        __builtin_prefetch(p + kEntropyChunk);  // the next chunk
+        const ExpTerms<V> t = exp_terms<V>(load(p) - shift);
         expm1[s] += t.expm1;
         excess[s] += t.excess;
       },
@@ -165,9 +175,9 @@ ShiftedSums shifted_sums(const T* x, int64_t n, T shift) {
         total_excess.add((excess[0] + excess[1]) + (excess[2] + excess[3]));
         for (int s = 0; s < kStreams; ++s) expm1[s] = excess[s] = V{};
       });
-  ShiftedSums sums{total_expm1.total(), total_excess.total()};
+  TermSums sums{total_expm1.total(), total_excess.total()};
   for (int64_t i = done; i < n; ++i) {
-    const auto t = terms(x[i] - shift);
+    const ExpTerms<T> t = exp_terms<T>(x[i] - shift);
     sums.expm1 += double(t.expm1);
     sums.excess += double(t.excess);
   }
@@ -215,21 +225,78 @@ void extreme_chunk(const T* x, int64_t n, Origin origin, RowStats* out) {
   out->l1 = l1;
 }
 
+// Small numbers, as guidance gradients are, in a single pass: power sums around the mean of the
+// first ones. False, with nothing written, when the numbers turn out not to be small enough.
+template <class From>
+bool small_chunk(const typename From::Stored* x, int64_t n, Origin origin, RowStats* out) {
+  using V = FloatVector;
+  constexpr int width = lanes<float>;
+  constexpr int64_t sample = kTile * width;
+  if (n < 4 * sample) return false;
+  // The mean and the variance of a sample, both relative to its first number.
+  const float first = From::value(x[0]);
+  V linear[kStreams] = {}, square[kStreams] = {};
+  for (int64_t i = 0; i < sample; i += kStreams * width) {
+    for (int s = 0; s < kStreams; ++s) {
+      const V d = From::vector(x + i + s * width) - first;
+      linear[s] += d;
+      square[s] += d * d;
+    }
+  }
+  LaneSum<float> sum_linear, sum_square;
+  sum_linear.add((linear[0] + linear[1]) + (linear[2] + linear[3]));
+  sum_square.add((square[0] + square[1]) + (square[2] + square[3]));
+  const double mean = sum_linear.total() / double(sample);
+  const double variance = sum_square.total() / double(sample) - mean * mean;
+  if (!(variance < 0.005)) return false;  // spares most other chunks the attempt
+  const float shift = first + float(mean);
+
+  PowerSums<V> power[2];
+  V abs_sum[2] = {};
+  LaneSum<float> s1, s2, s3, s4, s5, s6, total_abs;
+  const int64_t done = for_each_tile<float, 2 * kTile>(
+      x, n,
+      [&](int s, const typename From::Stored* p) {
+        const V v = From::vector(p);
+        __builtin_prefetch(p + kPrefetch);
+        power[s % 2].add(v - shift);
+        abs_sum[s % 2] += absolute(v);
+      },
+      [&] {
+        s1.add(power[0].s1 + power[1].s1);
+        s2.add(power[0].s2 + power[1].s2);
+        s3.add(power[0].s3 + power[1].s3);
+        s4.add(power[0].s4 + power[1].s4);
+        s5.add(power[0].s5 + power[1].s5);
+        s6.add(power[0].s6 + power[1].s6);
+        total_abs.add(abs_sum[0] + abs_sum[1]);
+        power[0] = power[1] = {};
+        abs_sum[0] = abs_sum[1] = V{};
+      });
+  PowerSums<double> sums{s1.total(), s2.total(), s3.total(), s4.total(), s5.total(), s6.total()};
+  double abs_total = total_abs.total();
+  for (int64_t i = done; i < n; ++i) {
+    const float v = From::value(x[i]);
+    sums.add(double(v - shift));
+    abs_total += double(absolute(v));
+  }
+  if (!series_converged(sums)) return false;
+  const TermSums terms = sum_series(sums);
+  finish_stats(origin.offset + double(shift), terms.expm1 / double(n), terms.excess / double(n),
+               out);
+  out->l1 = origin.l1(double(shift) * double(n) + sums.s1, abs_total, n);
+  return true;
+}
+
+// Any chunk.
 template <class T>
-void chunk_stats(const T* x, int64_t n, Origin origin, RowStats* out) {
+void wide_chunk(const T* x, int64_t n, Origin origin, RowStats* out) {
   const Moments<T> m = moments(x, n);
   if (!(m.abs_sum < kInfinity)) return extreme_chunk(x, n, origin, out);
   const double l1 = origin.l1(m.sum, m.abs_sum, n);
   T shift = T(m.sum / double(n));
   shift = shift < m.lowest ? m.lowest : shift > m.highest ? m.highest : shift;
-  const T above = m.highest - shift;
-  const T below = shift - m.lowest;
-  ShiftedSums sums;
-  if (above <= T(near_range) && below <= T(near_range)) {
-    sums = shifted_sums<true>(x, n, shift);
-  } else if (above <= T(1.5) && below <= T(20)) {
-    sums = shifted_sums<false>(x, n, shift);
-  } else {
+  if (!(m.highest - shift <= T(1.5) && shift - m.lowest <= T(20))) {
     // Far from uniform, as a rule: then D is large and the textbook form of it exact enough.
     const bool wide = !(m.lowest - m.highest > ExpConstants<T>::lowest);
     const PlainSums plain =
@@ -241,32 +308,10 @@ void chunk_stats(const T* x, int64_t n, Origin origin, RowStats* out) {
       return;
     }
     shift = m.highest + T(log_mean);  // a few outliers: the best shift there is
-    sums = shifted_sums<false>(x, n, shift);
   }
+  const TermSums sums = shifted_sums(x, n, shift);
   finish_stats(origin.offset + double(shift), sums.expm1 / double(n), sums.excess / double(n), out);
   out->l1 = l1;
-}
-
-struct FromHalf {
-  using Stored = uint16_t;
-  SDD_FN static float value(uint16_t v) { return half_to_float(v); }
-};
-struct FromBFloat16 {
-  using Stored = uint16_t;
-  SDD_FN static float value(uint16_t v) { return bfloat16_to_float(v); }
-};
-template <class T>
-struct Plain {
-  using Stored = T;
-  SDD_FN static T value(T v) { return v; }
-};
-
-template <class From, class T>
-void widened_chunk(const EntropyChunk& c, RowStats* out) {
-  alignas(64) T map[kEntropyChunk];
-  const auto* x = static_cast<const typename From::Stored*>(c.data);
-  for (int64_t i = 0; i < c.count; ++i) map[i] = From::value(x[i]);
-  chunk_stats(map, c.count, {}, out);
 }
 
 // The map mean_c |x_c|, minus an offset near its values: what |x_c| has in common must not cost
@@ -286,16 +331,34 @@ void abs_mean_chunk(const EntropyChunk& c, RowStats* out) {
       map[i] += (absolute(T(From::value(x[i]))) - near) * inverse;
     }
   }
-  chunk_stats(map, c.count, {true, offset}, out);
+  const Origin origin{true, offset};
+  if constexpr (sizeof(T) == 4) {
+    if (small_chunk<Plain<T>>(map, c.count, origin, out)) return;
+  }
+  wide_chunk(map, c.count, origin, out);
+}
+
+template <class From, class T>
+void signed_chunk(const EntropyChunk& c, RowStats* out) {
+  const auto* x = static_cast<const typename From::Stored*>(c.data);
+  if constexpr (sizeof(T) == 4) {
+    if (small_chunk<From>(x, c.count, {}, out)) return;
+  }
+  if constexpr (sizeof(x[0]) == sizeof(T)) {
+    wide_chunk(x, c.count, {}, out);
+  } else {
+    alignas(64) T map[kEntropyChunk];
+    for (int64_t i = 0; i < c.count; ++i) map[i] = From::value(x[i]);
+    wide_chunk(map, c.count, {}, out);
+  }
 }
 
 template <class From, class T>
 void any_chunk(const EntropyChunk& c, RowStats* out) {
-  if (c.channels > 0) return abs_mean_chunk<From, T>(c, out);
-  if constexpr (sizeof(typename From::Stored) == sizeof(T)) {
-    chunk_stats(static_cast<const T*>(c.data), c.count, {}, out);
+  if (c.channels > 0) {
+    abs_mean_chunk<From, T>(c, out);
   } else {
-    widened_chunk<From, T>(c, out);
+    signed_chunk<From, T>(c, out);
   }
 }
 
