@@ -58,6 +58,7 @@ def main() -> None:
         domain.w_plus,
         options.prompt,
         [curve.largest()],
+        levels=domain.levels.get(options.prompt),  # those that suit the prompt, where known
         w_std=domain.w_std,
         identity=domain.identity,
         config=config,

@@ -61,10 +61,10 @@ class DistillConfig:
     warmup: float = 0.05
     decay: float = 0.3
     lam: float = 1.0
-    l2_weight: float = 0.07
+    l2_weight: float = 0.08
     identity_weight: float = 0.1
-    range_weight: float = 1.0
-    keep_weight: float = 1.5
+    range_weight: float = 5.0
+    keep_weight: float = 2.0
     reduction: str = "mean"
     guidance: GuidanceConfig = field(default_factory=lambda: GuidanceConfig(guidance_scale=30.0))
     seed: int = 0

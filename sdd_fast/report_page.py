@@ -110,7 +110,8 @@ def percent(value: float | None) -> str:
 def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
     if value is None:
         return "–"
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0  # no "−0.00"
+    return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:

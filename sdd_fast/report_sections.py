@@ -50,7 +50,7 @@ def verdict(run: Run) -> str:
     advice = found["advice"]
     body = f"<p><b>{SEALS[found['level']]}.</b> {escape(found['headline'])}.</p>"
     if advice:
-        body += f'<p class="faint">What to do: {escape(advice)}.</p>'
+        body += f'<p class="faint">{escape(advice[0].upper() + advice[1:])}.</p>'
     unknown = run.record.get("unknown_words")
     if unknown:
         body += (

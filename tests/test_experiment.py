@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,18 @@ def test_starting_over_discards_everything(domain: Domain, tmp_path: Path) -> No
     )  # fmt: skip
     assert second.record["timesteps"] == [400] and second.record["unknown_words"] == []
     assert "old hair" in second.report.read_text(encoding="utf-8")
+
+
+def test_levels_that_suit_the_prompt(domain: Domain, tmp_path: Path) -> None:
+    suited = replace(domain, levels={"old hair": ("medium",)})
+    options: dict[str, Any] = {"timesteps": [300], "config": config(steps=1), "faces": 0}
+    run = run_edit(suited, "old hair", tmp_path / "a", progress=False, **options)
+    assert run.record["levels"] == ["medium"]
+    run = run_edit(suited, "old", tmp_path / "b", progress=False, **options)
+    assert run.record["levels"] == ["coarse", "medium"]
+    options["levels"] = ["coarse"]
+    run = run_edit(suited, "old hair", tmp_path / "c", progress=False, **options)
+    assert run.record["levels"] == ["coarse"]
 
 
 def test_a_domain_without_labels(tiny_sd: Path, tmp_path: Path) -> None:

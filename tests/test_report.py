@@ -122,7 +122,7 @@ def test_the_verdict_is_said(tmp_path: Path, level: str) -> None:
     path = write_report(run_folder(tmp_path / "run", verdict=verdict, unknown_words=["zombie"]))
     page = check(path)
     assert f'class="verdict {level}"' in path.read_text(encoding="utf-8")
-    assert "It does <nothing>" in page.text and "try --steps" in page.text
+    assert "It does <nothing>" in page.text and "Try --steps." in page.text
     assert "never taught the word zombie" in page.text
 
 
@@ -177,6 +177,7 @@ def test_figures_as_people_write_them() -> None:
         "–", "0 %", "0.4 %", "50 %", "98.5 %", "100 %",
     ]  # fmt: skip
     assert [number(v, signed=True) for v in (None, 0.5, -0.5)] == ["–", "+0.50", "−0.50"]
+    assert number(-0.0004) == "0.00"
     assert [duration(v) for v in (None, 2.34, 61, 125, 7260)] == [
         "–", "2.3 s", "61 s", "2 min 5 s", "2 h 1 min",
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """The command `sdd`: thin; it parses, calls the package, and shows progress.
 
-Heavy modules are imported inside the commands, so that `sdd --help` is quick.
+Whatever is heavier than torch is imported inside the commands, so that `sdd --help` is quick.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ def demo(
     domain: Annotated[
         str, typer.Option(help="Another domain of rendered faces, name or folder.")
     ] = "faces64",
-    steps: Annotated[int, typer.Option(help="Training steps per prompt.")] = options.STEPS,
+    steps: Annotated[
+        int, typer.Option(help="Training steps per prompt.")
+    ] = options.TRAINED_BY.steps,
     faces: Annotated[
         int, typer.Option(help="Held-out faces to measure each edit on; 0: none.")
     ] = 256,

@@ -36,32 +36,33 @@ def distill(
     curve: Annotated[
         Path | None, _choice("Select from this curve.json instead of computing one.")
     ] = None,
-    steps: Annotated[int, _training("Steps of the optimiser.")] = options.STEPS,
-    batch_size: Annotated[int, _training("Pictures per step.")] = options.BATCH_SIZE,
-    lr: Annotated[float, _training("Learning rate.")] = options.LR,
+    steps: Annotated[int, _training("Steps of the optimiser.")] = options.TRAINED_BY.steps,
+    batch_size: Annotated[int, _training("Pictures per step.")] = options.TRAINED_BY.batch_size,
+    lr: Annotated[float, _training("Learning rate.")] = options.TRAINED_BY.lr,
     levels: Annotated[
         str | None,
         _training(
             "Layers of the generator to change: coarse (pose, shape), medium (features, "
-            "expression), fine (colours), separated by commas. Default: all."
+            "expression), fine (colours), separated by commas. Default: those that suit the prompt "
+            "in this domain, where known, or all."
         ),
     ] = None,
     guidance_scale: Annotated[
         float,
         _training("g: how much the prompt counts. Higher is stronger, until colours burn."),
-    ] = options.GUIDANCE_SCALE,
+    ] = options.TRAINED_BY.guidance.guidance_scale,
     l2_weight: Annotated[
         float, _training("Against large changes of the latents.")
-    ] = options.L2_WEIGHT,
+    ] = options.TRAINED_BY.l2_weight,
     identity_weight: Annotated[
         float, _training("Holds on to the person, where the domain can tell persons apart.")
-    ] = options.IDENTITY_WEIGHT,
+    ] = options.TRAINED_BY.identity_weight,
     range_weight: Annotated[
         float, _training("Against colours out of range.")
-    ] = options.RANGE_WEIGHT,
+    ] = options.TRAINED_BY.range_weight,
     keep_weight: Annotated[
         float, _training("Holds on to what the prompt is not about, such as the background.")
-    ] = options.KEEP_WEIGHT,
+    ] = options.TRAINED_BY.keep_weight,
     seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0,
     domain: options.DomainName = "faces64",
     out: options.RunOut = None,

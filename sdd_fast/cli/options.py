@@ -1,21 +1,20 @@
-"""Options that several commands share, and how lists are typed on the command line.
-
-Defaults of the training are repeated here as numbers, because `--help` must not import torch; a
-test holds them against `DistillConfig`.
-"""
+"""Options that several commands share, and how lists are typed on the command line."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sdd_fast.distill_objective import DistillConfig
+
 if TYPE_CHECKING:
     from sdd_fast.domains import Domain
 
-STEPS, BATCH_SIZE, LR, GUIDANCE_SCALE = 120, 8, 0.1, 30.0
-L2_WEIGHT, IDENTITY_WEIGHT, RANGE_WEIGHT, KEEP_WEIGHT = 0.3, 0.1, 1.0, 0.0
+TRAINED_BY = DistillConfig()
+"""Where the defaults of the training come from."""
 
 CHOICE, CURVE, TRAINING, OUTPUT = "Which timesteps", "HQS curve", "Training", "Where and how"
 
@@ -121,16 +120,10 @@ def check_device(name: str) -> None:
         raise ValueError(f"--device {name}: this machine and torch have none; usable: {usable}")
 
 
-DEFAULTS: dict[str, Any] = {
-    "steps": STEPS, "batch_size": BATCH_SIZE, "lr": LR, "guidance_scale": GUIDANCE_SCALE,
-    "l2_weight": L2_WEIGHT, "identity_weight": IDENTITY_WEIGHT, "range_weight": RANGE_WEIGHT,
-    "keep_weight": KEEP_WEIGHT,
-}  # fmt: skip
-
-
 def changed(**given: Any) -> dict[str, Any]:
     """Those of the training's settings that are not the default."""
-    return {name: value for name, value in given.items() if value != DEFAULTS[name]}
+    usual = asdict(TRAINED_BY) | asdict(TRAINED_BY.guidance)
+    return {name: value for name, value in given.items() if value != usual[name]}
 
 
 def command_line(name: str, *words: Any, **options: Any) -> str:
