@@ -12,7 +12,6 @@ import json
 import platform
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,6 @@ import torch
 from sdd_fast._build_info import build_info
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))  # op_cases
 
 SECONDS_PER_CASE = 8.0
 ROUNDS = (7, 60)  # at least, at most
