@@ -25,10 +25,11 @@ def main() -> None:
     parser.add_argument("first", type=Path, help="run folder or mapper file of one edit")
     parser.add_argument("second", type=Path, help="the same, of another edit")
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--domain", help="default: the one that the edits name")
     parser.add_argument("--out", type=Path, default=Path("composed.png"))
     options = parser.parse_args()
 
-    editor = sdd.Editor.load([options.first, options.second])
+    editor = sdd.Editor.load([options.first, options.second], domain=options.domain)
     w_plus = editor.encode(options.picture)  # [1, num_layers, w_dim]; encoded once
     rows = [torch.cat([editor.edit(w_plus, [a, b]) for a in STRENGTHS]) for b in STRENGTHS]
     first, second = (info.prompt for info in editor.infos)
