@@ -84,7 +84,7 @@ def default_config(**changes: Any) -> DistillConfig:
     config = DistillConfig(**changes)
     if "monitor_every" in changes:
         return config
-    return replace(config, monitor_every=max(1, config.steps // 8))
+    return replace(config, monitor_every=-(-config.steps // 8))
 
 
 def run_edit(
@@ -127,7 +127,6 @@ def run_edit(
         KeyboardInterrupt, FloatingPointError: see `distill`.
     """
     folder, config = Path(out), config or default_config()
-    levels = levels or domain.levels.get(prompt)
     selection = selection or Selection()
     levels = levels or domain.levels.get(prompt)
     _check(domain, prompt, timesteps, curve, levels, selection)
@@ -320,7 +319,8 @@ def _finish(
     if figure is not None:
         with atomic_path(folder / TRAINING_FILE) as temporary:
             figure.savefig(temporary)
-    verdict = judge_edit(record["monitor"], record["quality"])
+    guidance_scale = result.config.guidance.guidance_scale
+    verdict = judge_edit(record["monitor"], record["quality"], guidance_scale)
     record["seconds"]["measure"] = time.perf_counter() - began
     record |= {
         "complete": True,

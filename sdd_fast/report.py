@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import report_sections as section
 from .files import PathLike, write_text
+from .report_domain import domain_section
 from .report_page import code, duration, figure, page
 from .report_sections import Run
 from .run_record import REPORT_FILE
@@ -54,7 +55,11 @@ def write_summary(
         commands: how all of this was made.
     """
     read = [Run.read(Path(run)) for run in runs]
-    body = [_header(read, escape(title)), figure(Path(overview), title, escape(caption))]
+    body = [
+        _header(read, escape(title)),
+        figure(Path(overview), title, escape(caption)),
+        section.at_a_glance(read),
+    ]
     for run in read:
         body += [
             f"<article><h2>“{escape(run.prompt)}”</h2>\n",
@@ -78,7 +83,8 @@ def _header(runs: list[Run], title: str) -> str:
     record = runs[0].record
     spent = sum(sum(run.record["seconds"].values()) for run in runs)
     each = max(run.record["milliseconds_per_edit"] for run in runs)
-    what = "An edit was" if len(runs) == 1 else f"{len(runs)} edits were"
+    count = {1: "An edit was", 2: "Two edits were"}
+    what = count.get(len(runs), f"{len(runs)} edits were")
     return (
         '<header><p class="eyebrow">Selective Diffusion Distillation</p>\n'
         f"<h1>{title}</h1>\n"
@@ -99,6 +105,10 @@ def _closing(runs: list[Run], commands: Sequence[str]) -> str:
     parts.append(code("\n".join(_edit_commands(runs))))
     parts.append("<p>or from Python</p>\n" + code(_snippet(runs)))
     parts += [section.settings(run) for run in runs]
+    record = runs[0].record
+    domain = domain_section(record["domain_quality"])
+    if domain:
+        parts.append(f"<h2>The domain {escape(record['domain'])}, measured</h2>\n{domain}")
     parts += ["<h2>Limits</h2>\n", section.limits(runs)]
     parts.append(
         "<footer>Made by sdd_fast. Method: “Not All Steps are Created Equal: Selective Diffusion "

@@ -38,6 +38,7 @@ figcaption { color: var(--faint); font-size: .9rem; margin-top: .5rem; max-width
 .verdict b { color: var(--tone); }
 .verdict p { margin: .2rem 0; max-width: none; }
 .good { --tone: var(--good); } .fair { --tone: var(--fair); } .bad { --tone: var(--bad); }
+.tone { color: var(--tone); font-weight: 600; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; margin: .6rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .5rem .8rem .5rem 0;

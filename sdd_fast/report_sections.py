@@ -60,6 +60,25 @@ def verdict(run: Run) -> str:
     return f'<div class="verdict {found["level"]}">{body}</div>\n'
 
 
+def at_a_glance(runs: list[Run]) -> str:
+    """One row a run: the verdict and the figures that matter most."""
+    rows = []
+    for run in runs:
+        record, measured = run.record, run.record["quality"]
+        rows.append([
+            f"“{escape(run.prompt)}”",
+            f"<span class=\"tone {record['verdict']['level']}\">"
+            f"{SEALS[record['verdict']['level']]}</span>",
+            ", ".join(str(t) for t in record["timesteps"]),
+            percent(measured and measured["success"]),
+            percent(measured and measured["kept_mean"]),
+            number(measured["identity"] if measured else record["monitor"].get("identity")),
+            duration(sum(record["seconds"].values())),
+        ])  # fmt: skip
+    head = ["edit", "verdict", "t", "target reached", "others kept", "same person", "made in"]
+    return table(head, rows, numbers=(2, 3, 4, 5, 6))
+
+
 def pictures(run: Run) -> str:
     if run.record["rendered_faces"]:
         caption = (

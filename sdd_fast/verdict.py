@@ -49,22 +49,27 @@ class Verdict:
     advice: str = ""
 
 
-def judge_edit(monitor: Mapping[str, Any], quality: Mapping[str, Any] | None = None) -> Verdict:
+def judge_edit(
+    monitor: Mapping[str, Any],
+    quality: Mapping[str, Any] | None = None,
+    guidance_scale: float = 30.0,
+) -> Verdict:
     """Combine the figures of `EditMonitor` with those of `EditQuality.to_json()`.
 
     Args:
         monitor: as `EditMonitor` returns it, with "verdict" and "advice".
         quality: None where attributes cannot be measured.
+        guidance_scale: of the training, for advice in its numbers.
     """
+    advice = for_the_terminal(monitor["advice"], guidance_scale)
     kind = monitor["verdict"]
     success = None if quality is None else float(quality["success"])
     # A CLIP direction is a weaker witness than nine in ten faces that show the target.
     overruled = kind == "astray" and success is not None and success >= REACHED_ABOVE
     if kind != "ok" and not overruled:
-        return Verdict("bad", HEADLINES[kind], options_for_fields(monitor["advice"]))
+        return Verdict("bad", HEADLINES[kind], advice)
     if quality is None or success is None:
-        if monitor["advice"]:
-            advice = options_for_fields(monitor["advice"])
+        if advice:
             return Verdict("fair", "The edit works, with a flaw", advice)
         return Verdict("good", "The edit is visible, goes towards the prompt and burns nothing")
     reached = f"{success:.0%} of {quality['faces']} held-out faces show the target"
@@ -76,8 +81,8 @@ def judge_edit(monitor: Mapping[str, Any], quality: Mapping[str, Any] | None = N
     if share < KEPT_WORST_ABOVE:
         headline = f"{reached}, but only {share:.0%} keep their {words(head)}"
         return Verdict("fair", headline, SIDE_EFFECT_ADVICE)
-    if kind == "ok" and monitor["advice"]:
-        return Verdict("fair", reached, options_for_fields(monitor["advice"]))
+    if kind == "ok" and advice:
+        return Verdict("fair", reached, advice)
     return Verdict("good", f"{reached}, other attributes are kept")
 
 
@@ -91,8 +96,13 @@ def words(name: str) -> str:
     return {"yaw": "view", "hair_color": "hair colour"}.get(name, name.replace("_", " "))
 
 
-def options_for_fields(advice: str) -> str:
-    """The monitor names fields of `DistillConfig`; a person at the terminal types options."""
+def for_the_terminal(advice: str, guidance_scale: float) -> str:
+    """The monitor names fields of `DistillConfig`; a person at the terminal types options.
+
+    Its examples of another guidance scale become multiples of the one that was used.
+    """
     for name in ("guidance_scale", "l2_weight", "identity_weight", "range_weight", "keep_weight"):
         advice = advice.replace(name, "--" + name.replace("_", "-"))
-    return advice
+    lower, higher = guidance_scale / 2, 2 * guidance_scale
+    advice = advice.replace("(100 → 30)", f"({guidance_scale:g} → {lower:g})")
+    return advice.replace("(30 → 100)", f"({guidance_scale:g} → {higher:g})")

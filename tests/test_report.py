@@ -141,6 +141,38 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     assert "given by hand" in page.text and "'/data/cars'" in page.text
 
 
+DOMAIN = {
+    "parts": {
+        "faces": 512, "vae_psnr": 33.72, "generator_psnr": 30.47,
+        "classifier": {"skin": 0.998, "beard": 1.0}, "survival_vae": {"skin": 1.0, "beard": 0.986},
+        "survival_generator": {"skin": 0.95, "beard": 0.915},
+    },
+    "samples": {
+        "per_prompt": 32, "steps": 30, "guidance_scale": 5.0, "accuracy": {"a bald <face>": 0.75},
+        "accuracy_mean": 0.76, "color_cast": 2.1,
+    },
+    "edit_config": {"steps": 180, "batch_size": 8},
+    "edits": [{
+        "prompt": "a bald face", "timesteps": [700], "levels": ["fine"], "faces": 256,
+        "success": 0.96, "kept_mean": 0.98, "kept_worst": ["hair_length", 0.72], "identity": 0.87,
+        "distill_seconds": 35.5,
+    }],
+}  # fmt: skip
+
+
+def test_what_the_domain_can_do_at_all(tmp_path: Path) -> None:
+    page = check(write_report(run_folder(tmp_path / "run", domain_quality=DOMAIN)))
+    for text in (
+        "33.7 dB", "30.5 dB", "91.5 %", "98.6 %",  # what survives
+        "“a bald <face>”", "75 %", "76 %", "2.1 of 255",
+        "“a bald face”", "700", "96.0 %", "98.0 %", "72 % (hair length)", "0.87",
+    ):  # fmt: skip
+        assert text in page.text, text
+    part = {"parts": DOMAIN["parts"], "training": {}}
+    page = check(write_report(run_folder(tmp_path / "other", domain_quality=part)))
+    assert "33.7 dB" in page.text and "Edits by this method" not in page.text
+
+
 def test_identity_that_could_not_be_measured(tmp_path: Path) -> None:
     nothing = QUALITY | {"identity": None}
     page = check(write_report(run_folder(tmp_path / "run", quality=nothing, unedited=nothing)))
@@ -157,6 +189,7 @@ def test_one_page_for_several_runs(tmp_path: Path) -> None:
     page = check(path)
     assert path == tmp_path / "report.html"
     assert page.images[0] == (tmp_path / "overview.png").read_bytes() and len(page.images) == 7
+    assert page.text.count("94 %") + page.text.count("93.8 %") >= 4  # at a glance, and each
     assert "A & B" in page.text and "“old”" in page.text and "--strength 1,0.5" in page.text
     assert "2 min 37 s" in page.text  # 2 × 78.5 s
 

@@ -7,7 +7,7 @@ import pytest
 
 from sdd_fast.distill import DistillConfig
 from sdd_fast.monitor import ADVICE, judge
-from sdd_fast.verdict import judge_edit, options_for_fields, words, worst_kept
+from sdd_fast.verdict import for_the_terminal, judge_edit, words, worst_kept
 
 
 def monitored(**changes: float) -> dict[str, Any]:
@@ -57,8 +57,16 @@ def test_side_effects_are_named() -> None:
 
 @pytest.mark.parametrize("advice", ADVICE.values())
 def test_advice_is_in_the_words_of_the_command_line(advice: str) -> None:
-    shown = options_for_fields(advice)
+    shown = for_the_terminal(advice, 40.0)
     for field in fields(DistillConfig):
         if "_" in field.name:
             assert field.name not in shown
-    assert options_for_fields("raise l2_weight") == "raise --l2-weight"
+    assert "100" not in shown  # another guidance scale than the one used
+    assert for_the_terminal("raise l2_weight", 30.0) == "raise --l2-weight"
+
+
+def test_advice_is_relative_to_the_guidance_scale_used() -> None:
+    nothing = judge_edit(monitored(peak_change=0.0), guidance_scale=40.0)
+    assert "--guidance-scale (40 → 80)" in nothing.advice
+    burnt = judge_edit(monitored(burnt_share=0.5), guidance_scale=40.0)
+    assert "--guidance-scale (40 → 20)" in burnt.advice
