@@ -17,4 +17,7 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 # Levels of the mapper where not all are wanted: color lives in the finer layers, and the coarse
 # ones would make the hair longer, since long hair shows more white.
-LEVELS: dict[str, tuple[str, ...]] = {"a face with white hair": ("medium", "fine")}
+LEVELS: dict[str, tuple[str, ...]] = {
+    "a face with white hair": ("medium", "fine"),
+    "a smiling face": ("medium", "fine"),  # the coarse ones would take off glasses
+}
