@@ -45,8 +45,9 @@ help:
 # --- set-up, each step done once ----------------------------------------------------------------
 
 $(DONE)/venv:
-	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(FITS)'; then \
-	  echo "sdd_fast needs Python 3.10, 3.11 or 3.12; this is $$(python3 --version 2>&1)." >&2; \
+	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(FITS)' 2>/dev/null; then \
+	  p="$(or $(PYTHON),python3)"; \
+	  echo "sdd_fast needs Python 3.10, 3.11 or 3.12; $$p is: $$($$p --version 2>&1 | tail -1)" >&2; \
 	  echo "Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; fi
 	@if [ ! -x $(BIN)/python ]; then \
 	  echo "==> Creating $(VENV) with $$($(PYTHON) --version)"; \
