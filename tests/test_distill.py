@@ -196,8 +196,8 @@ def test_training_moves_images_where_the_teacher_wants_them(
             return self.delta.expand_as(w)
 
     config = DistillConfig(
-        steps=15, batch_size=1, lr=0.1, warmup=0.0, l2_weight=0.0, range_weight=0.0, keep_weight=0.0,
-            log_every=1,
+        steps=15, batch_size=1, lr=0.1, warmup=0.0, l2_weight=0.0, range_weight=0.0,
+        keep_weight=0.0, log_every=1,
         guidance=GuidanceConfig(guidance_scale=1.0, noise="zero", weighting="uniform"),
     )  # fmt: skip
     result = distill(
