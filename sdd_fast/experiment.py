@@ -176,7 +176,8 @@ def run_edit(
     _save_selection(folder, record, curve, selection)
     record["seconds"]["distill"] = result.seconds
     record["monitor"] = from_monitor(result.history[-1])
-    say(f"distilled in {result.seconds:.0f} s: {describe(record['monitor'])}")
+    figures = describe(record["monitor"] | {"advice": ""})  # advice is for the end
+    say(f"distilled in {result.seconds:.0f} s: {figures}")
     return _finish(folder, domain, result, record, faces, strengths, say)
 
 

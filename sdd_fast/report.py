@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from html import escape
@@ -128,15 +129,21 @@ def _edit_commands(runs: list[Run]) -> list[str]:
 
 def _snippet(runs: list[Run]) -> str:
     record = runs[0].record
-    name = record["domain_folder"] or record["domain"]
+    name = _quoted(record["domain_folder"] or record["domain"])
+    folder, prompt = _quoted(str(runs[0].folder)), _quoted(runs[0].prompt)
     return f"""
 import sdd_fast as sdd
 from sdd_fast.experiment import run_edit
 
-editor = sdd.Editor.load({str(runs[0].folder)!r})
+editor = sdd.Editor.load({folder})
 after = editor.edit(["me.jpg"], strength=0.8, output="pil")[0]
 after.save("me-edited.png")
 
 # the same edit again, or one of yours, with a folder and report like this one
-run_edit(sdd.load_domain({name!r}), {runs[0].prompt!r}, "runs/another", say=print)
+run_edit(sdd.load_domain({name}), {prompt}, "runs/another", say=print)
 """
+
+
+def _quoted(text: str) -> str:
+    """A Python literal in the quotes that the rest of the code has."""
+    return json.dumps(text, ensure_ascii=False)

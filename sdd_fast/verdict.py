@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .report_page import percent
+
 REACHED_ABOVE = 0.8
 """Share of held-out faces that must show the target for "good"."""
 MISSED_BELOW = 0.5
@@ -72,14 +74,14 @@ def judge_edit(
         if advice:
             return Verdict("fair", "The edit works, with a flaw", advice)
         return Verdict("good", "The edit is visible, goes towards the prompt and burns nothing")
-    reached = f"{success:.0%} of {quality['faces']} held-out faces show the target"
+    reached = f"{percent(success)} of {quality['faces']} held-out faces show the target"
     if success < MISSED_BELOW:
         return Verdict("bad", f"The edit misses its target: only {reached}", MISSED_ADVICE)
     if success < REACHED_ABOVE:
         return Verdict("fair", f"The edit works on most faces: {reached}", MISSED_ADVICE)
     head, share = worst_kept(quality)
     if share < KEPT_WORST_ABOVE:
-        headline = f"{reached}, but only {share:.0%} keep their {words(head)}"
+        headline = f"{reached}, but only {percent(share)} keep their {words(head)}"
         return Verdict("fair", headline, SIDE_EFFECT_ADVICE)
     if kind == "ok" and advice:
         return Verdict("fair", reached, advice)

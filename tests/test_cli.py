@@ -409,6 +409,23 @@ def test_a_bad_edit_is_said_loudly(capsys: pytest.CaptureFixture[str], level: An
     assert "try --steps 240" in out
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError(2, "there is no such file", "a.json"), "a.json: there is no such file"),
+        (OSError(28, "no space left while writing a/b (0 MiB free)", "a/b"), "no space left while "
+         "writing a/b (0 MiB free)"),
+        (FileNotFoundError("no domain 'cats'"), "no domain 'cats'"),
+        (ValueError("start over with resume=False"), "start over with --restart"),
+        (MemoryError(), "out of memory. Try a smaller --batch-size or fewer --images."),
+        (torch.OutOfMemoryError("CUDA out of memory\nmore"), "out of memory. Try a smaller "
+         "--batch-size or fewer --images. CUDA out of memory"),
+    ],
+)  # fmt: skip
+def test_errors_in_the_words_of_the_command_line(error: Exception, message: str) -> None:
+    assert console.explain(error) == message
+
+
 def test_bugs_point_to_debug(sdd: Sdd, monkeypatch: pytest.MonkeyPatch) -> None:
     import sdd_fast.cli.info as info
 
@@ -498,6 +515,8 @@ def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
 def test_info_about_the_installation(sdd: Sdd) -> None:
     shown = sdd("info")
     assert shown.code == 0 and torch.__version__ in shown.out and "domain faces64" in shown.out
+    named = sdd("info", "faces64")
+    assert named.code == 0 and "64 × 64 pixels" in named.out and "a bald face" in named.out
     facts = json.loads(sdd("info", "--json").out)
     assert facts["torch"] == torch.__version__ and "native ops" in facts
 

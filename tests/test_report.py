@@ -138,7 +138,7 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     assert len(page.images) == 1
     for text in ("Target reached", "Direction", "Same person", "dB", "selecting timesteps"):
         assert text not in page.text, text
-    assert "given by hand" in page.text and "'/data/cars'" in page.text
+    assert "given by hand" in page.text and 'load_domain("/data/cars")' in page.text
 
 
 DOMAIN = {

@@ -38,9 +38,9 @@ def test_the_monitor_alone() -> None:
 def test_measured_attributes_have_the_last_word_on_the_target() -> None:
     assert judge_edit(monitored(), quality(0.97)).level == "good"
     half = judge_edit(monitored(), quality(0.6))
-    assert half.level == "fair" and "60%" in half.headline
+    assert half.level == "fair" and "60 %" in half.headline
     missed = judge_edit(monitored(), quality(0.1))
-    assert missed.level == "bad" and "only 10% of 200" in missed.headline and missed.advice
+    assert missed.level == "bad" and "only 10 % of 200" in missed.headline and missed.advice
     # Nine in ten faces outweigh a CLIP direction, but not a burnt image.
     assert judge_edit(monitored(direction=-0.3), quality(0.97)).level == "good"
     assert judge_edit(monitored(direction=-0.3), quality(0.6)).level == "bad"
@@ -49,7 +49,7 @@ def test_measured_attributes_have_the_last_word_on_the_target() -> None:
 
 def test_side_effects_are_named() -> None:
     found = judge_edit(monitored(), quality(0.97, hair_color=0.4))
-    assert found.level == "fair" and "40% keep their hair colour" in found.headline
+    assert found.level == "fair" and "40 % keep their hair colour" in found.headline
     assert "--levels" in found.advice
     assert worst_kept(quality(1.0, yaw=0.2)) == ("yaw", 0.2)
     assert words("yaw") == "view" and words("hair_length") == "hair length"

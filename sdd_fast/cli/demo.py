@@ -10,10 +10,12 @@ import typer
 from . import options
 from .console import command, say
 
+DEFAULT_OUT = Path("runs/demo")
+
 
 @command
 def demo(
-    out: Annotated[Path, typer.Option(help="The demo's folder.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="The demo's folder.")] = DEFAULT_OUT,
     prompt: Annotated[
         list[str] | None,
         typer.Option(help="A prompt of your own; may be given several times. Default: two."),
@@ -48,7 +50,12 @@ def demo(
     from .distill import show_verdict
 
     say(f"demo of Selective Diffusion Distillation, domain {domain}")
-    typed = options.command_line("demo", out=out, seed=seed or None, **options.changed(steps=steps))
+    typed = options.command_line(
+        "demo",
+        out=None if out == DEFAULT_OUT else out,
+        seed=seed or None,
+        **options.changed(steps=steps),
+    )
     for text in prompt or []:
         typed += options.command_line("", prompt=text).removeprefix("sdd ''")
     made = run_demo(

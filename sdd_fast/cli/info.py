@@ -59,8 +59,8 @@ def installation() -> Facts:
             facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             facts[name] = "not installed"
-    facts["native ops"] = _native_ops()
-    facts["cpu"] = f"{torch.get_num_threads()} threads"
+    facts |= _native_ops()
+    facts["cpu"] = f"{platform.machine()}, torch uses {torch.get_num_threads()} of its cores"
     facts["gpu"] = (
         ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         if torch.cuda.is_available()
@@ -72,12 +72,15 @@ def installation() -> Facts:
     return facts
 
 
-def _native_ops() -> Any:
-    try:
-        from sdd_fast._build_info import build_info
-    except ImportError:
-        return "unknown: built without build information"
-    return build_info()
+def _native_ops() -> Facts:
+    from sdd_fast._build_info import build_info
+
+    found = build_info()
+    if not found["native"]:
+        return {"native ops": f"none, the reference ops do the work: {found['native_missing']}"}
+    native = [name for name, kind in found["ops"].items() if kind == "native"]
+    level = f"compiled by {found['compiler']}, running at {found['cpu_level']}"
+    return {"native ops": f"{', '.join(native)} ({level})"}
 
 
 def describe(path: Path) -> Facts:
@@ -86,6 +89,10 @@ def describe(path: Path) -> Facts:
     Raises:
         FileNotFoundError: nothing. ValueError: nothing that belongs to this package.
     """
+    from sdd_fast.domains.domain import EMBEDDED
+
+    if not path.exists() and str(path) in EMBEDDED:
+        path = EMBEDDED[str(path)]
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if path.is_dir():
@@ -167,7 +174,14 @@ def _domain(path: Path) -> Facts:
         "size": f"{size / 2**20:.1f} MiB",
     }
     if domain.prompts:
-        facts["prompts"] = list(domain.prompts)
+        facts["prompts"] = "; ".join(domain.prompts)
+    parts = (domain.quality or {}).get("parts")
+    if parts:
+        facts["reconstruction"] = (
+            f"VAE {parts['vae_psnr']:.1f} dB, encoder + generator {parts['generator_psnr']:.1f} dB"
+        )
+    if (path / "MODEL_CARD.md").exists():
+        facts["model card"] = path / "MODEL_CARD.md"
     return facts
 
 
