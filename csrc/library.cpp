@@ -8,6 +8,22 @@ STABLE_TORCH_LIBRARY(sdd_fast, m) {
   m.def(
       "softmax_entropy_l1(Tensor x, bool abs_mean) -> "
       "(Tensor entropy, Tensor l1, Tensor deficit, Tensor log_mean_exp)");
+  // act: 0 linear, 1 relu, 2 lrelu
+  m.def("bias_act(Tensor x, Tensor? b, int act, float alpha, float gain, float? clamp) -> Tensor");
+  m.def(
+      "bias_act_backward(Tensor grad, Tensor y, int act, float alpha, float gain, float? clamp, "
+      "bool b_grad) -> (Tensor x_grad, Tensor b_grad)");
+  m.def(
+      "conv_epilogue(Tensor x, Tensor? factor, Tensor? noise, Tensor? bias, int act, float alpha, "
+      "float gain, float? clamp) -> Tensor");
+  m.def(
+      "conv_epilogue_(Tensor(a!) x, Tensor? factor, Tensor? noise, Tensor? bias, int act, "
+      "float alpha, float gain, float? clamp) -> ()");
+  m.def(
+      "conv_epilogue_backward(Tensor grad, Tensor x, Tensor? factor, Tensor? noise, Tensor? bias, "
+      "int act, float alpha, float gain, float? clamp, bool factor_grad, bool noise_grad, "
+      "bool bias_grad) -> (Tensor x_grad, Tensor factor_grad_, Tensor noise_grad_, "
+      "Tensor bias_grad_)");
 }
 
 // Read by sdd_fast.build_info() through ctypes.

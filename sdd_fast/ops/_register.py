@@ -26,7 +26,8 @@ REBUILD = "pip install -e . --no-build-isolation"
 # Every op: the device types for which a native kernel exists.
 NATIVE_DEVICES: dict[str, tuple[str, ...]] = {
     "softmax_entropy_l1": ("cpu",),
-    "bias_act": (),
+    "bias_act": ("cpu",),
+    "conv_epilogue": ("cpu",),
     "upfirdn2d": (),
     "modulated_conv2d": (),
 }

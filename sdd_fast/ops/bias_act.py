@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype
+from ._register import NATIVE, native_kernel, without_autograd
 
 ACTIVATIONS = {"linear": 1.0, "relu": math.sqrt(2.0), "lrelu": math.sqrt(2.0)}
 """Every activation and its default gain (√2 keeps the variance of a rectified normal input)."""
+
+ACT_CODES = {"linear": 0, "relu": 1, "lrelu": 2}
+"""What the native kernels call them."""
+
+SMALL = 16384
+"""Below so many elements PyTorch's own operations build a graph for the backward pass sooner than
+autograd that is written in Python does for one native op."""
 
 
 def bias_act(
@@ -58,7 +68,21 @@ def bias_act(
                 f"got {list(b.shape)}"
             )
     gain = check_activation("bias_act", act, alpha, gain, clamp)
-    return bias_act_ref(x, b, act, alpha, gain, clamp)
+    # A single step is one pass in PyTorch already.
+    steps = (b is not None) + (act != "linear") + (gain != 1.0) + (clamp is not None)
+    if steps < 2 or not native_kernel("bias_act", x.device):
+        return bias_act_ref(x, b, act, alpha, gain, clamp)
+    tensors = (x,) if b is None else (x, b)
+    if (
+        x.numel() < SMALL
+        and torch.is_grad_enabled()
+        and any(t.requires_grad for t in tensors)
+        and not torch.compiler.is_compiling()
+    ):
+        return bias_act_ref(x, b, act, alpha, gain, clamp)
+    with without_autograd(*tensors):
+        y: Tensor = _native(x, b, ACT_CODES[act], alpha, gain, clamp)
+        return y
 
 
 def check_activation(
@@ -96,5 +120,60 @@ def bias_act_ref(
     if gain != 1.0:
         x = x * gain
     if clamp is not None:
-        x = x.clamp(-clamp, clamp)
+        x = F.hardtanh(x, -clamp, clamp)  # clamp, with derivative 0 at the limit itself
     return x
+
+
+def _fake(
+    x: Tensor, b: Tensor | None, act: int, alpha: float, gain: float, clamp: float | None
+) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, _, *ctx.activation = inputs
+    ctx.save_for_backward(output)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (y,) = ctx.saved_tensors
+    b_needed = ctx.needs_input_grad[1]
+    x_grad, b_grad = _native_backward(grad, y, *ctx.activation, b_needed)
+    return x_grad, b_grad if b_needed else None, None, None, None, None
+
+
+def _fake_backward(
+    grad: Tensor,
+    y: Tensor,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float | None,
+    b_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(y), y.new_empty(y.shape[1] if b_grad else 0)
+
+
+def _setup_context_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, y, *ctx.activation, ctx.b_grad = inputs
+    ctx.save_for_backward(y)
+
+
+def _backward_backward(ctx: Any, gg_x: Tensor, gg_b: Tensor) -> tuple[Tensor | None, ...]:
+    """The backward pass multiplies by a slope that is constant in pieces, and so does its own."""
+    (y,) = ctx.saved_tensors
+    if ctx.b_grad:
+        gg_x = gg_x + gg_b.reshape([1, -1] + [1] * (gg_x.ndim - 2))
+    grad, _ = _native_backward(gg_x, y, *ctx.activation, False)
+    return grad, None, None, None, None, None, None
+
+
+if NATIVE.path is not None:
+    _native = torch.ops.sdd_fast.bias_act.default
+    _native_backward = torch.ops.sdd_fast.bias_act_backward.default
+    torch.library.register_fake("sdd_fast::bias_act", _fake)
+    torch.library.register_fake("sdd_fast::bias_act_backward", _fake_backward)
+    torch.library.register_autograd("sdd_fast::bias_act", _backward, setup_context=_setup_context)
+    torch.library.register_autograd(
+        "sdd_fast::bias_act_backward", _backward_backward, setup_context=_setup_context_backward
+    )

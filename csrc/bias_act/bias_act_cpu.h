@@ -1,0 +1,156 @@
+// What the CPU entries of bias_act and conv_epilogue share: checks of the arguments they have in
+// common and new tensors. Against the stable ABI; host code only.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include "bias_act_kernel.h"
+
+namespace sdd {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+ActElement element_of(const char* op, const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Double:
+      return ActElement::kFloat64;
+    case ScalarType::Float:
+      return ActElement::kFloat32;
+    case ScalarType::Half:
+      return ActElement::kFloat16;
+    case ScalarType::BFloat16:
+      return ActElement::kBFloat16;
+    default:
+      STD_TORCH_CHECK(false, op, ": x must be float64, float32, float16 or bfloat16");
+  }
+  return ActElement::kFloat32;
+}
+
+void check_activation(const char* op, int64_t act, double alpha, double gain,
+                      const std::optional<double>& clamp) {
+  STD_TORCH_CHECK(act >= 0 && act <= static_cast<int64_t>(Act::kLrelu), op,
+                  ": act must be 0 (linear), 1 (relu) or 2 (lrelu), got ", act);
+  STD_TORCH_CHECK(alpha >= 0 && alpha <= 1, op, ": alpha must lie in [0, 1], got ", alpha);
+  STD_TORCH_CHECK(gain > 0 && std::isfinite(gain), op, ": gain must be a positive number, got ",
+                  gain);
+  STD_TORCH_CHECK(!clamp || *clamp > 0, op, ": clamp must be positive, got ", clamp.value_or(0));
+}
+
+double limit_of(const std::optional<double>& clamp) {
+  return clamp.value_or(std::numeric_limits<double>::quiet_NaN());
+}
+
+bool same_sizes(const Tensor& a, const Tensor& b) {
+  const auto s = a.sizes(), t = b.sizes();
+  return s.size() == t.size() && std::equal(s.begin(), s.end(), t.begin());
+}
+
+bool same_strides(const Tensor& a, const Tensor& b) {
+  const auto s = a.strides(), t = b.strides(), sizes = a.sizes();
+  for (int64_t d = 0; d < a.dim(); ++d) {
+    if (sizes[d] != 1 && s[d] != t[d]) return false;
+  }
+  return true;
+}
+
+// Uninitialised CPU tensors, straight from the C interface: a call through the dispatcher would
+// cost as much as an op on a small tensor.
+Tensor new_tensor(int64_t dims, const int64_t* sizes, const int64_t* strides, const Tensor& like) {
+  int32_t dtype;
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes, strides, dtype,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+Tensor new_strided(const Tensor& like) {
+  return new_tensor(like.dim(), like.sizes().data(), like.strides().data(), like);
+}
+
+Tensor new_contiguous(std::initializer_list<int64_t> sizes, const Tensor& like) {
+  int64_t strides[8] = {}, stride = 1;
+  for (int64_t d = static_cast<int64_t>(sizes.size()) - 1; d >= 0; --d) {
+    strides[d] = stride;
+    stride *= std::max<int64_t>(1, sizes.begin()[d]);
+  }
+  return new_tensor(static_cast<int64_t>(sizes.size()), sizes.begin(), strides, like);
+}
+
+// A short tensor [n, ...], read in the order of its dimensions, in the precision kernels compute
+// in: float64 for float64, else float32. Each number `each` times in a row, and the whole `times`
+// times.
+class WideVector {
+ public:
+  explicit WideVector(const Tensor& from, int64_t each = 1, int64_t times = 1) {
+    const Tensor t = from.is_contiguous() ? from : torch::stable::contiguous(from);
+    const int64_t n = t.numel();
+    const void* p = t.const_data_ptr();
+    switch (t.scalar_type()) {
+      case ScalarType::Double:
+        fill(wide_, static_cast<const double*>(p), n, each, times);
+        break;
+      case ScalarType::Float:
+        fill(narrow_, static_cast<const float*>(p), n, each, times);
+        break;
+      case ScalarType::Half:
+        fill(narrow_, static_cast<const torch::headeronly::Half*>(p), n, each, times);
+        break;
+      default:
+        fill(narrow_, static_cast<const torch::headeronly::BFloat16*>(p), n, each, times);
+        break;
+    }
+  }
+  const void* data() const {
+    return wide_ ? static_cast<const void*>(wide_.get()) : static_cast<const void*>(narrow_.get());
+  }
+
+ private:
+  template <class To, class From>
+  static void fill(std::unique_ptr<To[]>& to, const From* from, int64_t n, int64_t each,
+                   int64_t times) {
+    to.reset(new To[std::max<int64_t>(1, n * each * times)]);
+    To* next = to.get();
+    for (int64_t repeat = 0; repeat < times; ++repeat) {
+      for (int64_t i = 0; i < n; ++i) {
+        for (int64_t k = 0; k < each; ++k) *next++ = To(from[i]);
+      }
+    }
+  }
+  std::unique_ptr<double[]> wide_;
+  std::unique_ptr<float[]> narrow_;
+};
+
+// Rounds to the dtype of `to`, which is contiguous.
+void store(const double* from, const Tensor& to) {
+  const int64_t n = to.numel();
+  void* p = to.mutable_data_ptr();
+  switch (to.scalar_type()) {
+    case ScalarType::Double:
+      std::copy_n(from, n, static_cast<double*>(p));
+      return;
+    case ScalarType::Float:
+      std::copy_n(from, n, static_cast<float*>(p));
+      return;
+    case ScalarType::Half:
+      std::copy_n(from, n, static_cast<torch::headeronly::Half*>(p));
+      return;
+    default:
+      std::copy_n(from, n, static_cast<torch::headeronly::BFloat16*>(p));
+  }
+}
+
+}  // namespace
+}  // namespace sdd

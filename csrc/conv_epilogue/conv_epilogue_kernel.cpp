@@ -1,0 +1,251 @@
+// conv_epilogue, forward and backward in one pass each, on CPU vectors of the width of this
+// instruction set (SDD_ISA names the copy). Formulas: conv_epilogue.h.
+//
+// Each loop is written once, as a body over a vector or over one number: `Lane` says which.
+#include "conv_epilogue_kernel.h"
+
+#include "../bias_act/bias_act_params.h"
+#include "../common/elements.h"
+#include "conv_epilogue.h"
+
+namespace sdd {
+namespace {
+
+template <class E>
+struct VectorLane {
+  using T = typename E::Vector;
+  static constexpr int64_t width = lanes<typename E::Compute>;
+  SDD_FN static T read(const typename E::Stored* p) { return E::vector(p); }
+  SDD_FN static T read_wide(const typename E::Compute* p) { return load(p); }
+  SDD_FN static typename E::Compute sum(T v) {
+    typename E::Compute total = 0;
+    for (int l = 0; l < width; ++l) total += v[l];
+    return total;
+  }
+};
+
+template <class E>
+struct OneLane {
+  using T = typename E::Compute;
+  static constexpr int64_t width = 1;
+  SDD_FN static T read(const typename E::Stored* p) { return E::value(p); }
+  SDD_FN static T read_wide(const typename E::Compute* p) { return *p; }
+  SDD_FN static T sum(T v) { return v; }
+};
+
+template <int kCount>
+struct Count {
+  static constexpr int value = kCount;
+};
+
+// body(lane, i) for 0 <= i < n: vectors first, then what is left one by one.
+template <class E, class Body>
+SDD_FN void for_each_lane(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + VectorLane<E>::width <= n; i += VectorLane<E>::width) body(VectorLane<E>{}, i);
+  for (; i < n; ++i) body(OneLane<E>{}, i);
+}
+
+template <class E, Act kAct>
+struct Kernel {
+  using S = typename E::Compute;
+  using Stored = typename E::Stored;
+
+  const EpilogueCall& c;
+  const ActParams<S> params = act_params<E>(c.act, c.gain, c.alpha, c.limit);
+  const Stored* x = static_cast<const Stored*>(c.x);
+  const Stored* grad = static_cast<const Stored*>(c.grad);
+  const S* factor = static_cast<const S*>(c.factor);
+  const Stored* noise = static_cast<const Stored*>(c.noise);
+  const S* bias = static_cast<const S*>(c.bias);
+  Stored* out = static_cast<Stored*>(c.out);
+  S* noise_sums = static_cast<S*>(c.noise_sums);
+
+  SDD_FN S factor_of(int64_t sample, int64_t o) const {
+    return factor == nullptr ? S(1) : factor[sample * c.channels + o];
+  }
+  SDD_FN S bias_of(int64_t o) const { return bias == nullptr ? S(0) : bias[o]; }
+
+  // h of (2) in conv_epilogue.h, for the element at `at`.
+  template <class Lane>
+  SDD_FN typename Lane::T h_of(Lane, int64_t at, typename Lane::T x_value, typename Lane::T factor,
+                               typename Lane::T shift) const {
+    const typename Lane::T u = preactivation(x_value, factor, shift);
+    return bias_act_gradient<kAct>(Lane::read(grad + at), u, gained_act<kAct>(u, params), params);
+  }
+
+  void forward(int64_t sample, int64_t first, int64_t n) const {
+    const Stored* samples_noise = noise == nullptr ? nullptr : noise + sample * c.noise_stride;
+    if (c.channels_last) {
+      for (int64_t pixel = first; pixel < first + n; ++pixel) {
+        const S shift = samples_noise == nullptr ? S(0) : E::value(samples_noise + pixel);
+        const int64_t at = epilogue_offset(c, sample, 0, pixel);
+        const S* f = factor == nullptr ? nullptr : factor + sample * c.channels;
+        for_each_lane<E>(c.channels, [&](auto lane, int64_t o) {
+          using T = typename decltype(lane)::T;
+          const T b = bias == nullptr ? T{} + shift : lane.read_wide(bias + o) + shift;
+          const T u = preactivation(lane.read(x + at + o),
+                                    f == nullptr ? T{} + 1 : lane.read_wide(f + o), b);
+          E::put(out + at + o, activated<kAct>(u, params));
+        });
+      }
+      return;
+    }
+    for (int64_t o = 0; o < c.channels; ++o) {
+      const S f = factor_of(sample, o), b = bias_of(o);
+      const int64_t at = epilogue_offset(c, sample, o, first);
+      if (samples_noise == nullptr) {
+        for_each_lane<E>(n, [&](auto lane, int64_t i) {
+          using T = typename decltype(lane)::T;
+          E::put(out + at + i,
+                 activated<kAct>(preactivation(lane.read(x + at + i), T{} + f, T{} + b), params));
+        });
+      } else {
+        for_each_lane<E>(n, [&](auto lane, int64_t i) {
+          using T = typename decltype(lane)::T;
+          const T shift = lane.read(samples_noise + first + i) + b;
+          E::put(out + at + i,
+                 activated<kAct>(preactivation(lane.read(x + at + i), T{} + f, shift), params));
+        });
+      }
+    }
+  }
+
+  void backward(int64_t task, int64_t sample, int64_t first, int64_t n) const {
+    const Stored* samples_noise = noise == nullptr ? nullptr : noise + sample * c.noise_stride;
+    S* noise_out = noise_sums == nullptr ? nullptr : noise_sums + sample * c.pixels;
+    if (noise_out != nullptr) {
+      for (int64_t i = first; i < first + n; ++i) noise_out[i] = 0;
+    }
+    double* factor_out = c.factor_sums == nullptr ? nullptr : c.factor_sums + task * c.channels;
+    double* bias_out = c.bias_sums == nullptr ? nullptr : c.bias_sums + task * c.channels;
+    if (c.channels_last) {
+      return backward_channels_last(sample, first, n, samples_noise, noise_out, factor_out,
+                                    bias_out);
+    }
+    for (int64_t o = 0; o < c.channels; ++o) {
+      const S f = factor_of(sample, o), b = bias_of(o);
+      const int64_t at = epilogue_offset(c, sample, o, first);
+      typename E::Vector h_sum{}, hx_sum{};
+      double h_total = 0, hx_total = 0;
+      for_each_lane<E>(n, [&](auto lane, int64_t i) {
+        using T = typename decltype(lane)::T;
+        const T shift =
+            samples_noise == nullptr ? T{} + b : lane.read(samples_noise + first + i) + b;
+        const T value = lane.read(x + at + i);
+        const T h = h_of(lane, at + i, value, T{} + f, shift);
+        E::put(out + at + i, T(h * f));
+        if (noise_out != nullptr) {
+          const T sum = lane.read_wide(noise_out + first + i) + h;
+          memcpy(noise_out + first + i, &sum, sizeof(sum));
+        }
+        if constexpr (decltype(lane)::width == 1) {
+          h_total += double(h);
+          hx_total += double(h * value);
+        } else {
+          h_sum += h;
+          hx_sum += h * value;
+        }
+      });
+      for (int l = 0; l < VectorLane<E>::width; ++l) {
+        h_total += double(h_sum[l]);
+        hx_total += double(hx_sum[l]);
+      }
+      if (bias_out != nullptr) bias_out[o] = h_total;
+      if (factor_out != nullptr) factor_out[o] = hx_total;
+    }
+  }
+
+  // Blocks of channels, each through the run of pixels: the sums stay in registers.
+  void backward_channels_last(int64_t sample, int64_t first, int64_t n, const Stored* samples_noise,
+                              S* noise_out, double* factor_out, double* bias_out) const {
+    const auto block = [&](auto lane, auto vectors, int64_t o) {
+      using Lane = decltype(lane);
+      using T = typename Lane::T;
+      constexpr int64_t width = Lane::width;
+      constexpr int count = decltype(vectors)::value;
+      T b[count], f[count], h_sum[count] = {}, hx_sum[count] = {};
+      for (int v = 0; v < count; ++v) {
+        const int64_t channel = o + v * width;
+        b[v] = bias == nullptr ? T{} : Lane::read_wide(bias + channel);
+        f[v] =
+            factor == nullptr ? T{} + 1 : Lane::read_wide(factor + sample * c.channels + channel);
+      }
+      for (int64_t pixel = first; pixel < first + n; ++pixel) {
+        const S shift = samples_noise == nullptr ? S(0) : E::value(samples_noise + pixel);
+        T over_channels{};
+        for (int v = 0; v < count; ++v) {
+          const int64_t at = epilogue_offset(c, sample, o + v * width, pixel);
+          const T value = Lane::read(x + at);
+          const T h = h_of(lane, at, value, f[v], T(b[v] + shift));
+          E::put(out + at, T(h * f[v]));
+          over_channels += h;
+          h_sum[v] += h;
+          hx_sum[v] += h * value;
+        }
+        if (noise_out != nullptr) noise_out[pixel] += Lane::sum(over_channels);
+      }
+      for (int v = 0; v < count; ++v) {
+        S h_lane[width], hx_lane[width];
+        memcpy(h_lane, &h_sum[v], sizeof(T));
+        memcpy(hx_lane, &hx_sum[v], sizeof(T));
+        for (int64_t l = 0; l < width; ++l) {
+          const int64_t channel = o + v * width + l;
+          if (bias_out != nullptr) bias_out[channel] = double(h_lane[l]);
+          if (factor_out != nullptr) factor_out[channel] = double(hx_lane[l]);
+        }
+      }
+    };
+    constexpr int64_t width = VectorLane<E>::width;
+    int64_t o = 0;
+    for (; o + 4 * width <= c.channels; o += 4 * width) block(VectorLane<E>{}, Count<4>{}, o);
+    for (; o + 2 * width <= c.channels; o += 2 * width) block(VectorLane<E>{}, Count<2>{}, o);
+    for (; o + width <= c.channels; o += width) block(VectorLane<E>{}, Count<1>{}, o);
+    for (; o < c.channels; ++o) block(OneLane<E>{}, Count<1>{}, o);
+  }
+
+  void tasks(int64_t begin, int64_t end) const {
+    const int64_t run = epilogue_run(c.channels), runs = epilogue_runs(c.pixels, c.channels);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t sample = task / runs, first = task % runs * run;
+      const int64_t n = c.pixels - first < run ? c.pixels - first : run;
+      if (grad == nullptr) {
+        forward(sample, first, n);
+      } else {
+        backward(task, sample, first, n);
+      }
+    }
+  }
+};
+
+template <class E>
+void any_act(const EpilogueCall& c, int64_t begin, int64_t end) {
+  switch (c.act) {
+    case Act::kLinear:
+      return Kernel<E, Act::kLinear>{c}.tasks(begin, end);
+    case Act::kRelu:
+      return Kernel<E, Act::kRelu>{c}.tasks(begin, end);
+    case Act::kLrelu:
+      return Kernel<E, Act::kLrelu>{c}.tasks(begin, end);
+  }
+}
+
+}  // namespace
+
+#define SDD_JOIN_(a, b) a##b
+#define SDD_JOIN(a, b) SDD_JOIN_(a, b)
+
+void SDD_JOIN(conv_epilogue_, SDD_ISA)(const EpilogueCall& c, int64_t begin, int64_t end) {
+  switch (c.element) {
+    case ActElement::kFloat64:
+      return any_act<PlainElement<double>>(c, begin, end);
+    case ActElement::kFloat32:
+      return any_act<PlainElement<float>>(c, begin, end);
+    case ActElement::kFloat16:
+      return any_act<HalfElement>(c, begin, end);
+    case ActElement::kBFloat16:
+      return any_act<BFloat16Element>(c, begin, end);
+  }
+}
+
+}  // namespace sdd
