@@ -74,3 +74,82 @@ def curve_error(measured: np.ndarray, expected: np.ndarray) -> float:
         return (v - v.min()) / (v.max() - v.min())
 
     return float(np.abs(normalised(measured) - normalised(expected)).max())
+
+
+# Largest error of bias_act and conv_epilogue relative to the largest value that occurs, by the
+# dtype of x: a few roundings of float64 and float32; one of the 16-bit types, computed in float32.
+FEATURE_TOLERANCE = {
+    torch.float64: 4 * 2.0**-53,
+    torch.float32: 4 * 2.0**-24,
+    torch.bfloat16: 2.0**-8,
+    torch.float16: 2.0**-11,
+}
+
+
+@dataclass(frozen=True)
+class FeatureGradients:
+    """Float64 arrays of the shapes of the inputs; None for an input that is not there. magnitude:
+    the largest gain * (|x * factor| + |noise| + |bias|), which roundings are relative to."""
+
+    magnitude: float
+    y: np.ndarray
+    x: np.ndarray
+    factor: np.ndarray | None
+    noise: np.ndarray | None
+    bias: np.ndarray | None
+
+
+def epilogue_reference(
+    x: Tensor,  # [N, O, ...]
+    factor: Tensor | None,  # [N, O]
+    noise: Tensor | None,  # [1 or N, 1, ...]
+    bias: Tensor | None,  # [O]
+    act: str,
+    alpha: float,
+    gain: float,
+    clamp: float | None,
+    grad: Tensor | None = None,  # [N, O, ...]; None: ones
+) -> FeatureGradients:
+    """clamp(gain * act(x * factor + noise + bias)) and its gradients in float64 NumPy, by the
+    definition: every operand expanded, every derivative from the unrounded pre-activation."""
+
+    def wide(t: Tensor | None, default: float) -> np.ndarray:
+        return np.array(default) if t is None else t.detach().to(torch.float64).numpy()
+
+    values = wide(x, 0.0)
+    rest = (1,) * (values.ndim - 2)
+    f = wide(factor, 1.0).reshape(() if factor is None else (*factor.shape, *rest))
+    f = np.broadcast_to(f, values.shape)
+    b = np.broadcast_to(wide(bias, 0.0).reshape(1, -1, *rest), values.shape)
+    z = np.broadcast_to(wide(noise, 0.0), values.shape)
+    u = values * f + z + b
+    below = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}[act]
+    v = gain * np.where(u > 0, u, below * u)
+    y = v if clamp is None else np.minimum(np.maximum(v, -clamp), clamp)
+    h = gain * np.where(u > 0, 1.0, below) * (1.0 if grad is None else wide(grad, 0.0))
+    if clamp is not None:
+        h = np.where(np.abs(v) >= clamp, 0.0, h)
+    pixels = tuple(range(2, values.ndim))
+    return FeatureGradients(
+        magnitude=float(gain * (np.abs(values * f) + np.abs(z) + np.abs(b)).max(initial=0)),
+        y=y,
+        x=h * f,
+        factor=None if factor is None else (h * values).sum(pixels),
+        noise=None if noise is None else _sum_to(h, tuple(noise.shape)),
+        bias=None if bias is None else h.sum((0, *pixels)),
+    )
+
+
+def _sum_to(h: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    axes = tuple(i for i, (a, b) in enumerate(zip(h.shape, shape, strict=True)) if b == 1 != a)
+    return h.sum(axes, keepdims=True)
+
+
+def relative_error(actual: Tensor, expected: np.ndarray, scale: float = 0.0) -> float:
+    """Largest error as a share of `scale`, by default the largest expected value; 0 for empty
+    tensors. Of sums, `scale` should be the sum of the absolute values of the summands."""
+    assert tuple(actual.shape) == expected.shape, (actual.shape, expected.shape)
+    if expected.size == 0:
+        return 0.0
+    difference = np.abs(actual.detach().to(torch.float64).numpy() - expected).max()
+    return float(difference / max(scale, np.abs(expected).max(), 1e-300))

@@ -58,6 +58,10 @@ def bias_act(
             f"bias_act: x must be [N, C, ...] with at least 2 dimensions, got {list(x.shape)}"
         )
     if b is not None:
+        if not isinstance(b, Tensor):
+            raise TypeError(f"bias_act: b must be a tensor, got {type(b).__name__}")
+        if b.device != x.device:
+            raise ValueError(f"bias_act: b is on {b.device} but x on {x.device}; move one of them")
         if autocast_dtype(x) is not None:
             b = b.to(x.dtype)
         if b.dtype != x.dtype:

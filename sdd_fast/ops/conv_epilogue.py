@@ -73,13 +73,13 @@ def conv_epilogue_unchecked(
         (factor is not None) + (noise is not None) + (bias is not None)
         + (act != "linear") + (gain != 1.0) + (clamp is not None)
     )  # fmt: skip
-    # A single step is one pass in PyTorch already.
-    if steps < 2 or not native_kernel("conv_epilogue", x.device):
-        return conv_epilogue_ref(x, factor, noise, bias, act, alpha, gain, clamp)
     tensors = [t for t in (x, factor, noise, bias) if t is not None]
     graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     compiling = torch.compiler.is_compiling()
-    if graph and not compiling and x.numel() < SMALL:
+    # A single step is one pass in PyTorch already, except for the two gradients of a product.
+    single = steps < 2 and not (graph and factor is not None and factor.requires_grad)
+    small = graph and not compiling and x.numel() < SMALL
+    if single or small or not native_kernel("conv_epilogue", x.device):
         return conv_epilogue_ref(x, factor, noise, bias, act, alpha, gain, clamp)
     code = ACT_CODES[act]
     with without_autograd(*tensors):

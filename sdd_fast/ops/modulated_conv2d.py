@@ -9,12 +9,15 @@ when only the styles are trained.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype, without_autocast
-from .bias_act import bias_act_ref, check_activation
+from .bias_act import SMALL, bias_act_ref, check_activation
+from .conv_epilogue import conv_epilogue_unchecked
 from .upfirdn2d import upfirdn2d, upfirdn2d_ref
 
 
@@ -68,30 +71,22 @@ def modulated_conv2d(
         bias = None if bias is None else bias.to(dtype)
     _check(x, weight, styles, up, resample_filter, noise, bias)
     gain = check_activation("modulated_conv2d", act, alpha, gain, clamp)
-    with without_autocast(x):  # or the demodulation would lose precision
+    tensors = (x, weight, styles, noise, bias)
+    graph = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    small = graph and x.numel() + weight.numel() < SMALL and x.dtype != torch.float16
+    if small and dtype is None and not torch.compiler.is_compiling():
+        return modulated_conv2d_ref(
+            x, weight, styles, demodulate=demodulate, up=up, resample_filter=resample_filter,
+            noise=noise, bias=bias, act=act, alpha=alpha, gain=gain, clamp=clamp, eps=eps,
+        )  # fmt: skip
+    with (
+        nullcontext() if dtype is None else without_autocast(x)
+    ):  # or the demodulation would lose precision
         y, factor = _convolve(x, weight, styles, demodulate, up, resample_filter, eps)
-
-    # relu and leaky relu are positively homogeneous, gain * act(u) = act(gain * u), so the gain
-    # goes into the small factors instead of a pass over the feature map.
-    if factor is not None:
-        factor = factor * gain
-    elif gain != 1.0:
-        y = y * gain
-    shift: Tensor | None = None  # [1 or N, 1 or O, 1 or H', 1 or W']
-    if noise is not None:
-        shift = noise * gain
-    if bias is not None:
-        scaled = (bias * gain).reshape(1, -1, 1, 1)
-        shift = scaled if shift is None else shift + scaled
-    if factor is not None and shift is not None:
-        if not y.is_contiguous():  # or addcmul would bring y back to the layout of its shift
-            shift = shift.contiguous(memory_format=torch.channels_last)
-        y = torch.addcmul(shift, y, factor)
-    elif factor is not None:
-        y = y * factor
-    elif shift is not None:
-        y = y + shift
-    return bias_act_ref(y, None, act, alpha, 1.0, clamp)
+        # y is ours alone, and no other part of a graph keeps it.
+        return conv_epilogue_unchecked(
+            y, factor, noise, bias, act, alpha, gain, clamp, may_overwrite=True
+        )
 
 
 def _pointwise(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
@@ -113,7 +108,7 @@ def _convolve(
     up: int,
     resample_filter: Tensor | None,
     eps: float,
-) -> tuple[Tensor, Tensor | None]:  # [N, O, H * up, W * up], [N, O or 1, 1, 1]
+) -> tuple[Tensor, Tensor | None]:  # [N, O, H * up, W * up], [N, O]
     """conv(x * s, w) and the factor that is still to be multiplied to each channel of it."""
     if weight.shape[2] == 1 and not demodulate:
         return _pointwise(x, weight, styles), None
@@ -130,15 +125,33 @@ def _convolve(
         common = style_scale * weight_scale  # [N, O]
         factor = common if factor is None else factor * common
 
-    y = x * styles[:, :, None, None]
+    outputs, inputs, side, _ = weight.shape
+    wanted = torch.is_grad_enabled() and (styles.requires_grad or weight.requires_grad)
+    if x.shape[0] == 1 and x.shape[2] * x.shape[3] > outputs * side * side and not wanted:
+        # A single sample with more pixels than weights: the styles go into the weights. Where the
+        # styles are trained this would ask for the gradient of the weights, a convolution more.
+        weight = weight * styles[:, :, None, None]
+        y = x
+    else:
+        y = _scale(x, styles)
+    # Weights in the layout of the features: convolution libraries bring them there anyway, slowly.
+    layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     if up == 1:
-        y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
+        y = F.conv2d(y, weight.contiguous(memory_format=layout), padding=side // 2)
     else:
         # 2H + 1 pixels come out of the transposed convolution; the even filter makes them 2H.
-        y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
+        weight = weight.transpose(0, 1).contiguous(memory_format=layout)
+        y = F.conv_transpose2d(y, weight, stride=2)
         taps = _taps(resample_filter, y)
         y = upfirdn2d(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
-    return y, None if factor is None else factor.to(y.dtype)[:, :, None, None]
+    return y, factor
+
+
+def _scale(x: Tensor, styles: Tensor) -> Tensor:
+    """x * s. The epilogue does it too, with both gradients in one pass."""
+    if torch.is_grad_enabled() and styles.requires_grad:
+        return conv_epilogue_unchecked(x, styles, None, None, "linear", 0.2, 1.0, None)
+    return x * styles.reshape(*styles.shape, 1, 1)
 
 
 def modulated_conv2d_ref(
@@ -180,9 +193,13 @@ def _taps(resample_filter: Tensor | None, like: Tensor) -> Tensor:
 
 def _demodulation(weight: Tensor, styles: Tensor, eps: float) -> Tensor:  # [N, O]
     """rsqrt(Σ_i s_i² Σ_k w²_{oik} + eps), in float32 or wider."""
-    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    energy = weight.to(wide).square().sum((2, 3))  # [O, I]
-    return torch.rsqrt(styles.to(wide).square() @ energy.t() + eps)
+    if weight.dtype not in (torch.float64, torch.float32):
+        weight, styles = weight.float(), styles.float()
+    if torch.is_grad_enabled() and weight.requires_grad:
+        energy = weight.square().sum((2, 3))  # [O, I]
+    else:  # one pass; but a norm cannot be differentiated twice at zero
+        energy = torch.linalg.vector_norm(weight, dim=(2, 3)).square()
+    return F.linear(styles.square(), energy, energy.new_full(energy.shape[:1], eps)).rsqrt()
 
 
 def _check(
@@ -194,8 +211,12 @@ def _check(
     noise: Tensor | None,
     bias: Tensor | None,
 ) -> None:
-    for name, tensor in (("x", x), ("weight", weight), ("styles", styles), ("noise", noise),
-                         ("bias", bias)):  # fmt: skip
+    named = {"x": x, "weight": weight, "styles": styles, "noise": noise, "bias": bias}
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"modulated_conv2d: x must be a floating point tensor, got {kind}")
+    dtype, device = x.dtype, x.device
+    for name, tensor in named.items():
         if tensor is None and name in ("noise", "bias"):
             continue
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
@@ -203,47 +224,57 @@ def _check(
             raise TypeError(
                 f"modulated_conv2d: {name} must be a floating point tensor, got {given}"
             )
-        if tensor.dtype != x.dtype:
+        if tensor.dtype != dtype:
             raise TypeError(
-                f"modulated_conv2d: {name} is {tensor.dtype} but x is {x.dtype}; "
-                "convert one of them"
+                f"modulated_conv2d: {name} is {tensor.dtype} but x is {dtype}; convert one of them"
             )
+        if tensor.device != device:
+            raise ValueError(
+                f"modulated_conv2d: {name} is on {tensor.device} but x on {device}; "
+                "move one of them"
+            )
+    message = _wrong_shape(x, weight, styles, up, resample_filter, noise, bias)
+    if message:
+        raise ValueError(f"modulated_conv2d: {message}")
 
-    def expect(condition: bool, message: str) -> None:
-        if not condition:
-            raise ValueError(f"modulated_conv2d: {message}")
 
-    expect(x.ndim == 4, f"x must be [N, I, H, W], got {list(x.shape)}")
+def _wrong_shape(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    up: int,
+    resample_filter: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+) -> str:
+    """What is wrong, or ""."""
+    if x.ndim != 4:
+        return f"x must be [N, I, H, W], got {list(x.shape)}"
     n, inputs, height, width = x.shape
-    expect(
-        weight.ndim == 4 and weight.shape[2] == weight.shape[3] and weight.shape[2] % 2 == 1,
-        f"weight must be [O, I, k, k] with odd k, got {list(weight.shape)}",
-    )
-    outputs, _, side, _ = weight.shape
-    expect(
-        weight.shape[1] == inputs,
-        f"weight {list(weight.shape)} takes {weight.shape[1]} input channels, "
-        f"but x {list(x.shape)} has {inputs}",
-    )
-    expect(
-        styles.shape == (n, inputs),
-        f"styles must be [N, I] = [{n}, {inputs}] for this x, got {list(styles.shape)}",
-    )
-    expect(up in (1, 2), f"up must be 1 or 2, got {up!r}")
-    expect(up == 1 or side == 3, f"up=2 needs 3x3 weights, got {side}x{side}")
-    expect(
-        resample_filter is None
-        or (resample_filter.ndim == 1 and resample_filter.numel() in range(2, 99, 2)),
-        "resample_filter must be [t] with an even number of taps, "
-        f"got {None if resample_filter is None else list(resample_filter.shape)}",
-    )
+    if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 != 1:
+        return f"weight must be [O, I, k, k] with odd k, got {list(weight.shape)}"
+    outputs, taken, side, _ = weight.shape
+    if taken != inputs:
+        return (
+            f"weight {list(weight.shape)} takes {taken} input channels, "
+            f"but x {list(x.shape)} has {inputs}"
+        )
+    if styles.shape != (n, inputs):
+        return f"styles must be [N, I] = [{n}, {inputs}] for this x, got {list(styles.shape)}"
+    if up not in (1, 2):
+        return f"up must be 1 or 2, got {up!r}"
+    if up == 2 and side != 3:
+        return f"up=2 needs 3x3 weights, got {side}x{side}"
+    if resample_filter is not None and (
+        resample_filter.ndim != 1 or resample_filter.numel() not in range(2, 99, 2)
+    ):
+        return (
+            "resample_filter must be [t] with an even number of taps, "
+            f"got {list(resample_filter.shape)}"
+        )
     size = (height * up, width * up)
-    expect(
-        noise is None or noise.shape in ((1, 1, *size), (n, 1, *size)),
-        f"noise must be [1 or {n}, 1, {size[0]}, {size[1]}], "
-        f"got {None if noise is None else list(noise.shape)}",
-    )
-    expect(
-        bias is None or bias.shape == (outputs,),
-        f"bias must be [{outputs}], got {None if bias is None else list(bias.shape)}",
-    )
+    if noise is not None and noise.shape not in ((1, 1, *size), (n, 1, *size)):
+        return f"noise must be [1 or {n}, 1, {size[0]}, {size[1]}], got {list(noise.shape)}"
+    if bias is not None and bias.shape != (outputs,):
+        return f"bias must be [{outputs}], got {list(bias.shape)}"
+    return ""

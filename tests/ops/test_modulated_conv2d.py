@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdd_fast.ops import modulated_conv2d, modulated_conv2d_ref
 
@@ -166,14 +169,96 @@ def test_result_is_independent_of_the_batch() -> None:
                                together[1:])  # fmt: skip
 
 
-def test_compiles_without_graph_breaks() -> None:
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 3),
+    channels=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    variant=st.sampled_from(VARIANTS),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last, None]),
+    graph=st.booleans(),
+)
+def test_any_shape(n, channels, size, variant, layout, graph) -> None:
+    """With and without a graph: other ways through the op."""
+    up, side, demodulate = variant
+    inputs_, outputs = channels
+    torch.manual_seed(0)
+    x = torch.randn(n, inputs_, *size, dtype=torch.float64)
+    if layout is None:
+        x = torch.stack([x, x], -1)[..., 0]
+    else:
+        x = x.contiguous(memory_format=layout)
+    weight = torch.randn(outputs, inputs_, side, side, dtype=torch.float64)
+    styles = torch.randn(n, inputs_, dtype=torch.float64).requires_grad_(graph)
+    taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
+    actual = modulated_conv2d(x, weight, styles, up=up, demodulate=demodulate)
+    assert actual.requires_grad == graph
+    expected = by_definition(x, weight, styles, up, demodulate, taps)
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_large_maps_take_the_styles_into_the_weights(up: int, memory_format) -> None:
+    """One sample, many pixels, no gradient wanted: the same numbers, and the same layout."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 6, 20, 24, dtype=torch.float64).contiguous(memory_format=memory_format)
+    weight = torch.randn(5, 6, 3, 3, dtype=torch.float64)
+    styles = torch.randn(1, 6, dtype=torch.float64)
+    noise, bias = torch.randn(1, 1, 20 * up, 24 * up).double(), torch.randn(5).double()
+    more = {"up": up, "noise": noise, "bias": bias, "act": "lrelu", "clamp": 1.0}
+    before = [t.clone() for t in (x, weight, styles, noise, bias)]
+    expected = modulated_conv2d_ref(x, weight, styles, **more)
+    y = modulated_conv2d(x, weight, styles, **more)
+    torch.testing.assert_close(y, expected)
+    assert y.is_contiguous(memory_format=memory_format)
+    assert all(map(torch.equal, (x, weight, styles, noise, bias), before))
+    y = modulated_conv2d(x, weight, styles.clone().requires_grad_(), **more)
+    torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("size", [4, 64])
+@pytest.mark.parametrize("up", [1, 2])
+def test_no_weight_gradient_of_frozen_weights(size: int, up: int) -> None:
+    """The convolution's backward pass is asked for the gradient of its input alone."""
+    asked: list[list[bool]] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.convolution_backward.default:
+                asked.append(args[-1])
+            return function(*args, **(kwargs or {}))
+
+    torch.manual_seed(0)
+    x = torch.randn(1, 8, size, size)
+    weight = torch.randn(6, 8, 3, 3)
+    for train_weight in (False, True):
+        styles = torch.randn(1, 8, requires_grad=True)
+        weight.requires_grad_(train_weight)
+        asked.clear()
+        y = modulated_conv2d(x, weight, styles, up=up, bias=torch.zeros(6), act="lrelu")
+        with Watch():
+            y.sum().backward()
+        assert [train_weight] == [mask[1] for mask in asked if mask[0]][:1]
+        assert (weight.grad is not None) == train_weight
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("up", [1, 2])
+def test_compile_fullgraph_forward_and_backward(requires_grad: bool, backend: str, up: int) -> None:
     x, weight, styles = inputs(3, torch.float32)
-    styles.requires_grad_()
-    compiled = torch.compile(modulated_conv2d, fullgraph=True, backend="aot_eager")
-    actual = compiled(x, weight, styles, up=2, act="lrelu")
-    torch.testing.assert_close(actual, modulated_conv2d(x, weight, styles, up=2, act="lrelu"))
-    actual.sum().backward()
-    assert styles.grad is not None
+    x = x.contiguous(memory_format=torch.channels_last)
+    compiled = torch.compile(modulated_conv2d, fullgraph=True, backend=backend)
+    grads = []
+    for function in (modulated_conv2d, compiled):
+        s = styles.clone().requires_grad_(requires_grad)
+        y = function(x, weight, s, up=up, act="lrelu", bias=torch.ones(3), clamp=2.0)
+        if requires_grad:
+            y.square().sum().backward()
+        grads.append((y.detach(), s.grad))
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-5)
+    assert (grads[0][1] is not None) == requires_grad
 
 
 X, W, S = torch.zeros(2, 4, 8, 8), torch.zeros(3, 4, 3, 3), torch.zeros(2, 4)
@@ -192,6 +277,8 @@ X, W, S = torch.zeros(2, 4, 8, 8), torch.zeros(3, 4, 3, 3), torch.zeros(2, 4)
         ({"resample_filter": torch.zeros(3)}, r"even number of taps, got \[3\]"),
         ({"noise": torch.zeros(1, 1, 4, 4)}, r"\[1 or 2, 1, 8, 8\], got \[1, 1, 4, 4\]"),
         ({"bias": torch.zeros(4)}, r"bias must be \[3\], got \[4\]"),
+        ({"styles": S.to("meta")}, "styles is on meta but x on cpu"),
+        ({"bias": torch.zeros(3, device="meta")}, "bias is on meta but x on cpu"),
         ({"act": "swish"}, "act must be one of"),
     ],
 )
