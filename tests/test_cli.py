@@ -19,7 +19,7 @@ from sdd_fast.cli import console, main, options
 from sdd_fast.cli.distill import show_verdict
 from sdd_fast.distill import DistillConfig
 from sdd_fast.files import load_tensors
-from sdd_fast.verdict import Verdict
+from sdd_fast.report.verdict import Verdict
 
 COMMANDS = ("demo", "select", "distill", "edit", "export", "info", "render", "train-domain")
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from . import report_sections as section
-from .files import PathLike, write_text
-from .report_domain import domain_section
-from .report_page import code, duration, figure, page
-from .report_sections import Run
-from .run_record import REPORT_FILE
+from ..files import PathLike, write_text
+from . import sections as section
+from .domain import domain_section
+from .page import code, duration, figure, page
+from .record import REPORT_FILE
+from .sections import Run
 
 
 def write_report(folder: PathLike) -> Path:

@@ -9,7 +9,7 @@ from tiny_domain import RESOLUTION, W_DIM, write_tiny_domain
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.models import LevelsMapper
-from sdd_fast.showcase import (
+from sdd_fast.report.showcase import (
     before_after,
     held_out_faces,
     milliseconds_per_edit,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .report_page import percent
+from .page import percent
 
 REACHED_ABOVE = 0.8
 """Share of held-out faces that must show the target for "good"."""

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .domains.faces64.attributes import ATTRIBUTES
-from .domains.faces64.target import Target, target_in
-from .images import grid
-from .manipulator import manipulate
+from ..domains.faces64.attributes import ATTRIBUTES
+from ..domains.faces64.target import Target, target_in
+from ..images import grid
+from ..manipulator import manipulate
 
 if TYPE_CHECKING:
-    from .domains import Domain
-    from .domains.faces64.renderer import Faces
+    from ..domains import Domain
+    from ..domains.faces64.renderer import Faces
 
 SHOWN_SEED = 30_001  # neither training nor measuring draws faces from it
 
@@ -37,7 +37,7 @@ def held_out_faces(count: int, lacking: Sequence[Target] = (), seed: int = SHOWN
 
     A bald head counts as lacking hair of any colour only if no target is about hair.
     """
-    from .domains.faces64.renderer import sample_faces
+    from ..domains.faces64.renderer import sample_faces
 
     rng = torch.Generator().manual_seed(seed)
     faces = sample_faces(64 * count, rng)
@@ -57,7 +57,7 @@ def held_out_faces(count: int, lacking: Sequence[Target] = (), seed: int = SHOWN
 
 def pick(faces: Faces, index: Sequence[int]) -> Faces:
     """Some of the faces."""
-    from .domains.faces64.renderer import Faces
+    from ..domains.faces64.renderer import Faces
 
     rows = torch.tensor(list(index), dtype=torch.long)
     return Faces(
@@ -70,7 +70,7 @@ def shown_pictures(domain: Domain, count: int, lacking: Sequence[Target] = ()) -
     """[count, 3, R, R] held-out pictures; None if the domain keeps latents of pictures only."""
     if not shows_faces(domain):
         return None
-    from .domains.faces64.renderer import render
+    from ..domains.faces64.renderer import render
 
     return render(held_out_faces(count, lacking), domain.resolution)
 
@@ -94,7 +94,7 @@ def before_after(
     Returns:
         The grid, and the mean PSNR in dB of the reconstructions (None without inputs).
     """
-    from .metrics import psnr
+    from ..metrics import psnr
 
     rows, labels, fidelity = [], [], None
     if pictures is None:
@@ -139,7 +139,7 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
         return None
     from matplotlib.figure import Figure
 
-    from .hqs_plot import ENTROPY, INK, L1, SCORE
+    from ..hqs_plot import ENTROPY, INK, L1, SCORE
 
     figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)

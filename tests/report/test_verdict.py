@@ -7,7 +7,7 @@ import pytest
 
 from sdd_fast.distill import DistillConfig
 from sdd_fast.monitor import ADVICE, judge
-from sdd_fast.verdict import for_the_terminal, judge_edit, words, worst_kept
+from sdd_fast.report.verdict import for_the_terminal, judge_edit, words, worst_kept
 
 
 def monitored(**changes: float) -> dict[str, Any]:

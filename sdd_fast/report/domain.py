@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from .report_page import details, duration, number, percent, table
+from .page import details, duration, number, percent, table
 from .verdict import words
 
 
