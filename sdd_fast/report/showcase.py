@@ -143,12 +143,11 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
 
     figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
-    steps = [entry["step"] for entry in history]
     for name, label, color in (
         ("residual", "teacher's residual", SCORE),
         ("l2", "latent change (L2)", L1),
     ):
-        values = _column(history, name)
+        steps, values = _evened(history, name)
         if values and max(values) > 0:
             scaled = [v / max(values) for v in values]
             text = f"{label}, at most {max(values):.3g}"
@@ -158,7 +157,7 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
     for name, label, color in (
         ("direction", "direction towards the prompt (CLIP)", SCORE),
         ("identity", "identity kept", ENTROPY),
-        ("peak_change", "largest change of a face", L1),
+        ("peak_change", "change of the most changed pixels", L1),
     ):
         values = _column(measured, name)
         if values:
@@ -174,6 +173,27 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
         if axes.lines:
             axes.legend(fontsize=7.5, frameon=False, loc="best")
     return figure
+
+
+def _evened(history: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one key, each over about the same number of steps.
+
+    An entry of a history is the mean since the entry before it. Those that came early, because the
+    monitor looked, are joined to the next; alone, a mean of one step stands out like a spike.
+    """
+    values = _column(history, name)
+    if not values:
+        return [], []
+    ends = [int(entry["step"]) for entry in history]
+    spans = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    steps, means, covered, total = [], [], 0, 0.0
+    for end, span, value in zip(ends, spans, values, strict=True):
+        covered, total = covered + span, total + span * value
+        if 2 * covered >= max(spans):
+            steps.append(end)
+            means.append(total / covered)
+            covered, total = 0, 0.0
+    return steps, means
 
 
 def _column(entries: Sequence[dict[str, Any]], name: str) -> list[float]:
