@@ -8,6 +8,9 @@ STABLE_TORCH_LIBRARY(sdd_fast, m) {
   m.def(
       "softmax_entropy_l1(Tensor x, bool abs_mean) -> "
       "(Tensor entropy, Tensor l1, Tensor deficit, Tensor log_mean_exp)");
+  m.def(
+      "upfirdn2d(Tensor x, Tensor f, int up, int down, SymInt left, SymInt right, SymInt top, "
+      "SymInt bottom, bool flip_filter, float gain) -> Tensor");
 }
 
 // Read by sdd_fast.build_info() through ctypes.

@@ -27,7 +27,7 @@ REBUILD = "pip install -e . --no-build-isolation"
 NATIVE_DEVICES: dict[str, tuple[str, ...]] = {
     "softmax_entropy_l1": ("cpu",),
     "bias_act": (),
-    "upfirdn2d": (),
+    "upfirdn2d": ("cpu",),
     "modulated_conv2d": (),
 }
 

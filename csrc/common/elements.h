@@ -1,0 +1,105 @@
+// How numbers lie in memory (Stored) and what is computed with (Compute): one of them, or a vector
+// of neighbours. The 16-bit types widen to float32 exactly and are rounded to the nearest, ties to
+// even; float32 and float64 are taken as they are.
+#pragma once
+
+#include "simd.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace sdd {
+namespace {
+
+// The bfloat16 nearest to x, as its 16 bits in an unsigned integer of 32.
+template <class T>
+SDD_FN typename Real<T>::Bits float_to_bfloat16(T x) {
+  using Bits = typename Real<T>::Bits;
+  const Bits b = Real<T>::bits(x);
+  const Bits rounded = (b + 0x7fffu + (b >> 16 & 1u)) >> 16;
+  const Bits nan = b >> 16 | 0x40u;  // stays a NaN when its low bits are dropped
+  return (b & 0x7fffffffu) > 0x7f800000u ? nan : rounded;
+}
+
+// The same of a float16. Below 2^-14 a float16 counts units of 2^-24, and so do the low bits of the
+// sum |x| + 1/2: the addition rounds.
+template <class T>
+SDD_FN typename Real<T>::Bits float_to_half(T x) {
+  using Bits = typename Real<T>::Bits;
+  const Bits zero{};
+  const Bits magnitude = Real<T>::bits(x) & 0x7fffffffu;
+  const Bits sign = Real<T>::bits(x) >> 16 & 0x8000u;
+  const Bits rebias = zero + (112u << 23);
+  const Bits normal = (magnitude - rebias + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  const Bits subnormal = Real<T>::bits(Real<T>::from_bits(magnitude) + 0.5f) - 0x3f000000u;
+  const Bits special = magnitude > 0x7f800000u ? zero + 0x7e00u : zero + 0x7c00u;
+  Bits result = magnitude < 0x38800000u ? subnormal : normal;
+  result = magnitude >= 0x477ff000u ? special : result;  // 65520 is the first to round to infinity
+  return result | sign;
+}
+
+template <class T>
+struct PlainElement {
+  using Stored = T;
+  using Compute = T;
+  using Vector = typename VectorOf<T>::type;
+  SDD_FN static T value(const T* p) { return *p; }
+  SDD_FN static Vector vector(const T* p) { return load(p); }
+  SDD_FN static void put(T* p, T v) { *p = v; }
+  SDD_FN static void put(T* p, Vector v) { memcpy(p, &v, sizeof(v)); }
+};
+
+struct Element16 {
+  using Stored = uint16_t;
+  using Compute = float;
+  using Vector = FloatVector;
+  SDD_FN static void put_bits(uint16_t* p, UInt32Vector bits) {
+    typedef uint16_t Half __attribute__((vector_size(SDD_VECTOR_BYTES / 2)));
+    const Half h = __builtin_convertvector(bits, Half);
+    memcpy(p, &h, sizeof(h));
+  }
+};
+
+struct BFloat16Element : Element16 {
+  SDD_FN static float value(const uint16_t* p) { return bfloat16_to_float<float>(*p); }
+  SDD_FN static Vector vector(const uint16_t* p) {
+    return bfloat16_to_float<Vector>(load_widened(p));
+  }
+  SDD_FN static void put(uint16_t* p, float v) { *p = uint16_t(float_to_bfloat16(v)); }
+  SDD_FN static void put(uint16_t* p, Vector v) { put_bits(p, float_to_bfloat16(v)); }
+};
+
+struct HalfElement : Element16 {
+  SDD_FN static float value(const uint16_t* p) { return half_to_float<float>(*p); }
+#if defined(__AVX512F__)
+  SDD_FN static Vector vector(const uint16_t* p) {
+    return (Vector)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  SDD_FN static void put(uint16_t* p, Vector v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, 0));
+  }
+#elif defined(__F16C__)
+  SDD_FN static Vector vector(const uint16_t* p) {
+    return (Vector)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  SDD_FN static void put(uint16_t* p, Vector v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, 0));
+  }
+#else
+  SDD_FN static Vector vector(const uint16_t* p) { return half_to_float<Vector>(load_widened(p)); }
+  SDD_FN static void put(uint16_t* p, Vector v) { put_bits(p, float_to_half(v)); }
+#endif
+  SDD_FN static void put(uint16_t* p, float v) { *p = uint16_t(float_to_half(v)); }
+};
+
+// x as it is when stored and read again.
+template <class E>
+SDD_FN typename E::Compute as_stored(double x) {
+  typename E::Stored s;
+  E::put(&s, typename E::Compute(x));
+  return E::value(&s);
+}
+
+}  // namespace
+}  // namespace sdd
