@@ -159,6 +159,7 @@ def test_the_command_in_the_report_can_be_typed_again() -> None:
         (["export", "run", "--out", "mapper.onnx"], "must end in .safetensors or .pt"),
         (["render", "-n", "0"], "must be 1 to 100000"),
         (["render", "--seed", "-1"], "must be 0 or more"),
+        (["train-domain", "d", "--images", "x"], "needed with --images"),
     ],
 )
 def test_wrong_command_lines(sdd: Sdd, words: list[str], message: str) -> None:
@@ -611,7 +612,6 @@ def test_train_domain_passes_everything_on(
         (["--parts", "hair"], "unknown parts ['hair']"),
         (["--resolution", "48"], "resolution must be 32, 64 or 128"),
         (["--budget", "0"], "budget is a factor"),
-        (["--images", "nowhere"], "source_text is needed"),
         (["--images", "nowhere", "--source-text", "a car"], "no metadata.jsonl"),
     ],
 )
