@@ -56,6 +56,17 @@ def find_tool(*names: str) -> str | None:
     return None
 
 
+def compiles(command: list[str]) -> bool:
+    """Whether a compiler takes a program of three lines with a standard header."""
+    program = "#include <vector>\nstd::vector<int> v;\nint main() { return 0; }\n"
+    arguments = ["-x", "c++", "-fsyntax-only", "-"]
+    try:
+        done = subprocess.run([*command, *arguments], input=program, text=True, capture_output=True)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
 def why_not_native() -> str:
     """Why the native kernels are not built, as a sentence for users; "" when they are."""
     again = "then: pip install --force-reinstall --no-deps --no-build-isolation ."
@@ -63,9 +74,15 @@ def why_not_native() -> str:
         return "the package was installed with SDD_FAST_NATIVE=0"
     if sys.platform == "win32":
         return "they are not available on Windows"
-    wanted = os.environ.get("CXX", "").split()[:1]
-    if not find_tool(*(wanted or ("c++", "g++", "clang++"))):
+    wanted = os.environ.get("CXX", "").split()
+    compiler = find_tool(*(wanted[:1] or ("c++", "g++", "clang++")))
+    if not compiler:
         return f"no C++ compiler was found during installation; install g++ or clang++, {again}"
+    if not compiles([compiler, *wanted[1:]]):
+        return (
+            f"the C++ compiler {' '.join(wanted) or compiler} compiled nothing during "
+            f"installation; install g++ or clang++, {again}"
+        )
     if not find_tool("cmake"):
         return f"CMake was not found during installation; pip install cmake ninja, {again}"
     torch = find_torch()

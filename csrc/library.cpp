@@ -24,6 +24,9 @@ STABLE_TORCH_LIBRARY(sdd_fast, m) {
       "int act, float alpha, float gain, float? clamp, bool factor_grad, bool noise_grad, "
       "bool bias_grad) -> (Tensor x_grad, Tensor factor_grad_, Tensor noise_grad_, "
       "Tensor bias_grad_)");
+  m.def(
+      "upfirdn2d(Tensor x, Tensor f, int up, int down, SymInt left, SymInt right, SymInt top, "
+      "SymInt bottom, bool flip_filter, float gain) -> Tensor");
 }
 
 // Read by sdd_fast.build_info() through ctypes.

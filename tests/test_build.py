@@ -97,6 +97,18 @@ def test_every_instruction_set_gives_the_same_results() -> None:
         assert run["results"][0] == pytest.approx(runs[-1]["results"][0], rel=1e-7)
 
 
+@pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the source tree")
+@pytest.mark.parametrize("compiler", ["no-such-compiler", sys.executable])
+def test_without_a_compiler_that_compiles_the_package_still_installs(compiler: str) -> None:
+    env = {name: text for name, text in os.environ.items() if name != "SDD_FAST_NATIVE"}
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--name"],
+        env={**env, "CXX": compiler}, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "no native kernels: " in done.stdout and "install g++ or clang++" in done.stdout
+
+
 @pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree")
 def test_digest_follows_the_native_sources(tmp_path: Path) -> None:
     (tmp_path / "csrc" / "op").mkdir(parents=True)

@@ -99,7 +99,7 @@ void run(const BiasActCall& call) {
 Tensor bias_act(const Tensor& input, const std::optional<Tensor>& bias, int64_t act, double alpha,
                 double gain, std::optional<double> clamp) {
   check_common("bias_act", input, act, alpha, gain, clamp);
-  const ActElement element = element_of("bias_act", input);
+  const Element element = element_of("bias_act", input);
   if (bias) {
     STD_TORCH_CHECK(bias->is_cpu() && bias->dim() == 1 && bias->size(0) == input.size(1),
                     "bias_act: b must be a CPU tensor with one value per channel of x");
@@ -139,7 +139,7 @@ std::tuple<Tensor, Tensor> bias_act_backward(const Tensor& grad_in, const Tensor
                                              double alpha, double gain, std::optional<double> clamp,
                                              bool bias_grad) {
   check_common("bias_act_backward", y_in, act, alpha, gain, clamp);
-  const ActElement element = element_of("bias_act_backward", y_in);
+  const Element element = element_of("bias_act_backward", y_in);
   STD_TORCH_CHECK(
       grad_in.is_cpu() && grad_in.scalar_type() == y_in.scalar_type() && same_sizes(grad_in, y_in),
       "bias_act_backward: grad must be like y: shape, dtype and device");

@@ -22,20 +22,20 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-ActElement element_of(const char* op, const Tensor& x) {
+Element element_of(const char* op, const Tensor& x) {
   switch (x.scalar_type()) {
     case ScalarType::Double:
-      return ActElement::kFloat64;
+      return Element::kFloat64;
     case ScalarType::Float:
-      return ActElement::kFloat32;
+      return Element::kFloat32;
     case ScalarType::Half:
-      return ActElement::kFloat16;
+      return Element::kFloat16;
     case ScalarType::BFloat16:
-      return ActElement::kBFloat16;
+      return Element::kBFloat16;
     default:
       STD_TORCH_CHECK(false, op, ": x must be float64, float32, float16 or bfloat16");
   }
-  return ActElement::kFloat32;
+  return Element::kFloat32;
 }
 
 void check_activation(const char* op, int64_t act, double alpha, double gain,

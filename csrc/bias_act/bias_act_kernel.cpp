@@ -140,13 +140,13 @@ void any_act(const BiasActCall& c, int64_t begin, int64_t end) {
 
 void SDD_JOIN(bias_act_, SDD_ISA)(const BiasActCall& c, int64_t begin, int64_t end) {
   switch (c.element) {
-    case ActElement::kFloat64:
+    case Element::kFloat64:
       return any_act<PlainElement<double>>(c, begin, end);
-    case ActElement::kFloat32:
+    case Element::kFloat32:
       return any_act<PlainElement<float>>(c, begin, end);
-    case ActElement::kFloat16:
+    case Element::kFloat16:
       return any_act<HalfElement>(c, begin, end);
-    case ActElement::kBFloat16:
+    case Element::kBFloat16:
       return any_act<BFloat16Element>(c, begin, end);
   }
 }

@@ -4,11 +4,10 @@
 
 #include <cstdint>
 
+#include "../common/element_type.h"
 #include "bias_act.h"
 
 namespace sdd {
-
-enum class ActElement { kFloat64, kFloat32, kFloat16, kBFloat16 };
 
 // A dense tensor as rows of `length` neighbours, in the order of memory; the last row may be
 // shorter. A row is cut into pieces of kActChunk elements; a task is one piece of each row of a
@@ -19,7 +18,7 @@ struct BiasActCall {
   const void* bias;  // forward only, float64 or else float32; nullptr: none
   void* out;         // [numel]; may be x
   double* sums;      // backward only, all zeros, see bias_act_sums(); nullptr: not wanted
-  ActElement element;
+  Element element;
   Act act;
   double gain;
   double alpha;

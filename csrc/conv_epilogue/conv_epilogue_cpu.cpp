@@ -170,7 +170,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_epilogue_backward(
   const int64_t runs = epilogue_runs(call.pixels, call.channels);
   const int64_t sums = prepared.tasks() * call.channels;
   std::vector<double> factor_sums(factor_grad ? sums : 0), bias_sums(bias_grad ? sums : 0);
-  const bool wide = call.element == ActElement::kFloat64;
+  const bool wide = call.element == Element::kFloat64;
   const int64_t noise_count = noise_grad ? call.samples * call.pixels : 0;
   const std::unique_ptr<double[]> noise_wide(new double[wide ? noise_count : 0]);
   const std::unique_ptr<float[]> noise_narrow(new float[wide ? 0 : noise_count]);

@@ -237,13 +237,13 @@ void any_act(const EpilogueCall& c, int64_t begin, int64_t end) {
 
 void SDD_JOIN(conv_epilogue_, SDD_ISA)(const EpilogueCall& c, int64_t begin, int64_t end) {
   switch (c.element) {
-    case ActElement::kFloat64:
+    case Element::kFloat64:
       return any_act<PlainElement<double>>(c, begin, end);
-    case ActElement::kFloat32:
+    case Element::kFloat32:
       return any_act<PlainElement<float>>(c, begin, end);
-    case ActElement::kFloat16:
+    case Element::kFloat16:
       return any_act<HalfElement>(c, begin, end);
-    case ActElement::kBFloat16:
+    case Element::kBFloat16:
       return any_act<BFloat16Element>(c, begin, end);
   }
 }

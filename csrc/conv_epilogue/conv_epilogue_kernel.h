@@ -19,7 +19,7 @@ struct EpilogueCall {
   double* factor_sums;  // backward only: [tasks][O], sums of h * x; nullptr: not wanted
   double* bias_sums;    // backward only: [tasks][O], sums of h; nullptr: not wanted
   void* noise_sums;     // backward only: [N, pixels] wide, sums of h; nullptr: not wanted
-  ActElement element;
+  Element element;
   Act act;
   double gain;
   double alpha;

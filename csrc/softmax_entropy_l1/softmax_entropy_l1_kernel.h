@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-namespace sdd {
+#include "../common/element_type.h"
 
-enum class Element { kFloat64, kFloat32, kFloat16, kBFloat16 };
+namespace sdd {
 
 // A run of `count` <= kEntropyChunk neighbouring map entries of one row.
 struct EntropyChunk {

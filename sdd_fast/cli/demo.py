@@ -43,9 +43,8 @@ def demo(
       sdd demo
       sdd demo --prompt "a bald face" --prompt "a face with glasses" --out runs/mine
     """
-    from sdd_fast.demo import PROMPTS, run_demo
-    from sdd_fast.experiment import default_config
-    from sdd_fast.selection import Selection
+    from sdd_fast.experiment import Selection, default_config
+    from sdd_fast.experiment.demo import PROMPTS, run_demo
 
     from .distill import show_verdict
 

@@ -88,11 +88,10 @@ def distill(
       sdd distill "a smiling face" --top 3 --levels medium --steps 240
       sdd distill "a bald face" --timesteps 700,750 --guidance-scale 50
     """
-    from sdd_fast.demo import slug
-    from sdd_fast.experiment import default_config, run_edit
+    from sdd_fast.experiment import Selection, default_config, run_edit
+    from sdd_fast.experiment.demo import slug
     from sdd_fast.guidance import GuidanceConfig
     from sdd_fast.hqs_curve import HQSCurve
-    from sdd_fast.selection import Selection
 
     given = {
         "--largest": largest or None,

@@ -140,7 +140,7 @@ def _folder(path: Path) -> Facts:
 
 def _run(path: Path) -> Facts:
     from sdd_fast.files import read_json
-    from sdd_fast.run_record import read_run
+    from sdd_fast.report.record import read_run
 
     record = read_run(path)
     facts: Facts = {"run": path, "prompt": record["prompt"], "domain": record["domain"]}

@@ -69,12 +69,11 @@ def select(
       sdd select "a smiling face" --top 3 --out runs/smile
       sdd select "a bald face" --images my-faces/ --timesteps 100:900:50
     """
-    from sdd_fast.demo import slug
-    from sdd_fast.experiment import unknown_words_warning
+    from sdd_fast.experiment import Selection, choose, compute_curve, unknown_words_warning
+    from sdd_fast.experiment.demo import slug
+    from sdd_fast.experiment.vocabulary import unknown_words
     from sdd_fast.guidance import GuidanceConfig
-    from sdd_fast.run_record import CURVE_FILE, CURVE_PICTURE
-    from sdd_fast.selection import Selection, choose, compute_curve
-    from sdd_fast.vocabulary import unknown_words
+    from sdd_fast.report.record import CURVE_FILE, CURVE_PICTURE
 
     candidates = options.whole_numbers(timesteps, "--timesteps")
     count, folder = _count_or_folder(images)

@@ -56,6 +56,12 @@ def train_domain(
     from sdd_fast.training.domain import train_domain as train
 
     options.check_device(device)
+    if images is not None and not (source_text or "").strip():
+        raise typer.BadParameter(
+            "needed with --images: a few words that are true of all the pictures, such as "
+            "'a photo of a cat'",
+            param_hint="--source-text",
+        )
     chosen = options.comma_list(parts, "--parts") or list(PARTS)
     say(f"training {', '.join(chosen)} in {out} …")
     train(
@@ -98,7 +104,7 @@ def render(
     from sdd_fast.domains.faces64.renderer import render as draw
     from sdd_fast.files import write_text
     from sdd_fast.images import save_png
-    from sdd_fast.showcase import SHOWN_SEED, held_out_faces, pick
+    from sdd_fast.report.showcase import SHOWN_SEED, held_out_faces, pick
 
     if not 1 <= n <= 100_000:
         raise typer.BadParameter(f"must be 1 to 100000, got {n}", param_hint="-n")
@@ -119,4 +125,5 @@ def render(
             lines.append(json.dumps({"file_name": name, "text": texts[i], "attributes": labels}))
     write_text(out / "metadata.jsonl", "\n".join(lines) + "\n")
     say(f"drew {n} faces of {resolution} × {resolution} pixels: {out}")
-    say(f"next: sdd edit runs/demo/a-face-with-white-hair {out}")
+    say('next: sdd distill "a face with glasses" --out runs/glasses')
+    say(f"then: {options.command_line('edit', 'runs/glasses', out)}")

@@ -28,8 +28,8 @@ NATIVE_DEVICES: dict[str, tuple[str, ...]] = {
     "softmax_entropy_l1": ("cpu",),
     "bias_act": ("cpu",),
     "conv_epilogue": ("cpu",),
-    "upfirdn2d": (),
-    "modulated_conv2d": (),
+    "upfirdn2d": ("cpu",),
+    "modulated_conv2d": ("cpu",),  # made of the two above and the library's convolution
 }
 
 

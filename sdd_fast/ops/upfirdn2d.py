@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import without_autocast
+from ._register import NATIVE, native_kernel, without_autograd
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_MAX_FACTOR, _MAX_SIZE = 2**31 - 1, 2**62  # what 64-bit index arithmetic can take
 
 
 def upfirdn2d(
@@ -28,10 +32,11 @@ def upfirdn2d(
     `down`-th row and column is kept.
 
     Args:
-        x: floating point images.
-        f: the filter. One dimension means the separable filter `outer(f, f)`. It is not
-            normalised.
-        up, down: integer factors, at least 1, the same in both directions.
+        x: images; float64, float32, float16 or bfloat16, any strides. Planes with neighbouring
+            columns and channels_last are read as they are, without a copy.
+        f: the filter, on the device of `x`, of any of these dtypes. One dimension means the
+            separable filter `outer(f, f)`. It is not normalised.
+        up, down: integer factors, 1 to 2**31 - 1, the same in both directions.
         padding: one number for every side or (left, right, top, bottom), counted in pixels of the
             *upsampled* image.
         flip_filter: False convolves, True correlates. No difference for a symmetric filter.
@@ -39,83 +44,28 @@ def upfirdn2d(
             sums to 1.
 
     Returns:
-        Images of the dtype of `x`. Differentiable any number of times in `x`; not in `f`.
+        Images of the dtype of `x`, channels_last if `x` is. Differentiable any number of times in
+        `x`; not in `f`. Natively, float64 is summed in float64 and everything else in float32; the
+        bits do not depend on the number of threads. Autocast leaves the op alone: it is bound by
+        memory, so that the dtype of `x` is as good as any.
 
     Raises:
-        TypeError: `x` or `f` is not a floating point tensor.
-        ValueError: a wrong shape, factor or padding, an image smaller than the filter, or a filter
-            that requires a gradient.
+        TypeError: `x` or `f` is not a tensor of one of the dtypes above.
+        ValueError: a wrong shape, factor or padding, an image smaller than the filter, a filter on
+            another device, or one that requires a gradient.
 
     Source: Karras et al. 2019, 2020 (the resampling of StyleGAN and StyleGAN2).
     """
-    for name, tensor in (("x", x), ("f", f)):
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"upfirdn2d: {name} must be a floating point tensor, got {given}")
-    if x.ndim != 4:
-        raise ValueError(f"upfirdn2d: x must be [N, C, H, W], got {list(x.shape)}")
-    if f.ndim not in (1, 2) or f.numel() == 0:
-        raise ValueError(
-            f"upfirdn2d: f must be a filter of shape [k] or [kh, kw], got {list(f.shape)}"
+    left, right, top, bottom = _check(x, f, up, down, padding)
+    if not native_kernel("upfirdn2d", x.device):
+        pads = (left, right, top, bottom)
+        y: Tensor = _Reference.apply(x, f, up, down, pads, flip_filter, float(gain))
+        return y
+    with without_autograd(x):
+        y = torch.ops.sdd_fast.upfirdn2d(
+            x, f, up, down, left, right, top, bottom, flip_filter, gain
         )
-    if f.requires_grad:
-        raise ValueError("upfirdn2d: the filter is a constant; pass f.detach()")
-    for name, factor in (("up", up), ("down", down)):
-        if not isinstance(factor, int) or factor < 1:
-            raise ValueError(f"upfirdn2d: {name} must be an integer of at least 1, got {factor!r}")
-    pads = _four_paddings(padding)
-    kh, kw = f.shape[0], f.shape[-1]
-    height = x.shape[2] * up + pads[2] + pads[3]
-    width = x.shape[3] * up + pads[0] + pads[1]
-    if height < kh or width < kw or x.shape[2] * x.shape[3] == 0:
-        raise ValueError(
-            f"upfirdn2d: the upsampled and padded image is {height}x{width}, smaller than the "
-            f"filter {kh}x{kw}; use more padding or larger images (x is {list(x.shape)})"
-        )
-    y: Tensor = _Upfirdn2d.apply(x, f, up, down, pads, flip_filter, gain)
     return y
-
-
-class _Upfirdn2d(torch.autograd.Function):
-    """The gradient of upfirdn2d is upfirdn2d with up and down, and the filter, turned round.
-
-    Left to the depthwise convolution's own backward it takes several times as long on a CPU.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor,
-        f: Tensor,
-        up: int,
-        down: int,
-        pads: tuple[int, int, int, int],
-        flip_filter: bool,
-        gain: float,
-    ) -> Tensor:
-        with without_autocast(x):  # memory bound: x's dtype is as good
-            return upfirdn2d_ref(x, f, up, down, pads, flip_filter, gain)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, f, ctx.up, ctx.down, ctx.pads, ctx.flip_filter, ctx.gain = inputs
-        ctx.save_for_backward(f)
-        ctx.x_size, ctx.y_size = x.shape[2:], output.shape[2:]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (f,) = ctx.saved_tensors
-        up, down = ctx.up, ctx.down
-        left, _, top, _ = ctx.pads
-        pads = (
-            f.shape[-1] - 1 - left,
-            ctx.x_size[1] * up - ctx.y_size[1] * down + left - up + 1,
-            f.shape[0] - 1 - top,
-            ctx.x_size[0] * up - ctx.y_size[0] * down + top - up + 1,
-        )
-        grad_x = _Upfirdn2d.apply(grad, f, down, up, pads, not ctx.flip_filter, ctx.gain)
-        return grad_x, None, None, None, None, None, None
 
 
 def upfirdn2d_ref(
@@ -161,13 +111,162 @@ def upfirdn2d_ref(
     return x if down == 1 else x[:, :, ::down, ::down]
 
 
+def _check(
+    x: Tensor, f: Tensor, up: int, down: int, padding: int | Sequence[int]
+) -> tuple[int, int, int, int]:
+    """The paddings (left, right, top, bottom) of arguments that can be computed with."""
+    for name, tensor in (("x", x), ("f", f)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"upfirdn2d: {name} must be a torch.Tensor, not {type(tensor).__name__}"
+            )
+        if tensor.dtype not in _DTYPES:
+            raise TypeError(
+                f"upfirdn2d: {name} must be float64, float32, float16 or bfloat16, "
+                f"not {tensor.dtype}; convert it first"
+            )
+    if x.ndim != 4:
+        raise ValueError(f"upfirdn2d: x must be [N, C, H, W], got {list(x.shape)}")
+    if f.ndim not in (1, 2) or 0 in f.shape:
+        raise ValueError(
+            f"upfirdn2d: f must be a filter of shape [k] or [kh, kw], got {list(f.shape)}"
+        )
+    if f.device != x.device:
+        raise ValueError(
+            f"upfirdn2d: f is on {f.device} but x is on {x.device}; move the filter: f.to(x.device)"
+        )
+    if f.requires_grad:
+        raise ValueError("upfirdn2d: the filter is a constant; pass f.detach()")
+    for name, factor in (("up", up), ("down", down)):
+        if not isinstance(factor, int) or not 1 <= factor <= _MAX_FACTOR:
+            raise ValueError(
+                f"upfirdn2d: {name} must be an integer from 1 to {_MAX_FACTOR}, got {factor!r}"
+            )
+    left, right, top, bottom = pads = _four_paddings(padding)
+    height = x.shape[2] * up + top + bottom
+    width = x.shape[3] * up + left + right
+    if height < f.shape[0] or width < f.shape[-1] or x.shape[2] == 0 or x.shape[3] == 0:
+        raise ValueError(
+            f"upfirdn2d: the upsampled and padded image is {height}x{width}, smaller than the "
+            f"filter {f.shape[0]}x{f.shape[-1]}; use more padding or larger images "
+            f"(x is {list(x.shape)})"
+        )
+    if height > _MAX_SIZE or width > _MAX_SIZE or max(pads) > _MAX_SIZE or min(pads) < -_MAX_SIZE:
+        raise ValueError(
+            f"upfirdn2d: sizes beyond 2**62: x is {list(x.shape)}, up {up}, padding {padding!r}"
+        )
+    return pads
+
+
 def _four_paddings(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """(left, right, top, bottom) of a padding argument."""
-    if isinstance(padding, int):
+    if isinstance(padding, (int, torch.SymInt)):
         return padding, padding, padding, padding
-    pads = tuple(padding)
-    if len(pads) != 4 or not all(isinstance(p, int) for p in pads):
+    pads = tuple(padding) if isinstance(padding, Sequence) else ()
+    if len(pads) != 4 or not all(isinstance(p, (int, torch.SymInt)) for p in pads):
         raise ValueError(
             f"upfirdn2d: padding must be one integer or (left, right, top, bottom), got {padding!r}"
         )
     return pads[0], pads[1], pads[2], pads[3]
+
+
+def _transposed_padding(
+    x: torch.Size, y: torch.Size, f: Tensor, up: int, down: int, left: int, top: int
+) -> tuple[int, int, int, int]:
+    """The paddings of the gradient, which is upfirdn2d itself from y to x with up and down, and the
+    filter, turned round. Left to a depthwise convolution's backward it takes several times as long.
+    """
+    return (
+        f.shape[-1] - 1 - left,
+        x[3] * up - y[3] * down + left - up + 1,
+        f.shape[0] - 1 - top,
+        x[2] * up - y[2] * down + top - up + 1,
+    )
+
+
+class _Reference(torch.autograd.Function):
+    """`upfirdn2d_ref` where there is no native kernel, with the gradient above."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        f: Tensor,
+        up: int,
+        down: int,
+        pads: tuple[int, int, int, int],
+        flip_filter: bool,
+        gain: float,
+    ) -> Tensor:
+        with without_autocast(x):
+            return upfirdn2d_ref(x, f, up, down, pads, flip_filter, gain)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, f, ctx.up, ctx.down, ctx.pads, ctx.flip_filter, ctx.gain = inputs
+        ctx.save_for_backward(f)
+        ctx.x_size, ctx.y_size = x.shape, output.shape
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (f,) = ctx.saved_tensors
+        left, _, top, _ = ctx.pads
+        pads = _transposed_padding(ctx.x_size, ctx.y_size, f, ctx.up, ctx.down, left, top)
+        flip = not ctx.flip_filter
+        grad_x = _Reference.apply(grad, f, ctx.down, ctx.up, pads, flip, ctx.gain)
+        return grad_x, None, None, None, None, None, None
+
+
+def _fake(
+    x: Tensor,
+    f: Tensor,
+    up: int,
+    down: int,
+    left: int,
+    right: int,
+    top: int,
+    bottom: int,
+    flip_filter: bool,
+    gain: float,
+) -> Tensor:
+    n, c, height, width = x.shape
+    size = (
+        n,
+        c,
+        (height * up + top + bottom - f.shape[0]) // down + 1,
+        (width * up + left + right - f.shape[-1]) // down + 1,
+    )
+    last = c > 1 and x.stride(1) == 1 and x.stride(3) != 1
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, f, ctx.up, ctx.down, ctx.left, _, ctx.top, _, ctx.flip_filter, ctx.gain = inputs
+    ctx.save_for_backward(f)
+    ctx.x_size, ctx.y_size = x.shape, output.shape
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (f,) = ctx.saved_tensors
+    up, down = ctx.up, ctx.down
+    pads = _transposed_padding(ctx.x_size, ctx.y_size, f, up, down, ctx.left, ctx.top)
+    grad_x = torch.ops.sdd_fast.upfirdn2d(grad, f, down, up, *pads, not ctx.flip_filter, ctx.gain)
+    return grad_x, *[None] * 9
+
+
+def _vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, *rest: Any) -> tuple[Tensor, int]:
+    """Several batches are one larger batch."""
+    dim = in_dims[0]
+    if dim is None or in_dims[1] is not None:
+        raise ValueError("upfirdn2d: vmap over the filter is not supported")
+    x = x.movedim(dim, 0)
+    y = torch.ops.sdd_fast.upfirdn2d(x.flatten(0, 1), *rest)
+    return y.unflatten(0, x.shape[:2]), 0
+
+
+if NATIVE.path is not None:
+    torch.library.register_fake("sdd_fast::upfirdn2d", _fake)
+    torch.library.register_autograd("sdd_fast::upfirdn2d", _backward, setup_context=_setup_context)
+    torch.library.register_vmap("sdd_fast::upfirdn2d", _vmap)

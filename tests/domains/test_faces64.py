@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 import torch
@@ -82,6 +83,17 @@ def test_captions_never_contradict_the_labels():
         assert ("angry" in words) <= (row["expression"] == "angry")
     assert sum(len(t.split()) <= 9 for t in texts) > 900  # half name one attribute at most
     assert any(t == SOURCE_TEXT for t in texts)
+
+
+def test_captions_have_the_right_article():
+    labels = sample_attributes(2000, torch.Generator().manual_seed(0))
+    texts = captions(labels, random.Random(0))
+    found = [pair for text in texts for pair in re.findall(r"\b(an?) (\w)", text)]
+    assert {(article == "an", first in "aeiou") for article, first in found} == {
+        (True, True),
+        (False, False),
+    }
+    assert any("on an orange background" in text for text in texts)
 
 
 def test_edit_prompts_use_words_and_values_that_exist():

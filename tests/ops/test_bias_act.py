@@ -235,7 +235,7 @@ int main() {
     const float bias[5] = {1, 2, 3, 4, 5};
     BiasActCall c{};
     c.x = x; c.bias = bias; c.out = y;
-    c.element = ActElement::kFloat32; c.act = Act::kLrelu;
+    c.element = Element::kFloat32; c.act = Act::kLrelu;
     c.gain = 2; c.alpha = 0.5; c.limit = __builtin_nan("");
     c.numel = numel; c.channels = s[1]; c.row_bias = !inside;
     c.length = inside ? s[1] : s[1] == 1 ? numel : s[2];

@@ -267,7 +267,7 @@ int main() {
       const float bias[5] = {1, 2, 3, 4, 5};
       EpilogueCall c{};
       c.x = x; c.factor = factor; c.noise = noise; c.bias = bias; c.out = y;
-      c.element = ActElement::kFloat32; c.act = Act::kLinear;
+      c.element = Element::kFloat32; c.act = Act::kLinear;
       c.gain = 1; c.limit = __builtin_nan("");
       c.samples = s[0]; c.channels = s[1]; c.pixels = s[2]; c.noise_stride = s[2];
       c.channels_last = last;

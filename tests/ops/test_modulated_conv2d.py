@@ -239,7 +239,7 @@ def test_no_weight_gradient_of_frozen_weights(size: int, up: int) -> None:
         y = modulated_conv2d(x, weight, styles, up=up, bias=torch.zeros(6), act="lrelu")
         with Watch():
             y.sum().backward()
-        assert [train_weight] == [mask[1] for mask in asked if mask[0]][:1]
+        assert asked and any(mask[1] for mask in asked) == train_weight
         assert (weight.grad is not None) == train_weight
 
 

@@ -54,16 +54,20 @@ def caption(values: dict[str, str], rng: random.Random) -> str:
         elif name == "yaw":
             after.append(rng.choice(_YAW[value]))
         elif name == "background":
-            after.append(f"on a {value} background")
+            after.append("on " + _with_article(f"{value} background"))
     rng.shuffle(before)
     rng.shuffle(wearing)
     noun = " ".join([*before, rng.choice(_SUBJECTS)])
-    text = ("an " if noun[0] in "aeiou" else "a ") + noun
+    text = _with_article(noun)
     if wearing:
         text += " with " + " and ".join(wearing)
     for phrase in after:
         text += f", {phrase}"
     return rng.choice(_FRAMES).format(text)
+
+
+def _with_article(noun: str) -> str:
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
 def _drop(values: dict[str, str], rng: random.Random) -> list[str]:

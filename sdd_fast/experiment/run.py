@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .distill import DistillConfig, DistillResult, distill
-from .files import PathLike, atomic_path, write_json
-from .hqs_curve import HQSCurve
-from .images import save_png
-from .models.mapper import level_range
-from .monitor import EditMonitor, describe
-from .run_record import (
+from ..distill import DistillConfig, DistillResult, distill
+from ..files import PathLike, atomic_path, write_json
+from ..hqs_curve import HQSCurve
+from ..images import save_png
+from ..models.mapper import level_range
+from ..monitor import EditMonitor, describe
+from ..report import write_report
+from ..report.record import (
     CURVE_FILE,
     CURVE_PICTURE,
     GRID_FILE,
@@ -36,8 +37,7 @@ from .run_record import (
     read_run,
     without_nan,
 )
-from .selection import Selection, choose, compute_curve
-from .showcase import (
+from ..report.showcase import (
     before_after,
     milliseconds_per_edit,
     shown_pictures,
@@ -45,11 +45,12 @@ from .showcase import (
     target_of,
     training_figure,
 )
-from .verdict import Verdict, judge_edit
+from ..report.verdict import Verdict, judge_edit
+from .selection import Selection, choose, compute_curve
 from .vocabulary import unknown_words
 
 if TYPE_CHECKING:
-    from .domains import Domain
+    from ..domains import Domain
 
 Say = Callable[[str], None]
 
@@ -297,8 +298,6 @@ def _finish(
     say: Say,
 ) -> EditRun:
     """Measure, draw and write everything that shows how the edit turned out."""
-    from .report import write_report
-
     began = time.perf_counter()
     prompt, lam = record["prompt"], result.config.lam
     target = target_of(domain, prompt)
@@ -346,7 +345,7 @@ def _measure(
     faces: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The edit's quality, and that of merely encoding and generating the same faces again."""
-    from .metrics import measure_edit
+    from ..metrics import measure_edit
 
     figures = []
     for strength in (1.0, 0.0):

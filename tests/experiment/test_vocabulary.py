@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from sdd_fast.experiment.vocabulary import SMALL_VOCABULARY, unknown_words
 from sdd_fast.prior import DiffusionPrior
-from sdd_fast.vocabulary import SMALL_VOCABULARY, unknown_words
 
 
 @pytest.mark.parametrize(

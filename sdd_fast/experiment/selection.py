@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from .distill import DistillConfig
-from .guidance import GuidanceConfig
-from .hqs import hqs
-from .hqs_curve import HQSCurve
+from ..distill import DistillConfig
+from ..guidance import GuidanceConfig
+from ..hqs import hqs
+from ..hqs_curve import HQSCurve
 
 if TYPE_CHECKING:
-    from .domains import Domain
+    from ..domains import Domain
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ import pytest
 import torch
 from tiny_domain import W_DIM, write_tiny_domain
 
-import sdd_fast.experiment as experiment
+import sdd_fast.experiment.run as experiment
 from sdd_fast.distill import DistillConfig
 from sdd_fast.domains import Domain, load_domain
-from sdd_fast.experiment import EditRun, default_config, run_edit
+from sdd_fast.experiment import EditRun, Selection, choose, compute_curve, default_config, run_edit
 from sdd_fast.files import load_tensors
 from sdd_fast.hqs_curve import HQSCurve
-from sdd_fast.run_record import WRITTEN, read_run
-from sdd_fast.selection import Selection, choose, compute_curve
+from sdd_fast.report.record import WRITTEN, read_run
 
 PROMPT = "a face with white hair"
 TIMES = (200, 500, 800)

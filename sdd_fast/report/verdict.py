@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .report_page import percent
+from .page import percent
 
 REACHED_ABOVE = 0.8
 """Share of held-out faces that must show the target for "good"."""
@@ -19,6 +19,8 @@ MISSED_BELOW = 0.5
 """Below this share the edit counts as failed, however the picture looks."""
 KEPT_WORST_ABOVE = 0.7
 """An attribute that fewer faces keep than this is called a side effect."""
+KEPT_WELL_ABOVE = 0.95
+"""Below this share even a good edit names the attribute that fewest faces keep."""
 
 MISSED_ADVICE = (
     "try, in this order: twice the steps (--steps), other timesteps (--top 3, or --timesteps), a "
@@ -85,7 +87,10 @@ def judge_edit(
         return Verdict("fair", headline, SIDE_EFFECT_ADVICE)
     if kind == "ok" and advice:
         return Verdict("fair", reached, advice)
-    return Verdict("good", f"{reached}, other attributes are kept")
+    kept = [float(value) for value in quality["kept"].values()]
+    least = f" ({words(head)} least, by {percent(share)})" if share < KEPT_WELL_ABOVE else ""
+    mean = percent(sum(kept) / len(kept))
+    return Verdict("good", f"{reached}; other attributes are kept by {mean}{least}")
 
 
 def worst_kept(quality: Mapping[str, Any]) -> tuple[str, float]:

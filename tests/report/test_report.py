@@ -13,9 +13,9 @@ from PIL import Image
 from sdd_fast.files import write_json
 from sdd_fast.hqs_curve import HQSCurve
 from sdd_fast.report import write_report, write_summary
-from sdd_fast.report_page import duration, number, percent
-from sdd_fast.report_sections import Run
-from sdd_fast.run_record import FORMAT, VERSION
+from sdd_fast.report.page import duration, number, percent
+from sdd_fast.report.record import FORMAT, VERSION
+from sdd_fast.report.sections import Run
 
 PROMPT = 'a <b>"white"</b> & $hair$'
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .distill import DistillConfig
-from .files import PathLike, read_json
+from ..distill import DistillConfig
+from ..files import PathLike, read_json
 
 if TYPE_CHECKING:
-    from .domains import Domain
+    from ..domains import Domain
 
 FORMAT, VERSION = "sdd_fast.run", 1
 
@@ -66,7 +66,7 @@ def new_record(
 
 
 def is_embedded(domain: Domain) -> bool:
-    from .domains.domain import EMBEDDED
+    from ..domains.domain import EMBEDDED
 
     return domain.folder in EMBEDDED.values()
 
@@ -82,7 +82,7 @@ def without_nan(value: Any) -> Any:
 
 def versions(device: str) -> dict[str, Any]:
     """What the figures of a run depend on besides its settings."""
-    from . import __version__
+    from .. import __version__
 
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu_name()
     return {

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from . import report_sections as section
-from .files import PathLike, write_text
-from .report_domain import domain_section
-from .report_page import code, duration, figure, page
-from .report_sections import Run
-from .run_record import REPORT_FILE
+from ..files import PathLike, write_text
+from . import sections as section
+from .domain import domain_section
+from .page import code, duration, figure, number, page
+from .record import REPORT_FILE
+from .sections import Run
 
 
 def write_report(folder: PathLike) -> Path:
@@ -91,7 +91,7 @@ def _header(runs: list[Run], title: str) -> str:
         f"<h1>{title}</h1>\n"
         f"<p>{what} distilled from a text-to-image diffusion model into a small network that "
         f"changes the latents of a generator. That took {duration(spent)}; every picture after "
-        f"that takes {each:.0f} ms and needs no diffusion model.</p>\n"
+        f"that takes {number(each, int(each < 10))}&nbsp;ms and needs no diffusion model.</p>\n"
         f'<p class="faint">Domain {escape(record["domain"])}, {record["resolution"]} × '
         f"{record['resolution']} pixels · {escape(record['started'][:10])}</p></header>\n"
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from .report_page import details, duration, number, percent, table
+from .page import details, duration, number, percent, table
 from .verdict import words
 
 
@@ -50,8 +50,8 @@ def _samples(samples: Mapping[str, Any] | None) -> str:
     return (
         "<p>Asked for a picture, the diffusion model draws what the prompt says in "
         f"<b>{percent(samples['accuracy_mean'])}</b> of samples ({samples['per_prompt']} for each "
-        f"of {len(rows)} prompts). No channel's mean is further than "
-        f"{number(samples['color_cast'], 1)} of 255 from that of rendered faces.</p>\n"
+        f"of {len(rows)} prompts). Their mean red, green and blue differ from those of rendered "
+        f"faces by at most {number(samples['color_cast'], 1)} of 255.</p>\n"
         + details("Every prompt", table(["prompt", "drawn as asked"], rows, numbers=(1,)))
     )
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .distill import DistillConfig
-from .edit import Editor
-from .experiment import EditRun, run_edit
-from .files import PathLike
-from .images import grid, load_image, save_png
-from .report import write_summary
-from .run_record import RUN_FILE, read_run
+from ..distill import DistillConfig
+from ..edit import Editor
+from ..files import PathLike
+from ..images import grid, load_image, save_png
+from ..report import write_summary
+from ..report.record import RUN_FILE, read_run
+from ..report.showcase import shown_pictures, shows_faces, target_of
+from .run import EditRun, run_edit
 from .selection import Selection
-from .showcase import shown_pictures, shows_faces, target_of
 
 if TYPE_CHECKING:
-    from .domains import Domain
+    from ..domains import Domain
 
 PROMPTS = ("a face with white hair", "a surprised face")
 FACES = 6

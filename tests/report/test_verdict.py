@@ -7,7 +7,7 @@ import pytest
 
 from sdd_fast.distill import DistillConfig
 from sdd_fast.monitor import ADVICE, judge
-from sdd_fast.verdict import for_the_terminal, judge_edit, words, worst_kept
+from sdd_fast.report.verdict import for_the_terminal, judge_edit, words, worst_kept
 
 
 def monitored(**changes: float) -> dict[str, Any]:
@@ -45,6 +45,14 @@ def test_measured_attributes_have_the_last_word_on_the_target() -> None:
     assert judge_edit(monitored(direction=-0.3), quality(0.97)).level == "good"
     assert judge_edit(monitored(direction=-0.3), quality(0.6)).level == "bad"
     assert judge_edit(monitored(burnt_share=0.2), quality(0.97)).level == "bad"
+
+
+def test_a_good_verdict_tells_how_much_else_was_kept() -> None:
+    plain = judge_edit(monitored(), quality(0.97, glasses=0.98))
+    assert plain.headline.endswith("; other attributes are kept by 98.0 %")
+    flawed = judge_edit(monitored(), quality(0.97, glasses=0.74))
+    assert flawed.level == "good"
+    assert flawed.headline.endswith("are kept by 90 % (glasses least, by 74 %)")
 
 
 def test_side_effects_are_named() -> None:

@@ -9,7 +9,7 @@ from tiny_domain import RESOLUTION, W_DIM, write_tiny_domain
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.models import LevelsMapper
-from sdd_fast.showcase import (
+from sdd_fast.report.showcase import (
     before_after,
     held_out_faces,
     milliseconds_per_edit,
@@ -98,3 +98,15 @@ def test_training_figure_copes_with_what_is_there() -> None:
     assert line.get_xdata().tolist() == [10, 20] and line.get_ydata().tolist() == [1.0, 0.5]
     (line,) = right.lines
     assert line.get_ydata().tolist() == [0.2]
+
+
+def test_an_entry_of_few_steps_is_joined_to_the_next() -> None:
+    history = [
+        {"step": 10, "residual": 4.0},
+        {"step": 20, "residual": 2.0},
+        {"step": 21, "residual": 1.0, "edit_size": 0.1},  # one step, logged for the monitor
+        {"step": 30, "residual": 2.0},
+    ]
+    (line,) = training_figure(history).axes[0].lines
+    assert line.get_xdata().tolist() == [10, 20, 30]
+    assert line.get_ydata().tolist() == pytest.approx([1.0, 0.5, (1 * 1 + 9 * 2) / 10 / 4])

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .domains.faces64.attributes import ATTRIBUTES
-from .domains.faces64.target import Target, target_in
-from .images import grid
-from .manipulator import manipulate
+from ..domains.faces64.attributes import ATTRIBUTES
+from ..domains.faces64.target import Target, target_in
+from ..images import grid
+from ..manipulator import manipulate
 
 if TYPE_CHECKING:
-    from .domains import Domain
-    from .domains.faces64.renderer import Faces
+    from ..domains import Domain
+    from ..domains.faces64.renderer import Faces
 
 SHOWN_SEED = 30_001  # neither training nor measuring draws faces from it
 
@@ -37,7 +37,7 @@ def held_out_faces(count: int, lacking: Sequence[Target] = (), seed: int = SHOWN
 
     A bald head counts as lacking hair of any colour only if no target is about hair.
     """
-    from .domains.faces64.renderer import sample_faces
+    from ..domains.faces64.renderer import sample_faces
 
     rng = torch.Generator().manual_seed(seed)
     faces = sample_faces(64 * count, rng)
@@ -57,7 +57,7 @@ def held_out_faces(count: int, lacking: Sequence[Target] = (), seed: int = SHOWN
 
 def pick(faces: Faces, index: Sequence[int]) -> Faces:
     """Some of the faces."""
-    from .domains.faces64.renderer import Faces
+    from ..domains.faces64.renderer import Faces
 
     rows = torch.tensor(list(index), dtype=torch.long)
     return Faces(
@@ -70,7 +70,7 @@ def shown_pictures(domain: Domain, count: int, lacking: Sequence[Target] = ()) -
     """[count, 3, R, R] held-out pictures; None if the domain keeps latents of pictures only."""
     if not shows_faces(domain):
         return None
-    from .domains.faces64.renderer import render
+    from ..domains.faces64.renderer import render
 
     return render(held_out_faces(count, lacking), domain.resolution)
 
@@ -94,7 +94,7 @@ def before_after(
     Returns:
         The grid, and the mean PSNR in dB of the reconstructions (None without inputs).
     """
-    from .metrics import psnr
+    from ..metrics import psnr
 
     rows, labels, fidelity = [], [], None
     if pictures is None:
@@ -139,16 +139,15 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
         return None
     from matplotlib.figure import Figure
 
-    from .hqs_plot import ENTROPY, INK, L1, SCORE
+    from ..hqs_plot import ENTROPY, INK, L1, SCORE
 
     figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
-    steps = [entry["step"] for entry in history]
     for name, label, color in (
         ("residual", "teacher's residual", SCORE),
         ("l2", "latent change (L2)", L1),
     ):
-        values = _column(history, name)
+        steps, values = _evened(history, name)
         if values and max(values) > 0:
             scaled = [v / max(values) for v in values]
             text = f"{label}, at most {max(values):.3g}"
@@ -158,7 +157,7 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
     for name, label, color in (
         ("direction", "direction towards the prompt (CLIP)", SCORE),
         ("identity", "identity kept", ENTROPY),
-        ("peak_change", "largest change of a face", L1),
+        ("peak_change", "change of the most changed pixels", L1),
     ):
         values = _column(measured, name)
         if values:
@@ -174,6 +173,27 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
         if axes.lines:
             axes.legend(fontsize=7.5, frameon=False, loc="best")
     return figure
+
+
+def _evened(history: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one key, each over about the same number of steps.
+
+    An entry of a history is the mean since the entry before it. Those that came early, because the
+    monitor looked, are joined to the next; alone, a mean of one step stands out like a spike.
+    """
+    values = _column(history, name)
+    if not values:
+        return [], []
+    ends = [int(entry["step"]) for entry in history]
+    spans = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    steps, means, covered, total = [], [], 0, 0.0
+    for end, span, value in zip(ends, spans, values, strict=True):
+        covered, total = covered + span, total + span * value
+        if 2 * covered >= max(spans):
+            steps.append(end)
+            means.append(total / covered)
+            covered, total = 0, 0.0
+    return steps, means
 
 
 def _column(entries: Sequence[dict[str, Any]], name: str) -> list[float]:

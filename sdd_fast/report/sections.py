@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .files import read_json
-from .hqs_curve import HQSCurve
-from .report_page import code, details, duration, figure, number, percent, table
-from .run_record import CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, read_run
+from ..files import read_json
+from ..hqs_curve import HQSCurve
+from .page import code, details, duration, figure, number, percent, table
+from .record import CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, read_run
 from .verdict import words, worst_kept
 
 SEALS = {"good": "Good", "fair": "Usable, with a flaw", "bad": "Not usable like this"}

@@ -1,0 +1,270 @@
+// Output rows of upfirdn2d in one pass over memory.
+//
+// Rows are done in strips. A separable filter is applied to columns first: the input rows of an
+// output row, which lie in cache because the rows before needed most of them, are added up into a
+// line that stays in the first-level cache, with zeros where the image is padded; the lines of a
+// strip are then filtered into the output. (One line at a time would be read back before it has
+// left the store buffer.) Of a 2-D filter, the lines are the input rows themselves. Wide images are
+// done in blocks of columns. Formulas: upfirdn2d.h.
+#pragma once
+
+#include <new>
+
+#include "upfirdn2d_kernel.h"
+#include "weighted_sums.h"
+
+namespace sdd {
+namespace {
+
+constexpr int64_t kBlock = 2048;      // outputs of a block of columns, about,
+constexpr int64_t kBlockPixels = 16;  // and at least so many pixels
+constexpr int64_t kStrip = 8;         // output rows of a strip, at most
+constexpr int64_t kLines = 8192;      // numbers in the lines of a strip, about
+
+// Owned memory, aligned for vectors. Not std::unique_ptr: its functions have external linkage; see
+// CMakeLists.txt.
+template <class T>
+struct Buffer {
+  static constexpr std::align_val_t kAlignment{64};
+  T* data = nullptr;
+  int64_t size = 0;
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { ::operator delete(data, kAlignment); }
+  T* at_least(int64_t wanted) {  // what it contained is lost
+    if (wanted > size) {
+      ::operator delete(data, kAlignment);
+      data = nullptr;
+      size = 0;
+      data = static_cast<T*>(::operator new(wanted * sizeof(T), kAlignment));
+      size = wanted;
+    }
+    return data;
+  }
+};
+
+template <class E>
+class RowFilter {
+  using Stored = typename E::Stored;
+  using T = typename E::Compute;
+  using Wide = PlainElement<T>;
+
+ public:
+  explicit RowFilter(const Upfirdn2d& p)
+      : p_(p),
+        separable_(p.row_taps != nullptr),
+        row_terms_(phase_terms(p.rows, 0)),
+        column_terms_(phase_terms(p.columns, 0)),
+        period_(p.columns.up / common_divisor(p.columns.up, p.columns.down)),
+        advance_(p.columns.down / common_divisor(p.columns.up, p.columns.down)) {
+    const int64_t row_size = row_terms_ * smaller(p.rows.up, p.rows.taps);
+    column_size_ = column_terms_ * smaller(p.columns.up, p.columns.taps);
+    const int64_t size = separable_ ? row_size + column_size_ : row_size * column_size_;
+    weights_ = weight_buffer_.at_least(size);
+    memset(weights_, 0, size * sizeof(T));
+    column_weights_ = weights_ + row_size;
+    for (int64_t a = 0; a < p.rows.taps; ++a) {
+      const int64_t row_slot = a % p.rows.up * row_terms_ + a / p.rows.up;
+      if (separable_) weights_[row_slot] = T(p.row_taps[a]);
+      for (int64_t b = 0; b < p.columns.taps; ++b) {
+        const int64_t column_slot = b % p.columns.up * column_terms_ + b / p.columns.up;
+        if (!separable_) {
+          weights_[row_slot * column_size_ + column_slot] =
+              T(p.column_taps[a * p.columns.taps + b]);
+        } else if (a == 0) {
+          column_weights_[column_slot] = T(p.column_taps[b]);
+        }
+      }
+    }
+  }
+
+  // Rows begin ... end - 1, counted through all planes.
+  void run(int64_t begin, int64_t end) {
+    const int64_t out = p_.columns.out, up = p_.columns.up;
+    const int64_t pixels =
+        larger(1, larger(kBlockPixels, kBlock / p_.granule) * up / larger(up, p_.columns.down));
+    const bool whole = out <= 2 * pixels;
+    if (whole && first_ == last_) start_block(0, out);
+    for (int64_t first = begin; first < end;) {
+      const int64_t plane = first / p_.rows.out;
+      const int64_t last = smaller(end, (plane + 1) * p_.rows.out);
+      for (int64_t column = 0; column < out; column += whole ? out : pixels) {
+        if (!whole) start_block(column, smaller(out, column + pixels));
+        rows_of_plane(plane, first - plane * p_.rows.out, last - plane * p_.rows.out);
+      }
+      first = last;
+    }
+  }
+
+ private:
+  static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+  static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+  // The outputs [first, last) of every row, and the lines of inputs that they need.
+  void start_block(int64_t first, int64_t last) {
+    const ResampleAxis& c = p_.columns;
+    first_ = first;
+    last_ = last;
+    line_begin_ = whole_window(c, first).index;
+    const int64_t line_end = floor_div((last - 1) * c.down - c.pad + c.taps - 1, c.up) + 1;
+    inside_begin_ = smaller(larger(line_begin_, 0), line_end);
+    inside_end_ = larger(smaller(line_end, c.in), inside_begin_);
+    line_ = larger(line_end - line_begin_, 0) * p_.granule + 2 * lanes<T>;
+    int64_t lines;
+    if (separable_) {
+      lines = strip_ = larger(1, smaller(kStrip, kLines / line_));
+    } else {
+      strip_ = p_.rows.down <= 2 * p_.rows.up ? kStrip : 1;
+      lines = (strip_ - 1) * p_.rows.down / p_.rows.up + row_terms_ + 1;
+    }
+    const int64_t phase = period_ > 2 || p_.granule > 1 ? (last - first) * p_.granule : 0;
+    lines_ = line_buffer_.at_least(lines * line_ + phase);
+    phase_line_ = lines_ + lines * line_;
+    memset(lines_, 0, lines * line_ * sizeof(T));
+  }
+
+  void rows_of_plane(int64_t plane, int64_t begin, int64_t end) {
+    const Stored* x = static_cast<const Stored*>(p_.x) + plane / p_.channels * p_.image_stride +
+                      plane % p_.channels * p_.channel_stride + inside_begin_ * p_.pixel_stride;
+    const int64_t y_row = p_.columns.out * p_.granule;
+    Stored* y = static_cast<Stored*>(p_.y) + plane * p_.rows.out * y_row + first_ * p_.granule;
+    for (int64_t row = begin; row < end; row += strip_) {
+      const int64_t strip_end = smaller(row + strip_, end);
+      if (separable_) {
+        separable_strip(x, y, y_row, row, strip_end);
+      } else {
+        plane_strip(x, y, y_row, row, strip_end);
+      }
+    }
+  }
+
+  // Output rows [begin, end); x and y point to row 0 of the plane.
+  void separable_strip(const Stored* x, Stored* y, int64_t y_row, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const ResampleWindow w = clipped_window(p_.rows, row);
+      T* line = lines_ + (row - begin) * line_;
+      const T* weight = weights_ + (w.count > 0 ? w.phase * row_terms_ + w.skip : 0);
+      to_line(line, x + w.index * p_.row_stride, {weight, 1, 0, 0, w.count, p_.row_stride});
+    }
+    from_lines(y + begin * y_row, y_row, end - begin, lines_, 1, column_weights_, 0);
+  }
+
+  void plane_strip(const Stored* x, Stored* y, int64_t y_row, int64_t begin, int64_t end) {
+    static constexpr T kOne = 1;
+    const int64_t lowest = larger(whole_window(p_.rows, begin).index, 0);
+    int64_t loaded = lowest;
+    for (int64_t row = begin; row < end; ++row) {
+      const ResampleWindow w = clipped_window(p_.rows, row);
+      for (; loaded < w.index + w.count && w.count > 0; ++loaded) {
+        to_line(lines_ + (loaded - lowest) * line_, x + loaded * p_.row_stride,
+                {&kOne, 1, 0, 0, 1, 0});
+      }
+      const int64_t slot = w.count > 0 ? w.phase * row_terms_ + w.skip : 0;
+      const T* line = w.count > 0 ? lines_ + (w.index - lowest) * line_ : lines_;
+      from_lines(y + row * y_row, y_row, 1, line, w.count, weights_ + slot * column_size_,
+                 column_size_);
+    }
+  }
+
+  // The part of a line inside the image: sums of input rows, wide.
+  void to_line(T* line, const Stored* x, const Terms<T>& t) {
+    T* to = line + (inside_begin_ - line_begin_) * p_.granule;
+    const int64_t count = inside_end_ - inside_begin_;
+    const int64_t g = p_.granule;
+    with_count(t, [&](auto k) {
+      if (p_.pixel_stride == g) return sum_run<k.value, E, Wide>(to, x, t, count * g);
+      for (int64_t i = 0; i < count; ++i) {
+        sum_run<k.value, E, Wide>(to + i * g, x + i * p_.pixel_stride, t, g);
+      }
+    });
+  }
+
+  // `rows` rows of outputs, each from `outer` neighbouring lines beginning one line after those of
+  // the row before; weight: by column phase.
+  void from_lines(Stored* y, int64_t y_row, int64_t rows, const T* line, int64_t outer,
+                  const T* weight, int64_t weight_stride) {
+    const int64_t g = p_.granule;
+    const int64_t n = last_ - first_;
+    const auto terms = [&](int64_t output) -> Terms<T> {
+      const ResampleWindow w = whole_window(p_.columns, output);
+      const int64_t slot = w.count > 0 ? w.phase * column_terms_ : 0;
+      return {weight + slot, outer, weight_stride, line_, w.count, g};
+    };
+    const auto offset = [&](int64_t output) {
+      return (whole_window(p_.columns, output).index - line_begin_) * g;
+    };
+    const Terms<T> t0 = terms(first_);
+    if (period_ == 1 && advance_ == 1) {
+      return with_count(t0, [&](auto k) {
+        for (int64_t r = 0; r < rows; ++r) {
+          sum_run<k.value, Wide, E>(y + r * y_row, line + r * line_, t0, n * g);
+        }
+      });
+    }
+    if (period_ == 1 && advance_ == 2 && g == 1) {
+      return with_count(t0, [&](auto k) {
+        for (int64_t r = 0; r < rows; ++r) {
+          sum_down2<k.value, Wide, E>(y + r * y_row, line + r * line_, t0, n);
+        }
+      });
+    }
+    if (period_ == 2 && advance_ == 1 && g == 1) {
+      const Terms<T> t1 = terms(first_ + 1);
+      const int64_t odd = offset(first_ + 1);
+      const auto up2 = [&](auto k) {
+        for (int64_t r = 0; r < rows; ++r) {
+          const T* even = line + r * line_;
+          sum_up2<k.value, Wide, E>(y + r * y_row, even, t0, even + odd, t1, n);
+        }
+      };
+      return t0.inner == t1.inner ? with_count(t0, up2) : up2(Count<0>{});
+    }
+    for (int64_t q = 0; q < smaller(period_, n); ++q) {
+      const Terms<T> t = terms(first_ + q);
+      const T* from = line + offset(first_ + q);
+      const int64_t count = (n - q - 1) / period_ + 1;
+      with_count(t, [&](auto k) {
+        for (int64_t r = 0; r < rows; ++r) {
+          if (advance_ == 1 && g < lanes<T>) {
+            sum_run<k.value, Wide, Wide>(phase_line_, from + r * line_, t, count * g);
+            spread(y + r * y_row + q * g, phase_line_, count);
+          } else {
+            for (int64_t m = 0; m < count; ++m) {
+              sum_run<k.value, Wide, E>(y + r * y_row + (q + m * period_) * g,
+                                        from + r * line_ + m * advance_ * g, t, g);
+            }
+          }
+        }
+      });
+    }
+  }
+
+  // Pixels of one phase to their places.
+  void spread(Stored* y, const T* phase, int64_t count) {
+    const int64_t g = p_.granule;
+    for (int64_t m = 0; m < count; ++m) {
+      for (int64_t c = 0; c < g; ++c) E::put(&y[m * period_ * g + c], phase[m * g + c]);
+    }
+  }
+
+  const Upfirdn2d& p_;
+  const bool separable_;
+  const int64_t row_terms_, column_terms_;  // of one phase, at most
+  const int64_t period_, advance_;          // of (4), along a row
+  Buffer<T> weight_buffer_, line_buffer_;
+  T* weights_;         // by phase and term: rows, or [rows, columns] of a 2-D filter
+  T* column_weights_;  // by phase and term, of a separable filter
+  int64_t column_size_;
+  // The block of columns:
+  int64_t first_ = 0, last_ = 0;       // outputs
+  int64_t line_begin_;                 // input column at which a line begins
+  int64_t inside_begin_, inside_end_;  // input columns of the line that the image has
+  int64_t line_;                       // numbers from line to line
+  int64_t strip_;                      // output rows of a strip
+  T* lines_;
+  T* phase_line_;
+};
+
+}  // namespace
+}  // namespace sdd

@@ -1,0 +1,156 @@
+// CPU entry of upfirdn2d: checks, the layout of the result, threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../common/cpu_level.h"
+#include "upfirdn2d_kernel.h"
+
+namespace sdd {
+
+void upfirdn2d_units_portable(const Upfirdn2d&, int64_t, int64_t);
+void upfirdn2d_units_x86_64_v3(const Upfirdn2d&, int64_t, int64_t);
+void upfirdn2d_units_x86_64_v4(const Upfirdn2d&, int64_t, int64_t);
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Outputs for one thread at least: below it, waking a second thread costs more than it saves.
+constexpr int64_t kGrainOutputs = 32768;
+
+// Pixels of a plane that is turned round together with others: 64 KiB of each in float32.
+constexpr int64_t kSmallPlane = 1024;
+
+// With these, no product or sum of the index arithmetic overflows.
+constexpr int64_t kMaxFactor = (int64_t{1} << 31) - 1;
+constexpr int64_t kMaxSize = int64_t{1} << 62;
+
+Element element_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Double:
+      return Element::kFloat64;
+    case ScalarType::Float:
+      return Element::kFloat32;
+    case ScalarType::Half:
+      return Element::kFloat16;
+    case ScalarType::BFloat16:
+      return Element::kBFloat16;
+    default:
+      STD_TORCH_CHECK(false, "upfirdn2d: x must be float64, float32, float16 or bfloat16");
+  }
+  return Element::kFloat32;
+}
+
+// f, gain included, in the order of formula (1): reversed for a convolution.
+std::vector<double> taps_of(const Tensor& f, bool flip_filter, double gain) {
+  const bool plane = f.dim() == 2;
+  const int64_t rows = plane ? f.size(0) : 1, columns = f.size(plane ? 1 : 0);
+  const int64_t row_stride = plane ? f.stride(0) : 0, column_stride = f.stride(plane ? 1 : 0);
+  const void* data = f.const_data_ptr();
+  const auto tap = [&](int64_t i) -> double {
+    switch (f.scalar_type()) {
+      case ScalarType::Double:
+        return static_cast<const double*>(data)[i];
+      case ScalarType::Float:
+        return double(static_cast<const float*>(data)[i]);
+      case ScalarType::Half:
+        return double(half_to_float<float>(static_cast<const uint16_t*>(data)[i]));
+      case ScalarType::BFloat16:
+        return double(bfloat16_to_float<float>(static_cast<const uint16_t*>(data)[i]));
+      default:
+        STD_TORCH_CHECK(false, "upfirdn2d: f must be float64, float32, float16 or bfloat16");
+    }
+    return 0;
+  };
+  std::vector<double> taps(rows * columns);
+  for (int64_t a = 0; a < rows; ++a) {
+    for (int64_t b = 0; b < columns; ++b) {
+      const int64_t slot = a * columns + b;
+      taps[flip_filter ? slot : rows * columns - 1 - slot] =
+          tap(a * row_stride + b * column_stride) * gain;
+    }
+  }
+  return taps;
+}
+
+ResampleAxis axis_of(const char* name, int64_t size, int64_t taps, int64_t up, int64_t down,
+                     int64_t before, int64_t after) {
+  int64_t padded = 0;
+  const bool overflow = __builtin_mul_overflow(size, up, &padded) ||
+                        __builtin_add_overflow(padded, before, &padded) ||
+                        __builtin_add_overflow(padded, after, &padded) || padded > kMaxSize ||
+                        before < -kMaxSize || before > kMaxSize;
+  STD_TORCH_CHECK(!overflow, "upfirdn2d: the upsampled and padded ", name, " of x overflows");
+  STD_TORCH_CHECK(size > 0 && padded >= taps, "upfirdn2d: the upsampled and padded ", name, " is ",
+                  padded, ", smaller than the filter, ", taps);
+  return {up, down, before, taps, size, resampled_size(padded, taps, down)};
+}
+
+// x: [N, C, H, W], f: [k] or [kh, kw] -> [N, C, H', W'], channels_last where x is
+Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int64_t left,
+                 int64_t right, int64_t top, int64_t bottom, bool flip_filter, double gain) {
+  STD_TORCH_CHECK(x.is_cpu() && f.is_cpu(), "upfirdn2d: this kernel takes CPU tensors");
+  STD_TORCH_CHECK(x.dim() == 4, "upfirdn2d: x must have 4 dimensions, it has ", x.dim());
+  STD_TORCH_CHECK((f.dim() == 1 || f.dim() == 2) && f.numel() > 0,
+                  "upfirdn2d: f must be a filter of 1 or 2 dimensions");
+  STD_TORCH_CHECK(up >= 1 && up <= kMaxFactor && down >= 1 && down <= kMaxFactor,
+                  "upfirdn2d: up and down must be from 1 to ", kMaxFactor);
+  Upfirdn2d p{};
+  p.element = element_of(x);
+  const int64_t images = x.size(0), channels = x.size(1);
+  const int64_t kh = f.size(0), kw = f.size(f.dim() - 1);
+  p.rows = axis_of("height", x.size(2), kh, up, down, top, bottom);
+  p.columns = axis_of("width", x.size(3), kw, up, down, left, right);
+  const std::vector<double> taps = taps_of(f, flip_filter, gain);
+  std::vector<double> plain_taps;
+  p.column_taps = taps.data();
+  if (f.dim() == 1) {  // the gain belongs to one of the two passes
+    plain_taps = taps_of(f, flip_filter, 1.0);
+    p.row_taps = taps.data();
+    p.column_taps = plain_taps.data();
+  }
+
+  const bool last = channels > 1 && x.stride(1) == 1 && x.stride(3) != 1;
+  const int64_t size[] = {images, channels, p.rows.out, p.columns.out};
+  int64_t stride[] = {0, 0, 0, 1};
+  stride[3] = last ? channels : 1;
+  stride[2] = stride[3] * std::max<int64_t>(size[3], 1);
+  stride[1] = last ? 1 : stride[2] * size[2];
+  stride[0] = last ? stride[2] * size[2] : stride[1] * std::max<int64_t>(channels, 1);
+  int32_t dtype = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(4, size, stride, dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  Tensor y(handle);
+  if (images == 0 || channels == 0) return y;
+
+  p.x = x.const_data_ptr();
+  p.y = y.mutable_data_ptr();
+  p.channels = last ? 1 : channels;
+  p.granule = last ? channels : 1;
+  p.image_stride = x.stride(0);
+  p.channel_stride = last ? 0 : x.stride(1);
+  p.row_stride = x.stride(2);
+  p.pixel_stride = x.stride(3);
+  const Upfirdn2dFn compute = SDD_FOR_CPU_LEVEL(upfirdn2d_units_);
+  p.together = !last && channels % kPlanesTogether == 0 && p.pixel_stride == 1 &&
+               p.rows.in * p.columns.in <= kSmallPlane && p.rows.out * p.columns.out <= kSmallPlane;
+  const int64_t rows = images * p.channels * p.rows.out;
+  const int64_t units = p.together ? images * channels / kPlanesTogether : rows;
+  const int64_t outputs = rows * p.columns.out * p.granule;
+  torch::stable::parallel_for(0, units, std::max<int64_t>(1, kGrainOutputs / (outputs / units)),
+                              [&](int64_t begin, int64_t end) { compute(p, begin, end); });
+  return y;
+}
+
+}  // namespace
+}  // namespace sdd
+
+STABLE_TORCH_LIBRARY_IMPL(sdd_fast, CPU, m) { m.impl("upfirdn2d", TORCH_BOX(&sdd::upfirdn2d)); }
