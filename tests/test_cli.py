@@ -543,6 +543,19 @@ def test_info_knows_every_kind(
             assert text in shown.out, (path, text, shown.out)
 
 
+def test_info_about_a_folder_of_the_api_and_an_unfinished_domain(
+    sdd: Sdd, run: Path, tmp_path: Path
+) -> None:
+    for name in ("mapper.safetensors", "curve.json"):  # as `distill` and `curve.save` leave them
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    assert "LevelsMapper" in sdd("info", tmp_path).out
+    (tmp_path / "d" / "training").mkdir(parents=True)
+    (tmp_path / "d" / "training" / "vae.checkpoint.safetensors").touch()
+    assert "not complete" in sdd("info", tmp_path / "d").out
+    refused = sdd.fails("distill", "old", "--domain", tmp_path / "d")
+    assert "is not complete; the command of `sdd train-domain`" in refused
+
+
 def test_info_about_nothing_known(sdd: Sdd, run: Path, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.pt")
     (tmp_path / "text.txt").write_text("hello")

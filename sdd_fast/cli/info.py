@@ -121,10 +121,13 @@ def _folder(path: Path) -> Facts:
         if (path / "report.html").exists():
             facts["report"] = path / "report.html"
         return facts
-    if (path / "curve.json").exists():
-        return _json_file(path / "curve.json")
     if (path / "mapper.safetensors").exists():
         return _safetensors(path / "mapper.safetensors")
+    if (path / "curve.json").exists():
+        return _json_file(path / "curve.json")
+    if any(path.glob("training/*.checkpoint.safetensors")):
+        rest = "not complete; the command of `sdd train-domain` that began it goes on"
+        return {"domain": path, "training": rest}
     from sdd_fast.images import list_images
 
     try:

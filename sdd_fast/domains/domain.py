@@ -130,6 +130,11 @@ def load_domain(name_or_folder: str | Path, *, device: str = "cpu") -> Domain:
     """
     folder = EMBEDDED.get(str(name_or_folder), Path(name_or_folder))
     listing = folder / "domain.json"
+    if not listing.is_file() and any(folder.glob("training/*.checkpoint.safetensors")):
+        raise FileNotFoundError(
+            f"the domain in {folder} is not complete; the command of `sdd train-domain` that began "
+            "it goes on"
+        )
     if not listing.is_file():
         raise FileNotFoundError(
             f"no domain {str(name_or_folder)!r}: expected one of {', '.join(EMBEDDED)} or a folder "
