@@ -113,6 +113,17 @@ class WideVector {
         break;
     }
   }
+  // `count` times `otherwise`, as wide as `like` asks for, where there is no tensor.
+  WideVector(const std::optional<Tensor>& from, const Tensor& like, int64_t count,
+             double otherwise) {
+    if (from) {
+      *this = WideVector(*from);
+    } else if (like.scalar_type() == ScalarType::Double) {
+      fill(wide_, &otherwise, 1, count, 1);
+    } else {
+      fill(narrow_, &otherwise, 1, count, 1);
+    }
+  }
   const void* data() const {
     return wide_ ? static_cast<const void*>(wide_.get()) : static_cast<const void*>(narrow_.get());
   }

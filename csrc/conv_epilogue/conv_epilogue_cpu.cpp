@@ -75,22 +75,29 @@ void check(const char* op, const Tensor& x, const std::optional<Tensor>& factor,
 // The call together with what it points to.
 struct PreparedCall {
   EpilogueCall call{};
+  bool channels_last;
   Tensor x, noise;
-  std::optional<WideVector> factor, bias;
+  WideVector factor, bias;
 
   PreparedCall(const char* op, const Tensor& input, const std::optional<Tensor>& factor_in,
                const std::optional<Tensor>& noise_in, const std::optional<Tensor>& bias_in,
-               int64_t act, double alpha, double gain, const std::optional<double>& clamp) {
+               int64_t act, double alpha, double gain, const std::optional<double>& clamp,
+               bool sums_over_channels = false)
+      : factor(factor_in, input, input.size(0) * input.size(1), 1.0),
+        bias(bias_in, input, input.size(1), 0.0) {
     call.element = element_of(op, input);
-    call.channels_last = is_channels_last(input);
-    x = arranged(input, call.channels_last);
+    channels_last = is_channels_last(input);
+    call.order = channels_last        ? EpilogueOrder::kPixelsChannelsLast
+                 : sums_over_channels ? EpilogueOrder::kPixels
+                                      : EpilogueOrder::kRows;
+    x = arranged(input, channels_last);
     call.x = x.const_data_ptr();
     const auto s = x.sizes();
     call.samples = s[0];
     call.channels = s[1];
     call.pixels = s[2] * s[3];
-    if (factor_in) call.factor = factor.emplace(*factor_in).data();
-    if (bias_in) call.bias = bias.emplace(*bias_in).data();
+    call.factor = factor.data();
+    call.bias = bias.data();
     if (noise_in) {
       noise = noise_in->is_contiguous() ? *noise_in : torch::stable::contiguous(*noise_in);
       call.noise = noise.const_data_ptr();
@@ -102,14 +109,13 @@ struct PreparedCall {
     call.limit = limit_of(clamp);
   }
 
-  int64_t tasks() const { return call.samples * epilogue_runs(call.pixels, call.channels); }
-
   void run() const {
     const EpilogueFn kernel = SDD_FOR_CPU_LEVEL(conv_epilogue_);
-    const int64_t elements = epilogue_run(call.channels) * call.channels;
-    const int64_t grain = std::max<int64_t>(1, kEpilogueElements / std::max<int64_t>(1, elements));
-    if (tasks() <= grain) return kernel(call, 0, tasks());
-    torch::stable::parallel_for(0, tasks(), grain,
+    const int64_t tasks = epilogue_tasks(call);
+    const int64_t elements = std::max<int64_t>(1, x.numel() / std::max<int64_t>(1, tasks));
+    const int64_t grain = std::max<int64_t>(1, kEpilogueElements / elements);
+    if (tasks <= grain) return kernel(call, 0, tasks);
+    torch::stable::parallel_for(0, tasks, grain,
                                 [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
   }
 };
@@ -121,7 +127,7 @@ Tensor conv_epilogue(const Tensor& x, const std::optional<Tensor>& factor,
                      int64_t act, double alpha, double gain, std::optional<double> clamp) {
   check("conv_epilogue", x, factor, noise, bias, act, alpha, gain, clamp);
   PreparedCall prepared("conv_epilogue", x, factor, noise, bias, act, alpha, gain, clamp);
-  const Tensor out = new_like(x, prepared.call.channels_last);
+  const Tensor out = new_like(x, prepared.channels_last);
   if (x.numel() == 0) return out;
   prepared.call.out = out.mutable_data_ptr();
   prepared.run();
@@ -155,10 +161,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_epilogue_backward(
       ": grad must be like x: shape, dtype and device");
   STD_TORCH_CHECK((factor || !factor_grad) && (noise || !noise_grad) && (bias || !bias_grad), op,
                   ": a gradient is wanted of something that is not there");
-  PreparedCall prepared(op, x, factor, noise, bias, act, alpha, gain, clamp);
+  PreparedCall prepared(op, x, factor, noise, bias, act, alpha, gain, clamp, noise_grad);
   EpilogueCall& call = prepared.call;
-  const Tensor grad = arranged(grad_in, call.channels_last);
-  const Tensor x_grad = new_like(x, call.channels_last);
+  const Tensor grad = arranged(grad_in, prepared.channels_last);
+  const Tensor x_grad = new_like(x, prepared.channels_last);
   const Tensor factor_out =
       factor_grad ? new_contiguous({call.samples, call.channels}, *factor) : new_contiguous({0}, x);
   const Tensor noise_out = noise_grad ? new_contiguous({noise->size(0), 1, x.size(2), x.size(3)}, x)
@@ -167,8 +173,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_epilogue_backward(
   call.grad = grad.const_data_ptr();
   call.out = x_grad.mutable_data_ptr();
 
-  const int64_t runs = epilogue_runs(call.pixels, call.channels);
-  const int64_t sums = prepared.tasks() * call.channels;
+  const int64_t runs = epilogue_runs(call);
+  const int64_t sums = epilogue_sums(call);
+  const auto row_of = [&](int64_t i) {  // of sums[i]: sample * channels + channel
+    if (call.order == EpilogueOrder::kRows) return i / runs;
+    return i / call.channels / runs * call.channels + i % call.channels;
+  };
   std::vector<double> factor_sums(factor_grad ? sums : 0), bias_sums(bias_grad ? sums : 0);
   const bool wide = call.element == Element::kFloat64;
   const int64_t noise_count = noise_grad ? call.samples * call.pixels : 0;
@@ -184,14 +194,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_epilogue_backward(
   // Sums over the runs of a sample, and over the samples, in order.
   if (factor_grad) {
     std::vector<double> total(call.samples * call.channels);
-    for (int64_t i = 0; i < sums; ++i) {
-      total[i / call.channels / runs * call.channels + i % call.channels] += factor_sums[i];
-    }
+    for (int64_t i = 0; i < sums; ++i) total[row_of(i)] += factor_sums[i];
     store(total.data(), factor_out);
   }
   if (bias_grad) {
     std::vector<double> total(call.channels);
-    for (int64_t i = 0; i < sums; ++i) total[i % call.channels] += bias_sums[i];
+    for (int64_t i = 0; i < sums; ++i) total[row_of(i) % call.channels] += bias_sums[i];
     store(total.data(), bias_out);
   }
   if (noise_grad) {

@@ -61,11 +61,6 @@ struct Kernel {
   Stored* out = static_cast<Stored*>(c.out);
   S* noise_sums = static_cast<S*>(c.noise_sums);
 
-  SDD_FN S factor_of(int64_t sample, int64_t o) const {
-    return factor == nullptr ? S(1) : factor[sample * c.channels + o];
-  }
-  SDD_FN S bias_of(int64_t o) const { return bias == nullptr ? S(0) : bias[o]; }
-
   // h of (2) in conv_epilogue.h, for the element at `at`.
   template <class Lane>
   SDD_FN typename Lane::T h_of(Lane, int64_t at, typename Lane::T x_value, typename Lane::T factor,
@@ -74,70 +69,67 @@ struct Kernel {
     return bias_act_gradient<kAct>(Lane::read(grad + at), u, gained_act<kAct>(u, params), params);
   }
 
-  void forward(int64_t sample, int64_t first, int64_t n) const {
-    const Stored* samples_noise = noise == nullptr ? nullptr : noise + sample * c.noise_stride;
-    if (c.channels_last) {
-      for (int64_t pixel = first; pixel < first + n; ++pixel) {
-        const S shift = samples_noise == nullptr ? S(0) : E::value(samples_noise + pixel);
-        const int64_t at = epilogue_offset(c, sample, 0, pixel);
-        const S* f = factor == nullptr ? nullptr : factor + sample * c.channels;
-        for_each_lane<E>(c.channels, [&](auto lane, int64_t o) {
-          using T = typename decltype(lane)::T;
-          const T b = bias == nullptr ? T{} + shift : lane.read_wide(bias + o) + shift;
-          const T u = preactivation(lane.read(x + at + o),
-                                    f == nullptr ? T{} + 1 : lane.read_wide(f + o), b);
-          E::put(out + at + o, activated<kAct>(u, params));
-        });
-      }
-      return;
-    }
-    for (int64_t o = 0; o < c.channels; ++o) {
-      const S f = factor_of(sample, o), b = bias_of(o);
-      const int64_t at = epilogue_offset(c, sample, o, first);
-      if (samples_noise == nullptr) {
-        for_each_lane<E>(n, [&](auto lane, int64_t i) {
-          using T = typename decltype(lane)::T;
-          E::put(out + at + i,
-                 activated<kAct>(preactivation(lane.read(x + at + i), T{} + f, T{} + b), params));
-        });
-      } else {
-        for_each_lane<E>(n, [&](auto lane, int64_t i) {
-          using T = typename decltype(lane)::T;
-          const T shift = lane.read(samples_noise + first + i) + b;
-          E::put(out + at + i,
-                 activated<kAct>(preactivation(lane.read(x + at + i), T{} + f, shift), params));
-        });
-      }
+  SDD_FN const Stored* noise_of(int64_t sample) const {
+    return noise == nullptr ? nullptr : noise + sample * c.noise_stride;
+  }
+
+  void forward_row(int64_t sample, int64_t o, int64_t first, int64_t n) const {
+    const S f = factor[sample * c.channels + o], b = bias[o];
+    const int64_t at = epilogue_offset(c, sample, o, first);
+    if (noise == nullptr) {
+      for_each_lane<E>(n, [&](auto lane, int64_t i) {
+        using T = typename decltype(lane)::T;
+        const T u = preactivation(lane.read(x + at + i), T{} + f, T{} + b);
+        E::put(out + at + i, activated<kAct>(u, params));
+      });
+    } else {
+      const Stored* row_noise = noise_of(sample) + first;
+      for_each_lane<E>(n, [&](auto lane, int64_t i) {
+        using T = typename decltype(lane)::T;
+        const T u = preactivation(lane.read(x + at + i), T{} + f, T(lane.read(row_noise + i) + b));
+        E::put(out + at + i, activated<kAct>(u, params));
+      });
     }
   }
 
-  void backward(int64_t task, int64_t sample, int64_t first, int64_t n) const {
-    const Stored* samples_noise = noise == nullptr ? nullptr : noise + sample * c.noise_stride;
-    S* noise_out = noise_sums == nullptr ? nullptr : noise_sums + sample * c.pixels;
-    if (noise_out != nullptr) {
-      for (int64_t i = first; i < first + n; ++i) noise_out[i] = 0;
-    }
-    double* factor_out = c.factor_sums == nullptr ? nullptr : c.factor_sums + task * c.channels;
-    double* bias_out = c.bias_sums == nullptr ? nullptr : c.bias_sums + task * c.channels;
-    if (c.channels_last) {
-      return backward_channels_last(sample, first, n, samples_noise, noise_out, factor_out,
-                                    bias_out);
-    }
-    for (int64_t o = 0; o < c.channels; ++o) {
-      const S f = factor_of(sample, o), b = bias_of(o);
-      const int64_t at = epilogue_offset(c, sample, o, first);
-      typename E::Vector h_sum{}, hx_sum{};
-      double h_total = 0, hx_total = 0;
-      for_each_lane<E>(n, [&](auto lane, int64_t i) {
+  void forward_channels_last(int64_t sample, int64_t first, int64_t n) const {
+    const Stored* sample_noise = noise_of(sample);
+    const S* f = factor + sample * c.channels;
+    const S* b = bias;
+    for (int64_t pixel = first; pixel < first + n; ++pixel) {
+      const S shift = sample_noise == nullptr ? S(0) : E::value(sample_noise + pixel);
+      const Stored* from = x + epilogue_offset(c, sample, 0, pixel);
+      Stored* to = out + epilogue_offset(c, sample, 0, pixel);
+      for_each_lane<E>(c.channels, [&](auto lane, int64_t o) {
         using T = typename decltype(lane)::T;
-        const T shift =
-            samples_noise == nullptr ? T{} + b : lane.read(samples_noise + first + i) + b;
-        const T value = lane.read(x + at + i);
-        const T h = h_of(lane, at + i, value, T{} + f, shift);
-        E::put(out + at + i, T(h * f));
+        const T u = preactivation(lane.read(from + o), lane.read_wide(f + o),
+                                  T(lane.read_wide(b + o) + shift));
+        E::put(to + o, activated<kAct>(u, params));
+      });
+    }
+  }
+
+  // slot: where the sums go. noise_out: [pixels] of this sample; sums over rows are added up there.
+  void backward_row(int64_t sample, int64_t o, int64_t first, int64_t n, int64_t slot,
+                    S* noise_out) const {
+    const Stored* sample_noise = noise_of(sample);
+    const S f = factor[sample * c.channels + o], b = bias[o];
+    const int64_t at = epilogue_offset(c, sample, o, first);
+    double h_total = 0, hx_total = 0;
+    // Summed in the precision of S over a tile, in float64 over tiles.
+    for (int64_t tile = 0; tile < n; tile += kEpilogueRun) {
+      const int64_t begin = at + tile, count = n - tile < kEpilogueRun ? n - tile : kEpilogueRun;
+      const int64_t pixel = first + tile;
+      typename E::Vector h_sum{}, hx_sum{};
+      for_each_lane<E>(count, [&](auto lane, int64_t i) {
+        using T = typename decltype(lane)::T;
+        const T shift = sample_noise == nullptr ? T{} + b : lane.read(sample_noise + pixel + i) + b;
+        const T value = lane.read(x + begin + i);
+        const T h = h_of(lane, begin + i, value, T{} + f, shift);
+        E::put(out + begin + i, T(h * f));
         if (noise_out != nullptr) {
-          const T sum = lane.read_wide(noise_out + first + i) + h;
-          memcpy(noise_out + first + i, &sum, sizeof(sum));
+          const T sum = lane.read_wide(noise_out + pixel + i) + h;
+          memcpy(noise_out + pixel + i, &sum, sizeof(sum));
         }
         if constexpr (decltype(lane)::width == 1) {
           h_total += double(h);
@@ -151,14 +143,16 @@ struct Kernel {
         h_total += double(h_sum[l]);
         hx_total += double(hx_sum[l]);
       }
-      if (bias_out != nullptr) bias_out[o] = h_total;
-      if (factor_out != nullptr) factor_out[o] = hx_total;
     }
+    if (c.bias_sums != nullptr) c.bias_sums[slot] = h_total;
+    if (c.factor_sums != nullptr) c.factor_sums[slot] = hx_total;
   }
 
   // Blocks of channels, each through the run of pixels: the sums stay in registers.
-  void backward_channels_last(int64_t sample, int64_t first, int64_t n, const Stored* samples_noise,
-                              S* noise_out, double* factor_out, double* bias_out) const {
+  // slot: where the sums of channel 0 go.
+  void backward_channels_last(int64_t sample, int64_t first, int64_t n, int64_t slot,
+                              S* noise_out) const {
+    const Stored* sample_noise = noise_of(sample);
     const auto block = [&](auto lane, auto vectors, int64_t o) {
       using Lane = decltype(lane);
       using T = typename Lane::T;
@@ -167,12 +161,11 @@ struct Kernel {
       T b[count], f[count], h_sum[count] = {}, hx_sum[count] = {};
       for (int v = 0; v < count; ++v) {
         const int64_t channel = o + v * width;
-        b[v] = bias == nullptr ? T{} : Lane::read_wide(bias + channel);
-        f[v] =
-            factor == nullptr ? T{} + 1 : Lane::read_wide(factor + sample * c.channels + channel);
+        b[v] = Lane::read_wide(bias + channel);
+        f[v] = Lane::read_wide(factor + sample * c.channels + channel);
       }
       for (int64_t pixel = first; pixel < first + n; ++pixel) {
-        const S shift = samples_noise == nullptr ? S(0) : E::value(samples_noise + pixel);
+        const S shift = sample_noise == nullptr ? S(0) : E::value(sample_noise + pixel);
         T over_channels{};
         for (int v = 0; v < count; ++v) {
           const int64_t at = epilogue_offset(c, sample, o + v * width, pixel);
@@ -191,8 +184,8 @@ struct Kernel {
         memcpy(hx_lane, &hx_sum[v], sizeof(T));
         for (int64_t l = 0; l < width; ++l) {
           const int64_t channel = o + v * width + l;
-          if (bias_out != nullptr) bias_out[channel] = double(h_lane[l]);
-          if (factor_out != nullptr) factor_out[channel] = double(hx_lane[l]);
+          if (c.bias_sums != nullptr) c.bias_sums[slot + channel] = double(h_lane[l]);
+          if (c.factor_sums != nullptr) c.factor_sums[slot + channel] = double(hx_lane[l]);
         }
       }
     };
@@ -204,15 +197,45 @@ struct Kernel {
     for (; o < c.channels; ++o) block(OneLane<E>{}, Count<1>{}, o);
   }
 
-  void tasks(int64_t begin, int64_t end) const {
-    const int64_t run = epilogue_run(c.channels), runs = epilogue_runs(c.pixels, c.channels);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t sample = task / runs, first = task % runs * run;
-      const int64_t n = c.pixels - first < run ? c.pixels - first : run;
+  void task_by_rows(int64_t task) const {
+    const int64_t run = epilogue_run(c), runs = epilogue_runs(c), group = epilogue_group(c);
+    const int64_t first = task % runs * run;
+    const int64_t n = c.pixels - first < run ? c.pixels - first : run;
+    const int64_t rows = c.samples * c.channels, begin = task / runs * group;
+    for (int64_t row = begin; row < begin + group && row < rows; ++row) {
+      const int64_t sample = row / c.channels, o = row % c.channels;
       if (grad == nullptr) {
-        forward(sample, first, n);
+        forward_row(sample, o, first, n);
       } else {
-        backward(task, sample, first, n);
+        backward_row(sample, o, first, n, row * runs + task % runs, nullptr);
+      }
+    }
+  }
+
+  void task_by_pixels(int64_t task) const {
+    const int64_t run = epilogue_run(c), runs = epilogue_runs(c);
+    const int64_t sample = task / runs, first = task % runs * run;
+    const int64_t n = c.pixels - first < run ? c.pixels - first : run;
+    if (grad == nullptr) return forward_channels_last(sample, first, n);
+    S* noise_out = noise_sums == nullptr ? nullptr : noise_sums + sample * c.pixels;
+    if (noise_out != nullptr) {
+      for (int64_t i = first; i < first + n; ++i) noise_out[i] = 0;
+    }
+    const int64_t slot = task * c.channels;
+    if (c.order == EpilogueOrder::kPixelsChannelsLast) {
+      return backward_channels_last(sample, first, n, slot, noise_out);
+    }
+    for (int64_t o = 0; o < c.channels; ++o) {
+      backward_row(sample, o, first, n, slot + o, noise_out);
+    }
+  }
+
+  void tasks(int64_t begin, int64_t end) const {
+    for (int64_t task = begin; task < end; ++task) {
+      if (c.order == EpilogueOrder::kRows) {
+        task_by_rows(task);
+      } else {
+        task_by_pixels(task);
       }
     }
   }

@@ -46,11 +46,10 @@ def conv_epilogue(
 
     Source: Karras et al. 2020, Sec. 2.2.
     """
+    if isinstance(x, Tensor) and autocast_dtype(x) is not None:
+        noise = noise.to(x.dtype) if isinstance(noise, Tensor) else noise
+        bias = bias.to(x.dtype) if isinstance(bias, Tensor) else bias
     _check(x, factor, noise, bias)
-    if autocast_dtype(x) is not None:
-        noise = None if noise is None else noise.to(x.dtype)
-        bias = None if bias is None else bias.to(x.dtype)
-    _check_dtypes(x, factor, noise, bias)
     gain = check_activation("conv_epilogue", act, alpha, gain, clamp)
     return conv_epilogue_unchecked(x, factor, noise, bias, act, alpha, gain, clamp)
 
@@ -109,12 +108,18 @@ def conv_epilogue_ref(
 
 
 def _check(x: Tensor, factor: Tensor | None, noise: Tensor | None, bias: Tensor | None) -> None:
-    for name, tensor in (("x", x), ("factor", factor), ("noise", noise), ("bias", bias)):
+    for name, tensor in {"x": x, "factor": factor, "noise": noise, "bias": bias}.items():
         if tensor is None and name != "x":
             continue
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TypeError(f"conv_epilogue: {name} must be a floating point tensor, got {given}")
+        if tensor.dtype != x.dtype and not (
+            name == "factor" and tensor.dtype == torch.float32 and x.dtype != torch.float64
+        ):
+            raise TypeError(
+                f"conv_epilogue: {name} is {tensor.dtype} but x is {x.dtype}; convert one of them"
+            )
         if tensor.device != x.device:
             raise ValueError(
                 f"conv_epilogue: {name} is on {tensor.device} but x on {x.device}; move one of them"
@@ -135,19 +140,6 @@ def _check(x: Tensor, factor: Tensor | None, noise: Tensor | None, bias: Tensor 
         )
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"conv_epilogue: bias must be [{outputs}], got {list(bias.shape)}")
-
-
-def _check_dtypes(
-    x: Tensor, factor: Tensor | None, noise: Tensor | None, bias: Tensor | None
-) -> None:
-    for name, tensor in (("factor", factor), ("noise", noise), ("bias", bias)):
-        if tensor is None or tensor.dtype == x.dtype:
-            continue
-        if name == "factor" and tensor.dtype == torch.float32 and x.dtype != torch.float64:
-            continue
-        raise TypeError(
-            f"conv_epilogue: {name} is {tensor.dtype} but x is {x.dtype}; convert one of them"
-        )
 
 
 def _fake(x: Tensor, *_: Any) -> Tensor:

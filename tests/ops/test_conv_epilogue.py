@@ -270,17 +270,22 @@ int main() {
       c.element = Element::kFloat32; c.act = Act::kLinear;
       c.gain = 1; c.limit = __builtin_nan("");
       c.samples = s[0]; c.channels = s[1]; c.pixels = s[2]; c.noise_stride = s[2];
-      c.channels_last = last;
-      const int64_t tasks = s[0] * epilogue_runs(s[2], s[1]);
+      c.order = last ? EpilogueOrder::kPixelsChannelsLast : EpilogueOrder::kRows;
+      const int64_t tasks = epilogue_tasks(c);
       const int64_t sample = s[0] - 1, pixel = s[2] - 1;
       noise[sample * s[2] + pixel] = 100;
       for (int64_t o = 0; o < s[1]; ++o) {
         x[last ? (sample * s[2] + pixel) * s[1] + o : (sample * s[1] + o) * s[2] + pixel] = 7;
         factor[sample * s[1] + o] = o + 2;
       }
-      conv_epilogue_portable(c, tasks - 1, tasks);
-      c.grad = x; c.out = g;
-      conv_epilogue_portable(c, tasks - 1, tasks);
+      for (int back = 0; back < 2; ++back) {
+        for (int64_t o = 0; o < s[1]; ++o) {  // the task of the last pixel of each channel
+          const int64_t group = (sample * s[1] + o) / epilogue_group(c);
+          const int64_t task = last ? tasks - 1 : (group + 1) * epilogue_runs(c) - 1;
+          conv_epilogue_portable(c, task, task + 1);
+        }
+        c.grad = x; c.out = g;
+      }
       for (int64_t o = 0; o < s[1]; ++o) {
         const int64_t at =
             last ? (sample * s[2] + pixel) * s[1] + o : (sample * s[1] + o) * s[2] + pixel;
