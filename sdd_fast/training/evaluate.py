@@ -11,6 +11,7 @@ from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.domains.faces64.edits import EDITS
 from sdd_fast.domains.faces64.renderer import render, sample_faces
+from sdd_fast.experiment.selection import SELECTION_GUIDANCE
 from sdd_fast.hqs import hqs
 from sdd_fast.metrics import agreement, measure_edit, psnr, read_attributes
 
@@ -93,18 +94,20 @@ def measure_edits(
     for prompt in prompts:
         curve = hqs(
             domain.prior, domain.held_out[:images], prompt, generator=domain.generator,
-            config=config.guidance,
+            config=config.guidance or SELECTION_GUIDANCE,
         )  # fmt: skip
-        timesteps = [curve.largest()]
+        timesteps = curve.plateau()
         result = distill(
             domain.prior, domain.generator, domain.w_plus, prompt, timesteps,
             levels=domain.levels.get(prompt), identity=domain.identity, w_std=domain.w_std,
             config=config,
         )  # fmt: skip
+        assert result.config.guidance is not None
         quality = measure_edit(domain, result.mapper, config.lam, prompt, faces=faces)
         rows.append(
             quality.to_json()
             | {"timesteps": timesteps, "levels": list(result.info.levels)}
             | {"distill_seconds": result.seconds}
+            | {"guidance_scale": result.config.guidance.guidance_scale}
         )
     return rows
