@@ -129,7 +129,9 @@ def test_any_arguments(data: st.DataObject) -> None:
     pads = draw(st.tuples(*[st.integers(-6, 12)] * 4))
     x = numbers(*shape, dtype=dtype, seed=draw(st.integers(0, 99)))
     f = numbers(*taps, dtype=draw(st.sampled_from(list(UPFIRDN2D_ROUNDING))), seed=1)
-    flip, gain = draw(st.booleans()), draw(st.floats(-4, 4))
+    # Not near the smallest numbers of float32, as which the taps times the gain are rounded.
+    gains = st.one_of(st.just(0.0), st.floats(1e-6, 4), st.floats(-4, -1e-6))
+    flip, gain = draw(st.booleans()), draw(gains)
     x = layouts(x)[draw(st.sampled_from(list(layouts(numbers(1, 1, 1, 1)))))]
     left, right, top, bottom = pads
     if shape[2] * up + top + bottom < taps[0] or shape[3] * up + left + right < taps[-1]:
