@@ -72,7 +72,7 @@ class DistillConfig:
     warmup: float = 0.05
     decay: float = 0.3
     lam: float = 1.0
-    l2_weight: float = 0.02
+    l2_weight: float = 0.06
     identity_weight: float = 0.1
     range_weight: float = 20.0
     keep_weight: float = 2.0
@@ -80,7 +80,7 @@ class DistillConfig:
     prior_weight: float = 6.0
     prior_timesteps: tuple[int, int] = (100, 400)
     guidance: GuidanceConfig | None = None
-    pull: float = 2.8
+    pull: float = 3.2
     seed: int = 0
     log_every: int = 10
     monitor_every: int = 50

@@ -159,7 +159,7 @@ def balanced_guidance_scale(
     prompt: str | PromptEmbeds,
     timesteps: Sequence[int],
     *,
-    pull: float = 2.8,
+    pull: float = 3.2,
     seed: int = 0,
 ) -> float:
     """The guidance scale at which a prompt pulls as hard as any other.

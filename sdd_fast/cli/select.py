@@ -50,7 +50,7 @@ def select(
     ] = "skip",
     guidance_scale: Annotated[
         float, _curve("g: how much the prompt counts in the model's prediction.")
-    ] = 30.0,
+    ] = 100.0,
     seed: Annotated[int, _curve("Fixes the noise.")] = 0,
     top: options.Top = None,
     threshold: options.Threshold = None,

@@ -14,9 +14,6 @@ from ..hqs_curve import HQSCurve
 if TYPE_CHECKING:
     from ..domains import Domain
 
-SELECTION_GUIDANCE = GuidanceConfig(guidance_scale=30.0)
-"""Of the HQS curve, unless the training has a guidance of its own."""
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -72,7 +69,7 @@ def compute_curve(
     """The HQS curve of a prompt in a domain.
 
     Args:
-        config: of the guidance; default: `SELECTION_GUIDANCE`.
+        config: of the guidance; default: that of `hqs`.
         pictures: [N, 3, R, R] in [-1, 1] to compute it on; default: `selection.images` held-out
             latents of the domain.
     """
@@ -83,7 +80,7 @@ def compute_curve(
         prompt,
         selection.candidates,
         generator=domain.generator if pictures is None else None,
-        config=config or SELECTION_GUIDANCE,
+        config=config,
         gradient_map=selection.gradient_map,
         normalise=selection.normalise,
         noise_draws=selection.noise_draws,

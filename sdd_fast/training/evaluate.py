@@ -11,7 +11,6 @@ from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.domains.faces64.edits import EDITS
 from sdd_fast.domains.faces64.renderer import render, sample_faces
-from sdd_fast.experiment.selection import SELECTION_GUIDANCE
 from sdd_fast.hqs import hqs
 from sdd_fast.metrics import agreement, measure_edit, psnr, read_attributes
 
@@ -94,7 +93,7 @@ def measure_edits(
     for prompt in prompts:
         curve = hqs(
             domain.prior, domain.held_out[:images], prompt, generator=domain.generator,
-            config=config.guidance or SELECTION_GUIDANCE,
+            config=config.guidance,
         )  # fmt: skip
         timesteps = curve.plateau()
         result = distill(

@@ -13,7 +13,6 @@ import sdd_fast.experiment.run as experiment
 from sdd_fast.distill import DistillConfig
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.experiment import EditRun, Selection, choose, compute_curve, default_config, run_edit
-from sdd_fast.experiment.selection import SELECTION_GUIDANCE
 from sdd_fast.files import load_tensors
 from sdd_fast.hqs_curve import HQSCurve
 from sdd_fast.report.record import WRITTEN, read_run
@@ -98,7 +97,7 @@ def test_the_curve_is_of_held_out_latents(finished: EditRun, domain: Domain) -> 
 
     want = hqs(
         domain.prior, domain.held_out[:2], PROMPT, TIMES, generator=domain.generator,
-        config=SELECTION_GUIDANCE, progress=False,
+        progress=False,
     )  # fmt: skip
     found = HQSCurve.load(finished.folder / "curve.json")
     torch.testing.assert_close(found.deficit, want.deficit)
