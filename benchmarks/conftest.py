@@ -47,11 +47,12 @@ def device_name() -> str:
 
 @pytest.fixture
 def compare(request: pytest.FixtureRequest, benchmark: Any) -> Compare:
-    """compare(case, sides, inputs, bytes_read): time every side on every input, in turns.
+    """compare(case, sides, inputs, bytes_read, calls=1): time every side on every input, in turns.
 
     case: the name of the row in the table. sides: name -> function of one input; "ours" is the
     one that is judged. inputs: used in turns, so that none stays in the cache from one use to the
-    next. bytes_read: what one call must read at least. Returns side -> median, p20, p80 in ms.
+    next. bytes_read: what one call must read at least. calls: how many make one time, where the
+    clock is too coarse for a single one. Returns side -> median, p20, p80 of a call in ms.
     """
 
     def run(
@@ -59,6 +60,7 @@ def compare(request: pytest.FixtureRequest, benchmark: Any) -> Compare:
         sides: dict[str, Callable[[Any], object]],
         inputs: list[Any],
         bytes_read: int,
+        calls: int = 1,
     ) -> dict[str, dict[str, float]]:
         times: dict[str, list[float]] = {name: [] for name in sides}
         order = list(sides)
@@ -69,8 +71,9 @@ def compare(request: pytest.FixtureRequest, benchmark: Any) -> Compare:
             for name in order:
                 x = inputs[len(times[name]) % len(inputs)]
                 start = clock()
-                sides[name](x)
-                times[name].append(clock() - start)
+                for _ in range(calls):
+                    sides[name](x)
+                times[name].append((clock() - start) / calls)
 
         for _ in range(2):  # warm-up: compilation, first touches of memory
             start = time.perf_counter()

@@ -31,17 +31,16 @@ def main() -> None:
     domain = sdd.load_domain(options.domain, device=options.device)
     config = replace(sdd.DistillConfig(), steps=options.steps)
 
-    # The curve is computed with the guidance that the training will use.
     curve = sdd.hqs(
         domain.prior,
         domain.held_out[:16],
         options.prompt,
         generator=domain.generator,
-        config=config.guidance,
     )
     curve.save(options.out / "curve.json")
     curve.plot(options.out / "curve.png")
-    print(f"timestep of largest HQS: {curve.largest()}; three best: {curve.top(3)}")
+    timesteps = curve.plateau()
+    print(f"timestep of largest HQS: {curve.largest()}; as good: {timesteps}")
 
     monitor = sdd.EditMonitor(
         domain.generator,
@@ -57,7 +56,7 @@ def main() -> None:
         domain.generator,
         domain.w_plus,
         options.prompt,
-        [curve.largest()],
+        timesteps,
         levels=domain.levels.get(options.prompt),  # those that suit the prompt, where known
         w_std=domain.w_std,
         identity=domain.identity,

@@ -6,7 +6,7 @@
     curve = sdd.hqs(domain.prior, domain.held_out[:16], "a face with white hair",
                     generator=domain.generator)
     result = sdd.distill(domain.prior, domain.generator, domain.w_plus, "a face with white hair",
-                         curve.largest())
+                         curve.plateau())
 
 Importing the package imports torch and little else: diffusers, transformers and matplotlib are
 loaded by the functions that need them, and CUDA is not initialised.
@@ -20,7 +20,14 @@ from .distill import DistillConfig, DistillResult, distill
 from .domains import Domain, load_domain
 from .edit import Editor
 from .export import export_torchscript, load_torchscript
-from .guidance import Guidance, GuidanceConfig, guidance, image_gradient, residual
+from .guidance import (
+    Guidance,
+    GuidanceConfig,
+    balanced_guidance_scale,
+    guidance,
+    image_gradient,
+    residual,
+)
 from .hqs import hqs
 from .hqs_curve import HQSCurve
 from .images import load_image
@@ -57,6 +64,7 @@ __all__ = [
     "StyleGAN2",
     "StyleSpaceMapper",
     "__version__",
+    "balanced_guidance_scale",
     "build_info",
     "distill",
     "export_torchscript",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -20,16 +20,19 @@ from torch import Tensor, nn
 
 from .distill_objective import DistillConfig, Embedding, Objective
 from .files import PathLike
+from .guidance import GuidanceConfig, balanced_guidance_scale
 from .interrupt import InterruptAfterStep
 from .manipulator import MapperInfo, frozen
 from .models.mapper import LEVELS, LevelsMapper, level_range
 from .monitor import EditMonitor
-from .prior import DiffusionPrior
+from .prior import DiffusionPrior, PromptEmbeds
 from .run_folder import Progress, RunFolder
 
 __all__ = ["DistillConfig", "DistillResult", "distill"]
 
 Monitor = Callable[[nn.Module, float], dict[str, Any]]
+
+_BALANCED_ON = 64  # latents whose pictures the guidance scale is balanced on
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class DistillResult:
         mapper: trained, in eval mode, without gradients.
         history: one dict per `log_every` steps, see `distill`.
         info: prompt, λ, levels, timesteps and domain, as stored with the mapper.
+        config: as used: a balanced guidance scale is filled in.
         seconds: training time, over all sittings.
     """
 
@@ -97,8 +101,9 @@ def distill(
     Returns:
         The mapper and its history. Each history entry holds "step" (completed steps), "lr",
         "seconds", and means since the last one of "residual" (root mean square of r), "gradient"
-        (norm over the mapper's weights) and the unweighted regularisers "l2", "identity", "range",
-        "keep" in use; every `monitor_every` steps and at the end also what the monitor measures.
+        (norm over the mapper's weights) and the unweighted regularisers "l2", "identity_loss",
+        "range", "keep" in use; every `monitor_every` steps and at the end also what the monitor
+        measures.
 
     Raises:
         ValueError: a wrong shape, an empty prompt, a timestep out of range, or a `run_dir` whose
@@ -112,6 +117,10 @@ def distill(
     embeds = prior.encode_prompt(prompt)
     if mapper is None:
         mapper = _default_mapper(generator, w_plus, levels, w_std, config.seed)
+    asked = config
+    if config.guidance is None:
+        balanced = _balanced(prior, generator, w_plus, embeds, steps_set, config)
+        config = replace(config, guidance=balanced)
     trained = [p for p in mapper.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("the mapper has no weights to train: none of them requires a gradient")
@@ -131,7 +140,7 @@ def distill(
     if run_dir is not None:
         description = {
             **asdict(info),
-            "config": _what_matters(config),
+            "config": _what_matters(asked),
             "mapper": [type(mapper).__name__, getattr(mapper, "config", {})],
             "identity": identity is not None,
             "latents": [list(w_plus.shape), _digest(w_plus)],
@@ -252,6 +261,7 @@ def _check_finite(
     step = int(first_bad)
     if step < 0:
         return
+    scale = (config.guidance or GuidanceConfig()).guidance_scale
     kept = (
         f"The checkpoint after step {saved} is kept in {folder.path}"
         if folder and saved
@@ -260,7 +270,7 @@ def _check_finite(
     raise FloatingPointError(
         f"a loss or gradient became NaN or infinite in step {step + 1} of {config.steps}. {kept}. "
         "Check that the latents and generator are finite; then try a lower lr "
-        f"({config.lr:g} now), a lower guidance_scale ({config.guidance.guidance_scale:g} now), "
+        f"({config.lr:g} now), a lower guidance_scale ({scale:g} now), "
         "or a prior of dtype float32"
     )
 
@@ -274,6 +284,23 @@ def _stopped(step: int, saved: int, config: DistillConfig, folder: RunFolder | N
     return message + (
         f"A checkpoint of step {saved} is in {folder.path}; run the same again to resume from it"
     )
+
+
+def _balanced(
+    prior: DiffusionPrior,
+    generator: Any,
+    w_plus: Tensor,
+    embeds: PromptEmbeds,
+    timesteps: Tensor,
+    config: DistillConfig,
+) -> GuidanceConfig:
+    some = w_plus[:_BALANCED_ON]
+    with torch.no_grad():
+        images = some if generator is None else generator.synthesis(some)
+    scale = balanced_guidance_scale(
+        prior, images, embeds, timesteps.tolist(), pull=config.pull, seed=config.seed
+    )
+    return GuidanceConfig(guidance_scale=scale)
 
 
 def _default_mapper(

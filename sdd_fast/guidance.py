@@ -16,6 +16,8 @@ factor 2 in r). `GuidanceConfig.jacobian` chooses between
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +25,8 @@ import torch
 from torch import Tensor
 
 from .prior import DiffusionPrior, PromptEmbeds, Timesteps
+
+MAX_BALANCED_SCALE = 150.0  # a prompt this weak means nothing to the teacher
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,63 @@ def draw_noise(
     source = rng.device if rng is not None else prior.device
     noise = torch.randn(shape, generator=rng, device=source)
     return noise.to(prior.device, prior.compute_dtype)
+
+
+def balanced_guidance_scale(
+    prior: DiffusionPrior,
+    images: Tensor,
+    prompt: str | PromptEmbeds,
+    timesteps: Sequence[int],
+    *,
+    pull: float = 3.2,
+    seed: int = 0,
+) -> float:
+    """The guidance scale at which a prompt pulls as hard as any other.
+
+    The difference of conditional and unconditional prediction is several times larger for a prompt
+    about the whole head than for one about a detail, so one scale for all burns the former or does
+    nothing for the latter. This is the g for which the root mean square of g·w(t)·(ε_c − ε_u), over
+    entries, images and timesteps, is `pull`.
+
+    Args:
+        images: [B, 3, H, H] in [-1, 1], unedited; 64 give g to about 1 %.
+        timesteps: those to train at; the images take turns.
+        seed: of the noise.
+
+    Returns:
+        g rounded to three digits, 1 … `MAX_BALANCED_SCALE`.
+
+    Raises:
+        ValueError: as `guidance`, or the prompt changes nothing at all.
+        FloatingPointError: the teacher predicts NaN or infinities.
+    """
+    embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
+    turns = torch.arange(len(images)) % len(timesteps)
+    t = prior.timesteps_tensor(torch.as_tensor(list(timesteps))[turns], len(images))
+    noise = torch.randn(
+        len(images), *prior.latent_shape, generator=torch.Generator().manual_seed(seed)
+    )
+    total = 0.0
+    for some, x in zip(torch.arange(len(images)).split(16), images.split(16), strict=True):
+        with torch.no_grad():
+            z = prior.encode(x)
+        with_prompt, without = (
+            residual(prior, z, embeds, t[some], noise[some], GuidanceConfig(guidance_scale=scale))
+            for scale in (1.0, 0.0)
+        )
+        total += float((with_prompt - without).double().square().sum())
+    rms = math.sqrt(total / noise.numel())
+    if not math.isfinite(rms):
+        raise FloatingPointError(
+            "the teacher's prediction is NaN or infinite. Check that the images are finite and in "
+            f"[-1, 1]; with a {prior.dtype} prior try dtype=torch.float32"
+        )
+    if rms < 1e-6:  # rounding alone gives about 1e-7
+        raise ValueError(
+            f"the teacher's prediction does not depend on the prompt (difference {rms:g}): nothing "
+            "to balance; use another prompt, or give a guidance_scale"
+        )
+    return float(f"{min(max(pull / rms, 1.0), MAX_BALANCED_SCALE):.3g}")
 
 
 def image_gradient(

@@ -119,6 +119,17 @@ class HQSCurve:
         """The timestep of the largest HQS (the smallest such timestep if several tie)."""
         return self.timesteps[int(self.mean.argmax())]
 
+    def plateau(self, margin: float = 0.1) -> list[int]:
+        """{t : HQS_t ≥ max HQS − margin}, ascending: those as good as the best.
+
+        The largest value alone depends on chance where the curve is flat.
+        """
+        if not isinstance(margin, int | float) or not margin >= 0:
+            raise ValueError(f"margin must be a number from 0, got {margin!r}")
+        mean = self.mean
+        near = mean >= mean.max() - margin
+        return [t for t, keep in zip(self.timesteps, near.tolist(), strict=True) if keep]
+
     def top(self, k: int) -> list[int]:
         """The k timesteps of largest HQS, best first."""
         if not 1 <= k <= len(self.timesteps):

@@ -153,3 +153,69 @@ def relative_error(actual: Tensor, expected: np.ndarray, scale: float = 0.0) -> 
         return 0.0
     difference = np.abs(actual.detach().to(torch.float64).numpy() - expected).max()
     return float(difference / max(scale, np.abs(expected).max(), 1e-300))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """What upfirdn2d is to give, and sum |f| |x| for each of its numbers: the scale of rounding."""
+
+    y: np.ndarray
+    magnitude: np.ndarray
+
+
+def upfirdn2d_reference(
+    x: Tensor,
+    f: Tensor,
+    up: int = 1,
+    down: int = 1,
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    flip_filter: bool = False,
+    gain: float = 1.0,
+) -> Resampled:
+    """The definition of ops.upfirdn2d, step by step in float64 (extended precision for float64 x):
+    insert zeros, pad or crop, slide the filter, keep every `down`-th."""
+    wide = np.longdouble if x.dtype == torch.float64 else np.float64
+    values = x.detach().to(torch.float64).numpy().astype(wide)
+    taps = f.to(torch.float64).numpy().astype(wide)
+    kernel = np.outer(taps, taps) if taps.ndim == 1 else taps
+    if not flip_filter:
+        kernel = kernel[::-1, ::-1]
+    n, c, height, width = values.shape
+    left, right, top, bottom = padding
+    inserted = np.zeros((n, c, height * up, width * up), wide)
+    inserted[:, :, ::up, ::up] = values
+    around = [(0, 0), (0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))]
+    padded = np.pad(inserted, around)
+    padded = padded[:, :, max(-top, 0) :, max(-left, 0) :]
+    padded = padded[:, :, : height * up + top + bottom, : width * up + left + right]
+    rows = padded.shape[2] - kernel.shape[0] + 1
+    columns = padded.shape[3] - kernel.shape[1] + 1
+    y = np.zeros((n, c, -(-rows // down), -(-columns // down)), wide)
+    magnitude = np.zeros_like(y)
+    for i, j in np.ndindex(*kernel.shape):
+        seen = padded[:, :, i : i + rows : down, j : j + columns : down]
+        y += kernel[i, j] * seen
+        magnitude += np.abs(kernel[i, j] * seen)
+    return Resampled((gain * y).astype(np.float64), (abs(gain) * magnitude).astype(np.float64))
+
+
+# Unit roundoff of what upfirdn2d computes in and of what it stores, and the spacing of the smallest
+# numbers it stores, by the dtype of x.
+UPFIRDN2D_ROUNDING = {
+    torch.float64: (2.0**-53, 2.0**-53, 0.0),
+    torch.float32: (2.0**-24, 2.0**-24, 2.0**-149),
+    torch.bfloat16: (2.0**-24, 2.0**-8, 2.0**-133),
+    torch.float16: (2.0**-24, 2.0**-11, 2.0**-24),
+}
+
+
+def upfirdn2d_error(y: Tensor, f: Tensor, expected: Resampled) -> float:
+    """The largest error, as a share of what rounding may cause: one unit for each tap on the way to
+    a number, three for the taps themselves and the gain, and storing the result."""
+    assert tuple(y.shape) == expected.y.shape, (tuple(y.shape), expected.y.shape)
+    compute, store, smallest = UPFIRDN2D_ROUNDING[y.dtype]
+    terms = (2 * f.numel() if f.ndim == 1 else f.numel()) + 3
+    allowed = 1.01 * terms * compute * expected.magnitude + 1.01 * store * np.abs(expected.y)
+    error = np.abs(y.detach().to(torch.float64).numpy() - expected.y)
+    share = error / (allowed + smallest + 1e-300)
+    return float(share.max()) if share.size else 0.0

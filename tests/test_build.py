@@ -12,7 +12,7 @@ import pytest
 
 from sdd_fast._build_info import build_info
 from sdd_fast._native_sources import sources_digest
-from sdd_fast.ops._register import NATIVE
+from sdd_fast.ops._register import NATIVE, PACKAGE
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_native = pytest.mark.skipif(NATIVE.path is None, reason="native kernels: " + NATIVE.missing)
@@ -37,7 +37,12 @@ print(json.dumps({
 def run_python(code: str, **environment: str) -> dict:
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code],
+        env=env,
+        cwd=PACKAGE.parent,  # the package under test, be it the checkout's or an installed one
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
@@ -132,7 +137,7 @@ def test_a_library_older_than_its_sources_is_refused(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("__version__ = '0'")
     (package / "ops" / "__init__.py").write_text("")
     for name in ("_native_sources.py", "_native_build.json", "_C.abi3.so", "ops/_register.py"):
-        (package / name).write_bytes((ROOT / "sdd_fast" / name).read_bytes())
+        (package / name).write_bytes((PACKAGE / name).read_bytes())
     (tmp_path / "CMakeLists.txt").write_bytes((ROOT / "CMakeLists.txt").read_bytes())
     for source in (ROOT / "csrc").rglob("*"):
         if source.is_file():

@@ -111,7 +111,7 @@ def test_result_history_and_run_folder(run: Callable[..., DistillResult], tmp_pa
     assert [entry["step"] for entry in result.history] == [3, 5, 6, 7]
     assert ["verdict" in entry for entry in result.history] == [False, True, False, True]
     for entry in result.history:
-        assert {"lr", "seconds", "residual", "gradient", "l2", "identity", "keep"} < entry.keys()
+        assert {"lr", "seconds", "residual", "gradient", "l2", "identity_loss"} < entry.keys()
         assert entry["gradient"] > 0
     assert result.history[-1]["latent_change"] > 0
     assert not result.mapper.training
@@ -177,9 +177,13 @@ def test_text_is_encoded_once_and_the_unet_called_once_a_step(
     handle = tiny_prior.text_encoder.register_forward_hook(lambda *_: texts.append(1))
     calls, rows = tiny_prior.unet_calls, tiny_prior.unet_rows
     run()
+    judged = sum(step >= 0.2 * STEPS for step in range(STEPS))
     handle.remove()
     assert len(texts) == 2  # the prompt and the empty one
-    assert (tiny_prior.unet_calls - calls, tiny_prior.unet_rows - rows) == (STEPS, STEPS * 4)
+    assert (tiny_prior.unet_calls - calls, tiny_prior.unet_rows - rows) == (
+        STEPS + judged,
+        STEPS * 4 + judged * 2,
+    )
 
 
 def test_training_moves_images_where_the_teacher_wants_them(
@@ -197,7 +201,7 @@ def test_training_moves_images_where_the_teacher_wants_them(
 
     config = DistillConfig(
         steps=15, batch_size=1, lr=0.1, warmup=0.0, l2_weight=0.0, range_weight=0.0,
-        keep_weight=0.0, log_every=1,
+        keep_weight=0.0, prior_weight=0.0, log_every=1,
         guidance=GuidanceConfig(guidance_scale=1.0, noise="zero", weighting="uniform"),
     )  # fmt: skip
     result = distill(

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdd_fast.distill_objective import DistillConfig, Objective, draw, irrelevance
+from sdd_fast.distill_objective import (
+    DistillConfig,
+    Objective,
+    draw,
+    draw_prior_timesteps,
+    irrelevance,
+)
 from sdd_fast.guidance import GuidanceConfig
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.prior import DiffusionPrior
@@ -37,7 +43,8 @@ def identity() -> nn.Module:
 def config(**changes: Any) -> DistillConfig:
     settings: dict[str, Any] = {
         "batch_size": 3, "lam": 0.7, "l2_weight": 0.9, "identity_weight": 0.8,
-        "range_weight": 0.6, "keep_weight": 0.5, "seed": 7,
+        "range_weight": 0.6, "keep_weight": 0.5, "prior_weight": 0.0, "seed": 7,
+        "guidance": GuidanceConfig(guidance_scale=30.0),
     }  # fmt: skip
     return DistillConfig(**(settings | changes))
 
@@ -114,7 +121,7 @@ def test_gradient_of_a_step_against_float64_autograd(
     for parameter, gradient in zip(mapper.parameters(), want, strict=True):
         assert gradient.abs().max() > 0
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-11)
-    assert set(measured) == {"residual", "l2", "identity", "range", "keep"}
+    assert set(measured) == {"residual", "l2", "identity_loss", "range", "keep"}
     assert all(float(value) > 0 and not value.requires_grad for value in measured.values())
 
 
@@ -137,8 +144,38 @@ def test_every_term_counts(
     full, names = gradient()
     for term in ("l2", "identity", "range", "keep"):
         without, left = gradient(**{f"{term}_weight": 0.0})
-        assert names - left == {term}
+        assert names - left == {"identity_loss" if term == "identity" else term}
         assert not torch.allclose(full, without, rtol=1e-3)
+
+
+def test_the_teacher_judges_pictures_once_there_is_an_edit(
+    tiny_prior64: DiffusionPrior, generator: StyleGAN2, w_plus: Tensor
+) -> None:
+    torch.manual_seed(3)
+    settings = config(
+        steps=10, identity_weight=0.0, range_weight=0.0, keep_weight=0.0, l2_weight=0.0,
+        prior_weight=5.0, prior_timesteps=(20, 90),
+    )  # fmt: skip
+    mapper = LevelsMapper(10, 16, zero_init=False).double()
+    objective = make_objective(tiny_prior64, generator, w_plus, mapper, None, settings)
+    for step, weight in ((1, 0.0), (2, 5.0)):
+        calls, rows = tiny_prior64.unet_calls, tiny_prior64.unet_rows
+        loss, _ = objective.loss(step)
+        got = torch.autograd.grad(loss, list(mapper.parameters()))
+        used = tiny_prior64.unet_calls - calls, tiny_prior64.unet_rows - rows
+        assert used == ((1, 6) if weight == 0 else (2, 9))
+        index, t, noise = draw(settings, step, 5, TIMESTEPS, tiny_prior64.latent_shape)
+        small = draw_prior_timesteps(settings, step)
+        assert 20 <= int(small.min()) and int(small.max()) <= 90
+        after = generator.synthesis(w_plus[index] + settings.lam * mapper(w_plus[index]))
+        z, r = teacher_residual(tiny_prior64, after, t, noise.double(), settings)
+        plain = config(guidance=GuidanceConfig(guidance_scale=1.0))
+        _, judged = teacher_residual(tiny_prior64, after, small, noise.double(), plain)
+        abar = tiny_prior64.alphas_cumprod.double()[small].view(-1, 1, 1, 1)
+        total = (z * (r + weight * judged / (1 - abar))).mean()
+        want = torch.autograd.grad(total, list(mapper.parameters()))
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-11)
 
 
 def test_style_space_and_image_manipulators(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from sdd_fast.guidance import (
+    MAX_BALANCED_SCALE,
     GuidanceConfig,
+    balanced_guidance_scale,
     draw_noise,
     guidance,
     image_gradient,
@@ -282,3 +285,37 @@ def test_bad_arguments(tiny_prior: DiffusionPrior) -> None:
         guidance(tiny_prior, y, "old", 10, noise=torch.zeros(2, 4, 4, 4))
     with pytest.raises(TypeError, match="floating-point"):
         guidance(tiny_prior, y.to(torch.uint8), "old", 10)
+
+
+# ── balanced_guidance_scale() ─────────────────────────────────────────────────────────────────────
+
+
+def test_balanced_scale_against_the_raw_unet(tiny_prior64: DiffusionPrior) -> None:
+    images = torch.rand(5, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    embeds = tiny_prior64.encode_prompt("old hair")
+    got = balanced_guidance_scale(tiny_prior64, images, embeds, [700, 900], pull=0.5, seed=3)
+    noise = torch.randn(
+        5, *tiny_prior64.latent_shape, generator=torch.Generator().manual_seed(3)
+    ).double()
+    t = torch.tensor([700, 900, 700, 900, 700])
+    abar = tiny_prior64.alphas_cumprod.double()[t].view(-1, 1, 1, 1)
+    z_t = abar.sqrt() * tiny_prior64.encode(images) + (1 - abar).sqrt() * noise
+    cond, uncond = (
+        tiny_prior64.unet(z_t, t, encoder_hidden_states=text.expand(5, -1, -1)).sample
+        for text in (embeds.cond, embeds.uncond)
+    )
+    rms = ((1 - abar) * (cond - uncond)).square().mean().sqrt()
+    want = min(max(0.5 / float(rms), 1.0), MAX_BALANCED_SCALE)
+    assert 1 < want < MAX_BALANCED_SCALE, "the case must not be at a bound"
+    assert got == pytest.approx(want, rel=6e-3)  # three digits
+    assert balanced_guidance_scale(tiny_prior64, images, embeds, [700], pull=1e9) == (
+        MAX_BALANCED_SCALE
+    )
+
+
+def test_a_prompt_that_says_nothing_cannot_be_balanced(tiny_prior64: DiffusionPrior) -> None:
+    embeds = tiny_prior64.encode_prompt("old hair")
+    silent = replace(embeds, cond=embeds.uncond)
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    with pytest.raises(ValueError, match="does not depend on the prompt"):
+        balanced_guidance_scale(tiny_prior64, images, silent, [500])

@@ -222,3 +222,13 @@ def test_plot_refuses_timesteps_off_the_curve(two_images: HQSCurve, tmp_path: Pa
 
 def test_plot_of_a_single_image_and_timestep(tmp_path: Path) -> None:
     assert curve([[0.1]], [[5.0]]).plot(tmp_path / "one.png").stat().st_size > 1000
+
+
+def test_plateau(two_images: HQSCurve) -> None:
+    assert two_images.mean.tolist() == [-1.0, -0.25, 0.375, 0.5]
+    assert two_images.plateau(0.1) == [700]
+    assert two_images.plateau(0.125) == [500, 700]  # the bound itself counts
+    assert two_images.plateau(2) == [100, 300, 500, 700]
+    for bad in (-0.1, math.nan, "wide"):
+        with pytest.raises(ValueError, match="margin must be a number from 0"):
+            two_images.plateau(bad)

@@ -173,9 +173,10 @@ class RowFilter {
     const int64_t count = inside_end_ - inside_begin_;
     const int64_t g = p_.granule;
     with_count(t, [&](auto k) {
-      if (p_.pixel_stride == g) return sum_run<k.value, E, Wide>(to, x, t, count * g);
+      const Sum<k.value, E> sum(t);
+      if (p_.pixel_stride == g) return sum_run<k.value, E, Wide>(to, x, sum, count * g);
       for (int64_t i = 0; i < count; ++i) {
-        sum_run<k.value, E, Wide>(to + i * g, x + i * p_.pixel_stride, t, g);
+        sum_run<k.value, E, Wide>(to + i * g, x + i * p_.pixel_stride, sum, g);
       }
     });
   }
@@ -197,15 +198,17 @@ class RowFilter {
     const Terms<T> t0 = terms(first_);
     if (period_ == 1 && advance_ == 1) {
       return with_count(t0, [&](auto k) {
+        const Sum<k.value, Wide> sum(t0);
         for (int64_t r = 0; r < rows; ++r) {
-          sum_run<k.value, Wide, E>(y + r * y_row, line + r * line_, t0, n * g);
+          sum_run<k.value, Wide, E>(y + r * y_row, line + r * line_, sum, n * g);
         }
       });
     }
     if (period_ == 1 && advance_ == 2 && g == 1) {
       return with_count(t0, [&](auto k) {
+        const Sum<k.value, Wide> sum(t0);
         for (int64_t r = 0; r < rows; ++r) {
-          sum_down2<k.value, Wide, E>(y + r * y_row, line + r * line_, t0, n);
+          sum_down2<k.value, Wide, E>(y + r * y_row, line + r * line_, sum, n);
         }
       });
     }
@@ -213,9 +216,10 @@ class RowFilter {
       const Terms<T> t1 = terms(first_ + 1);
       const int64_t odd = offset(first_ + 1);
       const auto up2 = [&](auto k) {
+        const Sum<k.value, Wide> even_sum(t0), odd_sum(t1);
         for (int64_t r = 0; r < rows; ++r) {
           const T* even = line + r * line_;
-          sum_up2<k.value, Wide, E>(y + r * y_row, even, t0, even + odd, t1, n);
+          sum_up2<k.value, Wide, E>(y + r * y_row, even, even_sum, even + odd, odd_sum, n);
         }
       };
       return t0.inner == t1.inner ? with_count(t0, up2) : up2(Count<0>{});
@@ -225,14 +229,16 @@ class RowFilter {
       const T* from = line + offset(first_ + q);
       const int64_t count = (n - q - 1) / period_ + 1;
       with_count(t, [&](auto k) {
+        const Sum<k.value, Wide> sum(t);
         for (int64_t r = 0; r < rows; ++r) {
+          Stored* to = y + r * y_row + q * g;
           if (advance_ == 1 && g < lanes<T>) {
-            sum_run<k.value, Wide, Wide>(phase_line_, from + r * line_, t, count * g);
-            spread(y + r * y_row + q * g, phase_line_, count);
+            sum_run<k.value, Wide, Wide>(phase_line_, from + r * line_, sum, count * g);
+            spread(to, phase_line_, count);
           } else {
             for (int64_t m = 0; m < count; ++m) {
-              sum_run<k.value, Wide, E>(y + r * y_row + (q + m * period_) * g,
-                                        from + r * line_ + m * advance_ * g, t, g);
+              sum_run<k.value, Wide, E>(to + m * period_ * g, from + r * line_ + m * advance_ * g,
+                                        sum, g);
             }
           }
         }
@@ -242,9 +248,15 @@ class RowFilter {
 
   // Pixels of one phase to their places.
   void spread(Stored* y, const T* phase, int64_t count) {
-    const int64_t g = p_.granule;
+    const int64_t g = p_.granule, step = period_ * g;
+    if (g == 3) {  // an RGB image
+      for (int64_t m = 0; m < count; ++m) {
+        for (int c = 0; c < 3; ++c) E::put(y + m * step + c, phase[m * 3 + c]);
+      }
+      return;
+    }
     for (int64_t m = 0; m < count; ++m) {
-      for (int64_t c = 0; c < g; ++c) E::put(&y[m * period_ * g + c], phase[m * g + c]);
+      for (int64_t c = 0; c < g; ++c) E::put(y + m * step + c, phase[m * g + c]);
     }
   }
 

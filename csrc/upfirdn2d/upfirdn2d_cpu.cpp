@@ -25,7 +25,7 @@ using torch::stable::Tensor;
 constexpr int64_t kGrainOutputs = 32768;
 
 // Pixels of a plane that is turned round together with others: 64 KiB of each in float32.
-constexpr int64_t kSmallPlane = 1024;
+constexpr int64_t kSmallPlane = 1200;
 
 // With these, no product or sum of the index arithmetic overflows.
 constexpr int64_t kMaxFactor = (int64_t{1} << 31) - 1;

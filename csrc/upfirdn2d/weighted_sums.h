@@ -16,38 +16,46 @@ struct Terms {
   int64_t inner, inner_stride;
 };
 
-// K: number of terms where it is known (outer = 1), else 0.
+// The sum as a function of x: of one number or of a vector of neighbours. K: the number of terms
+// where it is known (outer = 1), else 0. The weights of so few terms are kept in registers; read
+// from memory they would be read again after every store, which might have changed them.
 template <int K, class From>
-SDD_FN typename From::Vector sum_vector(const typename From::Stored* x,
-                                        const Terms<typename From::Compute>& t) {
-  if constexpr (K > 0) {
-    typename From::Vector sum = t.weight[0] * From::vector(x);
-    for (int j = 1; j < K; ++j) sum += t.weight[j] * From::vector(x + j * t.inner_stride);
-    return sum;
-  } else {
-    typename From::Vector sum{};
-    for (int64_t r = 0; r < t.outer; ++r) {
-      const auto* row = x + r * t.outer_stride;
-      const auto* weight = t.weight + r * t.weight_stride;
-      for (int64_t j = 0; j < t.inner; ++j) {
-        sum += weight[j] * From::vector(row + j * t.inner_stride);
+struct Sum {
+  using T = typename From::Compute;
+  using V = typename From::Vector;
+  using Stored = typename From::Stored;
+  const Terms<T> terms;
+  T weight[K > 0 ? K : 1];
+
+  SDD_FN explicit Sum(const Terms<T>& t) : terms(t) {
+    for (int j = 0; j < K; ++j) weight[j] = t.weight[j];
+  }
+
+  SDD_FN V vector(const Stored* x) const {
+    return of<V>(x, [](const Stored* p) { return From::vector(p); });
+  }
+  SDD_FN T scalar(const Stored* x) const {
+    return of<T>(x, [](const Stored* p) { return From::value(p); });
+  }
+
+ private:
+  template <class Number, class Read>
+  SDD_FN Number of(const Stored* x, const Read& read) const {
+    Number sum{};
+    if constexpr (K > 0) {
+      for (int j = 0; j < K; ++j) sum += weight[j] * read(x + j * terms.inner_stride);
+    } else {
+      for (int64_t r = 0; r < terms.outer; ++r) {
+        const Stored* row = x + r * terms.outer_stride;
+        const T* row_weight = terms.weight + r * terms.weight_stride;
+        for (int64_t j = 0; j < terms.inner; ++j) {
+          sum += row_weight[j] * read(row + j * terms.inner_stride);
+        }
       }
     }
     return sum;
   }
-}
-
-template <class From>
-SDD_FN typename From::Compute sum_scalar(const typename From::Stored* x,
-                                         const Terms<typename From::Compute>& t) {
-  typename From::Compute sum{};
-  for (int64_t r = 0; r < t.outer; ++r) {
-    const auto* row = x + r * t.outer_stride;
-    const auto* weight = t.weight + r * t.weight_stride;
-    for (int64_t j = 0; j < t.inner; ++j) sum += weight[j] * From::value(row + j * t.inner_stride);
-  }
-  return sum;
-}
+};
 
 // Calls body(k) with the number of terms as a constant k(), 0 for any.
 template <int K>
@@ -66,31 +74,29 @@ SDD_FN void with_count(const Terms<T>& t, const Body& body) {
 
 // y[i] = the sum at x + i, for i < n. The last vector overlaps the one before.
 template <int K, class From, class To>
-SDD_FN void sum_run(typename To::Stored* y, const typename From::Stored* x,
-                    const Terms<typename From::Compute>& t, int64_t n) {
+SDD_FN void sum_run(typename To::Stored* y, const typename From::Stored* x, const Sum<K, From>& sum,
+                    int64_t n) {
   constexpr int64_t width = lanes<typename From::Compute>;
   if (n < width) {
-    for (int64_t i = 0; i < n; ++i) To::put(&y[i], sum_scalar<From>(x + i, t));
+    for (int64_t i = 0; i < n; ++i) To::put(y + i, sum.scalar(x + i));
     return;
   }
   int64_t i = 0;
-  for (; i + width <= n; i += width) To::put(y + i, sum_vector<K, From>(x + i, t));
-  if (i < n) To::put(y + n - width, sum_vector<K, From>(x + n - width, t));
+  for (; i + width <= n; i += width) To::put(y + i, sum.vector(x + i));
+  if (i < n) To::put(y + n - width, sum.vector(x + n - width));
 }
 
 // Twice as many outputs as inputs: even ones by one set of taps, odd ones by another, n in all.
 template <int K, class From, class To>
 SDD_FN void sum_up2(typename To::Stored* y, const typename From::Stored* even,
-                    const Terms<typename From::Compute>& even_terms,
-                    const typename From::Stored* odd,
-                    const Terms<typename From::Compute>& odd_terms, int64_t n) {
-  using T = typename From::Compute;
-  using Lanes = Shuffle<T>;
-  constexpr int64_t width = lanes<T>;
+                    const Sum<K, From>& even_sum, const typename From::Stored* odd,
+                    const Sum<K, From>& odd_sum, int64_t n) {
+  using Lanes = Shuffle<typename From::Compute>;
+  constexpr int64_t width = Lanes::width;
   const int64_t pairs = n / 2;
   const auto vectors = [&](int64_t i) __attribute__((always_inline)) {
-    const auto a = sum_vector<K, From>(even + i, even_terms);
-    const auto b = sum_vector<K, From>(odd + i, odd_terms);
+    const auto a = even_sum.vector(even + i);
+    const auto b = odd_sum.vector(odd + i);
     To::put(y + 2 * i, Lanes::zip_low(a, b));
     To::put(y + 2 * i + width, Lanes::zip_high(a, b));
   };
@@ -101,35 +107,42 @@ SDD_FN void sum_up2(typename To::Stored* y, const typename From::Stored* even,
     i = pairs;
   }
   for (; i < pairs; ++i) {
-    To::put(&y[2 * i], sum_scalar<From>(even + i, even_terms));
-    To::put(&y[2 * i + 1], sum_scalar<From>(odd + i, odd_terms));
+    To::put(y + 2 * i, even_sum.scalar(even + i));
+    To::put(y + 2 * i + 1, odd_sum.scalar(odd + i));
   }
-  if (n % 2) To::put(&y[n - 1], sum_scalar<From>(even + pairs, even_terms));
+  if (n % 2) To::put(y + n - 1, even_sum.scalar(even + pairs));
 }
 
 // One output for every second input. The vectors read up to one number behind the last window.
 template <int K, class From, class To>
 SDD_FN void sum_down2(typename To::Stored* y, const typename From::Stored* x,
-                      const Terms<typename From::Compute>& t, int64_t n) {
+                      const Sum<K, From>& sum, int64_t n) {
   using T = typename From::Compute;
   using Lanes = Shuffle<T>;
-  constexpr int64_t width = lanes<T>;
-  const int64_t inner = K > 0 ? K : t.inner;
+  constexpr int64_t width = Lanes::width;
+  const Terms<T>& t = sum.terms;
   const auto vector = [&](int64_t i) __attribute__((always_inline)) {
-    typename From::Vector sum{};
-    for (int64_t r = 0; r < (K > 0 ? 1 : t.outer); ++r) {
-      const auto* row = x + 2 * i + r * t.outer_stride;
-      const T* weight = t.weight + r * t.weight_stride;
-      for (int64_t j = 0; j < inner; j += 2) {
-        const auto a = From::vector(row + j), b = From::vector(row + j + width);
-        sum += weight[j] * Lanes::even(a, b);
-        if (j + 1 < inner) sum += weight[j + 1] * Lanes::odd(a, b);
+    typename From::Vector total{};
+    const auto add = [&](const typename From::Stored* from, const T* weight, int64_t j,
+                         int64_t count) __attribute__((always_inline)) {
+      const auto a = From::vector(from + j), b = From::vector(from + j + width);
+      total += weight[j] * Lanes::even(a, b);
+      if (j + 1 < count) total += weight[j + 1] * Lanes::odd(a, b);
+    };
+    if constexpr (K > 0) {
+      for (int j = 0; j < K; j += 2) add(x + 2 * i, sum.weight, j, K);
+    } else {
+      for (int64_t r = 0; r < t.outer; ++r) {
+        const auto* row = x + 2 * i + r * t.outer_stride;
+        for (int64_t j = 0; j < t.inner; j += 2) {
+          add(row, t.weight + r * t.weight_stride, j, t.inner);
+        }
       }
     }
-    To::put(y + i, sum);
+    To::put(y + i, total);
   };
   if (n < width) {
-    for (int64_t i = 0; i < n; ++i) To::put(&y[i], sum_scalar<From>(x + 2 * i, t));
+    for (int64_t i = 0; i < n; ++i) To::put(y + i, sum.scalar(x + 2 * i));
     return;
   }
   int64_t i = 0;

@@ -26,7 +26,8 @@ def _choice(text: str, *names: str) -> Any:
 def distill(
     prompt: options.Prompt,
     largest: Annotated[
-        bool, _choice("The one timestep of largest HQS. This is the default.", "--largest")
+        bool,
+        _choice("The one timestep of largest HQS, rather than all within 0.1 of it.", "--largest"),
     ] = False,
     top: options.Top = None,
     threshold: options.Threshold = None,
@@ -48,9 +49,15 @@ def distill(
         ),
     ] = None,
     guidance_scale: Annotated[
-        float,
-        _training("g: how much the prompt counts. Higher is stronger, until colours burn."),
-    ] = options.TRAINED_BY.guidance.guidance_scale,
+        float | None,
+        _training(
+            "g: how much the prompt counts. Higher is stronger, until colours burn. Default: "
+            "balanced, so that every prompt pulls equally hard."
+        ),
+    ] = None,
+    pull: Annotated[
+        float, _training("How hard, if --guidance-scale is not given.")
+    ] = options.TRAINED_BY.pull,
     l2_weight: Annotated[
         float, _training("Against large changes of the latents.")
     ] = options.TRAINED_BY.l2_weight,
@@ -63,6 +70,9 @@ def distill(
     keep_weight: Annotated[
         float, _training("Holds on to what the prompt is not about, such as the background.")
     ] = options.TRAINED_BY.keep_weight,
+    prior_weight: Annotated[
+        float, _training("Holds on to pictures that the diffusion model finds natural.")
+    ] = options.TRAINED_BY.prior_weight,
     seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0,
     domain: options.DomainName = "faces64",
     out: options.RunOut = None,
@@ -85,7 +95,7 @@ def distill(
     \b
     Examples:
       sdd distill "a face with white hair" --out runs/white-hair
-      sdd distill "a smiling face" --top 3 --levels medium --steps 240
+      sdd distill "a smiling face" --top 3 --levels medium --steps 400
       sdd distill "a bald face" --timesteps 700,750 --guidance-scale 50
     """
     from sdd_fast.experiment import Selection, default_config, run_edit
@@ -114,10 +124,12 @@ def distill(
         identity_weight=identity_weight,
         range_weight=range_weight,
         keep_weight=keep_weight,
-        guidance=GuidanceConfig(guidance_scale=guidance_scale),
+        prior_weight=prior_weight,
+        guidance=None if guidance_scale is None else GuidanceConfig(guidance_scale=guidance_scale),
+        pull=pull,
         seed=seed,
     )
-    selection = Selection(top=top, threshold=threshold, seed=seed)
+    selection = Selection(top=1 if largest else top, threshold=threshold, seed=seed)
     loaded_curve = HQSCurve.load(curve) if curve else None
     typed = options.command_line(
         "distill",
@@ -129,10 +141,12 @@ def distill(
         timesteps=timesteps,
         curve=curve,
         **options.changed(
-            steps=steps, batch_size=batch_size, lr=lr, guidance_scale=guidance_scale,
-            l2_weight=l2_weight, identity_weight=identity_weight, range_weight=range_weight,
-            keep_weight=keep_weight,
+            steps=steps, batch_size=batch_size, lr=lr, pull=pull, l2_weight=l2_weight,
+            identity_weight=identity_weight, range_weight=range_weight, keep_weight=keep_weight,
+            prior_weight=prior_weight,
         ),
+        guidance_scale=guidance_scale,
+        largest=largest,
         levels=levels,
         seed=seed or None,
         device=None if device == "cpu" else device,

@@ -122,7 +122,7 @@ def check_device(name: str) -> None:
 
 def changed(**given: Any) -> dict[str, Any]:
     """Those of the training's settings that are not the default."""
-    usual = asdict(TRAINED_BY) | asdict(TRAINED_BY.guidance)
+    usual = asdict(TRAINED_BY)
     return {name: value for name, value in given.items() if value != usual[name]}
 
 

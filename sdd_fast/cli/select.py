@@ -50,7 +50,7 @@ def select(
     ] = "skip",
     guidance_scale: Annotated[
         float, _curve("g: how much the prompt counts in the model's prediction.")
-    ] = options.TRAINED_BY.guidance.guidance_scale,
+    ] = 100.0,
     seed: Annotated[int, _curve("Fixes the noise.")] = 0,
     top: options.Top = None,
     threshold: options.Threshold = None,
@@ -103,14 +103,12 @@ def select(
     say(f"HQS of “{prompt}” on {shown} pictures …")
     curve = compute_curve(loaded, prompt, selection, guidance, pictures=pictures)
     curve.save(place / CURVE_FILE)
-    curve.plot(place / CURVE_PICTURE)
     say(curve_table(curve))
     say(f"largest HQS:  {curve.largest()}")
     say(f"three best:   {', '.join(map(str, curve.top(min(3, len(curve.timesteps)))))}")
     chosen, rule = choose(curve, selection)
-    if selection.top is not None or selection.threshold is not None:
-        say(f"chosen:       {', '.join(map(str, chosen))}  ({rule})")
-        curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=threshold)
+    say(f"chosen:       {', '.join(map(str, chosen))}  ({rule})")
+    curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=threshold)
     say(f"\nwritten: {place / CURVE_FILE} and {place / CURVE_PICTURE}")
     follow = options.command_line(
         "distill", prompt, out=place, top=top, threshold=threshold,

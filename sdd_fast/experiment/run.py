@@ -175,6 +175,7 @@ def run_edit(
         progress=progress,
     )
     _save_selection(folder, record, curve, selection)
+    record["distill"] = asdict(result.config)  # with the guidance scale that was balanced
     record["seconds"]["distill"] = result.seconds
     record["monitor"] = from_monitor(result.history[-1])
     figures = describe(record["monitor"] | {"advice": ""})  # advice is for the end
@@ -319,7 +320,7 @@ def _finish(
     if figure is not None:
         with atomic_path(folder / TRAINING_FILE) as temporary:
             figure.savefig(temporary)
-    guidance_scale = result.config.guidance.guidance_scale
+    guidance_scale = record["distill"]["guidance"]["guidance_scale"]
     verdict = judge_edit(record["monitor"], record["quality"], guidance_scale)
     record["seconds"]["measure"] = time.perf_counter() - began
     record |= {

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from ..distill import DistillConfig
 from ..guidance import GuidanceConfig
 from ..hqs import hqs
 from ..hqs_curve import HQSCurve
@@ -24,7 +23,8 @@ class Selection:
         images: number of held-out latents of the domain to compute it on.
         candidates: timesteps of the curve; None: 50, 100 … 950 of 1000.
         gradient_map, normalise, noise_draws, seed: see `hqs`.
-        top: choose the k best timesteps. threshold: choose those above ξ. Neither: the largest.
+        top: choose the k best timesteps. threshold: choose those above ξ. Neither: those whose HQS
+            is within `margin` of the largest.
     """
 
     images: int = 16
@@ -35,6 +35,7 @@ class Selection:
     seed: int = 0
     top: int | None = None
     threshold: float | None = None
+    margin: float = 0.1
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -53,7 +54,7 @@ def choose(curve: HQSCurve, selection: Selection) -> tuple[list[int], str]:
         return curve.select(selection.threshold), f"HQS above ξ = {selection.threshold:g}"
     if selection.top is not None:
         return sorted(curve.top(selection.top)), f"the {selection.top} largest HQS"
-    return [curve.largest()], "largest HQS"
+    return curve.plateau(selection.margin), f"HQS within {selection.margin:g} of the largest"
 
 
 def compute_curve(
@@ -68,7 +69,7 @@ def compute_curve(
     """The HQS curve of a prompt in a domain.
 
     Args:
-        config: of the guidance; default: that of `DistillConfig`, which the training will use.
+        config: of the guidance; default: that of `hqs`.
         pictures: [N, 3, R, R] in [-1, 1] to compute it on; default: `selection.images` held-out
             latents of the domain.
     """
@@ -79,7 +80,7 @@ def compute_curve(
         prompt,
         selection.candidates,
         generator=domain.generator if pictures is None else None,
-        config=config or DistillConfig().guidance,
+        config=config,
         gradient_map=selection.gradient_map,
         normalise=selection.normalise,
         noise_draws=selection.noise_draws,

@@ -76,6 +76,6 @@ def _edits(edits: list[Mapping[str, Any]] | None, config: Mapping[str, Any] | No
     ]  # fmt: skip
     return (
         f"<p>Edits by this method, {config['steps']} steps of {config['batch_size']} latents each, "
-        f"at the timestep of largest HQS; {edits[0]['faces']} held-out faces per prompt that "
+        f"at the timesteps of largest HQS; {edits[0]['faces']} held-out faces per prompt that "
         "lacked the target:</p>\n" + table(head_row, rows, numbers=(2, 3, 5, 6))
     )

@@ -128,21 +128,22 @@ def _edits(quality: dict[str, Any]) -> list[str]:
     lines = [
         "## Edits",
         "",
-        "Select the timestep of largest HQS, distil a mapper "
-        f"({config['steps']} steps of {config['batch_size']}, guidance scale "
-        f"{config['guidance']['guidance_scale']:g}), edit held-out faces that lack the target.",
+        "Select the timesteps whose HQS is within 0.1 of the largest, distil a mapper "
+        f"({config['steps']} steps of {config['batch_size']}, guidance scale g balanced to a pull "
+        f"of {config['pull']:g}), edit held-out faces that lack the target.",
         "All levels of the mapper unless named. *Success*: the target is there afterwards.",
         "*Kept*: the other attributes read as drawn.",
         "",
-        "| prompt | t | faces | success | kept, mean | kept, worst | identity |",
-        "|---|---:|---:|---:|---:|---|---:|",
+        "| prompt | t | g | faces | success | kept, mean | kept, worst | identity |",
+        "|---|---:|---:|---:|---:|---:|---|---:|",
     ]
     for row in quality["edits"]:
         worst, share = row["kept_worst"]
         steps = ", ".join(map(str, row["timesteps"]))
         some = "" if len(row["levels"]) == 3 else f" ({', '.join(row['levels'])})"
         lines.append(
-            f"| {row['prompt']}{some} | {steps} | {row['faces']} | {row['success']:.2f} | "
-            f"{row['kept_mean']:.2f} | {share:.2f} ({worst}) | {row['identity']:.2f} |"
+            f"| {row['prompt']}{some} | {steps} | {row['guidance_scale']:g} | "
+            f"{row['faces']} | {row['success']:.3f} | {row['kept_mean']:.3f} | "
+            f"{share:.3f} ({worst}) | {row['identity']:.2f} |"
         )
     return [*lines, ""]

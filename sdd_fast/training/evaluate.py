@@ -95,16 +95,18 @@ def measure_edits(
             domain.prior, domain.held_out[:images], prompt, generator=domain.generator,
             config=config.guidance,
         )  # fmt: skip
-        timesteps = [curve.largest()]
+        timesteps = curve.plateau()
         result = distill(
             domain.prior, domain.generator, domain.w_plus, prompt, timesteps,
             levels=domain.levels.get(prompt), identity=domain.identity, w_std=domain.w_std,
             config=config,
         )  # fmt: skip
+        assert result.config.guidance is not None
         quality = measure_edit(domain, result.mapper, config.lam, prompt, faces=faces)
         rows.append(
             quality.to_json()
             | {"timesteps": timesteps, "levels": list(result.info.levels)}
             | {"distill_seconds": result.seconds}
+            | {"guidance_scale": result.config.guidance.guidance_scale}
         )
     return rows
