@@ -26,6 +26,21 @@ pass over the input, as a share of ours. Wall times suffer when the device is bu
 RATIOS = {"eager": "vs eager", "compile": "vs compile", "grouped": "vs grouped"}
 BANDWIDTHS = {"read": "bandwidth", "copy": "copy"}
 NOTES = {
+    "bias_act": """*eager*: add, leaky ReLU, multiply and clamp, one after the other. *compile*: the
+same, compiled. *copy*: the time of a copy of the input into fresh memory, as a share of ours: what
+a single pass takes at least. Rows with *gradients* include the backward pass.
+""",
+    "conv_epilogue": """*eager*: multiply, add, add, leaky ReLU and multiply, one after the other.
+*compile*: the same, compiled. *copy*: the time of a copy of the input into fresh memory, as a share
+of ours. Rows with *gradients* include the backward pass to the input and to the factors.
+""",
+    "modulated_conv2d": """*grouped*: the formulation of the paper: a scaled and normalised kernel
+for each sample, one grouped convolution, for upsampling a zero-padded depthwise blur, then noise,
+bias and activation. *eager*: what an expert writes: features times styles, one convolution, for
+upsampling the native upfirdn2d, then factors, noise, bias and activation. *compile*: *grouped*,
+compiled. All get channels_last features, except *grouped*, which is faster with contiguous ones.
+Rows with *gradients* include the backward pass to features and styles, with frozen weights.
+""",
     "upfirdn2d": """*eager*: the definition with one full 2-D depthwise convolution (insert zeros,
 pad, convolve, take every second pixel). *compile*: the same, compiled. *grouped*: one strided
 depthwise convolution, transposed for upsampling, and a crop. *copy*: the time of a copy of the
