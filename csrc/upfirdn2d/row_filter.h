@@ -16,7 +16,7 @@
 namespace sdd {
 namespace {
 
-constexpr int64_t kBlock = 2048;      // outputs of a block of columns, about,
+constexpr int64_t kBlock = 16384;     // outputs of a block of columns, about,
 constexpr int64_t kBlockPixels = 16;  // and at least so many pixels
 constexpr int64_t kStrip = 8;         // output rows of a strip, at most
 constexpr int64_t kLines = 8192;      // numbers in the lines of a strip, about
