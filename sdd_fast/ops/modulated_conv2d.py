@@ -134,16 +134,26 @@ def _convolve(
         y = x
     else:
         y = _scale(x, styles)
-    # Weights in the layout of the features: convolution libraries bring them there anyway, slowly.
+    # Small maps go to the layout of the weights, which cost more to move. Weights go to the layout
+    # of large maps: convolution libraries bring them there anyway, slowly.
+    small = x.shape[2] * x.shape[3] <= 64
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+    if small:
+        y = y.contiguous()
+    elif up == 1:
+        weight = weight.contiguous(memory_format=layout)
     if up == 1:
-        y = F.conv2d(y, weight.contiguous(memory_format=layout), padding=side // 2)
+        y = F.conv2d(y, weight, padding=side // 2)
     else:
         # 2H + 1 pixels come out of the transposed convolution; the even filter makes them 2H.
-        weight = weight.transpose(0, 1).contiguous(memory_format=layout)
+        weight = weight.transpose(0, 1)
+        if not small:
+            weight = weight.contiguous(memory_format=layout)
         y = F.conv_transpose2d(y, weight, stride=2)
         taps = _taps(resample_filter, y)
         y = upfirdn2d(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
+    if small:
+        y = y.contiguous(memory_format=layout)
     return y, factor
 
 
