@@ -618,7 +618,14 @@ def test_train_domain_passes_everything_on(
         "out": tmp_path / "d", "images": tmp_path, "source_text": "a car", "resolution": 32,
         "parts": ["clip", "vae"], "budget": 0.5, "device": "cpu",
     }  # fmt: skip
-    assert "not complete yet; still to train: classifier, identity" in done.out
+    # Nothing was trained, and a folder of pictures needs neither classifier nor quality.
+    needed = "clip, vae, identity, generator, unet, latents\n"
+    assert f"not complete yet; still to train: {needed}" in done.out
+    (tmp_path / "d" / "clip").mkdir(parents=True)
+    (tmp_path / "d" / "clip" / "image.safetensors").touch()
+    done = sdd("train-domain", tmp_path / "d", "--parts", "vae")
+    needed = "vae, classifier, identity, generator, unet, latents, quality\n"
+    assert f"not complete yet; still to train: {needed}" in done.out
 
 
 @pytest.mark.parametrize(
@@ -627,7 +634,8 @@ def test_train_domain_passes_everything_on(
         (["--parts", "hair"], "unknown parts ['hair']"),
         (["--resolution", "48"], "resolution must be 32, 64 or 128"),
         (["--budget", "0"], "budget is a factor"),
-        (["--images", "nowhere", "--source-text", "a car"], "no metadata.jsonl"),
+        (["--images", "nowhere", "--source-text", "a car"], "there is no folder nowhere"),
+        (["--images", ".", "--source-text", "a car"], "no metadata.jsonl"),
     ],
 )
 def test_train_domain_refuses(sdd: Sdd, tmp_path: Path, words: list[str], message: str) -> None:

@@ -52,7 +52,7 @@ def train_domain(
       sdd train-domain domains/faces32 --resolution 32 --budget 0.2
       sdd train-domain domains/cars --images cars/ --source-text "a photo of a car" --parts unet
     """
-    from sdd_fast.training.domain import PARTS
+    from sdd_fast.training.domain import PARTS, missing_parts
     from sdd_fast.training.domain import train_domain as train
 
     options.check_device(device)
@@ -74,8 +74,8 @@ def train_domain(
         device=device,
     )
     if not (out / "domain.json").exists():
-        missing = [part for part in PARTS if part not in chosen]
-        say(f"trained. The domain is not complete yet; still to train: {', '.join(missing)}")
+        missing = ", ".join(missing_parts(out, rendered=images is None))
+        say(f"trained. The domain is not complete yet; still to train: {missing}")
         return
     say(f"complete: {out}")
     what = source_text or "a face with white hair"

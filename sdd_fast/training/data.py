@@ -96,6 +96,8 @@ def captioned_folder(folder: Path, resolution: int) -> Pictures:
         ValueError: a line is not such an object, or a picture cannot be read.
     """
     listing = folder / "metadata.jsonl"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
     if not listing.is_file():
         raise FileNotFoundError(
             f"{folder} has no metadata.jsonl; expected one JSON object a line, such as "

@@ -226,6 +226,25 @@ _FILES = {
     "identity": "identity.safetensors",
 }
 
+_LEFT_BY = {
+    "clip": "clip/image.safetensors",
+    "vae": "diffusion/vae/config.json",
+    "classifier": "classifier.safetensors",
+    "identity": "identity.safetensors",
+    "generator": "generator.safetensors",
+    "unet": "diffusion/model_index.json",
+    "latents": "latents.safetensors",
+    "quality": "quality.json",
+}
+
+
+def missing_parts(out: Path, *, rendered: bool) -> list[str]:
+    """The parts that have left no file in ``out`` yet; without ``rendered``, of those that a
+    folder of pictures trains."""
+    wanted = (part for part in PARTS if rendered or part not in _NEEDS_LABELS)
+    return [part for part in wanted if not (out / _LEFT_BY[part]).exists()]
+
+
 _MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.30.0",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sdd_fast.files import load_tensors, save_tensors
+from sdd_fast.interrupt import InterruptAfterStep
 
 LossFn = Callable[[torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 
@@ -77,6 +78,7 @@ def train(
 
     Raises:
         FloatingPointError: the loss is not finite; the last checkpoint stays.
+        KeyboardInterrupt: Ctrl-C, after the step and a checkpoint are finished.
     """
     path = folder / f"{name}.checkpoint.safetensors"
     params = {k: p for k, p in module.named_parameters() if p.requires_grad}
@@ -101,41 +103,49 @@ def train(
         range(start, schedule.steps), initial=start, total=schedule.steps, desc=name, disable=None
     )
     began = time.monotonic()
-    for step in bar:
-        for group in opt.param_groups:
-            group["lr"] = schedule.lr_at(step) * group["factor"]
-        with torch.autocast(device.type, torch.bfloat16, enabled=schedule.bf16):
-            loss, logs = loss_fn(step_rng(schedule.seed, step))
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(params.values(), schedule.clip_grad)
-        if step % log_every == 0 or step + 1 == schedule.steps:
-            value = loss.item()
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"training {name}: loss is {value} at step {step}; the last checkpoint is "
-                    f"{path}. Lower the learning rate ({schedule.lr}) and start again."
+    with InterruptAfterStep() as interrupt:
+        for step in bar:
+            for group in opt.param_groups:
+                group["lr"] = schedule.lr_at(step) * group["factor"]
+            with torch.autocast(device.type, torch.bfloat16, enabled=schedule.bf16):
+                loss, logs = loss_fn(step_rng(schedule.seed, step))
+            opt.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(params.values(), schedule.clip_grad)
+            if step % log_every == 0 or step + 1 == schedule.steps:
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"training {name}: loss is {value} at step {step}; the last checkpoint is "
+                        f"{path}. Lower the learning rate ({schedule.lr}) and start again."
+                    )
+                shown = {k: f"{v.item():.4g}" for k, v in logs.items()}
+                bar.set_postfix(loss=f"{value:.4g}", **shown)
+                if not sys.stderr.isatty():
+                    rate = (step + 1 - start) / (time.monotonic() - began)
+                    print(
+                        f"{name} {step + 1}/{schedule.steps} loss {value:.4g} {shown} "
+                        f"{rate:.2f} it/s",
+                        flush=True,
+                    )
+            opt.step()
+            if schedule.ema:
+                # a short memory at first, so that the average forgets the random start
+                decay = min(schedule.ema, (1 + step) / (10 + step))
+                with torch.no_grad():
+                    live = module.state_dict()
+                    for key, value_avg in average.state_dict().items():
+                        if value_avg.is_floating_point():
+                            value_avg.lerp_(live[key], 1.0 - decay)
+            last = step + 1 == schedule.steps
+            if last or interrupt.requested or (step + 1) % checkpoint_every == 0:
+                seconds = spent + time.monotonic() - began
+                _save(path, module, average, opt, params, schedule, step + 1, seconds)
+            if interrupt.requested:
+                raise KeyboardInterrupt(
+                    f"stopped after step {step + 1} of {schedule.steps} of {name}; the same "
+                    "command goes on from there"
                 )
-            shown = {k: f"{v.item():.4g}" for k, v in logs.items()}
-            bar.set_postfix(loss=f"{value:.4g}", **shown)
-            if not sys.stderr.isatty():
-                rate = (step + 1 - start) / (time.monotonic() - began)
-                print(
-                    f"{name} {step}/{schedule.steps} loss {value:.4g} {shown} {rate:.2f} it/s",
-                    flush=True,
-                )
-        opt.step()
-        if schedule.ema:
-            # a short memory at first, so that the average forgets the random start
-            decay = min(schedule.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                live = module.state_dict()
-                for key, value_avg in average.state_dict().items():
-                    if value_avg.is_floating_point():
-                        value_avg.lerp_(live[key], 1.0 - decay)
-        if (step + 1) % checkpoint_every == 0 or step + 1 == schedule.steps:
-            seconds = spent + time.monotonic() - began
-            _save(path, module, average, opt, params, schedule, step + 1, seconds)
     return average.eval()
 
 

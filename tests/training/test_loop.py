@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,28 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
         train("b", model, stopping, SCHEDULE, tmp_path, checkpoint_every=5)
     model, loss_fn = make_problem()  # a new process starts from scratch
     resumed = train("b", model, loss_fn, SCHEDULE, tmp_path, checkpoint_every=5).state_dict()
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_ctrl_c_finishes_the_step_and_the_next_call_goes_on(tmp_path):
+    model, loss_fn = make_problem()
+    whole = train("a", model, loss_fn, SCHEDULE, tmp_path).state_dict()
+
+    model, loss_fn = make_problem()
+    steps = 0
+
+    def interrupted(rng):
+        nonlocal steps
+        steps += 1
+        if steps == 7:
+            signal.raise_signal(signal.SIGINT)
+        return loss_fn(rng)
+
+    with pytest.raises(KeyboardInterrupt, match="step 7 of 20 of b"):
+        train("b", model, interrupted, SCHEDULE, tmp_path)
+    model, loss_fn = make_problem()
+    resumed = train("b", model, interrupted, SCHEDULE, tmp_path).state_dict()
+    assert steps == SCHEDULE.steps
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
