@@ -9,7 +9,6 @@ measures the edit and writes a report; this script shows the calls.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
 
     domain = sdd.load_domain(options.domain, device=options.device)
-    config = replace(sdd.DistillConfig(), steps=options.steps)
+    config = sdd.DistillConfig(steps=options.steps, pull=domain.pull.get(options.prompt))
 
     curve = sdd.hqs(
         domain.prior,

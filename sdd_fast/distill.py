@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .distill_objective import DistillConfig, Embedding, Objective
 from .files import PathLike
-from .guidance import GuidanceConfig, balanced_guidance_scale
+from .guidance import PULL, GuidanceConfig, balanced_guidance_scale
 from .interrupt import InterruptAfterStep
 from .manipulator import MapperInfo, frozen
 from .models.mapper import LEVELS, LevelsMapper, level_range
@@ -298,7 +298,7 @@ def _balanced(
     with torch.no_grad():
         images = some if generator is None else generator.synthesis(some)
     scale = balanced_guidance_scale(
-        prior, images, embeds, timesteps.tolist(), pull=config.pull, seed=config.seed
+        prior, images, embeds, timesteps.tolist(), pull=config.pull or PULL, seed=config.seed
     )
     return GuidanceConfig(guidance_scale=scale)
 

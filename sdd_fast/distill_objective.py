@@ -57,7 +57,7 @@ class DistillConfig:
             teacher finds natural. Starts after a fifth of the steps, when there is an edit.
         guidance: see `GuidanceConfig`; None: the default one, with the guidance scale at which
             every prompt pulls equally hard, see `balanced_guidance_scale`.
-        pull: how hard that is.
+        pull: how hard that is; None: `guidance.PULL`.
         seed: fixes the initial mapper and, together with the step number, every draw.
         log_every: steps between history entries, which are means over them. The only steps at
             which the host waits for the device.
@@ -80,7 +80,7 @@ class DistillConfig:
     prior_weight: float = 6.0
     prior_timesteps: tuple[int, int] = (100, 400)
     guidance: GuidanceConfig | None = None
-    pull: float = 3.2
+    pull: float | None = None
     seed: int = 0
     log_every: int = 10
     monitor_every: int = 50
@@ -91,7 +91,7 @@ class DistillConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        for name in ("lr", "lam", "pull"):
+        for name in ("lr", "lam"):
             if not getattr(self, name) > 0 or math.isinf(getattr(self, name)):
                 raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}")
         weights = (
@@ -106,6 +106,8 @@ class DistillConfig:
                 raise ValueError(
                     f"{name} is a share of the steps, 0…1, got {getattr(self, name)!r}"
                 )
+        if self.pull is not None and not 0 < self.pull < math.inf:
+            raise ValueError(f"pull must be a positive number or None, got {self.pull!r}")
         first, last = self.prior_timesteps
         if not 0 <= first <= last:
             raise ValueError(

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .prior import DiffusionPrior, PromptEmbeds, Timesteps
 
+PULL = 3.2  # of balanced_guidance_scale
 MAX_BALANCED_SCALE = 150.0  # a prompt this weak means nothing to the teacher
 
 
@@ -159,7 +160,7 @@ def balanced_guidance_scale(
     prompt: str | PromptEmbeds,
     timesteps: Sequence[int],
     *,
-    pull: float = 3.2,
+    pull: float = PULL,
     seed: int = 0,
 ) -> float:
     """The guidance scale at which a prompt pulls as hard as any other.

@@ -117,7 +117,7 @@ def test_help_imports_no_heavy_library() -> None:
 def test_defaults_shown_are_those_of_the_training(sdd: Sdd) -> None:
     shown = sdd("distill", "--help").out
     config = DistillConfig()
-    for value in (config.steps, config.batch_size, config.pull):
+    for value in (config.steps, config.batch_size, config.prior_weight):
         assert f"[default: {value}]" in shown
 
 
@@ -140,7 +140,7 @@ def test_the_command_in_the_report_can_be_typed_again() -> None:
     line = options.command_line("distill", "it's old", out=Path("a b"), top=None, seed=3, big=True)
     assert line == "sdd distill 'it'\"'\"'s old' --out 'a b' --seed 3 --big"
     config = DistillConfig()
-    same = {"steps": config.steps, "pull": config.pull}
+    same = {"steps": config.steps, "prior_weight": config.prior_weight}
     assert options.changed(**same, lr=0.5) == {"lr": 0.5}
 
 

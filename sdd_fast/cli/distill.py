@@ -56,8 +56,9 @@ def distill(
         ),
     ] = None,
     pull: Annotated[
-        float, _training("How hard, if --guidance-scale is not given.")
-    ] = options.TRAINED_BY.pull,
+        float | None,
+        _training(f"How hard. Default: what suits the prompt in this domain, or {options.PULL:g}."),
+    ] = None,
     l2_weight: Annotated[
         float, _training("Against large changes of the latents.")
     ] = options.TRAINED_BY.l2_weight,
@@ -141,11 +142,12 @@ def distill(
         timesteps=timesteps,
         curve=curve,
         **options.changed(
-            steps=steps, batch_size=batch_size, lr=lr, pull=pull, l2_weight=l2_weight,
+            steps=steps, batch_size=batch_size, lr=lr, l2_weight=l2_weight,
             identity_weight=identity_weight, range_weight=range_weight, keep_weight=keep_weight,
             prior_weight=prior_weight,
         ),
         guidance_scale=guidance_scale,
+        pull=pull,
         largest=largest,
         levels=levels,
         seed=seed or None,

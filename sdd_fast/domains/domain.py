@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EMBEDDED = {"faces64": Path(__file__).parent / "faces64" / "weights"}
 
 _REQUIRED = ("name", "resolution", "source_text", "generator", "encoder", "diffusion", "latents")
-_OPTIONAL = ("clip", "identity", "classifier", "prompts", "levels")
+_OPTIONAL = ("clip", "identity", "classifier", "prompts", "levels", "pull")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Domain:
         source_text: what its images show before an edit, e.g. "a photo of a face".
         prompts: prompts that are known to work.
         levels: {prompt: mapper levels that suit it}, where those are not all.
+        pull: {prompt: pull that suits it, see `balanced_guidance_scale`}, where it is not `PULL`.
         files: part → path relative to the folder.
         device: where networks are loaded to.
     """
@@ -48,6 +49,7 @@ class Domain:
     source_text: str
     prompts: tuple[str, ...]
     levels: dict[str, tuple[str, ...]]
+    pull: dict[str, float]
     files: dict[str, str]
     device: str = "cpu"
 
@@ -153,6 +155,7 @@ def load_domain(name_or_folder: str | Path, *, device: str = "cpu") -> Domain:
         source_text=spec["source_text"],
         prompts=tuple(spec.get("prompts", ())),
         levels={prompt: tuple(names) for prompt, names in spec.get("levels", {}).items()},
+        pull={prompt: float(pull) for prompt, pull in spec.get("pull", {}).items()},
         files=files,
         device=str(torch.device(device)),
     )

@@ -130,6 +130,7 @@ def run_edit(
     folder, config = Path(out), config or default_config()
     selection = selection or Selection()
     levels = levels or domain.levels.get(prompt)
+    config = replace(config, pull=config.pull or domain.pull.get(prompt))
     _check(domain, prompt, timesteps, curve, levels, selection)
     earlier = _earlier(folder, domain, prompt, resume)
     # A finished run stays as it is until this one is known to be the same.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdd_fast.files import load_tensors, read_json, write_text
+from sdd_fast.guidance import PULL
 
 _NETWORKS = {
     "diffusion/vae/diffusion_pytorch_model.safetensors": "AutoencoderKL",
@@ -129,8 +130,9 @@ def _edits(quality: dict[str, Any]) -> list[str]:
         "## Edits",
         "",
         "Select the timesteps whose HQS is within 0.1 of the largest, distil a mapper "
-        f"({config['steps']} steps of {config['batch_size']}, guidance scale g balanced to a pull "
-        f"of {config['pull']:g}), edit held-out faces that lack the target.",
+        f"({config['steps']} steps of {config['batch_size']}, guidance scale g balanced to the "
+        f"prompt's pull, {PULL:g} unless domain.json names another), edit held-out faces that lack "
+        "the target.",
         "All levels of the mapper unless named. *Success*: the target is there afterwards.",
         "*Kept*: the other attributes read as drawn.",
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ def measure_edits(
         result = distill(
             domain.prior, domain.generator, domain.w_plus, prompt, timesteps,
             levels=domain.levels.get(prompt), identity=domain.identity, w_std=domain.w_std,
-            config=config,
+            config=replace(config, pull=config.pull or domain.pull.get(prompt)),
         )  # fmt: skip
         assert result.config.guidance is not None
         quality = measure_edit(domain, result.mapper, config.lam, prompt, faces=faces)

@@ -15,6 +15,12 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a face, turned to the left": ("yaw", ("left",)),
 }
 
+# Pulls of the teacher where the usual one is not best.
+PULL: dict[str, float] = {
+    "a face with white hair": 2.0,  # more only burns it
+    "a face with a beard": 4.0,  # a blond beard on tan skin is hard to see
+}
+
 # Levels of the mapper where not all are wanted: color lives in the finer layers, and the coarse
 # ones would make the hair longer, since long hair shows more white.
 LEVELS: dict[str, tuple[str, ...]] = {
