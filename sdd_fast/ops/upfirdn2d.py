@@ -46,8 +46,9 @@ def upfirdn2d(
     Returns:
         Images of the dtype of `x`, channels_last if `x` is. Differentiable any number of times in
         `x`; not in `f`. Natively, float64 is summed in float64 and everything else in float32, as
-        which `gain` times the taps is rounded; the bits do not depend on the number of threads. Autocast leaves the op alone: it is bound by
-        memory, so that the dtype of `x` is as good as any.
+        which `gain` times the taps is rounded; the bits do not depend on the number of threads.
+        Autocast leaves the op alone: it is bound by memory, so that the dtype of `x` is as good as
+        any.
 
     Raises:
         TypeError: `x` or `f` is not a tensor of one of the dtypes above.
