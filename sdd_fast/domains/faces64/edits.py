@@ -17,7 +17,7 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 # Pulls of the teacher where the usual one is not best.
 PULL: dict[str, float] = {
-    "a face with white hair": 2.0,  # more only burns it
+    "a face with white hair": 1.6,  # more only burns it
     "a face with a beard": 4.0,  # a blond beard on tan skin is hard to see
 }
 
