@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -51,6 +52,14 @@ class Pictures:
         if self.texts is not None:
             return [self.texts[i] for i in index.tolist()]
         return face_captions({k: v[index] for k, v in self.labels.items()}, random.Random(seed))
+
+    def digest(self) -> str:
+        """Tells a user's pictures and captions from others; rendered faces are all one source."""
+        if self.texts is None:
+            return "rendered faces"
+        digest = hashlib.blake2b(self.pixels.tobytes(), digest_size=16)
+        digest.update("\0".join(self.texts).encode())
+        return digest.hexdigest()
 
     def batch(self, size: int, rng: torch.Generator) -> Tensor:
         """Indices of a random batch [size]."""

@@ -21,7 +21,7 @@ from sdd_fast.distill import DistillConfig
 from sdd_fast.domains import load_domain
 from sdd_fast.domains.faces64.captions import SOURCE_TEXT
 from sdd_fast.domains.faces64.edits import EDITS, LEVELS, PULL
-from sdd_fast.files import save_tensors, write_json
+from sdd_fast.files import read_json, save_tensors, write_json
 from sdd_fast.models import Encoder
 from sdd_fast.models.clip import Clip, save_tokenizer
 from sdd_fast.quiet import quiet_loading
@@ -89,6 +89,7 @@ def train_domain(
     else:
         pictures = captioned_folder(Path(images), resolution)
         name = out.name
+    _same_pictures(work / "pictures.json", pictures)
 
     def steps(schedule: Schedule) -> Schedule:
         return replace(schedule, steps=max(1, round(schedule.steps * budget)))
@@ -101,6 +102,17 @@ def train_domain(
     if all((out / file).exists() for file in _FILES.values()):
         _write_domain(out, name, resolution, source_text or SOURCE_TEXT, images is None)
     return out
+
+
+def _same_pictures(record: Path, pictures: Pictures) -> None:
+    """Parts trained on other pictures would fit together without a word, and look it."""
+    these = {"resolution": pictures.resolution, "digest": pictures.digest()}
+    if record.exists() and read_json(record) != these:
+        raise ValueError(
+            f"{record.parent} was trained on other pictures, captions or at another resolution; "
+            "train in another folder, or delete that one"
+        )
+    write_json(record, these)
 
 
 # ── one function a part: train, then write the finished network into the domain's folder ──────────

@@ -86,6 +86,28 @@ def test_a_folder_of_captioned_pictures_trains_one_part(tmp_path):
         )  # fmt: skip
 
 
+def test_a_training_goes_on_with_the_same_pictures_only(tmp_path):
+    pictures = tmp_path / "pictures"
+    faces = render(sample_faces(16, torch.Generator().manual_seed(0)), 32)
+    for i, image in enumerate(faces):
+        save_png(pictures / f"{i}.png", image)
+
+    def train(text, resolution=32):
+        lines = [json.dumps({"file_name": f"{i}.png", "text": text}) for i in range(len(faces))]
+        (pictures / "metadata.jsonl").write_text("\n".join(lines))
+        return train_domain(
+            tmp_path / "mine", images=pictures, resolution=resolution, source_text="a face",
+            parts=("vae",), budget=BUDGET,
+        )  # fmt: skip
+
+    train("a face")
+    train("a face")
+    with pytest.raises(ValueError, match="other pictures, captions or at another resolution"):
+        train("another caption")
+    with pytest.raises(ValueError, match="other pictures, captions or at another resolution"):
+        train("a face", resolution=64)
+
+
 def test_bad_requests_are_refused(tmp_path):
     with pytest.raises(ValueError, match="choose from clip, vae"):
         train_domain(tmp_path, parts=("nose",))
