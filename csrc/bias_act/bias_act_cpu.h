@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 
+#include "../common/new_tensor.h"
 #include "bias_act_kernel.h"
 
 namespace sdd {
@@ -63,17 +64,6 @@ bool same_strides(const Tensor& a, const Tensor& b) {
     if (sizes[d] != 1 && s[d] != t[d]) return false;
   }
   return true;
-}
-
-// Uninitialised CPU tensors, straight from the C interface: a call through the dispatcher would
-// cost as much as an op on a small tensor.
-Tensor new_tensor(int64_t dims, const int64_t* sizes, const int64_t* strides, const Tensor& like) {
-  int32_t dtype;
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes, strides, dtype,
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
 }
 
 Tensor new_strided(const Tensor& like) {

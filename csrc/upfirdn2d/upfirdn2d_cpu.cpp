@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../common/cpu_level.h"
+#include "../common/new_tensor.h"
 #include "upfirdn2d_kernel.h"
 
 namespace sdd {
@@ -123,12 +124,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int
   stride[2] = stride[3] * std::max<int64_t>(size[3], 1);
   stride[1] = last ? 1 : stride[2] * size[2];
   stride[0] = last ? stride[2] * size[2] : stride[1] * std::max<int64_t>(channels, 1);
-  int32_t dtype = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(4, size, stride, dtype, aoti_torch_device_type_cpu(), 0, &handle));
-  Tensor y(handle);
+  const Tensor y = new_tensor(4, size, stride, x);
   if (images == 0 || channels == 0) return y;
 
   p.x = x.const_data_ptr();
