@@ -2,6 +2,7 @@
 # make test     the tests                     make lint    ruff, mypy, clang-format
 # make bench    the benchmarks and their tables          make format  apply the formatters
 # make gpu      compile the CUDA kernels      make docs-check  run the commands of the documentation
+# make sanitize the ops' tests under the address and undefined-behaviour sanitizers
 # make clean    remove what make made
 #
 # Every target does its own set-up in .venv: torch, the compiled extension, the dependencies. Only
@@ -38,7 +39,7 @@ PYTHON := $(PYTHON)
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.h' -o -name '*.cpp')
 CPP := $(shell find csrc -name '*.h' -o -name '*.cpp')
 
-.PHONY: help demo test lint format bench gpu docs-check clean FORCE
+.PHONY: help demo test lint format bench gpu docs-check sanitize clean FORCE
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -123,6 +124,10 @@ gpu:
 
 docs-check: $(DONE)/dev
 	@$(BIN)/python tests/check_docs.py $(ARGS)
+
+sanitize: $(DONE)/dev
+	@echo "==> The kernels under the address and undefined-behaviour sanitizers"
+	@$(BIN)/python tests/sanitize.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info sdd_fast/_C.abi3.so sdd_fast/_native_build.json

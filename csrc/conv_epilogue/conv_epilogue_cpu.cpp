@@ -70,6 +70,7 @@ void check(const char* op, const Tensor& x, const std::optional<Tensor>& factor,
     STD_TORCH_CHECK(bias->scalar_type() == x.scalar_type(), op, ": bias must have x's dtype");
   }
   check_activation(op, act, alpha, gain, clamp);
+  element_of(op, x);
 }
 
 // The call together with what it points to.
@@ -126,9 +127,9 @@ Tensor conv_epilogue(const Tensor& x, const std::optional<Tensor>& factor,
                      const std::optional<Tensor>& noise, const std::optional<Tensor>& bias,
                      int64_t act, double alpha, double gain, std::optional<double> clamp) {
   check("conv_epilogue", x, factor, noise, bias, act, alpha, gain, clamp);
-  PreparedCall prepared("conv_epilogue", x, factor, noise, bias, act, alpha, gain, clamp);
-  const Tensor out = new_like(x, prepared.channels_last);
+  const Tensor out = new_like(x, is_channels_last(x));
   if (x.numel() == 0) return out;
+  PreparedCall prepared("conv_epilogue", x, factor, noise, bias, act, alpha, gain, clamp);
   prepared.call.out = out.mutable_data_ptr();
   prepared.run();
   return out;

@@ -5,6 +5,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "../common/cpu_level.h"
@@ -102,6 +103,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int
                   "upfirdn2d: f must be a filter of 1 or 2 dimensions");
   STD_TORCH_CHECK(up >= 1 && up <= kMaxFactor && down >= 1 && down <= kMaxFactor,
                   "upfirdn2d: up and down must be from 1 to ", kMaxFactor);
+  STD_TORCH_CHECK(std::isfinite(gain), "upfirdn2d: gain must be finite, got ", gain);
   Upfirdn2d p{};
   p.element = element_of(x);
   const int64_t images = x.size(0), channels = x.size(1);
@@ -119,6 +121,12 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int
 
   const bool last = channels > 1 && x.stride(1) == 1 && x.stride(3) != 1;
   const int64_t size[] = {images, channels, p.rows.out, p.columns.out};
+  int64_t bytes = 8;
+  for (const int64_t s : size) {
+    STD_TORCH_CHECK(!__builtin_mul_overflow(bytes, std::max<int64_t>(s, 1), &bytes),
+                    "upfirdn2d: the result, [", size[0], ", ", size[1], ", ", size[2], ", ",
+                    size[3], "], is too large");
+  }
   int64_t stride[] = {0, 0, 0, 1};
   stride[3] = last ? channels : 1;
   stride[2] = stride[3] * std::max<int64_t>(size[3], 1);

@@ -51,6 +51,9 @@ class Native:
 def _load() -> Native:
     if os.environ.get("SDD_FAST_NATIVE") == "0":
         return Native(None, "they are switched off by SDD_FAST_NATIVE=0")
+    other = os.environ.get("SDD_FAST_LIBRARY")
+    if other:  # another build of csrc/, such as that of `make sanitize`; whoever names it keeps it
+        return _open(Path(other).resolve(), torch_at_build="")
     try:
         note = json.loads(BUILD_NOTE.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -62,15 +65,19 @@ def _load() -> Native:
     root = PACKAGE.parent
     if (root / "csrc").is_dir() and note["sources"] != sources_digest(root):
         return Native(None, f"csrc/ has changed since they were compiled; run: {REBUILD}")
+    return _open(LIBRARY, torch_at_build=note["torch"])
+
+
+def _open(path: Path, torch_at_build: str) -> Native:
     try:
-        torch.ops.load_library(str(LIBRARY))
+        torch.ops.load_library(str(path))
     except OSError as error:
         return Native(
             None,
-            f"{LIBRARY.name}, compiled with torch {note['torch']}, does not load beside torch "
-            f"{torch.__version__} ({error}); rebuild it: {REBUILD}",
+            f"{path.name}, compiled with torch {torch_at_build or 'unknown'}, does not load beside "
+            f"torch {torch.__version__} ({error}); rebuild it: {REBUILD}",
         )
-    library = ctypes.CDLL(str(LIBRARY))  # the same handle, for the three strings below
+    library = ctypes.CDLL(str(path))  # the same handle, for the three strings below
 
     def text(symbol: str) -> str:
         function = getattr(library, symbol)
@@ -78,12 +85,12 @@ def _load() -> Native:
         return str(function().decode())
 
     return Native(
-        LIBRARY,
+        path,
         "",
         compiler=text("sdd_fast_compiler"),
         cpu_level=text("sdd_fast_cpu_level"),
         cpu_levels_compiled=tuple(text("sdd_fast_cpu_levels_compiled").split()),
-        torch_at_build=note["torch"],
+        torch_at_build=torch_at_build,
     )
 
 

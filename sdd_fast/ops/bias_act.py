@@ -18,6 +18,9 @@ ACTIVATIONS = {"linear": 1.0, "relu": math.sqrt(2.0), "lrelu": math.sqrt(2.0)}
 ACT_CODES = {"linear": 0, "relu": 1, "lrelu": 2}
 """What the native kernels call them."""
 
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""What the ops on feature maps compute with."""
+
 SMALL = 16384
 """Below so many elements PyTorch's own operations build a graph for the backward pass sooner than
 autograd that is written in Python does for one native op."""
@@ -45,14 +48,13 @@ def bias_act(
         A tensor of the shape and dtype of `x`.
 
     Raises:
-        TypeError: `x` is not a floating point tensor, or `b` has another dtype.
+        TypeError: `x` is not a float64, float32, float16 or bfloat16 tensor, `b` has another dtype,
+            or a number is no number.
         ValueError: shapes do not fit, or an unknown activation, slope, gain or clamp is given.
 
     Source: the activation layer of StyleGAN2 (Karras et al. 2020).
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        given = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"bias_act: x must be a floating point tensor, got {given}")
+    check_floating("bias_act", "x", x)
     if x.ndim < 2:
         raise ValueError(
             f"bias_act: x must be [N, C, ...] with at least 2 dimensions, got {list(x.shape)}"
@@ -89,19 +91,41 @@ def bias_act(
         return y
 
 
+def check_floating(op: str, name: str, tensor: object) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"{op}: {name} must be a floating point tensor, got {type(tensor).__name__}"
+        )
+    if tensor.dtype not in DTYPES:
+        raise TypeError(
+            f"{op}: {name} must be a floating point tensor, got {tensor.dtype}; "
+            "convert it to float64, float32, float16 or bfloat16"
+        )
+    return tensor
+
+
+def check_number(op: str, name: str, value: object) -> None:
+    if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+
+
 def check_activation(
     op: str, act: str, alpha: float, gain: float | None, clamp: float | None
 ) -> float:
     """Check the activation arguments that several ops share; returns the gain to use."""
-    if act not in ACTIVATIONS:
+    if not isinstance(act, str) or act not in ACTIVATIONS:
         raise ValueError(f"{op}: act must be one of {', '.join(ACTIVATIONS)}, got {act!r}")
+    gain = ACTIVATIONS[act] if gain is None else gain
+    check_number(op, "alpha", alpha)
+    check_number(op, "gain", gain)
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"{op}: alpha must lie in [0, 1], got {alpha}")
-    gain = ACTIVATIONS[act] if gain is None else gain
-    if not (math.isfinite(gain) and gain > 0.0):
+    if not 0.0 < gain < math.inf:
         raise ValueError(f"{op}: gain must be a positive number, got {gain}")
-    if clamp is not None and not clamp > 0.0:
-        raise ValueError(f"{op}: clamp must be positive, or None for no limit, got {clamp}")
+    if clamp is not None:
+        check_number(op, "clamp", clamp)
+        if not clamp > 0.0:
+            raise ValueError(f"{op}: clamp must be positive, or None for no limit, got {clamp}")
     return gain
 
 
@@ -123,7 +147,7 @@ def bias_act_ref(
     gain = ACTIVATIONS[act] if gain is None else gain
     if gain != 1.0:
         x = x * gain
-    if clamp is not None:
+    if clamp is not None and clamp <= torch.finfo(x.dtype).max:
         x = F.hardtanh(x, -clamp, clamp)  # clamp, with derivative 0 at the limit itself
     return x
 

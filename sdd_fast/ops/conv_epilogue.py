@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._autocast import autocast_dtype
 from ._register import NATIVE, native_kernel, without_autograd
-from .bias_act import ACT_CODES, SMALL, bias_act_ref, check_activation
+from .bias_act import ACT_CODES, SMALL, bias_act_ref, check_activation, check_floating
 
 
 def conv_epilogue(
@@ -108,12 +108,10 @@ def conv_epilogue_ref(
 
 
 def _check(x: Tensor, factor: Tensor | None, noise: Tensor | None, bias: Tensor | None) -> None:
-    for name, tensor in {"x": x, "factor": factor, "noise": noise, "bias": bias}.items():
+    for name, tensor in (("x", x), ("factor", factor), ("noise", noise), ("bias", bias)):
         if tensor is None and name != "x":
             continue
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"conv_epilogue: {name} must be a floating point tensor, got {given}")
+        tensor = check_floating("conv_epilogue", name, tensor)
         if tensor.dtype != x.dtype and not (
             name == "factor" and tensor.dtype == torch.float32 and x.dtype != torch.float64
         ):

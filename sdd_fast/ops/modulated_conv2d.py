@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype, without_autocast
-from .bias_act import SMALL, bias_act_ref, check_activation
+from .bias_act import SMALL, bias_act_ref, check_activation, check_floating, check_number
 from .conv_epilogue import conv_epilogue_unchecked
 from .upfirdn2d import upfirdn2d, upfirdn2d_ref
+
+_CPU = torch.device("cpu")
 
 
 def modulated_conv2d(
@@ -50,7 +52,7 @@ def modulated_conv2d(
         resample_filter: an even number t of taps, summing to 1; None takes [1, 3, 3, 1] / 8.
         noise: added after demodulation, already multiplied by its strength.
         bias, act, alpha, gain, clamp: see `bias_act`, except that `act` is "linear" by default.
-        eps: added to the squared norm before its root.
+        eps: added to the squared norm before its root, in [0, 1].
 
     Returns:
         Feature maps of the dtype of `x`, or autocast's. In float16 the styles and weights are
@@ -59,17 +61,25 @@ def modulated_conv2d(
         Differentiable any number of times in every tensor.
 
     Raises:
-        TypeError: a tensor is not floating point, or dtypes differ.
-        ValueError: a wrong shape or an unsupported `up`, `act`, `gain` or `clamp`.
+        TypeError: a tensor is not floating point, dtypes differ, or a number is no number.
+        ValueError: a wrong shape, another device or an unsupported `up`, `eps`, `act`, `alpha`,
+            `gain` or `clamp`.
 
     Source: Karras et al. 2020, Sec. 2.2, Eq. 1-3.
     """
+    named = {"x": x, "weight": weight, "styles": styles, "noise": noise, "bias": bias}
+    for name, tensor in named.items():
+        if tensor is not None or name in ("x", "weight", "styles"):
+            check_floating("modulated_conv2d", name, tensor)
+    if resample_filter is not None:
+        check_floating("modulated_conv2d", "resample_filter", resample_filter)
     dtype = autocast_dtype(x)
     if dtype is not None:
         x, weight, styles = x.to(dtype), weight.to(dtype), styles.to(dtype)
         noise = None if noise is None else noise.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     _check(x, weight, styles, up, resample_filter, noise, bias)
+    _check_options(x, demodulate, resample_filter, eps)
     gain = check_activation("modulated_conv2d", act, alpha, gain, clamp)
     tensors = (x, weight, styles, noise, bias)
     graph = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
@@ -222,18 +232,10 @@ def _check(
     bias: Tensor | None,
 ) -> None:
     named = {"x": x, "weight": weight, "styles": styles, "noise": noise, "bias": bias}
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"modulated_conv2d: x must be a floating point tensor, got {kind}")
     dtype, device = x.dtype, x.device
     for name, tensor in named.items():
-        if tensor is None and name in ("noise", "bias"):
+        if tensor is None:
             continue
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(
-                f"modulated_conv2d: {name} must be a floating point tensor, got {given}"
-            )
         if tensor.dtype != dtype:
             raise TypeError(
                 f"modulated_conv2d: {name} is {tensor.dtype} but x is {dtype}; convert one of them"
@@ -246,6 +248,21 @@ def _check(
     message = _wrong_shape(x, weight, styles, up, resample_filter, noise, bias)
     if message:
         raise ValueError(f"modulated_conv2d: {message}")
+
+
+def _check_options(x: Tensor, demodulate: bool, resample_filter: Tensor | None, eps: float) -> None:
+    if not isinstance(demodulate, bool):
+        raise TypeError(
+            f"modulated_conv2d: demodulate must be True or False, got {type(demodulate).__name__}"
+        )
+    check_number("modulated_conv2d", "eps", eps)
+    if not 0.0 <= eps <= 1.0:
+        raise ValueError(f"modulated_conv2d: eps must lie in [0, 1], got {eps}")
+    if resample_filter is not None and resample_filter.device not in (x.device, _CPU):
+        raise ValueError(
+            f"modulated_conv2d: resample_filter is on {resample_filter.device} but x on "
+            f"{x.device}; move the filter"
+        )
 
 
 def _wrong_shape(
@@ -271,7 +288,7 @@ def _wrong_shape(
         )
     if styles.shape != (n, inputs):
         return f"styles must be [N, I] = [{n}, {inputs}] for this x, got {list(styles.shape)}"
-    if up not in (1, 2):
+    if not isinstance(up, int) or up not in (1, 2):
         return f"up must be 1 or 2, got {up!r}"
     if up == 2 and side != 3:
         return f"up=2 needs 3x3 weights, got {side}x{side}"

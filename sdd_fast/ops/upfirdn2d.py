@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,20 +52,29 @@ def upfirdn2d(
         any.
 
     Raises:
-        TypeError: `x` or `f` is not a tensor of one of the dtypes above.
-        ValueError: a wrong shape, factor or padding, an image smaller than the filter, a filter on
-            another device, or one that requires a gradient.
+        TypeError: `x` or `f` is not a tensor of one of the dtypes above, `flip_filter` no bool or
+            `gain` no number.
+        ValueError: a wrong shape, factor, padding or gain, an image smaller than the filter, a
+            filter on another device, or one that requires a gradient.
 
     Source: Karras et al. 2019, 2020 (the resampling of StyleGAN and StyleGAN2).
     """
     left, right, top, bottom = _check(x, f, up, down, padding)
+    if not isinstance(flip_filter, bool):
+        raise TypeError(
+            f"upfirdn2d: flip_filter must be True or False, got {type(flip_filter).__name__}"
+        )
+    if not isinstance(gain, (int, float, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"upfirdn2d: gain must be a number, got {type(gain).__name__}")
+    if not -math.inf < gain < math.inf:  # torch.compile knows no isfinite of a symbol
+        raise ValueError(f"upfirdn2d: gain must be finite, got {gain}")
     if not native_kernel("upfirdn2d", x.device):
         pads = (left, right, top, bottom)
         y: Tensor = _Reference.apply(x, f, up, down, pads, flip_filter, float(gain))
         return y
     with without_autograd(x):
         y = torch.ops.sdd_fast.upfirdn2d(
-            x, f, up, down, left, right, top, bottom, flip_filter, gain
+            x, f, up, down, left, right, top, bottom, flip_filter, float(gain)
         )
     return y
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 
 import numpy as np
 import pytest
@@ -263,6 +264,48 @@ def test_bits_do_not_depend_on_the_number_of_threads(gradient_map) -> None:
     for other in results[1:]:
         for field, expected in zip(other, results[0], strict=True):
             assert torch.equal(field, expected)
+
+
+def without_memory(count: int, dtype: torch.dtype) -> Tensor:
+    """`count` zeros that have addresses, and memory only where something is written."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    try:
+        pages = mmap.mmap(-1, count * dtype.itemsize, flags=flags)
+    except (OSError, OverflowError):
+        pytest.skip("the system does not reserve so many addresses")
+    return torch.frombuffer(pages, dtype=dtype)
+
+
+@needs_native
+def test_rows_longer_than_31_bits_count() -> None:
+    """2**31 + 77 numbers, all zero but the last 20: their number of chunks, place and count."""
+    n, ones = 2**31 + 77, 20
+    x = without_memory(n, torch.bfloat16)[None]
+    x[0, -ones:] = 3.0
+    result = softmax_entropy_l1(x)
+    mass = (n - ones) + ones * math.exp(3.0)
+    p = math.exp(3.0) / mass
+    entropy = math.log(mass) - ones * p * 3.0
+    assert result.l1.item() == 3.0 * ones
+    assert result.entropy.item() == pytest.approx(entropy, rel=1e-12)
+    # log n - entropy, in which nothing cancels.
+    excess = ones / n * math.expm1(3.0)
+    assert result.deficit.item() == pytest.approx(ones * p * 3.0 - math.log1p(excess), rel=1e-6)
+
+
+@needs_native
+@pytest.mark.parametrize("strides", [(2**31 + 5, 40, 1), (40, 2**31 + 5, 1), (80, 40, 2**30)])
+def test_offsets_beyond_31_bits(strides: tuple[int, int, int]) -> None:
+    """Rows, channels or entries that lie 2**31 numbers from the first."""
+    shape = (2, 2, 40) if strides[2] == 1 else (2, 2, 4)
+    furthest = sum((s - 1) * d for s, d in zip(shape, strides, strict=True))
+    assert furthest > 2**31
+    x = without_memory(furthest + 1, torch.float16).as_strided(shape, strides)
+    x.copy_(gradient_rows(4, shape[2], 1.0).view(shape))
+    for view, gradient_map in ((x, "abs-mean"), (x[:, 1], "signed"), (x[1], "signed")):
+        expected = softmax_entropy_l1(view.contiguous(), gradient_map)
+        for field, wanted in zip(softmax_entropy_l1(view, gradient_map), expected, strict=True):
+            torch.testing.assert_close(field, wanted, rtol=1e-12, atol=0)
 
 
 # --- gradients, compile, autocast ---------------------------------------------------------------

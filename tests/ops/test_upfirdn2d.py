@@ -455,6 +455,8 @@ def test_what_is_no_tensor() -> None:
         {"left": -3},
         {"top": 2**62},
         {"left": -(2**63), "right": 2**63 - 1},
+        {"right": 2**40, "bottom": 2**40},
+        {"gain": float("nan")},
     ],
 )
 def test_the_native_side_checks_again(changes: dict) -> None:
