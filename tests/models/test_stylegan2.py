@@ -246,3 +246,31 @@ def test_bad_inputs(generator: StyleGAN2) -> None:
         generator.synthesis_from_styles([])
     with pytest.raises(ValueError, match="needs 11 styles"):
         generator.synthesis_from_styles([styles[0][:, :3], *styles[1:]])
+
+
+def test_path_length_penalty_against_finite_differences() -> None:
+    """(‖∂(Σ y·v)/∂w‖ − a)² differentiated to the generator's weights: a backward of a backward."""
+    torch.manual_seed(0)
+    network = StyleGAN2(8, w_dim=4, z_dim=4, n_mlp=1, channel_base=16, channel_max=3).double()
+    w_plus = torch.randn(2, network.num_layers, 4, dtype=torch.float64, requires_grad=True)
+    v = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+    def penalty() -> Tensor:
+        images = network.synthesis(w_plus, noise_mode="const")
+        (slope,) = torch.autograd.grad((images * v).sum(), w_plus, create_graph=True)
+        return (slope.square().sum((1, 2)).sqrt() - 0.5).square().sum()
+
+    weights = [network.convs[0].conv.weight, network.convs[1].conv.modulation.weight,
+               network.to_rgbs[0].conv.weight, network.convs[1].activate.bias]  # fmt: skip
+    gradients = torch.autograd.grad(penalty(), weights)
+    step = 1e-6
+    for weight, gradient in zip(weights, gradients, strict=True):
+        flat = weight.detach().view(-1)  # shares the weight's memory
+        for i in range(0, flat.numel(), max(1, flat.numel() // 5)):
+            values = []
+            for sign in (1, -1):
+                flat[i] += sign * step
+                values.append(float(penalty().detach()))
+                flat[i] -= sign * step
+            numeric = (values[0] - values[1]) / (2 * step)
+            assert float(gradient.flatten()[i]) == pytest.approx(numeric, rel=1e-5, abs=1e-7)
