@@ -20,7 +20,7 @@ import torch
 from sdd_fast.distill import DistillConfig
 from sdd_fast.domains import load_domain
 from sdd_fast.domains.faces64.captions import SOURCE_TEXT
-from sdd_fast.domains.faces64.edits import EDITS, LEVELS, PULL
+from sdd_fast.domains.faces64.edits import EDITS, PULL
 from sdd_fast.files import read_json, save_tensors, write_json
 from sdd_fast.models import Encoder
 from sdd_fast.models.clip import Clip, save_tokenizer
@@ -284,7 +284,7 @@ def _write_domain(out: Path, name: str, resolution: int, source_text: str, faces
         "clip": "clip",
         "identity": "identity.safetensors",
         "prompts": list(EDITS) if faces else [],
-        "levels": {k: list(v) for k, v in LEVELS.items()} if faces else {},
+        "levels": {},
         "pull": PULL if faces else {},
     }
     if (out / "classifier.safetensors").exists():

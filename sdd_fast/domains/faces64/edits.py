@@ -20,10 +20,3 @@ PULL: dict[str, float] = {
     "a face with white hair": 1.6,  # more only burns it
     "a face with a beard": 4.0,  # a blond beard on tan skin is hard to see
 }
-
-# Levels of the mapper where not all are wanted: color lives in the finer layers, and the coarse
-# ones would make the hair longer, since long hair shows more white.
-LEVELS: dict[str, tuple[str, ...]] = {
-    "a face with white hair": ("medium", "fine"),
-    "a smiling face": ("medium", "fine"),  # the coarse ones would take off glasses
-}
