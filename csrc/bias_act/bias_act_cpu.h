@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 
+#include "../common/element_of.h"
 #include "../common/new_tensor.h"
 #include "bias_act_kernel.h"
 
@@ -22,22 +23,6 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-Element element_of(const char* op, const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Double:
-      return Element::kFloat64;
-    case ScalarType::Float:
-      return Element::kFloat32;
-    case ScalarType::Half:
-      return Element::kFloat16;
-    case ScalarType::BFloat16:
-      return Element::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, op, ": x must be float64, float32, float16 or bfloat16");
-  }
-  return Element::kFloat32;
-}
 
 void check_activation(const char* op, int64_t act, double alpha, double gain,
                       const std::optional<double>& clamp) {

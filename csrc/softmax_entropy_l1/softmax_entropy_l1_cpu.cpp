@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "../common/cpu_level.h"
+#include "../common/element_of.h"
 #include "softmax_entropy_l1.h"
 #include "softmax_entropy_l1_kernel.h"
 
@@ -27,22 +28,6 @@ using torch::stable::Tensor;
 // Work for one thread at least: below it, waking a second thread costs more than it saves.
 constexpr int64_t kGrainEntries = 32768;
 
-Element element_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Double:
-      return Element::kFloat64;
-    case ScalarType::Float:
-      return Element::kFloat32;
-    case ScalarType::Half:
-      return Element::kFloat16;
-    case ScalarType::BFloat16:
-      return Element::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, "softmax_entropy_l1: x must be float64, float32, float16 or bfloat16");
-  }
-  return Element::kFloat32;
-}
-
 // [N] float64 on the CPU, straight from the C interface: a call through the dispatcher would cost
 // as much as the statistics of a small map.
 Tensor new_statistic(int64_t rows) {
@@ -59,7 +44,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& inpu
   STD_TORCH_CHECK(input.is_cpu(), "softmax_entropy_l1: this kernel takes CPU tensors");
   STD_TORCH_CHECK(input.dim() == dims, "softmax_entropy_l1: x must have ", dims,
                   " dimensions, it has ", input.dim());
-  const Element element = element_of(input);
+  const Element element = element_of("softmax_entropy_l1", input);
   const int64_t rows = input.size(0);
   const int64_t n = input.size(dims - 1);
   const int64_t channels = abs_mean ? input.size(1) : 0;

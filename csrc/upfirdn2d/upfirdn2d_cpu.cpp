@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../common/cpu_level.h"
+#include "../common/element_of.h"
 #include "../common/new_tensor.h"
 #include "upfirdn2d_kernel.h"
 
@@ -32,22 +33,6 @@ constexpr int64_t kSmallPlane = 1200;
 // With these, no product or sum of the index arithmetic overflows.
 constexpr int64_t kMaxFactor = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxSize = int64_t{1} << 62;
-
-Element element_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Double:
-      return Element::kFloat64;
-    case ScalarType::Float:
-      return Element::kFloat32;
-    case ScalarType::Half:
-      return Element::kFloat16;
-    case ScalarType::BFloat16:
-      return Element::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, "upfirdn2d: x must be float64, float32, float16 or bfloat16");
-  }
-  return Element::kFloat32;
-}
 
 // f, gain included, in the order of formula (1): reversed for a convolution.
 std::vector<double> taps_of(const Tensor& f, bool flip_filter, double gain) {
@@ -105,7 +90,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int
                   "upfirdn2d: up and down must be from 1 to ", kMaxFactor);
   STD_TORCH_CHECK(std::isfinite(gain), "upfirdn2d: gain must be finite, got ", gain);
   Upfirdn2d p{};
-  p.element = element_of(x);
+  p.element = element_of("upfirdn2d", x);
   const int64_t images = x.size(0), channels = x.size(1);
   const int64_t kh = f.size(0), kw = f.size(f.dim() - 1);
   p.rows = axis_of("height", x.size(2), kh, up, down, top, bottom);

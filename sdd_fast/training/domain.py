@@ -284,7 +284,6 @@ def _write_domain(out: Path, name: str, resolution: int, source_text: str, faces
         "clip": "clip",
         "identity": "identity.safetensors",
         "prompts": list(EDITS) if faces else [],
-        "levels": {},
         "pull": PULL if faces else {},
     }
     if (out / "classifier.safetensors").exists():
