@@ -37,13 +37,13 @@ struct ExpTerms {
   T excess;  // f(u) = u e^u - (e^u - 1)
 };
 
-// Any u <= 87 (float) / 700 (double). With u = k ln 2 + r and (q, f_r) the terms of r:
+// |u| <= 87 (float) / 700 (double). With u = k ln 2 + r and (q, f_r) the terms of r:
 //   expm1(u) = 2^k q + (2^k - 1),   f(u) = 2^k (f_r + k ln 2 (1 + q)) - (2^k - 1).
 template <class T>
-SDD_FN ExpTerms<T> exp_terms(T u) {
+SDD_FN ExpTerms<T> exp_terms_in_range(T u) {
   using C = ExpConstants<ScalarOf<T>>;
   constexpr ScalarOf<T> ln2 = ScalarOf<T>(0.693147180559945309417);
-  const Reduced<T> e = reduce_exponent(clamp_exponent(u));
+  const Reduced<T> e = reduce_exponent(u);
   const T g = exp_tail<C::tail_degree>(e.r);
   const T r2 = e.r * e.r;
   const T q = e.r + r2 * g;
@@ -52,11 +52,17 @@ SDD_FN ExpTerms<T> exp_terms(T u) {
   return {e.two_to_k * q + scale_minus_1, e.two_to_k * (f_r + e.k * ln2 * (1 + q)) - scale_minus_1};
 }
 
+// Any u <= 87 (float) / 700 (double); e^u counts as 0 below the negative of that.
+template <class T>
+SDD_FN ExpTerms<T> exp_terms(T u) {
+  return exp_terms_in_range(clamp_exponent(u));
+}
+
 // For small u both are power series, and their sums over a chunk are made of power sums
 // s_k = sum u^k, which cost a product and an addition each:
 //   sum expm1(u) = s_1 + s_2 / 2! + s_3 / 3! + ...
 //   sum f(u) = s_2 / 2 + s_3 / 3 + s_4 / 8 + ... + s_k (k - 1) / k! + ...                   (4)
-template <class T>
+template <class T, int kOrder>  // kOrder 4: without s_5 and s_6
 struct PowerSums {
   T s1{}, s2{}, s3{}, s4{}, s5{}, s6{};
   SDD_FN void add(T u) {
@@ -66,8 +72,10 @@ struct PowerSums {
     s2 += u2;
     s3 += u3;
     s4 += u2 * u2;
-    s5 += u2 * u3;
-    s6 += u3 * u3;
+    if constexpr (kOrder == 6) {
+      s5 += u2 * u3;
+      s6 += u3 * u3;
+    }
   }
 };
 
@@ -76,16 +84,21 @@ struct TermSums {
   double excess;  // sum of f(u)
 };
 
-SDD_FN TermSums sum_series(const PowerSums<double>& p) {
+template <int kOrder>
+SDD_FN TermSums sum_series(const PowerSums<double, kOrder>& p) {
   return {p.s1 + p.s2 / 2 + p.s3 / 6 + p.s4 / 24 + p.s5 / 120 + p.s6 / 720,
           p.s2 / 2 + p.s3 / 3 + p.s4 / 8 + p.s5 / 30 + p.s6 / 144};
 }
 
-// Whether the first term that (4) leaves out, |s_7| / 840 <= s_6 max|u| / 840, is below 1e-7 of the
-// sum; max|u| is at most the sixth root of s_6. With 2^14 numbers or fewer that implies |u| < 1.2,
-// so that the rest of the series is no larger. False for NaN.
-SDD_FN bool series_converged(const PowerSums<double>& p) {
-  return p.s6 * __builtin_sqrt(__builtin_cbrt(p.s6)) / 840 <= 1e-7 * p.s2 / 2;
+// Whether the first term that (4) leaves out is below 1e-7 of the sum: |s_5| / 30 <= s_4 max|u| /
+// 30 or |s_7| / 840 <= s_6 max|u| / 840, where max|u| is at most the fourth root of s_4, the sixth
+// of s_6. With 2^14 numbers or fewer that implies |u| < 1.2, so that the rest of the series is no
+// larger. False for NaN.
+template <int kOrder>
+SDD_FN bool series_converged(const PowerSums<double, kOrder>& p) {
+  const double left_out = kOrder == 4 ? p.s4 * __builtin_sqrt(__builtin_sqrt(p.s4)) / 30
+                                      : p.s6 * __builtin_sqrt(__builtin_cbrt(p.s6)) / 840;
+  return left_out <= 1e-7 * p.s2 / 2;
 }
 
 // Equations (1) and (2) from the means a and F.

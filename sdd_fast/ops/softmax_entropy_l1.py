@@ -18,7 +18,7 @@ See csrc/softmax_entropy_l1/softmax_entropy_l1.h for why nothing cancels in it.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ def softmax_entropy_l1(x: Tensor, gradient_map: GradientMap = "signed") -> Entro
     if not native_kernel("softmax_entropy_l1", x.device):
         return softmax_entropy_l1_ref(x, gradient_map)
     with without_autograd(x):
-        entropy, l1, deficit, _ = torch.ops.sdd_fast.softmax_entropy_l1(
+        entropy, l1, deficit, _ = torch.ops.sdd_fast.softmax_entropy_l1.default(
             x, gradient_map == "abs-mean"
         )
     return EntropyL1(entropy, l1, deficit)
@@ -91,25 +91,27 @@ def softmax_entropy_l1_ref(x: Tensor, gradient_map: GradientMap = "signed") -> E
 
 
 def _check(x: Tensor, gradient_map: str) -> None:
-    if gradient_map not in get_args(GradientMap):
-        raise ValueError(f'gradient_map must be "signed" or "abs-mean", not {gradient_map!r}')
+    if gradient_map == "signed":
+        dims, wanted, remedy = 2, "[N, n] for the signed map", "flatten each map: x.flatten(1)"
+    elif gradient_map == "abs-mean":
+        dims, wanted, remedy = 3, "[N, C, n] for the abs-mean map", "flatten each: x.flatten(2)"
+    else:
+        raise ValueError(
+            f'softmax_entropy_l1: gradient_map must be "signed" or "abs-mean", not {gradient_map!r}'
+        )
     if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor, not {type(x).__name__}")
+        raise TypeError(f"softmax_entropy_l1: x must be a torch.Tensor, not {type(x).__name__}")
     if x.dtype not in _DTYPES:
         raise TypeError(
-            f"x must be float64, float32, float16 or bfloat16, not {x.dtype}; convert it first"
+            "softmax_entropy_l1: x must be float64, float32, float16 or bfloat16, "
+            f"not {x.dtype}; convert it first"
         )
-    shape = tuple(x.shape)
-    if gradient_map == "signed" and x.dim() != 2:
+    if x.dim() != dims:
+        raise ValueError(f"softmax_entropy_l1: x must be {wanted}, got {tuple(x.shape)}; {remedy}")
+    if 0 in x.shape[1:]:
         raise ValueError(
-            f"x must be [N, n] for the signed map, got {shape}; flatten each map: x.flatten(1)"
+            f"softmax_entropy_l1: x must have at least one entry per map, got {tuple(x.shape)}"
         )
-    if gradient_map == "abs-mean" and x.dim() != 3:
-        raise ValueError(
-            f"x must be [N, C, n] for the abs-mean map, got {shape}; flatten each: x.flatten(2)"
-        )
-    if 0 in shape[1:]:
-        raise ValueError(f"x must have at least one entry per map, got {shape}")
 
 
 def _map(x: Tensor, abs_mean: bool) -> Tensor:

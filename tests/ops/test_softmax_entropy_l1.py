@@ -140,6 +140,51 @@ def test_one_outlier_among_small_entries(gap: float, sign: int) -> None:
     np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-6)
 
 
+MISLEADING = {
+    # the first entries of each chunk, and what follows
+    "wider": lambda x, std: (x * std, x * std * 30),
+    "narrower": lambda x, std: (x * std, x * std / 30),
+    "constant": lambda x, std: (x * 0, x * std),
+    "far away": lambda x, std: (x * std - 40, x * std),
+    "far above": lambda x, std: (x * std + 40, x * std),
+    "beyond the range of exp": lambda x, std: (x * std, x * std - 200),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("std", [1e-3, 0.02, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("case", list(MISLEADING))
+def test_first_entries_that_mislead(case: str, std: float, dtype: torch.dtype) -> None:
+    """A chunk is summed in the way that its first entries suggest, which may be the wrong one."""
+    x = gradient_rows(3, 2 * CHUNK + 900, 1.0)
+    first, rest = MISLEADING[case](x, std)
+    x = torch.where(torch.arange(x.shape[1]) % CHUNK < 700, first, rest).to(dtype)
+    expected, result = entropy_reference(x), softmax_entropy_l1(x)
+    np.testing.assert_allclose(result.deficit, expected.deficit, rtol=2e-6)
+    np.testing.assert_allclose(result.l1, expected.l1, rtol=1e-7)
+
+
+@pytest.mark.parametrize("std", [1e-3, 0.02, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [3, 5000, CHUNK + 899])
+def test_nan_and_infinity_propagate_from_anywhere(place: int, bad: float, std: float) -> None:
+    x = gradient_rows(3, CHUNK + 900, std)
+    x[1, place] = bad
+    for result in (softmax_entropy_l1(x), softmax_entropy_l1(x[:, None], "abs-mean")):
+        assert torch.isnan(result.deficit).tolist() == [False, True, False]
+        assert result.l1[1].isnan() if math.isnan(bad) else result.l1[1].isposinf()
+        assert torch.isfinite(result.l1[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, -100.0])
+@pytest.mark.parametrize("std", [0.6, 1.0, 3.0])
+def test_large_gradients_to_the_digits_of_float32(std: float, offset: float) -> None:
+    """Rounding errors of single entries average out: e^x must not err to one side."""
+    x = gradient_rows(9, 8 * CHUNK, std, offset=offset)
+    expected = entropy_reference(x)
+    np.testing.assert_allclose(softmax_entropy_l1(x).deficit, expected.deficit, rtol=3e-7)
+
+
 def test_numbers_at_the_end_of_the_range() -> None:
     x = torch.linspace(-3e38, 3e38, 1000, dtype=torch.float64).float()[None]
     result = softmax_entropy_l1(x)
@@ -209,10 +254,12 @@ def test_layouts(op) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("std", [1e-3, 0.05, 2.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_abs_mean_map(op, dtype: torch.dtype) -> None:
+def test_abs_mean_map(op, dtype: torch.dtype, std: float, channels: int) -> None:
     """Against the signed statistics of a map built with NumPy."""
-    x = gradient_rows(2 * 3, CHUNK + 33, 1e-3, offset=0.5).to(dtype).view(2, 3, -1)
+    x = gradient_rows(2 * channels, CHUNK + 4099, std, offset=0.5).to(dtype).view(2, channels, -1)
     built = np.abs(x.double().numpy()).mean(1)
     expected = entropy_reference(torch.from_numpy(built))
     permuted = x.transpose(1, 2).contiguous().transpose(1, 2)  # channels_last in memory
@@ -420,10 +467,11 @@ def test_autocast_leaves_the_precision_alone(op) -> None:
         (torch.ones(2, 0), "signed", ValueError, "at least one entry"),
         (torch.ones(2, 0, 4), "abs-mean", ValueError, "at least one entry"),
         (torch.ones(2, 3), "absolute", ValueError, "'absolute'"),
+        (torch.ones(2, 3), ["signed"], ValueError, r"\['signed'\]"),
     ],
 )
 def test_bad_arguments(op, x, gradient_map, error, message: str) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"^softmax_entropy_l1: .*{message}"):
         op(x, gradient_map)
 
 
