@@ -9,6 +9,7 @@ benchmarks/results/<device>/<suite>.json, from which tables.py makes docs/benchm
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import statistics
@@ -19,16 +20,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sdd_fast._build_info import build_info
 
 HERE = Path(__file__).resolve().parent
+# What torch.compile made, for later runs; `make clean` removes it.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(HERE.parent / "build" / "inductor"))
 
-SECONDS_PER_CASE = 2.0
+SECONDS_PER_CASE = 1.2
 ROUNDS = (7, 60)  # at least, at most
+SECONDS_PER_TIME = 1e-3  # the clock is too coarse for less: a time then is that of several calls
+SMALL = 1 << 17  # bytes: below it calling a bare pass takes longer than the pass
 _results: dict[str, list[dict[str, Any]]] = {}
 
-Compare = Callable[..., dict[str, dict[str, float]]]
+Side = Callable[..., Any]
 
 
 def cpu_name() -> str:
@@ -45,44 +51,102 @@ def device_name() -> str:
     return f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-@pytest.fixture
-def compare(request: pytest.FixtureRequest, benchmark: Any) -> Compare:
-    """compare(case, sides, inputs, bytes_read, calls=1): time every side on every input, in turns.
+def clock() -> float:
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
-    case: the name of the row in the table. sides: name -> function of one input; "ours" is the
-    one that is judged. inputs: used in turns, so that none stays in the cache from one use to the
-    next. bytes_read: what one call must read at least. calls: how many make one time, where the
-    clock is too coarse for a single one. Returns side -> median, p20, p80 of a call in ms.
+
+def with_gradients(side: Side, arguments: tuple[Any, ...]) -> Side:
+    """The side and the gradients of what asks for them among `arguments`, if anything does."""
+    leaves = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
+    if not leaves:
+        return side
+    cotangent = torch.randn_like(side(*arguments))
+
+    def both(*given: Any) -> object:
+        wanted = [a for a in given if isinstance(a, Tensor) and a.requires_grad]
+        return torch.autograd.grad(side(*given), wanted, cotangent)
+
+    return both
+
+
+def bare_pass(read: int, written: int) -> tuple[Side, tuple[Tensor, Tensor]]:
+    """A function, and what it is given, that does no more than to read and write as many bytes:
+    it copies into fresh memory, then sums what is left to read or fills what is left to write."""
+    copied = min(read, written) // 4
+    more = (max(read, written) - min(read, written)) // 4
+    arguments = torch.rand(copied), torch.rand(more if read > written else 0)
+
+    def function(copied: Tensor, summed: Tensor) -> object:
+        copy = copied.clone() if len(copied) else None
+        return copy, summed.sum() if read > written else summed.new_full((more,), 1.0)
+
+    return function, arguments
+
+
+def check_agreement(name: str, actual: object, expected: object) -> None:
+    """No figures of sides that compute different things. The usual formulas round coarsely."""
+    if isinstance(actual, Tensor) and isinstance(expected, Tensor):
+        a, b = actual.detach().double(), expected.detach().double()
+        assert a.shape == b.shape, (name, a.shape, b.shape)
+        assert float((a - b).abs().max()) <= 0.02 * float(b.abs().max()) + 1e-6, name
+
+
+@pytest.fixture
+def compare(request: pytest.FixtureRequest, benchmark: Any) -> Side:
+    """compare(case, sides, inputs, own_inputs={}, read=0, written=0): time every side in turns.
+
+    case: the name of the row in the table. sides: name -> function; "ours" is the one that is
+    judged, and "eager" is timed once more as torch.compile makes it. inputs: tuples of arguments,
+    used in turns, so that none stays in the cache from one use to the next; where any requires a
+    gradient, the backward pass is timed too. own_inputs: name -> tuples, for a side that takes
+    others. read, written: bytes that any way must move; 0: memory is not what limits.
+    Returns side -> median, p20, p80 of a call in ms.
     """
 
     def run(
         case: str,
-        sides: dict[str, Callable[[Any], object]],
-        inputs: list[Any],
-        bytes_read: int,
-        calls: int = 1,
+        sides: dict[str, Side],
+        inputs: list[tuple[Any, ...]],
+        own_inputs: dict[str, list[tuple[Any, ...]]] | None = None,
+        read: int = 0,
+        written: int = 0,
     ) -> dict[str, dict[str, float]]:
+        torch._dynamo.reset()
+        sides = {**sides, "compile": torch.compile(sides["eager"], dynamic=False)}
+        given = {name: (own_inputs or {}).get(name, inputs) for name in sides}
+        if own_inputs and "eager" in own_inputs:
+            given["compile"] = own_inputs["eager"]
+        for name in ("eager", "compile", "grouped"):
+            if name in sides:
+                result = sides[name](*given[name][0])
+                check_agreement(name, result, sides["ours"](*given["ours"][0]))
+        sides = {name: with_gradients(side, given[name][0]) for name, side in sides.items()}
+        if read + written > SMALL:
+            passes = [bare_pass(read, written) for _ in inputs]
+            sides["bandwidth"] = passes[0][0]
+            given["bandwidth"] = [arguments for _, arguments in passes]
+
         times: dict[str, list[float]] = {name: [] for name in sides}
         order = list(sides)
-        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
-        def one_round() -> None:
+        def one_round(calls: int) -> None:
             order.append(order.pop(0))  # no side always follows the same other side
             for name in order:
-                x = inputs[len(times[name]) % len(inputs)]
+                arguments = given[name][len(times[name]) % len(given[name])]
                 start = clock()
                 for _ in range(calls):
-                    sides[name](x)
+                    sides[name](*arguments)
                 times[name].append((clock() - start) / calls)
 
-        for _ in range(2):  # warm-up: compilation, first touches of memory
-            start = time.perf_counter()
-            one_round()
-            seconds = time.perf_counter() - start
+        one_round(1)  # warm-up: compilation of backward passes, first touches of memory
+        calls = int(min(max(SECONDS_PER_TIME / max(times["ours"][0], 1e-9), 1), 100))
+        start = time.perf_counter()
+        one_round(calls)
+        seconds = time.perf_counter() - start
         rounds = int(min(max(SECONDS_PER_CASE / seconds, ROUNDS[0]), ROUNDS[1]))
         for values in times.values():
             values.clear()
-        benchmark.pedantic(one_round, rounds=rounds, iterations=1, warmup_rounds=0)
+        benchmark.pedantic(one_round, (calls,), rounds=rounds, iterations=1, warmup_rounds=0)
 
         summary = {}
         for name, values in times.items():
@@ -94,8 +158,8 @@ def compare(request: pytest.FixtureRequest, benchmark: Any) -> Compare:
             }
         benchmark.extra_info.update(summary)
         suite = Path(str(request.node.path)).stem.removeprefix("test_")
-        row = {"case": case, "rounds": rounds, "bytes_read": bytes_read, "sides": summary}
-        _results.setdefault(suite, []).append(row)
+        row = {"case": case, "rounds": rounds, "calls": calls, "read": read, "written": written}
+        _results.setdefault(suite, []).append({**row, "sides": summary})
         return summary
 
     return run

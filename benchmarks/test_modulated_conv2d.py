@@ -1,14 +1,14 @@
 """modulated_conv2d at the sizes of StyleGAN2-1024 against the grouped convolution of the paper and
-against the factored form that an expert writes."""
+against the factored form that an expert writes; and the bare convolution in all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from op_cases import feature_maps
 from torch import Tensor
 
 from sdd_fast.ops import modulated_conv2d, upfirdn2d
@@ -51,64 +51,54 @@ def ours(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, up: 
     return modulated_conv2d(x, w, styles, up=up, noise=noise, bias=bias, act="lrelu")
 
 
-# N, I, O, side, up, gradients, whether to compile
+def bare_convolution(
+    x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, up: int
+) -> Tensor:
+    if up == 1:
+        return F.conv2d(x, w, padding=1)
+    return F.conv_transpose2d(x, w.transpose(0, 1), stride=2)
+
+
+# N, I, O, side, up, gradients
 CASES = [
-    (1, 1, 1, 1, 1, False, False),
-    (1, 512, 512, 4, 1, False, True),
-    (1, 512, 512, 16, 1, False, False),
-    (1, 512, 512, 64, 1, False, False),
-    (8, 512, 512, 8, 1, False, False),
-    (1, 512, 256, 64, 2, False, False),
-    (1, 256, 256, 128, 1, False, False),
-    (1, 128, 128, 256, 1, False, False),
-    (1, 64, 64, 512, 1, False, True),
-    (1, 64, 32, 512, 2, False, False),
-    (1, 1, 1, 1, 1, True, False),
-    (1, 512, 512, 4, 1, True, False),
-    (2, 512, 512, 32, 1, True, False),
-    (1, 256, 128, 128, 2, True, False),
-    (1, 64, 64, 512, 1, True, False),
+    (1, 1, 1, 1, 1, False),
+    (1, 512, 512, 4, 1, False),
+    (1, 512, 512, 16, 1, False),
+    (1, 512, 512, 64, 1, False),
+    (8, 512, 512, 8, 1, False),
+    (1, 512, 256, 64, 2, False),
+    (1, 256, 256, 128, 1, False),
+    (1, 128, 128, 256, 1, False),
+    (1, 64, 64, 512, 1, False),
+    (1, 64, 32, 512, 2, False),
+    (1, 1, 1, 1, 1, True),
+    (1, 512, 512, 4, 1, True),
+    (2, 512, 512, 32, 1, True),
+    (1, 256, 128, 128, 2, True),
+    (1, 64, 64, 512, 1, True),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_modulated_conv2d(compare: Any, case: tuple[int, int, int, int, int, bool, bool]) -> None:
-    n, inputs, outputs, side, up, gradients, compiled = case
-    rng = torch.Generator().manual_seed(0)
-    x = torch.randn(n, inputs, side, side, generator=rng)
-    styles = torch.randn(n, inputs, generator=rng).requires_grad_(gradients)
-    rest = (
-        torch.randn(outputs, inputs, 3, 3, generator=rng),
-        styles,
-        torch.randn(1, 1, side * up, side * up, generator=rng),
-        torch.randn(outputs, generator=rng),
-        up,
-    )
-    contiguous = x.requires_grad_(gradients)
-    last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(gradients)
+def test_modulated_conv2d(compare: Any, case: tuple[int, int, int, int, int, bool]) -> None:
+    n, inputs, outputs, side, up, gradients = case
+    shape = (n, inputs, side, side)
+    (w,) = feature_maps((outputs, inputs, 3, 3), count=1)
+    (noise,) = feature_maps((1, 1, side * up, side * up), count=1)
+    (styles,) = feature_maps((n, inputs), count=1, gradients=gradients)
+    (bias,) = feature_maps((outputs,), count=1)
 
-    def timed(function: Callable[..., Tensor], x: Tensor) -> Callable[..., object]:
-        def run(_: None) -> object:
-            with torch.set_grad_enabled(gradients):
-                y = function(x, *rest)
-                return torch.autograd.grad(y, (x, styles), y.detach()) if gradients else y
+    def arguments(kind: str, styles: Tensor) -> list[tuple[Any, ...]]:
+        maps = feature_maps(shape, kind, count=1, gradients=gradients)
+        return [(x, w, styles, noise, bias, up) for x in maps]
 
-        return run
-
-    sides = {
-        "eager": timed(expert, last),
-        "grouped": timed(grouped, contiguous),
-        "ours": timed(ours, last),
-    }
-    if compiled:
-        torch._dynamo.reset()
-        sides["compile"] = timed(torch.compile(grouped), contiguous)
-    name = f"[{n}, {inputs}, {side}, {side}] to {outputs} channels{', up 2' if up == 2 else ''}"
-    calls = 100 if x.numel() <= 4096 and inputs == 1 else 1
     compare(
-        name + (", gradients" if gradients else ""),
-        sides,
-        [None],
-        x.numel() * x.element_size(),
-        calls,
+        f"[{n}, {inputs}, {side}, {side}] to {outputs} channels"
+        f"{', up 2' if up == 2 else ''}{', gradients' if gradients else ''}",
+        {"eager": expert, "grouped": grouped, "ours": ours, "convolution": bare_convolution},
+        arguments("float32 channels_last", styles),
+        own_inputs={
+            "grouped": arguments("float32", styles),
+            "convolution": arguments("float32 channels_last", styles.detach()),
+        },
     )

@@ -67,6 +67,17 @@ def gradient_rows(
     return torch.randn(rows, n, generator=rng) * scale + offset
 
 
+def feature_maps(
+    shape: tuple[int, ...], kind: str = "float32", *, count: int = 2, gradients: bool = False
+) -> list[Tensor]:
+    """Normal tensors; kind: a dtype, for four dimensions perhaps followed by " channels_last"."""
+    layout = torch.channels_last if "channels_last" in kind else torch.contiguous_format
+    dtype = getattr(torch, kind.split()[0])
+    rng = torch.Generator().manual_seed(0)
+    maps = [torch.randn(shape, generator=rng).to(dtype) for _ in range(count)]
+    return [x.contiguous(memory_format=layout).requires_grad_(gradients) for x in maps]
+
+
 def curve_error(measured: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference of two curves after min-max normalisation of each."""
 

@@ -38,12 +38,12 @@ double limit_of(const std::optional<double>& clamp) {
   return clamp.value_or(std::numeric_limits<double>::quiet_NaN());
 }
 
-bool same_sizes(const Tensor& a, const Tensor& b) {
+inline bool same_sizes(const Tensor& a, const Tensor& b) {
   const auto s = a.sizes(), t = b.sizes();
   return s.size() == t.size() && std::equal(s.begin(), s.end(), t.begin());
 }
 
-bool same_strides(const Tensor& a, const Tensor& b) {
+inline bool same_strides(const Tensor& a, const Tensor& b) {
   const auto s = a.strides(), t = b.strides(), sizes = a.sizes();
   for (int64_t d = 0; d < a.dim(); ++d) {
     if (sizes[d] != 1 && s[d] != t[d]) return false;
@@ -51,11 +51,11 @@ bool same_strides(const Tensor& a, const Tensor& b) {
   return true;
 }
 
-Tensor new_strided(const Tensor& like) {
+inline Tensor new_strided(const Tensor& like) {
   return new_tensor(like.dim(), like.sizes().data(), like.strides().data(), like);
 }
 
-Tensor new_contiguous(std::initializer_list<int64_t> sizes, const Tensor& like) {
+inline Tensor new_contiguous(std::initializer_list<int64_t> sizes, const Tensor& like) {
   int64_t strides[8] = {}, stride = 1;
   for (int64_t d = static_cast<int64_t>(sizes.size()) - 1; d >= 0; --d) {
     strides[d] = stride;
