@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <string>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -36,8 +37,17 @@ inline torch::stable::Tensor new_tensor(int64_t dims, const int64_t* sizes, cons
   int32_t dtype = 0;
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes, strides, dtype,
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  if (aoti_torch_empty_strided(dims, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0,
+                               &handle) != AOTI_TORCH_SUCCESS) {
+    std::string shape;
+    double gigabytes = double(like.element_size()) / 1e9;
+    for (int64_t d = 0; d < dims; ++d) {
+      shape += (d == 0 ? "" : ", ") + std::to_string(sizes[d]);
+      gigabytes *= double(sizes[d]);
+    }
+    STD_TORCH_CHECK(false, "sdd_fast: there is no memory for a result of shape [", shape, "], ",
+                    gigabytes, " GB; ask for a smaller one");
+  }
   torch::stable::Tensor out(handle);
   prefer_huge_pages(out.mutable_data_ptr(), out.numel() * int64_t(out.element_size()));
   return out;
