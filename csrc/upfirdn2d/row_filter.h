@@ -8,8 +8,7 @@
 // done in blocks of columns. Formulas: upfirdn2d.h.
 #pragma once
 
-#include <new>
-
+#include "buffer.h"
 #include "upfirdn2d_kernel.h"
 #include "weighted_sums.h"
 
@@ -20,29 +19,6 @@ constexpr int64_t kBlock = 16384;     // outputs of a block of columns, about,
 constexpr int64_t kBlockPixels = 16;  // and at least so many pixels
 constexpr int64_t kStrip = 8;         // output rows of a strip, at most
 constexpr int64_t kLines = 8192;      // numbers in the lines of a strip, about
-
-// Owned memory, aligned for vectors. Not std::unique_ptr: its functions have external linkage; see
-// CMakeLists.txt.
-template <class T>
-struct Buffer {
-  static constexpr std::align_val_t kAlignment{64};
-  T* data = nullptr;
-  int64_t size = 0;
-  Buffer() = default;
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { ::operator delete(data, kAlignment); }
-  T* at_least(int64_t wanted) {  // what it contained is lost
-    if (wanted > size) {
-      ::operator delete(data, kAlignment);
-      data = nullptr;
-      size = 0;
-      data = static_cast<T*>(::operator new(wanted * sizeof(T), kAlignment));
-      size = wanted;
-    }
-    return data;
-  }
-};
 
 template <class E>
 class RowFilter {

@@ -30,6 +30,12 @@ constexpr int64_t kGrainOutputs = 32768;
 // Pixels of a plane that is turned round together with others: 64 KiB of each in float32.
 constexpr int64_t kSmallPlane = 1200;
 
+// Inputs of a row at most, where ends cost more than what lies between them.
+constexpr int64_t kLongestLine = 128;
+
+// Outputs of a row that planes turned round together do faster: most of a vector would be empty.
+constexpr int64_t kShortLine = 16;
+
 // With these, no product or sum of the index arithmetic overflows.
 constexpr int64_t kMaxFactor = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxSize = int64_t{1} << 62;
@@ -77,6 +83,18 @@ ResampleAxis axis_of(const char* name, int64_t size, int64_t taps, int64_t up, i
   STD_TORCH_CHECK(size > 0 && padded >= taps, "upfirdn2d: the upsampled and padded ", name, " is ",
                   padded, ", smaller than the filter, ", taps);
   return {up, down, before, taps, size, resampled_size(padded, taps, down)};
+}
+
+Upfirdn2dPath path_of(const Upfirdn2d& p) {
+  if (p.granule > 1 || p.pixel_stride != 1) return Upfirdn2dPath::kRows;
+  const bool small =
+      p.rows.in * p.columns.in <= kSmallPlane && p.rows.out * p.columns.out <= kSmallPlane;
+  const bool together = small && p.channels % kPlanesTogether == 0;
+  const bool lines = p.row_taps != nullptr && p.rows.up * p.rows.down <= 2 &&
+                     p.rows.taps <= kLineTaps && p.columns.in <= kLongestLine &&
+                     p.columns.out <= 2 * kLongestLine;
+  if (lines && !(together && p.columns.out < kShortLine)) return Upfirdn2dPath::kLines;
+  return together ? Upfirdn2dPath::kTogether : Upfirdn2dPath::kRows;
 }
 
 // x: [N, C, H, W], f: [k] or [kh, kw] -> [N, C, H', W'], channels_last where x is
@@ -129,10 +147,12 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int
   p.row_stride = x.stride(2);
   p.pixel_stride = x.stride(3);
   const Upfirdn2dFn compute = SDD_FOR_CPU_LEVEL(upfirdn2d_units_);
-  p.together = !last && channels % kPlanesTogether == 0 && p.pixel_stride == 1 &&
-               p.rows.in * p.columns.in <= kSmallPlane && p.rows.out * p.columns.out <= kSmallPlane;
+  p.x_size = 1;
+  for (int d = 0; d < 4; ++d) p.x_size += (x.size(d) - 1) * x.stride(d);
+  p.path = path_of(p);
   const int64_t rows = images * p.channels * p.rows.out;
-  const int64_t units = p.together ? images * channels / kPlanesTogether : rows;
+  const int64_t units =
+      p.path == Upfirdn2dPath::kTogether ? images * channels / kPlanesTogether : rows;
   const int64_t outputs = rows * p.columns.out * p.granule;
   torch::stable::parallel_for(0, units, std::max<int64_t>(1, kGrainOutputs / (outputs / units)),
                               [&](int64_t begin, int64_t end) { compute(p, begin, end); });

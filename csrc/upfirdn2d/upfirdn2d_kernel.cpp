@@ -5,6 +5,7 @@
 // image, and turned back. Every number is summed in the same order whichever thread computes it.
 #include "upfirdn2d_kernel.h"
 
+#include "line_filter.h"
 #include "row_filter.h"
 
 namespace sdd {
@@ -104,7 +105,8 @@ void filter_groups(const Upfirdn2d& p, int64_t begin, int64_t end) {
 
 template <class E>
 void filter_units(const Upfirdn2d& p, int64_t begin, int64_t end) {
-  if (p.together) return filter_groups<E>(p, begin, end);
+  if (p.path == Upfirdn2dPath::kLines) return LineFilter<E>(p).run(begin, end);
+  if (p.path == Upfirdn2dPath::kTogether) return filter_groups<E>(p, begin, end);
   RowFilter<E>(p).run(begin, end);
 }
 

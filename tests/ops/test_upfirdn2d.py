@@ -102,6 +102,20 @@ def test_widths(up: int, down: int, layout: str, separable: bool) -> None:
             assert upfirdn2d_error(upfirdn2d(x, f, up, down, (2, 1, 1, 2)), f, expected) < 1
 
 
+@pytest.mark.parametrize("taps", range(1, 9))
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
+def test_short_rows(up: int, down: int, taps: int) -> None:
+    """Several planes and the beginning of another in a strip; odd phases, padding and cropping."""
+    f = numbers(taps, seed=1)
+    for pads in ((2, 1, 2, 1), (1, 2, 1, 2), (-1, 9, 3, -2), (8, -1, -1, 9)):
+        for size in (3, 7, 8, 9, 15, 16, 17, 18, 31, 32, 33, 49, 63, 65, 70):
+            if size * up + min(sum(pads[:2]), sum(pads[2:])) < taps:
+                continue
+            x = numbers(2, 3, size, size + 1, seed=size)
+            expected = upfirdn2d_reference(x, f, up, down, pads)
+            assert upfirdn2d_error(upfirdn2d(x, f, up, down, pads), f, expected) < 1
+
+
 @pytest.mark.parametrize("dtype", list(UPFIRDN2D_ROUNDING))
 @pytest.mark.parametrize("shape", [(1, 1, 3, 40001), (1, 32, 5, 1100), (2, 32, 16, 17)])
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
@@ -163,6 +177,12 @@ def test_what_is_cropped_or_out_of_reach_does_not_matter() -> None:
         cut[..., :2], cut[..., -3:] = torch.nan, torch.inf
         cut[:, :, :1], cut[:, :, -2:] = torch.inf, torch.nan
         assert torch.equal(upfirdn2d(cut, f, padding=(-2, -3, -1, -2)), clean)
+    part = numbers(1, 2, 8, 40)[:, :, :6, :35]
+    around = torch.full((1, 2, 8, 40), torch.nan)
+    around[:, :, :6, :35] = part
+    for up, down in ((1, 1), (2, 1), (1, 2)):
+        clean = upfirdn2d(part, f, up, down, 2)
+        assert torch.equal(upfirdn2d(around[:, :, :6, :35], f, up, down, 2), clean)
     x[0, 0, 4, 20] = torch.nan
     reached = upfirdn2d(x, f, padding=1).isnan()
     assert reached[0, 0, 3:6, 19:22].all() and reached.sum() == 9
@@ -255,7 +275,9 @@ def test_sizes_beyond_31_bits() -> None:
     assert meta.shape == (4, 512, 2**15 - 1, 2**15 - 1)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 200, 301), (1, 64, 60, 40), (4, 64, 17, 17)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 200, 301), (1, 64, 60, 40), (4, 64, 17, 17), (4, 96, 9, 9)]
+)
 @pytest.mark.parametrize(("up", "down", "taps"), [(1, 1, (4,)), (2, 1, (4,)), (1, 2, (3, 3))])
 def test_bits_do_not_depend_on_the_number_of_threads(shape, up, down, taps) -> None:  # type: ignore[no-untyped-def]
     f = numbers(*taps, seed=1)
