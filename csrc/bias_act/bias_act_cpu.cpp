@@ -20,8 +20,6 @@ void bias_act_x86_64_v4(const BiasActCall&, int64_t, int64_t);
 
 namespace {
 
-// Work for one thread at least: below it, waking a second thread costs more than it saves.
-constexpr int64_t kGrainElements = 32768;
 // Rows are at least this long where they can be: shorter ones cost more in overhead than in work.
 constexpr int64_t kShortRow = 16;
 constexpr int64_t kLongRow = 256;

@@ -1,5 +1,5 @@
 // What the CPU entries of bias_act and conv_epilogue share: checks of the arguments they have in
-// common and new tensors. Against the stable ABI; host code only.
+// common, the work of a thread, and new tensors. Against the stable ABI; host code only.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -23,6 +23,9 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// Work for one thread at least: below it, waking a second thread costs more than it saves.
+constexpr int64_t kGrainElements = 65536;
 
 void check_activation(const char* op, int64_t act, double alpha, double gain,
                       const std::optional<double>& clamp) {

@@ -2,8 +2,7 @@
 // set (SDD_ISA names the copy). Formulas: bias_act.h.
 #include "bias_act_kernel.h"
 
-#include "../common/elements.h"
-#include "bias_act_params.h"
+#include "bias_act_variants.h"
 
 namespace sdd {
 namespace {
@@ -28,12 +27,13 @@ SDD_FN void for_each_piece(const BiasActCall& c, int64_t begin, int64_t end, con
   }
 }
 
-template <class E, Act kAct>
+template <class V>
 void forward(const BiasActCall& c, int64_t begin, int64_t end) {
+  using E = typename V::E;
   using S = typename E::Compute;
-  using V = typename E::Vector;
+  using Vector = typename E::Vector;
   constexpr int64_t width = lanes<S>;
-  const auto p = act_params<E>(c.act, c.gain, c.alpha, c.limit);
+  const auto p = V::params(c.gain, c.alpha, c.limit);
   const auto* x = static_cast<const typename E::Stored*>(c.x);
   auto* out = static_cast<typename E::Stored*>(c.out);
   if (c.row_bias) {
@@ -44,9 +44,9 @@ void forward(const BiasActCall& c, int64_t begin, int64_t end) {
       auto* to = out + start;
       int64_t i = 0;
       for (; i + width <= n; i += width) {
-        E::put(to + i, activated<kAct>(V(E::vector(from + i) + b), p));
+        E::put(to + i, activated<V::act>(Vector(E::vector(from + i) + b), p));
       }
-      for (; i < n; ++i) E::put(to + i, activated<kAct>(S(E::value(from + i) + b), p));
+      for (; i < n; ++i) E::put(to + i, activated<V::act>(S(E::value(from + i) + b), p));
     });
   } else {
     const auto* wide_bias = static_cast<const S*>(c.bias);
@@ -56,34 +56,35 @@ void forward(const BiasActCall& c, int64_t begin, int64_t end) {
       auto* to = out + start;
       int64_t i = 0;
       for (; i + width <= n; i += width) {
-        E::put(to + i, activated<kAct>(V(E::vector(from + i) + load(b + i)), p));
+        E::put(to + i, activated<V::act>(Vector(E::vector(from + i) + load(b + i)), p));
       }
       for (; i < n; ++i) {
-        E::put(to + i, activated<kAct>(S(E::value(from + i) + b[i]), p));
+        E::put(to + i, activated<V::act>(S(E::value(from + i) + b[i]), p));
       }
     });
   }
 }
 
-template <class E, Act kAct>
+template <class V>
 void backward(const BiasActCall& c, int64_t begin, int64_t end) {
+  using E = typename V::E;
   using S = typename E::Compute;
-  using V = typename E::Vector;
+  using Vector = typename E::Vector;
   constexpr int64_t width = lanes<S>;
   constexpr int64_t tile = 64 * width;  // summed in the precision of S, tiles in double
-  const auto p = act_params<E>(c.act, c.gain, c.alpha, c.limit);
+  const auto p = V::params(c.gain, c.alpha, c.limit);
   const auto* grad = static_cast<const typename E::Stored*>(c.x);
   const auto* y = static_cast<const typename E::Stored*>(c.y);
   auto* out = static_cast<typename E::Stored*>(c.out);
   const auto gradient = [&](int64_t i) {
-    const V r = E::vector(y + i);
-    const V g = bias_act_gradient<kAct>(E::vector(grad + i), r, r, p);
+    const Vector r = E::vector(y + i);
+    const Vector g = bias_act_gradient<V::act>(E::vector(grad + i), r, r, p);
     E::put(out + i, g);
     return g;
   };
   const auto gradient_of_one = [&](int64_t i) {
     const S r = E::value(y + i);
-    const S g = bias_act_gradient<kAct>(E::value(grad + i), r, r, p);
+    const S g = bias_act_gradient<V::act>(E::value(grad + i), r, r, p);
     E::put(out + i, g);
     return g;
   };
@@ -93,7 +94,7 @@ void backward(const BiasActCall& c, int64_t begin, int64_t end) {
       int64_t i = 0;
       while (i + width <= n) {
         const int64_t rest = n - i, stop = i + (rest < tile ? rest / width * width : tile);
-        V sum[2] = {};
+        Vector sum[2] = {};
         for (; i + 2 * width <= stop; i += 2 * width) {
           sum[0] += gradient(start + i);
           sum[1] += gradient(start + i + width);
@@ -110,7 +111,7 @@ void backward(const BiasActCall& c, int64_t begin, int64_t end) {
       double* into = c.sums + slot;
       int64_t i = 0;
       for (; i + width <= n; i += width) {
-        const V g = gradient(start + i);
+        const Vector g = gradient(start + i);
         for (int l = 0; l < width; ++l) into[i + l] += double(g[l]);
       }
       for (; i < n; ++i) into[i] += double(gradient_of_one(start + i));
@@ -118,37 +119,13 @@ void backward(const BiasActCall& c, int64_t begin, int64_t end) {
   }
 }
 
-template <class E>
-void any_act(const BiasActCall& c, int64_t begin, int64_t end) {
-  const bool back = c.y != nullptr;
-  switch (c.act) {
-    case Act::kLinear:
-      return back ? backward<E, Act::kLinear>(c, begin, end)
-                  : forward<E, Act::kLinear>(c, begin, end);
-    case Act::kRelu:
-      return back ? backward<E, Act::kRelu>(c, begin, end) : forward<E, Act::kRelu>(c, begin, end);
-    case Act::kLrelu:
-      return back ? backward<E, Act::kLrelu>(c, begin, end)
-                  : forward<E, Act::kLrelu>(c, begin, end);
-  }
-}
-
 }  // namespace
 
-#define SDD_JOIN_(a, b) a##b
-#define SDD_JOIN(a, b) SDD_JOIN_(a, b)
-
 void SDD_JOIN(bias_act_, SDD_ISA)(const BiasActCall& c, int64_t begin, int64_t end) {
-  switch (c.element) {
-    case Element::kFloat64:
-      return any_act<PlainElement<double>>(c, begin, end);
-    case Element::kFloat32:
-      return any_act<PlainElement<float>>(c, begin, end);
-    case Element::kFloat16:
-      return any_act<HalfElement>(c, begin, end);
-    case Element::kBFloat16:
-      return any_act<BFloat16Element>(c, begin, end);
-  }
+  for_variant(c.element, c.act, [&](auto variant) {
+    using V = decltype(variant);
+    return c.y == nullptr ? forward<V>(c, begin, end) : backward<V>(c, begin, end);
+  });
 }
 
 }  // namespace sdd

@@ -114,7 +114,7 @@ struct PreparedCall {
     const EpilogueFn kernel = SDD_FOR_CPU_LEVEL(conv_epilogue_);
     const int64_t tasks = epilogue_tasks(call);
     const int64_t elements = std::max<int64_t>(1, x.numel() / std::max<int64_t>(1, tasks));
-    const int64_t grain = std::max<int64_t>(1, kEpilogueElements / elements);
+    const int64_t grain = std::max<int64_t>(1, kGrainElements / elements);
     if (tasks <= grain) return kernel(call, 0, tasks);
     torch::stable::parallel_for(0, tasks, grain,
                                 [&](int64_t begin, int64_t end) { kernel(call, begin, end); });

@@ -4,8 +4,7 @@
 // Each loop is written once, as a body over a vector or over one number: `Lane` says which.
 #include "conv_epilogue_kernel.h"
 
-#include "../bias_act/bias_act_params.h"
-#include "../common/elements.h"
+#include "../bias_act/bias_act_variants.h"
 #include "conv_epilogue.h"
 
 namespace sdd {
@@ -46,13 +45,14 @@ SDD_FN void for_each_lane(int64_t n, const Body& body) {
   for (; i < n; ++i) body(OneLane<E>{}, i);
 }
 
-template <class E, Act kAct>
+template <class V>
 struct Kernel {
+  using E = typename V::E;
   using S = typename E::Compute;
   using Stored = typename E::Stored;
 
   const EpilogueCall& c;
-  const ActParams<S> params = act_params<E>(c.act, c.gain, c.alpha, c.limit);
+  const ActParams<S> params = V::params(c.gain, c.alpha, c.limit);
   const Stored* x = static_cast<const Stored*>(c.x);
   const Stored* grad = static_cast<const Stored*>(c.grad);
   const S* factor = static_cast<const S*>(c.factor);
@@ -66,7 +66,8 @@ struct Kernel {
   SDD_FN typename Lane::T h_of(Lane, int64_t at, typename Lane::T x_value, typename Lane::T factor,
                                typename Lane::T shift) const {
     const typename Lane::T u = preactivation(x_value, factor, shift);
-    return bias_act_gradient<kAct>(Lane::read(grad + at), u, gained_act<kAct>(u, params), params);
+    return bias_act_gradient<V::act>(Lane::read(grad + at), u, gained_act<V::act>(u, params),
+                                     params);
   }
 
   SDD_FN const Stored* noise_of(int64_t sample) const {
@@ -80,14 +81,14 @@ struct Kernel {
       for_each_lane<E>(n, [&](auto lane, int64_t i) {
         using T = typename decltype(lane)::T;
         const T u = preactivation(lane.read(x + at + i), T{} + f, T{} + b);
-        E::put(out + at + i, activated<kAct>(u, params));
+        E::put(out + at + i, activated<V::act>(u, params));
       });
     } else {
       const Stored* row_noise = noise_of(sample) + first;
       for_each_lane<E>(n, [&](auto lane, int64_t i) {
         using T = typename decltype(lane)::T;
         const T u = preactivation(lane.read(x + at + i), T{} + f, T(lane.read(row_noise + i) + b));
-        E::put(out + at + i, activated<kAct>(u, params));
+        E::put(out + at + i, activated<V::act>(u, params));
       });
     }
   }
@@ -104,7 +105,7 @@ struct Kernel {
         using T = typename decltype(lane)::T;
         const T u = preactivation(lane.read(from + o), lane.read_wide(f + o),
                                   T(lane.read_wide(b + o) + shift));
-        E::put(to + o, activated<kAct>(u, params));
+        E::put(to + o, activated<V::act>(u, params));
       });
     }
   }
@@ -241,34 +242,11 @@ struct Kernel {
   }
 };
 
-template <class E>
-void any_act(const EpilogueCall& c, int64_t begin, int64_t end) {
-  switch (c.act) {
-    case Act::kLinear:
-      return Kernel<E, Act::kLinear>{c}.tasks(begin, end);
-    case Act::kRelu:
-      return Kernel<E, Act::kRelu>{c}.tasks(begin, end);
-    case Act::kLrelu:
-      return Kernel<E, Act::kLrelu>{c}.tasks(begin, end);
-  }
-}
-
 }  // namespace
 
-#define SDD_JOIN_(a, b) a##b
-#define SDD_JOIN(a, b) SDD_JOIN_(a, b)
-
 void SDD_JOIN(conv_epilogue_, SDD_ISA)(const EpilogueCall& c, int64_t begin, int64_t end) {
-  switch (c.element) {
-    case Element::kFloat64:
-      return any_act<PlainElement<double>>(c, begin, end);
-    case Element::kFloat32:
-      return any_act<PlainElement<float>>(c, begin, end);
-    case Element::kFloat16:
-      return any_act<HalfElement>(c, begin, end);
-    case Element::kBFloat16:
-      return any_act<BFloat16Element>(c, begin, end);
-  }
+  for_variant(c.element, c.act,
+              [&](auto variant) { Kernel<decltype(variant)>{c}.tasks(begin, end); });
 }
 
 }  // namespace sdd

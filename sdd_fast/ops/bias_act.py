@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype
-from ._register import NATIVE, native_kernel, without_autograd
+from ._register import (
+    NATIVE,
+    differentiable,
+    graph_wanted,
+    native_kernel,
+    transformed,
+    without_autograd,
+)
 
 ACTIVATIONS = {"linear": 1.0, "relu": math.sqrt(2.0), "lrelu": math.sqrt(2.0)}
 """Every activation and its default gain (√2 keeps the variance of a rectified normal input)."""
@@ -21,9 +28,8 @@ ACT_CODES = {"linear": 0, "relu": 1, "lrelu": 2}
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """What the ops on feature maps compute with."""
 
-SMALL = 16384
-"""Below so many elements PyTorch's own operations build a graph for the backward pass sooner than
-autograd that is written in Python does for one native op."""
+Activation = tuple[str, float, float, float | None]
+"""act, alpha, gain and clamp, checked."""
 
 
 def bias_act(
@@ -55,40 +61,26 @@ def bias_act(
     Source: the activation layer of StyleGAN2 (Karras et al. 2020).
     """
     check_floating("bias_act", "x", x)
-    if x.ndim < 2:
+    shape = x.shape
+    if len(shape) < 2:
         raise ValueError(
-            f"bias_act: x must be [N, C, ...] with at least 2 dimensions, got {list(x.shape)}"
+            f"bias_act: x must be [N, C, ...] with at least 2 dimensions, got {list(shape)}"
         )
     if b is not None:
-        if not isinstance(b, Tensor):
-            raise TypeError(f"bias_act: b must be a tensor, got {type(b).__name__}")
-        if b.device != x.device:
-            raise ValueError(f"bias_act: b is on {b.device} but x on {x.device}; move one of them")
-        if autocast_dtype(x) is not None:
-            b = b.to(x.dtype)
-        if b.dtype != x.dtype:
-            raise TypeError(f"bias_act: b is {b.dtype} but x is {x.dtype}; convert one of them")
-        if b.shape != (x.shape[1],):
+        b = b if alike(x, b) else beside("bias_act", "b", b, x)
+        if b.shape != (shape[1],):
             raise ValueError(
-                f"bias_act: b must have shape [{x.shape[1]}], one value per channel of x, "
+                f"bias_act: b must have shape [{shape[1]}], one value per channel of x, "
                 f"got {list(b.shape)}"
             )
-    gain = check_activation("bias_act", act, alpha, gain, clamp)
+    _, _, gain, _ = activation = check_activation("bias_act", act, alpha, gain, clamp)
     # A single step is one pass in PyTorch already.
     steps = (b is not None) + (act != "linear") + (gain != 1.0) + (clamp is not None)
-    if steps < 2 or not native_kernel("bias_act", x.device):
-        return bias_act_ref(x, b, act, alpha, gain, clamp)
-    tensors = (x,) if b is None else (x, b)
-    if (
-        x.numel() < SMALL
-        and torch.is_grad_enabled()
-        and any(t.requires_grad for t in tensors)
-        and not torch.compiler.is_compiling()
-    ):
-        return bias_act_ref(x, b, act, alpha, gain, clamp)
-    with without_autograd(*tensors):
-        y: Tensor = _native(x, b, ACT_CODES[act], alpha, gain, clamp)
-        return y
+    graph = graph_wanted(x, b)
+    if steps < 2 or (graph and transformed()) or not native_kernel("bias_act", x.device):
+        return bias_act_ref(x, b, *activation)
+    y: Tensor = _native(graph, x, b, ACT_CODES[act], alpha, gain, clamp)
+    return y
 
 
 def check_floating(op: str, name: str, tensor: object) -> Tensor:
@@ -104,6 +96,38 @@ def check_floating(op: str, name: str, tensor: object) -> Tensor:
     return tensor
 
 
+def alike(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether all that are there have the dtype and device of `x`: mostly so, and then said in the
+    least time. `beside` deals with the rest."""
+    dtype, device = x.dtype, x.device
+    for tensor in others:
+        if tensor is not None and not (
+            isinstance(tensor, Tensor) and tensor.dtype == dtype and tensor.device == device
+        ):
+            return False
+    return True
+
+
+def beside(op: str, name: str, tensor: object, x: Tensor, or_float32: bool = False) -> Tensor:
+    """Check that `tensor` has the dtype and device of `x`; under autocast, convert it.
+
+    or_float32: beside a 16-bit `x` it may be float32.
+    """
+    tensor = check_floating(op, name, tensor)
+    if tensor.device != x.device:
+        raise ValueError(
+            f"{op}: {name} is on {tensor.device} but x on {x.device}; move one of them"
+        )
+    if or_float32:
+        if tensor.dtype == torch.float32 and x.dtype != torch.float64:
+            return tensor
+    elif autocast_dtype(x) is not None:
+        return tensor.to(x.dtype)
+    if tensor.dtype != x.dtype:
+        raise TypeError(f"{op}: {name} is {tensor.dtype} but x is {x.dtype}; convert one of them")
+    return tensor
+
+
 def check_number(op: str, name: str, value: object) -> None:
     if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
@@ -111,8 +135,8 @@ def check_number(op: str, name: str, value: object) -> None:
 
 def check_activation(
     op: str, act: str, alpha: float, gain: float | None, clamp: float | None
-) -> float:
-    """Check the activation arguments that several ops share; returns the gain to use."""
+) -> Activation:
+    """Check the activation arguments that several ops share; a gain of None is filled in."""
     if not isinstance(act, str) or act not in ACTIVATIONS:
         raise ValueError(f"{op}: act must be one of {', '.join(ACTIVATIONS)}, got {act!r}")
     gain = ACTIVATIONS[act] if gain is None else gain
@@ -126,7 +150,7 @@ def check_activation(
         check_number(op, "clamp", clamp)
         if not clamp > 0.0:
             raise ValueError(f"{op}: clamp must be positive, or None for no limit, got {clamp}")
-    return gain
+    return act, alpha, gain, clamp
 
 
 def bias_act_ref(
@@ -166,7 +190,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (y,) = ctx.saved_tensors
     b_needed = ctx.needs_input_grad[1]
-    x_grad, b_grad = _native_backward(grad, y, *ctx.activation, b_needed)
+    with without_autograd(grad, y):
+        x_grad, b_grad = _native_backward(grad, y, *ctx.activation, b_needed)
     return x_grad, b_grad if b_needed else None, None, None, None, None
 
 
@@ -197,11 +222,10 @@ def _backward_backward(ctx: Any, gg_x: Tensor, gg_b: Tensor) -> tuple[Tensor | N
 
 
 if NATIVE.path is not None:
-    _native = torch.ops.sdd_fast.bias_act.default
-    _native_backward = torch.ops.sdd_fast.bias_act_backward.default
     torch.library.register_fake("sdd_fast::bias_act", _fake)
     torch.library.register_fake("sdd_fast::bias_act_backward", _fake_backward)
-    torch.library.register_autograd("sdd_fast::bias_act", _backward, setup_context=_setup_context)
+    _native = differentiable("bias_act", _backward, _setup_context)
+    _native_backward = torch.ops.sdd_fast.bias_act_backward.default
     torch.library.register_autograd(
         "sdd_fast::bias_act_backward", _backward_backward, setup_context=_setup_context_backward
     )

@@ -8,9 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._autocast import autocast_dtype
-from ._register import NATIVE, native_kernel, without_autograd
-from .bias_act import ACT_CODES, SMALL, bias_act_ref, check_activation, check_floating
+from ._register import (
+    NATIVE,
+    differentiable,
+    graph_wanted,
+    native_kernel,
+    transformed,
+    without_autograd,
+)
+from .bias_act import (
+    ACT_CODES,
+    ACTIVATIONS,
+    Activation,
+    alike,
+    beside,
+    bias_act_ref,
+    check_activation,
+    check_floating,
+)
+
+SMALL = 16384
+"""Below so many elements the two gradients of PyTorch's own product come sooner than those of one
+native op, whose backward pass is called through Python."""
 
 
 def conv_epilogue(
@@ -46,12 +65,9 @@ def conv_epilogue(
 
     Source: Karras et al. 2020, Sec. 2.2.
     """
-    if isinstance(x, Tensor) and autocast_dtype(x) is not None:
-        noise = noise.to(x.dtype) if isinstance(noise, Tensor) else noise
-        bias = bias.to(x.dtype) if isinstance(bias, Tensor) else bias
-    _check(x, factor, noise, bias)
-    gain = check_activation("conv_epilogue", act, alpha, gain, clamp)
-    return conv_epilogue_unchecked(x, factor, noise, bias, act, alpha, gain, clamp)
+    factor, noise, bias = _check(x, factor, noise, bias)
+    activation = check_activation("conv_epilogue", act, alpha, gain, clamp)
+    return conv_epilogue_unchecked(x, factor, noise, bias, activation)
 
 
 def conv_epilogue_unchecked(
@@ -59,35 +75,30 @@ def conv_epilogue_unchecked(
     factor: Tensor | None,  # [N, O]
     noise: Tensor | None,  # [1 or N, 1, H, W]
     bias: Tensor | None,  # [O]
-    act: str,
-    alpha: float,
-    gain: float,
-    clamp: float | None,
+    activation: Activation,
     may_overwrite: bool = False,
 ) -> Tensor:  # [N, O, H, W]
     """`conv_epilogue` for arguments that were checked. With `may_overwrite` the caller gives `x`
     up: where no gradient is wanted the result is written over it, which spares the fresh memory
     that takes most of the time of a large feature map."""
+    act, alpha, gain, clamp = activation
     steps = (
         (factor is not None) + (noise is not None) + (bias is not None)
         + (act != "linear") + (gain != 1.0) + (clamp is not None)
     )  # fmt: skip
-    tensors = [t for t in (x, factor, noise, bias) if t is not None]
-    graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    compiling = torch.compiler.is_compiling()
+    graph = graph_wanted(x, factor, noise, bias)
     # A single step is one pass in PyTorch already, except for the two gradients of a product.
-    single = steps < 2 and not (graph and factor is not None and factor.requires_grad)
-    small = graph and not compiling and x.numel() < SMALL
-    if single or small or not native_kernel("conv_epilogue", x.device):
-        return conv_epilogue_ref(x, factor, noise, bias, act, alpha, gain, clamp)
-    code = ACT_CODES[act]
-    with without_autograd(*tensors):
-        if may_overwrite and not (graph or compiling) and x.device.type == "cpu":
-            if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
-                _native_inplace(x, factor, noise, bias, code, alpha, gain, clamp)
-                return x
-        y: Tensor = _native(x, factor, noise, bias, code, alpha, gain, clamp)
-        return y
+    single = steps < 2 and not (graph_wanted(factor) and x.numel() >= SMALL)
+    if single or (graph and transformed()) or not native_kernel("conv_epilogue", x.device):
+        return conv_epilogue_ref(x, factor, noise, bias, *activation)
+    arguments = (x, factor, noise, bias, ACT_CODES[act], alpha, gain, clamp)
+    if may_overwrite and not (graph or torch.compiler.is_compiling()) and x.device.type == "cpu":
+        if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
+            with without_autograd():
+                _native_inplace(*arguments)
+            return x
+    y: Tensor = _native(graph, *arguments)
+    return y
 
 
 def conv_epilogue_ref(
@@ -100,44 +111,48 @@ def conv_epilogue_ref(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Tensor:  # [N, O, H, W]
-    """`conv_epilogue` step by step in plain PyTorch, without argument checks."""
-    y = x if factor is None else x * factor[:, :, None, None]
+    """`conv_epilogue` in plain PyTorch, without argument checks."""
+    shift = None if bias is None else bias.reshape(1, -1, 1, 1)
     if noise is not None:
-        y = y + noise
-    return bias_act_ref(y, bias, act, alpha, gain, clamp).to(x.dtype)
+        shift = noise if shift is None else noise + shift
+    gain = ACTIVATIONS[act] if gain is None else gain
+    if factor is None:
+        y = x if shift is None else x + shift
+    elif shift is None:
+        y = x * factor.reshape(*factor.shape, 1, 1)
+    else:  # a positive gain commutes with the activation
+        shift = shift * gain if gain != 1.0 else shift
+        y = torch.addcmul(shift, x, factor.reshape(*factor.shape, 1, 1), value=gain)
+        gain = 1.0
+    y = bias_act_ref(y, None, act, alpha, gain, clamp)
+    return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
-def _check(x: Tensor, factor: Tensor | None, noise: Tensor | None, bias: Tensor | None) -> None:
-    for name, tensor in (("x", x), ("factor", factor), ("noise", noise), ("bias", bias)):
-        if tensor is None and name != "x":
-            continue
-        tensor = check_floating("conv_epilogue", name, tensor)
-        if tensor.dtype != x.dtype and not (
-            name == "factor" and tensor.dtype == torch.float32 and x.dtype != torch.float64
-        ):
-            raise TypeError(
-                f"conv_epilogue: {name} is {tensor.dtype} but x is {x.dtype}; convert one of them"
-            )
-        if tensor.device != x.device:
-            raise ValueError(
-                f"conv_epilogue: {name} is on {tensor.device} but x on {x.device}; move one of them"
-            )
-
-    if x.ndim != 4:
-        raise ValueError(f"conv_epilogue: x must be [N, O, H, W], got {list(x.shape)}")
-    n, outputs, height, width = x.shape
+def _check(
+    x: Tensor, factor: Tensor | None, noise: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """factor, noise and bias, converted where autocast allows it."""
+    op = "conv_epilogue"
+    check_floating(op, "x", x)
+    shape = x.shape
+    if len(shape) != 4:
+        raise ValueError(f"{op}: x must be [N, O, H, W], got {list(shape)}")
+    n, outputs, height, width = shape
+    if not alike(x, factor, noise, bias):
+        factor = None if factor is None else beside(op, "factor", factor, x, or_float32=True)
+        noise = None if noise is None else beside(op, "noise", noise, x)
+        bias = None if bias is None else beside(op, "bias", bias, x)
     if factor is not None and factor.shape != (n, outputs):
         raise ValueError(
-            f"conv_epilogue: factor must be [N, O] = [{n}, {outputs}] for this x, "
-            f"got {list(factor.shape)}"
+            f"{op}: factor must be [N, O] = [{n}, {outputs}] for this x, got {list(factor.shape)}"
         )
     if noise is not None and noise.shape not in ((1, 1, height, width), (n, 1, height, width)):
         raise ValueError(
-            f"conv_epilogue: noise must be [1 or {n}, 1, {height}, {width}], "
-            f"got {list(noise.shape)}"
+            f"{op}: noise must be [1 or {n}, 1, {height}, {width}], got {list(noise.shape)}"
         )
     if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"conv_epilogue: bias must be [{outputs}], got {list(bias.shape)}")
+        raise ValueError(f"{op}: bias must be [{outputs}], got {list(bias.shape)}")
+    return factor, noise, bias
 
 
 def _fake(x: Tensor, *_: Any) -> Tensor:
@@ -157,7 +172,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needed = ctx.needs_input_grad[1:4]
-    x_grad, *others = _native_backward(grad, *ctx.saved_tensors, *ctx.activation, *needed)
+    saved = ctx.saved_tensors
+    with without_autograd(grad, *saved):
+        x_grad, *others = _native_backward(grad, *saved, *ctx.activation, *needed)
     rest = [g if need else None for g, need in zip(others, needed, strict=True)]
     return x_grad, *rest, None, None, None, None
 
@@ -243,15 +260,12 @@ def _backward_backward(
 
 
 if NATIVE.path is not None:
-    _native = torch.ops.sdd_fast.conv_epilogue.default
-    _native_inplace = torch.ops.sdd_fast.conv_epilogue_.default
-    _native_backward = torch.ops.sdd_fast.conv_epilogue_backward.default
     torch.library.register_fake("sdd_fast::conv_epilogue", _fake)
     torch.library.register_fake("sdd_fast::conv_epilogue_", lambda x, *_: None)
     torch.library.register_fake("sdd_fast::conv_epilogue_backward", _fake_backward)
-    torch.library.register_autograd(
-        "sdd_fast::conv_epilogue", _backward, setup_context=_setup_context
-    )
+    _native = differentiable("conv_epilogue", _backward, _setup_context)
+    _native_inplace = torch.ops.sdd_fast.conv_epilogue_.default
+    _native_backward = torch.ops.sdd_fast.conv_epilogue_backward.default
     torch.library.register_autograd(
         "sdd_fast::conv_epilogue_backward",
         _backward_backward,

@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype, without_autocast
-from .bias_act import SMALL, bias_act_ref, check_activation, check_floating, check_number
-from .conv_epilogue import conv_epilogue_unchecked
+from ._register import graph_wanted
+from .bias_act import alike, beside, check_activation, check_floating, check_number
+from .conv_epilogue import SMALL, conv_epilogue_ref, conv_epilogue_unchecked
 from .upfirdn2d import upfirdn2d, upfirdn2d_ref
 
 _CPU = torch.device("cpu")
+_NOTHING = nullcontext()
 
 
 def modulated_conv2d(
@@ -67,36 +69,29 @@ def modulated_conv2d(
 
     Source: Karras et al. 2020, Sec. 2.2, Eq. 1-3.
     """
-    named = {"x": x, "weight": weight, "styles": styles, "noise": noise, "bias": bias}
-    for name, tensor in named.items():
-        if tensor is not None or name in ("x", "weight", "styles"):
-            check_floating("modulated_conv2d", name, tensor)
-    if resample_filter is not None:
-        check_floating("modulated_conv2d", "resample_filter", resample_filter)
-    dtype = autocast_dtype(x)
+    op = "modulated_conv2d"
+    dtype = autocast_dtype(check_floating(op, "x", x))
     if dtype is not None:
-        x, weight, styles = x.to(dtype), weight.to(dtype), styles.to(dtype)
-        noise = None if noise is None else noise.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    _check(x, weight, styles, up, resample_filter, noise, bias)
-    _check_options(x, demodulate, resample_filter, eps)
-    gain = check_activation("modulated_conv2d", act, alpha, gain, clamp)
-    tensors = (x, weight, styles, noise, bias)
-    graph = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    small = graph and x.numel() + weight.numel() < SMALL and x.dtype != torch.float16
-    if small and dtype is None and not torch.compiler.is_compiling():
-        return modulated_conv2d_ref(
-            x, weight, styles, demodulate=demodulate, up=up, resample_filter=resample_filter,
-            noise=noise, bias=bias, act=act, alpha=alpha, gain=gain, clamp=clamp, eps=eps,
-        )  # fmt: skip
+        x = x.to(dtype)
+    if weight is None or styles is None or not alike(x, weight, styles, noise, bias):
+        weight, styles = beside(op, "weight", weight, x), beside(op, "styles", styles, x)
+        noise = None if noise is None else beside(op, "noise", noise, x)
+        bias = None if bias is None else beside(op, "bias", bias, x)
+    _check(x, weight, styles, demodulate, up, resample_filter, noise, bias, eps)
+    activation = check_activation(op, act, alpha, gain, clamp)
+    small = dtype is None and x.dtype != torch.float16 and x.numel() + weight.numel() < SMALL
+    if small and graph_wanted(x, weight, styles, noise, bias):
+        if not torch.compiler.is_compiling():
+            return modulated_conv2d_ref(
+                x, weight, styles, demodulate=demodulate, up=up, resample_filter=resample_filter,
+                noise=noise, bias=bias, act=act, alpha=alpha, gain=gain, clamp=clamp, eps=eps,
+            )  # fmt: skip
     with (
-        nullcontext() if dtype is None else without_autocast(x)
+        _NOTHING if dtype is None else without_autocast(x)
     ):  # or the demodulation would lose precision
         y, factor = _convolve(x, weight, styles, demodulate, up, resample_filter, eps)
         # y is ours alone, and no other part of a graph keeps it.
-        return conv_epilogue_unchecked(
-            y, factor, noise, bias, act, alpha, gain, clamp, may_overwrite=True
-        )
+        return conv_epilogue_unchecked(y, factor, noise, bias, activation, may_overwrite=True)
 
 
 def _pointwise(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
@@ -120,10 +115,16 @@ def _convolve(
     eps: float,
 ) -> tuple[Tensor, Tensor | None]:  # [N, O, H * up, W * up], [N, O]
     """conv(x * s, w) and the factor that is still to be multiplied to each channel of it."""
-    if weight.shape[2] == 1 and not demodulate:
+    n, inputs, height, width = x.shape
+    outputs, _, side, _ = weight.shape
+    if side == 1 and not demodulate:
         return _pointwise(x, weight, styles), None
+    # A single sample with fewer weights than features: the styles go into the weights. Where they
+    # are trained this would ask for the gradient of the weights, a convolution more.
+    few = n == 1 and (outputs * side * side < height * width or weight.numel() < SMALL)
+    into_weights = few and not graph_wanted(weight, styles)
     factor: Tensor | None = None
-    if demodulate:
+    if demodulate and not (into_weights and x.dtype != torch.float16):
         factor = _demodulation(weight, styles, eps)
     if x.dtype == torch.float16:
         # Normalised styles and weights keep the sums of the convolution within float16's range;
@@ -135,18 +136,17 @@ def _convolve(
         common = style_scale * weight_scale  # [N, O]
         factor = common if factor is None else factor * common
 
-    outputs, inputs, side, _ = weight.shape
-    wanted = torch.is_grad_enabled() and (styles.requires_grad or weight.requires_grad)
-    if x.shape[0] == 1 and x.shape[2] * x.shape[3] > outputs * side * side and not wanted:
-        # A single sample with more pixels than weights: the styles go into the weights. Where the
-        # styles are trained this would ask for the gradient of the weights, a convolution more.
-        weight = weight * styles[:, :, None, None]
+    if into_weights:
+        weight = weight * styles.reshape(1, inputs, 1, 1)
         y = x
+        if demodulate and factor is None:
+            factor = _inverse_norm(weight, eps)
     else:
         y = _scale(x, styles)
     # Small maps go to the layout of the weights, which cost more to move. Weights go to the layout
     # of large maps: convolution libraries bring them there anyway, slowly.
-    small = x.shape[2] * x.shape[3] <= 64
+    moved = n * height * width * (inputs + outputs)  # numbers of x and y
+    small = 4 * moved <= weight.numel()
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     if small:
         y = y.contiguous()
@@ -169,8 +169,8 @@ def _convolve(
 
 def _scale(x: Tensor, styles: Tensor) -> Tensor:
     """x * s. The epilogue does it too, with both gradients in one pass."""
-    if torch.is_grad_enabled() and styles.requires_grad:
-        return conv_epilogue_unchecked(x, styles, None, None, "linear", 0.2, 1.0, None)
+    if graph_wanted(styles):
+        return conv_epilogue_unchecked(x, styles, None, None, ("linear", 0.2, 1.0, None))
     return x * styles.reshape(*styles.shape, 1, 1)
 
 
@@ -191,18 +191,15 @@ def modulated_conv2d_ref(
     eps: float = 1e-8,
 ) -> Tensor:  # [N, O, H * up, W * up]
     """`modulated_conv2d` step by step in plain PyTorch, without argument checks."""
-    y = x * styles[:, :, None, None]
+    y = x * styles.reshape(*styles.shape, 1, 1)
     if up == 1:
         y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
     else:
         y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
         taps = _taps(resample_filter, y)
         y = upfirdn2d_ref(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
-    if demodulate:
-        y = y * _demodulation(weight, styles, eps).to(y.dtype)[:, :, None, None]
-    if noise is not None:
-        y = y + noise
-    return bias_act_ref(y, bias, act, alpha, gain, clamp)
+    factor = _demodulation(weight, styles, eps) if demodulate else None
+    return conv_epilogue_ref(y, factor, noise, bias, act, alpha, gain, clamp)
 
 
 def _taps(resample_filter: Tensor | None, like: Tensor) -> Tensor:
@@ -215,76 +212,71 @@ def _demodulation(weight: Tensor, styles: Tensor, eps: float) -> Tensor:  # [N, 
     """rsqrt(Σ_i s_i² Σ_k w²_{oik} + eps), in float32 or wider."""
     if weight.dtype not in (torch.float64, torch.float32):
         weight, styles = weight.float(), styles.float()
-    if torch.is_grad_enabled() and weight.requires_grad:
+    if graph_wanted(weight):
         energy = weight.square().sum((2, 3))  # [O, I]
     else:  # one pass; but a norm cannot be differentiated twice at zero
-        energy = torch.linalg.vector_norm(weight, dim=(2, 3)).square()
-    return F.linear(styles.square(), energy, energy.new_full(energy.shape[:1], eps)).rsqrt()
+        norm = torch.linalg.vector_norm(weight, dim=(2, 3))
+        energy = norm * norm
+    # A product with itself: the gradient of a power costs more.
+    return F.linear(styles * styles, energy, energy.new_full(energy.shape[:1], eps)).rsqrt()
+
+
+def _inverse_norm(scaled: Tensor, eps: float) -> Tensor:  # [1, O]
+    """The same of weights [O, I, k, k] that the styles of a single sample were multiplied to."""
+    wide = torch.float64 if scaled.dtype == torch.float64 else torch.float32
+    norm = torch.linalg.vector_norm(scaled.flatten(1)[None], dim=2, dtype=wide)
+    return torch.addcmul(norm.new_full(norm.shape, eps), norm, norm).rsqrt()
 
 
 def _check(
     x: Tensor,
     weight: Tensor,
     styles: Tensor,
+    demodulate: bool,
     up: int,
     resample_filter: Tensor | None,
     noise: Tensor | None,
     bias: Tensor | None,
+    eps: float,
 ) -> None:
-    named = {"x": x, "weight": weight, "styles": styles, "noise": noise, "bias": bias}
-    dtype, device = x.dtype, x.device
-    for name, tensor in named.items():
-        if tensor is None:
-            continue
-        if tensor.dtype != dtype:
-            raise TypeError(
-                f"modulated_conv2d: {name} is {tensor.dtype} but x is {dtype}; convert one of them"
-            )
-        if tensor.device != device:
-            raise ValueError(
-                f"modulated_conv2d: {name} is on {tensor.device} but x on {device}; "
-                "move one of them"
-            )
-    message = _wrong_shape(x, weight, styles, up, resample_filter, noise, bias)
+    op = "modulated_conv2d"
+    message = _wrong_shape(x, weight, styles, up, noise, bias)
     if message:
-        raise ValueError(f"modulated_conv2d: {message}")
-
-
-def _check_options(x: Tensor, demodulate: bool, resample_filter: Tensor | None, eps: float) -> None:
+        raise ValueError(f"{op}: {message}")
     if not isinstance(demodulate, bool):
-        raise TypeError(
-            f"modulated_conv2d: demodulate must be True or False, got {type(demodulate).__name__}"
-        )
-    check_number("modulated_conv2d", "eps", eps)
+        raise TypeError(f"{op}: demodulate must be True or False, got {type(demodulate).__name__}")
+    check_number(op, "eps", eps)
     if not 0.0 <= eps <= 1.0:
-        raise ValueError(f"modulated_conv2d: eps must lie in [0, 1], got {eps}")
-    if resample_filter is not None and resample_filter.device not in (x.device, _CPU):
+        raise ValueError(f"{op}: eps must lie in [0, 1], got {eps}")
+    if resample_filter is None:
+        return
+    check_floating(op, "resample_filter", resample_filter)
+    if resample_filter.device not in (x.device, _CPU):
         raise ValueError(
-            f"modulated_conv2d: resample_filter is on {resample_filter.device} but x on "
-            f"{x.device}; move the filter"
+            f"{op}: resample_filter is on {resample_filter.device} but x on {x.device}; "
+            "move the filter"
+        )
+    if resample_filter.ndim != 1 or resample_filter.numel() not in range(2, 99, 2):
+        raise ValueError(
+            f"{op}: resample_filter must be [t] with an even number of taps, "
+            f"got {list(resample_filter.shape)}"
         )
 
 
 def _wrong_shape(
-    x: Tensor,
-    weight: Tensor,
-    styles: Tensor,
-    up: int,
-    resample_filter: Tensor | None,
-    noise: Tensor | None,
-    bias: Tensor | None,
+    x: Tensor, weight: Tensor, styles: Tensor, up: int, noise: Tensor | None, bias: Tensor | None
 ) -> str:
     """What is wrong, or ""."""
-    if x.ndim != 4:
-        return f"x must be [N, I, H, W], got {list(x.shape)}"
-    n, inputs, height, width = x.shape
-    if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 != 1:
-        return f"weight must be [O, I, k, k] with odd k, got {list(weight.shape)}"
-    outputs, taken, side, _ = weight.shape
+    shape, kernel = x.shape, weight.shape
+    if len(shape) != 4:
+        return f"x must be [N, I, H, W], got {list(shape)}"
+    n, inputs, height, width = shape
+    if len(kernel) != 4 or kernel[2] != kernel[3] or kernel[2] % 2 != 1:
+        return f"weight must be [O, I, k, k] with odd k, got {list(kernel)}"
+    outputs, taken, side, _ = kernel
     if taken != inputs:
         return (
-            f"weight {list(weight.shape)} takes {taken} input channels, "
-            f"but x {list(x.shape)} has {inputs}"
+            f"weight {list(kernel)} takes {taken} input channels, but x {list(shape)} has {inputs}"
         )
     if styles.shape != (n, inputs):
         return f"styles must be [N, I] = [{n}, {inputs}] for this x, got {list(styles.shape)}"
@@ -292,16 +284,9 @@ def _wrong_shape(
         return f"up must be 1 or 2, got {up!r}"
     if up == 2 and side != 3:
         return f"up=2 needs 3x3 weights, got {side}x{side}"
-    if resample_filter is not None and (
-        resample_filter.ndim != 1 or resample_filter.numel() not in range(2, 99, 2)
-    ):
-        return (
-            "resample_filter must be [t] with an even number of taps, "
-            f"got {list(resample_filter.shape)}"
-        )
-    size = (height * up, width * up)
-    if noise is not None and noise.shape not in ((1, 1, *size), (n, 1, *size)):
-        return f"noise must be [1 or {n}, 1, {size[0]}, {size[1]}], got {list(noise.shape)}"
+    height, width = height * up, width * up
+    if noise is not None and noise.shape not in ((1, 1, height, width), (n, 1, height, width)):
+        return f"noise must be [1 or {n}, 1, {height}, {width}], got {list(noise.shape)}"
     if bias is not None and bias.shape != (outputs,):
         return f"bias must be [{outputs}], got {list(bias.shape)}"
     return ""

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sdd_fast.ops import bias_act, bias_act_ref
 from sdd_fast.ops._register import NATIVE
-from sdd_fast.ops.bias_act import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 CODES = {"linear": 0, "relu": 1, "lrelu": 2}
@@ -29,11 +28,14 @@ needs_native = pytest.mark.skipif(NATIVE.path is None, reason="native kernels: "
 def native(
     x: Tensor, b: Tensor | None, act: str, alpha: float, gain: float, clamp: float | None
 ) -> Tensor:
-    """The op itself; `bias_act` leaves small tensors that need a gradient to the reference."""
+    """The op itself, with the gradient that the dispatcher knows."""
     return torch.ops.sdd_fast.bias_act(x, b, CODES[act], alpha, gain, clamp)
 
 
 BOTH = pytest.mark.parametrize("op", [pytest.param(native, marks=needs_native), bias_act_ref])
+WITH_GRADIENTS = pytest.mark.parametrize(  # `bias_act` has a shorter way to them than the op
+    "op", [pytest.param(native, marks=needs_native), bias_act, bias_act_ref]
+)
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -279,7 +281,7 @@ def test_more_elements_than_32_bits_count(tmp_path: Path) -> None:
 # --- gradients, compile, autocast ---------------------------------------------------------------
 
 
-@BOTH
+@WITH_GRADIENTS
 @ACTS
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 2, 2), (1, 2, 17)], ids=str)
 def test_gradcheck_and_gradgradcheck(op, act: str, shape: tuple[int, ...]) -> None:
@@ -291,9 +293,8 @@ def test_gradcheck_and_gradgradcheck(op, act: str, shape: tuple[int, ...]) -> No
     assert torch.autograd.gradcheck(lambda x: op(x, None, act, 0.3, 1.2, 1.5), x)
 
 
-@pytest.mark.parametrize("n", [10, SMALL])
-def test_small_and_large_tensors_have_the_same_gradient(n: int) -> None:
-    """Small ones that need a gradient go another way."""
+@pytest.mark.parametrize("n", [1, 10, 16384])
+def test_gradients_of_any_size(n: int) -> None:
     x = randn(2, 3, n, dtype=torch.float32).requires_grad_()
     b = randn(3, dtype=torch.float32, seed=1).requires_grad_()
     expected = epilogue_reference(x, None, None, b, "lrelu", 0.2, 2**0.5, 1.0)
@@ -301,13 +302,27 @@ def test_small_and_large_tensors_have_the_same_gradient(n: int) -> None:
     assert relative_error(gx, expected.x) <= 1e-6 and relative_error(gb, expected.bias) <= 1e-6
 
 
-@BOTH
+def test_under_torch_func_and_in_a_trace() -> None:
+    x, b = randn(2, 3, 4), randn(3, seed=1)
+
+    def loss(x: Tensor, b: Tensor) -> Tensor:
+        return bias_act(x, b, "lrelu", 0.3, 1.2, 1.0).square().sum()
+
+    expected = torch.autograd.grad(loss(x.requires_grad_(), b.requires_grad_()), (x, b))
+    for mine, other in zip(torch.func.grad(loss, (0, 1))(x, b), expected, strict=True):
+        torch.testing.assert_close(mine, other)
+    traced = torch.jit.trace(loss, (x, b))
+    assert "PythonOp" not in str(traced.graph)
+    torch.testing.assert_close(traced(2 * x, b), loss(2 * x, b))
+
+
+@WITH_GRADIENTS
 def test_only_the_result_is_kept_for_the_backward_pass(op) -> None:
     saved: list[Tensor] = []
     x, b = randn(2, 3, 40), randn(3, seed=1)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         y = op(x.requires_grad_(), b.requires_grad_(), "lrelu", 0.2, 1.4, None)
-    if op is native:
+    if op is not bias_act_ref and NATIVE.path is not None:
         assert [t.data_ptr() for t in saved] == [y.data_ptr()]
     assert y.requires_grad
 
@@ -389,7 +404,7 @@ def test_bad_types() -> None:
         bias_act(torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(TypeError, match="floating point tensor, got list"):
         bias_act([[0.0]])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="b must be a tensor, got list"):
+    with pytest.raises(TypeError, match="b must be a floating point tensor, got list"):
         bias_act(torch.zeros(2, 3), [0.0] * 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"b is torch\.float64 but x is torch\.float32"):
         bias_act(torch.zeros(2, 3), torch.zeros(3, dtype=torch.float64))
