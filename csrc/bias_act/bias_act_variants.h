@@ -1,13 +1,9 @@
 // The copies that a kernel with an activation is compiled to: for every type of number and every
-// activation, under a name of its own for each instruction set.
+// activation.
 #pragma once
 
 #include "../common/elements.h"
 #include "bias_act.h"
-
-// NAME with the instruction set (SDD_ISA) at its end.
-#define SDD_JOIN_(a, b) a##b
-#define SDD_JOIN(a, b) SDD_JOIN_(a, b)
 
 namespace sdd {
 namespace {

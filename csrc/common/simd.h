@@ -11,6 +11,10 @@
 #define SDD_VECTOR_BYTES 16
 #endif
 
+// The name of this instruction set's copy of a kernel: SDD_JOIN(entropy_chunk_, SDD_ISA).
+#define SDD_JOIN_(a, b) a##b
+#define SDD_JOIN(a, b) SDD_JOIN_(a, b)
+
 namespace sdd {
 namespace {
 

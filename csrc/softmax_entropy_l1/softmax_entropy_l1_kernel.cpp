@@ -75,9 +75,6 @@ void any_chunk(const EntropyChunk& c, RowStats* out) {
 
 }  // namespace
 
-#define SDD_JOIN_(a, b) a##b
-#define SDD_JOIN(a, b) SDD_JOIN_(a, b)
-
 void SDD_JOIN(entropy_chunk_, SDD_ISA)(const EntropyChunk& c, RowStats* out) {
   switch (c.element) {
     case Element::kFloat64:

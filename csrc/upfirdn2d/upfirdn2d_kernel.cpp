@@ -112,9 +112,6 @@ void filter_units(const Upfirdn2d& p, int64_t begin, int64_t end) {
 
 }  // namespace
 
-#define SDD_JOIN_(a, b) a##b
-#define SDD_JOIN(a, b) SDD_JOIN_(a, b)
-
 void SDD_JOIN(upfirdn2d_units_, SDD_ISA)(const Upfirdn2d& p, int64_t begin, int64_t end) {
   switch (p.element) {
     case Element::kFloat64:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from large_tensors import run_on_reserved
 from op_cases import FEATURE_TOLERANCE, epilogue_reference, relative_error
 from torch import Tensor
 
 from sdd_fast.ops import bias_act, bias_act_ref
 from sdd_fast.ops._register import NATIVE
 
-ROOT = Path(__file__).resolve().parents[2]
 CODES = {"linear": 0, "relu": 1, "lrelu": 2}
 ACTS = pytest.mark.parametrize("act", list(CODES))
 DTYPES = pytest.mark.parametrize("dtype", list(FEATURE_TOLERANCE))
@@ -215,16 +213,8 @@ def test_bits_do_not_depend_on_the_number_of_threads(memory_format: torch.memory
 
 
 LARGE = """
-#include <sys/mman.h>
-#include <cstdio>
 #include "bias_act/bias_act_kernel.h"
 namespace sdd { void bias_act_portable(const BiasActCall&, int64_t, int64_t); }
-// Address space without memory behind it: only the pages that are touched exist.
-static float* reserve(int64_t n) {
-  void* p = mmap(nullptr, n * 4, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return p == MAP_FAILED ? nullptr : static_cast<float*>(p);
-}
 int main() {
   using namespace sdd;
   const int64_t shapes[][3] = {{3, 5, 1000000007}, {2, 1, 3000000001}, {5000000029, 1, 1},
@@ -233,7 +223,6 @@ int main() {
     const bool inside = s[2] == 1 && s[1] > 1;
     const int64_t numel = s[0] * s[1] * s[2];
     float *x = reserve(numel), *y = reserve(numel), *g = reserve(numel);
-    if (!x || !y || !g) return 2;
     const float bias[5] = {1, 2, 3, 4, 5};
     BiasActCall c{};
     c.x = x; c.bias = bias; c.out = y;
@@ -256,26 +245,13 @@ int main() {
     }
     munmap(x, numel * 4); munmap(y, numel * 4); munmap(g, numel * 4);
   }
-  std::puts("ok");
 }
 """
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ and the sources")
 def test_more_elements_than_32_bits_count(tmp_path: Path) -> None:
-    """The kernel itself, on the last task of tensors of up to 15 billion elements that have
-    addresses but no memory."""
-    (tmp_path / "large.cpp").write_text(LARGE)
-    build = [
-        "g++", "-std=c++20", "-O1", "-DSDD_ISA=portable", f"-I{ROOT / 'csrc'}", "-o",
-        str(tmp_path / "large"), str(tmp_path / "large.cpp"),
-        str(ROOT / "csrc/bias_act/bias_act_kernel.cpp"),
-    ]  # fmt: skip
-    subprocess.run(build, check=True)
-    result = subprocess.run([tmp_path / "large"], capture_output=True, text=True)
-    if result.returncode == 2:
-        pytest.skip("the system does not reserve so many addresses")
-    assert (result.returncode, result.stdout) == (0, "ok\n")
+    """The kernel itself, on the last task of tensors of up to 15 billion elements."""
+    run_on_reserved("bias_act", LARGE, tmp_path)
 
 
 # --- gradients, compile, autocast ---------------------------------------------------------------
