@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ._register import NATIVE, native_kernel, without_autograd
+from ._register import NATIVE, differentiable, graph_wanted, native_kernel
 
 GradientMap = Literal["signed", "abs-mean"]
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -66,10 +66,7 @@ def softmax_entropy_l1(x: Tensor, gradient_map: GradientMap = "signed") -> Entro
     _check(x, gradient_map)
     if not native_kernel("softmax_entropy_l1", x.device):
         return softmax_entropy_l1_ref(x, gradient_map)
-    with without_autograd(x):
-        entropy, l1, deficit, _ = torch.ops.sdd_fast.softmax_entropy_l1.default(
-            x, gradient_map == "abs-mean"
-        )
+    entropy, l1, deficit, _ = _native(graph_wanted(x), x, gradient_map == "abs-mean")
     return EntropyL1(entropy, l1, deficit)
 
 
@@ -151,6 +148,4 @@ def _backward(
 
 if NATIVE.path is not None:
     torch.library.register_fake("sdd_fast::softmax_entropy_l1", _fake)
-    torch.library.register_autograd(
-        "sdd_fast::softmax_entropy_l1", _backward, setup_context=_setup_context
-    )
+    _native = differentiable("softmax_entropy_l1", _backward, _setup_context)
