@@ -3,7 +3,8 @@
 Machines drift; medians of interleaved rounds of one run can be divided by each other, figures of
 different runs cannot. With one thread the clock is the CPU time of the process, which other work
 on the machine does not stretch; with more it is wall time. Results go to
-benchmarks/results/<device>/<suite>.json, from which tables.py makes docs/benchmarks.md.
+benchmarks/results/<device>/<suite>.json, from which tables.py makes docs/benchmarks.md; those of a
+part of a suite do not replace those of the whole.
 """
 
 from __future__ import annotations
@@ -165,6 +166,12 @@ def compare(request: pytest.FixtureRequest, benchmark: Any) -> Side:
     return run
 
 
+def _cases(path: Path) -> set[str]:
+    if not path.is_file():
+        return set()
+    return {row["case"] for row in json.loads(path.read_text(encoding="utf-8"))["cases"]}
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     info = build_info()
     machine = {
@@ -178,6 +185,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     slug = re.sub(r"[^a-z0-9]+", "-", device_name().lower()).strip("-")
     for suite, rows in _results.items():
         path = HERE / "results" / slug / f"{suite}.json"
+        left = _cases(path) - {row["case"] for row in rows}
+        if left:  # figures of different runs do not mix
+            print(f"\nkept {path.relative_to(HERE.parent)}, for cases that were not measured now:")
+            print("\n".join(f"    {case}" for case in sorted(left)))
+            print("run the whole suite, or delete the file if these are no more")
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**machine, "cases": rows}, indent=1) + "\n", encoding="utf-8")
         print(f"\nwrote {path.relative_to(HERE.parent)}")
