@@ -22,7 +22,7 @@
 namespace sdd {
 namespace {
 
-constexpr int64_t kStripNumbers = 6144;  // in the lines of a strip, about
+constexpr int64_t kStripNumbers = 4096;  // in the lines of a strip, about
 constexpr int64_t kStripRows = 64;       // and at most so many of them
 constexpr int kGroup = 4;                // lines summed together
 
@@ -104,11 +104,12 @@ class LineFilter {
     if (first == first_ && count == count_) return;
     first_ = first;
     count_ = count;
-    const ResampleWindow w = whole_window(p_.rows, first);
-    const ResampleWindow last = whole_window(p_.rows, first + round_up_group(count) - 1);
-    phase_ = w.phase;
-    rows_begin_ = w.index;
-    rows_end_ = last.index + (p_.rows.taps + p_.rows.up - 1) / p_.rows.up;
+    const int64_t up = p_.rows.up, down = p_.rows.down;
+    const auto index = [=](int64_t pixel) { return (pixel + up - 1) >> (up - 1); };  // (2)
+    const int64_t start = first * down - p_.rows.pad;
+    rows_begin_ = index(start);
+    phase_ = rows_begin_ * up - start;
+    rows_end_ = index(start + (round_up_group(count) - 1) * down) + index(p_.rows.taps);
     inside_rows_begin_ = smaller(larger(rows_begin_, 0), rows_end_);
     inside_rows_end_ = larger(smaller(rows_end_, p_.rows.in), inside_rows_begin_);
   }

@@ -6,6 +6,7 @@
 #include "upfirdn2d_kernel.h"
 
 #include "line_filter.h"
+#include "pixel_filter.h"
 #include "row_filter.h"
 
 namespace sdd {
@@ -68,6 +69,12 @@ void turn_back(typename E::Stored* to, const typename E::Compute* from, int64_t 
   }
 }
 
+template <class E>
+void filter_rows(const Upfirdn2d& p, int64_t begin, int64_t end) {
+  if (PixelFilter<E>::can(p)) return PixelFilter<E>(p).run(begin, end);
+  RowFilter<E>(p).run(begin, end);
+}
+
 // Groups begin ... end - 1 of planes; the last one may be incomplete.
 template <class E>
 void filter_groups(const Upfirdn2d& p, int64_t begin, int64_t end) {
@@ -83,7 +90,6 @@ void filter_groups(const Upfirdn2d& p, int64_t begin, int64_t end) {
   turned.channels = 1;
   turned.granule = turned.pixel_stride = kPlanesTogether;
   turned.row_stride = p.columns.in * kPlanesTogether;
-  RowFilter<PlainElement<T>> filter(turned);
   const bool dense_rows = p.row_stride == p.columns.in;
   for (int64_t group = begin; group < end; ++group) {
     const int64_t first = group * kPlanesTogether;
@@ -98,7 +104,7 @@ void filter_groups(const Upfirdn2d& p, int64_t begin, int64_t end) {
                 p.columns.in);
       }
     }
-    filter.run(0, p.rows.out);
+    filter_rows<PlainElement<T>>(turned, 0, p.rows.out);
     turn_back<E>(static_cast<Stored*>(p.y) + first * size_out, y, size_out, size_out);
   }
 }
@@ -107,7 +113,7 @@ template <class E>
 void filter_units(const Upfirdn2d& p, int64_t begin, int64_t end) {
   if (p.path == Upfirdn2dPath::kLines) return LineFilter<E>(p).run(begin, end);
   if (p.path == Upfirdn2dPath::kTogether) return filter_groups<E>(p, begin, end);
-  RowFilter<E>(p).run(begin, end);
+  filter_rows<E>(p, begin, end);
 }
 
 }  // namespace

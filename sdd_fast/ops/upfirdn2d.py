@@ -93,7 +93,8 @@ def upfirdn2d_ref(
     channels = x.shape[1]
     # A separable filter is applied as one 2-D filter: for the four taps used here the second pass
     # over memory costs more than the extra multiplications.
-    kernel = (f[:, None] * f[None, :] if f.ndim == 1 else f).to(device=x.device, dtype=x.dtype)
+    f = f.to(x.device, torch.promote_types(f.dtype, x.dtype))  # float64 x: no product in float32
+    kernel = (f[:, None] * f[None, :] if f.ndim == 1 else f).to(x.dtype)
     if gain != 1.0:
         kernel = kernel * gain
     kh, kw = kernel.shape

@@ -116,6 +116,39 @@ def test_short_rows(up: int, down: int, taps: int) -> None:
             assert upfirdn2d_error(upfirdn2d(x, f, up, down, pads), f, expected) < 1
 
 
+@needs_native  # plain PyTorch rounds the taps, too, to 16 bits
+@pytest.mark.parametrize("dtype", list(UPFIRDN2D_ROUNDING))
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
+def test_small_planes(dtype: torch.dtype, up: int, down: int) -> None:
+    """Of one pixel to some, by lines and by groups of planes; nothing but edges."""
+    f = numbers(4, seed=1)
+    for size in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 5), (5, 18), (4, 33)):
+        for channels in (1, 3, 16, 32):
+            x = numbers(2, channels, *size, dtype=dtype)
+            for pads in ((2, 1, 2, 1), (3, 2, 1, 4), (9, -1, 4, 4)):
+                if size[1] * up + sum(pads[:2]) < 4 or size[0] * up + sum(pads[2:]) < 4:
+                    continue
+                expected = upfirdn2d_reference(x, f, up, down, pads)
+                assert upfirdn2d_error(upfirdn2d(x, f, up, down, pads), f, expected) < 1
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", list(UPFIRDN2D_ROUNDING))
+@pytest.mark.parametrize("channels", [7, 16, 17, 31, 40, 529])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
+def test_many_channels_last(dtype: torch.dtype, channels: int, up: int, down: int) -> None:
+    """Whole and incomplete vectors of a pixel, all of it at once and in chunks; blocks of columns,
+    odd phases, padding and cropping."""
+    f = numbers(4, seed=1)
+    for size in ((1, 1), (2, 3), (9, 8), (3, 75 if channels > 99 else 20)):
+        x = layouts(numbers(1 + (channels < 99), channels, *size, dtype=dtype))["channels_last"]
+        for pads in ((2, 1, 2, 1), (1, 2, 1, 2), (5, -1, -1, 6)):
+            if size[1] * up + sum(pads[:2]) < 4 or size[0] * up + sum(pads[2:]) < 4:
+                continue
+            expected = upfirdn2d_reference(x, f, up, down, pads)
+            assert upfirdn2d_error(upfirdn2d(x, f, up, down, pads), f, expected) < 1
+
+
 @pytest.mark.parametrize("dtype", list(UPFIRDN2D_ROUNDING))
 @pytest.mark.parametrize("shape", [(1, 1, 3, 40001), (1, 32, 5, 1100), (2, 32, 16, 17)])
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
@@ -276,7 +309,7 @@ def test_sizes_beyond_31_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(2, 3, 200, 301), (1, 64, 60, 40), (4, 64, 17, 17), (4, 96, 9, 9)]
+    "shape", [(2, 3, 200, 301), (1, 64, 60, 40), (1, 64, 9, 700), (4, 64, 17, 17), (4, 96, 9, 9)]
 )
 @pytest.mark.parametrize(("up", "down", "taps"), [(1, 1, (4,)), (2, 1, (4,)), (1, 2, (3, 3))])
 def test_bits_do_not_depend_on_the_number_of_threads(shape, up, down, taps) -> None:  # type: ignore[no-untyped-def]
