@@ -98,6 +98,9 @@ def upfirdn2d_ref(
     if gain != 1.0:
         kernel = kernel * gain
     kh, kw = kernel.shape
+    if channels == 0:  # which a convolution refuses
+        height, width = x.shape[2] * up + top + bottom, x.shape[3] * up + left + right
+        return x.new_empty(x.shape[0], 0, (height - kh) // down + 1, (width - kw) // down + 1)
     # conv2d correlates and conv_transpose2d convolves, so they want opposite orientations.
     if flip_filter == (up > 1):
         kernel = kernel.flip(0, 1)
@@ -105,7 +108,7 @@ def upfirdn2d_ref(
     if up == 1:
         if left == right >= 0 and top == bottom >= 0:
             return F.conv2d(x, kernel, stride=down, padding=(top, left), groups=channels)
-        x = F.pad(x, (left, right, top, bottom))
+        x = _pad_and_crop(x, (left, right, top, bottom))
         return F.conv2d(x, kernel, stride=down, groups=channels)
     # The transposed convolution is the "full" convolution of the zero-inserted image: it starts
     # k - 1 pixels before an unpadded one, and ends k - up pixels after the inserted zeros end.
@@ -119,8 +122,16 @@ def upfirdn2d_ref(
         bottom - (kh - up) + crop_h,
     )
     if any(rest):
-        x = F.pad(x, rest)
+        x = _pad_and_crop(x, rest)
     return x if down == 1 else x[:, :, ::down, ::down]
+
+
+def _pad_and_crop(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    """F.pad crops first, and refuses to crop more than there is before the other side is padded."""
+    if min(sides) < 0 < max(sides):
+        x = F.pad(x, [max(side, 0) for side in sides])
+        sides = tuple(min(side, 0) for side in sides)  # type: ignore[assignment]
+    return F.pad(x, sides)
 
 
 def _check(
