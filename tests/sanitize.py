@@ -24,8 +24,8 @@ FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]  # a
 # Left out: what runs generated code or other programs, what is slow and no kernel's doing, and
 # addresses without memory behind them, of which the sanitizer's shadow would be too large.
 LEFT_OUT = (
-    "compile", "opcheck", "gradcheck", "longest_maps", "equal_scale", "beyond_31_bits",
-    "than_32_bits_count", "every_16_bit", "sizes_and_dtypes", "_ref",
+    "compile", "opcheck", "longest_maps", "equal_scale", "beyond_31_bits", "than_32_bits_count",
+    "every_16_bit", "sizes_and_dtypes", "reference", "_ref",
 )  # fmt: skip
 
 # What must be stopped: nothing, an overrun or an overflow, by the number of arguments.
