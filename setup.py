@@ -4,6 +4,10 @@ SDD_FAST_NATIVE=0  leaves the native kernels out (the package then uses its PyTo
 SDD_FAST_NATIVE=1  makes it an error when they cannot be built;
 otherwise they are built where a C++ compiler, CMake and the headers of torch >= 2.11 are found, and
 the reason why not is recorded and reported at run time by sdd_fast.build_info().
+
+SDD_FAST_CUDA=0|1  the same for the CUDA kernels among them, which need nvcc (CUDA >= 12.8), but
+neither a GPU nor a CUDA build of torch. SDD_FAST_CUDA_ARCHITECTURES="80;90" names the compute
+capabilities to compile for.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 11)
+OLDEST_CUDA = (12, 8)  # the first to know compute capability 12.0
 WITHOUT = "To install without native code: SDD_FAST_NATIVE=0 pip install ."
 
 
@@ -97,6 +102,34 @@ def why_not_native() -> str:
     return ""
 
 
+def find_nvcc() -> str | None:
+    """CUDA's compiler: $CUDACXX, $CUDA_HOME, the PATH, or where Linux installs it."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    wanted = [os.environ.get("CUDACXX"), f"{home}/bin/nvcc" if home else None]
+    for path in (*wanted, shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"):
+        if path and shutil.which(path):
+            return path
+    return None
+
+
+def why_no_cuda() -> str:
+    """Why the CUDA kernels are not built, as a sentence for users; "" when they are."""
+    again = "then: SDD_FAST_CUDA=1 pip install --force-reinstall --no-deps --no-build-isolation ."
+    if os.environ.get("SDD_FAST_CUDA") == "0":
+        return "the package was built with SDD_FAST_CUDA=0"
+    if sys.platform != "linux":
+        return "they are available on Linux only"
+    nvcc = find_nvcc()
+    if nvcc is None:
+        return f"nvcc was not found when the package was built; install the CUDA toolkit, {again}"
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)\.(\d+)", version)
+    if release is None or (int(release[1]), int(release[2])) < OLDEST_CUDA:
+        found = f"{release[1]}.{release[2]}" if release else "of unknown version"
+        return f"nvcc is {found}, 12.8 or newer is needed; install a newer CUDA toolkit, {again}"
+    return ""
+
+
 def sources_digest() -> str:
     """As sdd_fast computes it at run time, to notice a library older than csrc/."""
     path = ROOT / "sdd_fast" / "_native_sources.py"
@@ -123,7 +156,12 @@ def run_cmake(output_name: str) -> Path:
         f"-DSDD_TORCH_INCLUDE_DIR={torch / 'include'}",
         f"-DSDD_TORCH_LIBRARY_DIR={torch / 'lib'}",
         f"-DSDD_OUTPUT_NAME={output_name}",
+        f"-DSDD_CUDA={'OFF' if NO_CUDA else 'ON'}",
     ]
+    if not NO_CUDA:
+        configure += [f"-DCMAKE_CUDA_COMPILER={find_nvcc()}"]
+    if os.environ.get("SDD_FAST_CUDA_ARCHITECTURES"):
+        configure += [f"-DSDD_CUDA_ARCHITECTURES={os.environ['SDD_FAST_CUDA_ARCHITECTURES']}"]
     if ninja:
         configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     step = subprocess.run(configure, capture_output=True, text=True)
@@ -153,6 +191,7 @@ def write_note(package: Path) -> None:
     note = {
         "built": not NOT_NATIVE,
         "reason": NOT_NATIVE,
+        "no_cuda": NOT_NATIVE or NO_CUDA,
         "sources": sources_digest(),
         "torch": torch[1] if torch else "",
     }
@@ -187,6 +226,12 @@ if NOT_NATIVE and os.environ.get("SDD_FAST_NATIVE") == "1":
     sys.exit(f"sdd_fast: no native kernels although SDD_FAST_NATIVE=1: {NOT_NATIVE}")
 if NOT_NATIVE:
     print(f"sdd_fast: no native kernels: {NOT_NATIVE}", flush=True)
+
+NO_CUDA = why_no_cuda()
+if NO_CUDA and os.environ.get("SDD_FAST_CUDA") == "1":
+    sys.exit(f"sdd_fast: no CUDA kernels although SDD_FAST_CUDA=1: {NO_CUDA}")
+if NO_CUDA and not NOT_NATIVE:
+    print(f"sdd_fast: no CUDA kernels: {NO_CUDA}", flush=True)
 
 # The library uses no Python API at all, which the limited API allows: one wheel for Python >= 3.10.
 setup(

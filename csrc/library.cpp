@@ -49,3 +49,11 @@ extern "C" __attribute__((visibility("default"))) const char* sdd_fast_cpu_level
   return "portable";
 #endif
 }
+
+extern "C" __attribute__((visibility("default"))) const char* sdd_fast_cuda_targets() {
+#if defined(SDD_HAVE_CUDA)
+  return SDD_HAVE_CUDA;
+#else
+  return "";
+#endif
+}

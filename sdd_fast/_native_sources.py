@@ -12,7 +12,7 @@ def sources_digest(root: Path) -> str:
     Args:
         root: the repository root, which holds csrc/ and CMakeLists.txt.
     """
-    files = sorted(p for p in (root / "csrc").rglob("*") if p.suffix in (".h", ".cpp"))
+    files = sorted(p for p in (root / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu"))
     digest = hashlib.sha256()
     for path in [*files, root / "CMakeLists.txt"]:
         digest.update(path.relative_to(root).as_posix().encode())

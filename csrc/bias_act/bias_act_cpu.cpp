@@ -24,38 +24,6 @@ namespace {
 constexpr int64_t kShortRow = 16;
 constexpr int64_t kLongRow = 256;
 
-// How a dense tensor [N, C, ...] of any order of dimensions lies in memory: [outer, C, inner].
-struct Layout {
-  bool dense = false;
-  int64_t channels = 1;
-  int64_t inner = 1;
-};
-
-Layout layout_of(const Tensor& x) {
-  const auto sizes = x.sizes(), strides = x.strides();
-  const int64_t dims = x.dim();
-  Layout layout{false, sizes[1], sizes[1] > 1 ? strides[1] : 1};
-  if (x.is_contiguous()) {
-    layout.inner = 1;
-    for (int64_t d = 2; d < dims; ++d) layout.inner *= sizes[d];
-    layout.dense = true;
-    return layout;
-  }
-  std::vector<int64_t> order;
-  for (int64_t d = 0; d < dims; ++d) {
-    if (sizes[d] != 1) order.push_back(d);
-  }
-  std::sort(order.begin(), order.end(),
-            [&](int64_t a, int64_t b) { return strides[a] < strides[b]; });
-  int64_t expected = 1;
-  for (const int64_t d : order) {
-    if (strides[d] != expected) return layout;
-    expected *= sizes[d];
-  }
-  layout.dense = true;
-  return layout;
-}
-
 // Rows for the kernel; `repeats` copies of a period of channels * inner elements make a row where
 // channels are not outside.
 int64_t arrange(const Layout& layout, bool per_channel, BiasActCall* call) {

@@ -1,58 +1,25 @@
-// What the CPU entries of bias_act and conv_epilogue share: checks of the arguments they have in
-// common, the work of a thread, and new tensors. Against the stable ABI; host code only.
+// What the CPU entries of bias_act and conv_epilogue share: the work of a thread, new tensors, and
+// short ones in the precision of the kernels. Against the stable ABI; host code only.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <memory>
 #include <optional>
 
-#include "../common/element_of.h"
 #include "../common/new_tensor.h"
 #include "bias_act_kernel.h"
+#include "bias_act_torch.h"
 
 namespace sdd {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
 // Work for one thread at least: below it, waking a second thread costs more than it saves.
 constexpr int64_t kGrainElements = 65536;
-
-void check_activation(const char* op, int64_t act, double alpha, double gain,
-                      const std::optional<double>& clamp) {
-  STD_TORCH_CHECK(act >= 0 && act <= static_cast<int64_t>(Act::kLrelu), op,
-                  ": act must be 0 (linear), 1 (relu) or 2 (lrelu), got ", act);
-  STD_TORCH_CHECK(alpha >= 0 && alpha <= 1, op, ": alpha must lie in [0, 1], got ", alpha);
-  STD_TORCH_CHECK(gain > 0 && std::isfinite(gain), op, ": gain must be a positive number, got ",
-                  gain);
-  STD_TORCH_CHECK(!clamp || *clamp > 0, op, ": clamp must be positive, got ", clamp.value_or(0));
-}
-
-double limit_of(const std::optional<double>& clamp) {
-  return clamp.value_or(std::numeric_limits<double>::quiet_NaN());
-}
-
-inline bool same_sizes(const Tensor& a, const Tensor& b) {
-  const auto s = a.sizes(), t = b.sizes();
-  return s.size() == t.size() && std::equal(s.begin(), s.end(), t.begin());
-}
-
-inline bool same_strides(const Tensor& a, const Tensor& b) {
-  const auto s = a.strides(), t = b.strides(), sizes = a.sizes();
-  for (int64_t d = 0; d < a.dim(); ++d) {
-    if (sizes[d] != 1 && s[d] != t[d]) return false;
-  }
-  return true;
-}
 
 inline Tensor new_strided(const Tensor& like) {
   return new_tensor(like.dim(), like.sizes().data(), like.strides().data(), like);

@@ -1,0 +1,101 @@
+// Numbers as they lie in GPU memory, what is computed with, and packs of neighbours that are read
+// and written at once, 16 bytes where alignment allows. The device's twin of elements.h.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "element_type.h"
+#include "launch.h"
+#include "real.h"
+
+namespace sdd {
+namespace {
+
+template <class Stored>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+template <class Stored>
+using Compute = typename ComputeOf<Stored>::type;
+
+// Written out: implicit conversions of the 16-bit types are switched off in some builds.
+SDD_FN double widened(double x) { return x; }
+SDD_FN float widened(float x) { return x; }
+SDD_FN float widened(__half x) { return __half2float(x); }
+SDD_FN float widened(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <class Stored>
+SDD_FN Stored narrowed(Compute<Stored> x);
+template <>
+SDD_FN double narrowed<double>(double x) {
+  return x;
+}
+template <>
+SDD_FN float narrowed<float>(float x) {
+  return x;
+}
+template <>
+SDD_FN __half narrowed<__half>(float x) {
+  return __float2half_rn(x);
+}
+template <>
+SDD_FN __nv_bfloat16 narrowed<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+
+// x as it is when stored and read again.
+template <class Stored>
+SDD_FN Compute<Stored> as_stored(double x) {
+  return widened(narrowed<Stored>(Compute<Stored>(x)));
+}
+
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T values[N];
+  SDD_FN T& operator[](int i) { return values[i]; }
+  SDD_FN const T& operator[](int i) const { return values[i]; }
+};
+
+constexpr int kPackBytes = 16;
+
+// Neighbours in a pack of 16 bytes.
+template <class Stored>
+constexpr int kPack = kPackBytes / int(sizeof(Stored));
+
+template <int N, class Stored>
+SDD_FN Pack<Stored, N> load_pack(const Stored* p) {
+  return *reinterpret_cast<const Pack<Stored, N>*>(p);
+}
+
+template <int N, class Stored>
+SDD_FN void store_pack(Stored* p, const Pack<Stored, N>& pack) {
+  *reinterpret_cast<Pack<Stored, N>*>(p) = pack;
+}
+
+template <class... Pointers>
+bool aligned_for_packs(Pointers... pointers) {
+  return (reinterpret_cast<uintptr_t>(static_cast<const void*>(pointers)) | ...) % kPackBytes == 0;
+}
+
+// body(Stored{}) with the type of an element.
+template <class Body>
+void with_element(Element element, const Body& body) {
+  switch (element) {
+    case Element::kFloat64:
+      return body(double{});
+    case Element::kFloat32:
+      return body(float{});
+    case Element::kFloat16:
+      return body(__half{});
+    case Element::kBFloat16:
+      return body(__nv_bfloat16{});
+  }
+}
+
+}  // namespace
+}  // namespace sdd

@@ -1,0 +1,503 @@
+// The runtime behind cuda_emulation.h: stacks, the choice of the thread that runs next, barriers.
+#include "cuda_emulation.h"
+
+#include <cstdio>
+#include <exception>
+#include <mutex>
+#include <numeric>
+#include <string>
+
+#include "fibre.h"
+#include "shared_memory.h"
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+// Hidden: a CUDA runtime in the same process keeps its own.
+extern "C" __attribute__((visibility("hidden"))) cudaError_t cudaGetLastError() {
+  return cudaSuccess;  // what a launch did wrong is an Error
+}
+
+namespace sdd::emulation {
+namespace {
+
+using detail::WarpOp;
+using Where = std::source_location;
+
+constexpr int kWarp = 32;
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxWarps = kMaxThreads / kWarp;
+
+struct Unwind {};  // thrown in every waiting thread of a block after an error
+
+// A lane at a warp operation.
+struct Arrival {
+  WarpOp op;
+  unsigned mask;
+  int source;      // the lane a shuffle reads
+  uint64_t value;  // or the predicate of a vote
+  uint64_t result;
+  Where where;
+};
+
+// Sets of lanes.
+struct Warp {
+  unsigned exists;
+  unsigned runnable;  // not begun, or freed from a wait
+  unsigned exited;
+  unsigned at_barrier;
+  unsigned at_op;
+};
+
+std::mutex one_launch;
+Schedule schedule = Schedule::kForward;
+uint64_t seed = 0;
+uint64_t random_state = 1;
+Counts total;
+
+// The block at hand.
+int n_threads, n_warps, n_exited, n_at_barrier;
+uint3 index_of[kMaxThreads];
+Fibre* fibre_of[kMaxThreads];  // null: not begun
+Arrival arrival[kMaxThreads];
+Warp warps[kMaxWarps];
+unsigned runnable_warps;
+Where barrier_where;
+int current;  // the thread that runs
+void (*thread_function)(void*);
+void* thread_arguments;
+std::exception_ptr error;  // the first; from then on the block is only unwound
+
+Fibre fibres[kMaxThreads];
+Fibre* idle[kMaxThreads];
+int n_idle;
+Fibre main_fibre;
+Fibre* running;
+
+char sync_of_launch, sync_of_block, sync_of_warp[kMaxThreads];  // addresses, for TSan
+
+uint64_t next_random() {  // xorshift64*
+  random_state ^= random_state >> 12;
+  random_state ^= random_state << 25;
+  random_state ^= random_state >> 27;
+  return random_state * 2685821657736338717u >> 16;
+}
+
+int choose(unsigned set) {
+  switch (schedule) {
+    case Schedule::kForward:
+      return std::countr_zero(set);
+    case Schedule::kReverse:
+      return 31 - std::countl_zero(set);
+    case Schedule::kRandom:
+      break;
+  }
+  const int shift = int(next_random() & 31);
+  return (std::countr_zero(std::rotr(set, shift)) + shift) & 31;
+}
+
+std::string text(uint3 i) {
+  return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")";
+}
+
+std::string text(Where where) {
+  return std::string(where.file_name()) + ":" + std::to_string(where.line());
+}
+
+std::string hex(unsigned mask) {
+  char digits[16];
+  snprintf(digits, sizeof digits, "0x%08x", mask);
+  return digits;
+}
+
+const char* name(WarpOp op) {
+  constexpr const char* kNames[] = {"__syncwarp()",     "__shfl_sync()",     "__shfl_up_sync()",
+                                    "__shfl_down_sync()", "__shfl_xor_sync()", "__ballot_sync()",
+                                    "__any_sync()",     "__all_sync()"};
+  return kNames[int(op)];
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  throw Error("block " + text(blockIdx) + ", thread " + text(index_of[current]) + ": " + what);
+}
+
+bool same_line(Where a, Where b) {
+  return a.line() == b.line() &&
+         (a.file_name() == b.file_name() || strcmp(a.file_name(), b.file_name()) == 0);
+}
+
+// Takes a thread out of those that can run; -1 when there is none.
+int pick() {
+  if (runnable_warps == 0) return -1;
+  const int w = choose(runnable_warps);
+  const int lane = choose(warps[w].runnable);
+  warps[w].runnable &= ~(1u << lane);
+  if (warps[w].runnable == 0) runnable_warps &= ~(1u << w);
+  return w * kWarp + lane;
+}
+
+void make_runnable(int w, unsigned lanes) {
+  warps[w].runnable |= lanes;
+  if (warps[w].runnable != 0) runnable_warps |= 1u << w;
+}
+
+void set_current(int thread) {
+  current = thread;
+  threadIdx = index_of[thread];
+}
+
+void go_to(Fibre* to) {
+  Fibre* from = running;
+  running = to;
+  switch_fibre(from, to);
+}
+
+void go_to_thread(int thread) {
+  if (fibre_of[thread] == nullptr) {
+    fibre_of[thread] = fibres_are_threads() ? &fibres[thread] : idle[--n_idle];
+  }
+  set_current(thread);
+  go_to(fibre_of[thread]);
+}
+
+std::string waiting_threads() {
+  std::string list;
+  int n = 0;
+  for (int t = 0; t < n_threads; ++t) {
+    const Warp& warp = warps[t / kWarp];
+    const unsigned bit = 1u << t % kWarp;
+    if (((warp.at_barrier | warp.at_op) & bit) == 0 || ++n > 4) continue;
+    const bool at_op = (warp.at_op & bit) != 0;
+    list += "; thread " + text(index_of[t]) + " at " +
+            (at_op ? name(arrival[t].op) : "__syncthreads()") + ", " +
+            text(at_op ? arrival[t].where : barrier_where);
+  }
+  return "no thread of the block can run" + list + (n > 4 ? "; and others" : "");
+}
+
+// Until another thread, or this one, has made this thread runnable.
+void wait() {
+  const int next = pick();
+  if (next == current) return;
+  if (next < 0) fail(waiting_threads());
+  go_to_thread(next);
+  if (error) throw Unwind{};
+}
+
+// The thread leaves or reaches a barrier: no lane of its warp may be waiting for it elsewhere.
+void check_not_awaited(const std::string& instead) {
+  const Warp& warp = warps[current / kWarp];
+  for (unsigned rest = warp.at_op; rest != 0; rest &= rest - 1) {
+    const int other = current / kWarp * kWarp + std::countr_zero(rest);
+    if (arrival[other].mask >> current % kWarp & 1u) {
+      fail(instead + ", but thread " + text(index_of[other]) + " waits for it in " +
+           name(arrival[other].op) + " with mask " + hex(arrival[other].mask) + " at " +
+           text(arrival[other].where));
+    }
+  }
+}
+
+void check_may_exit() {
+  if (n_at_barrier != 0) {
+    fail("exits, but " + std::to_string(n_at_barrier) + " threads wait in __syncthreads() at " +
+         text(barrier_where) + ", which every thread of the block must reach");
+  }
+  check_not_awaited("exits");
+}
+
+void mark_exited() {
+  ++n_exited;
+  warps[current / kWarp].exited |= 1u << current % kWarp;
+}
+
+// Wakes what waits, so that it throws Unwind, and begins no further thread.
+void unwind_block(std::exception_ptr first) {
+  if (error) return;
+  error = first;
+  runnable_warps = 0;
+  for (int t = 0; t < n_threads; ++t) {
+    Warp& warp = warps[t / kWarp];
+    const unsigned bit = 1u << t % kWarp;
+    warp.runnable &= ~bit;
+    if (t != current && fibre_of[t] != nullptr && (warp.exited & bit) == 0) {
+      make_runnable(t / kWarp, bit);
+    }
+  }
+}
+
+// From the first to the last line of the kernel.
+void run_current_thread() {
+  try {
+    thread_function(thread_arguments);
+    check_may_exit();
+  } catch (const Unwind&) {
+  } catch (...) {
+    unwind_block(std::current_exception());
+  }
+  mark_exited();
+}
+
+// A fibre runs one thread after another: what never waits needs no stack of its own. The thread
+// sanitizer takes a fibre for the thread, so that there each thread has its own.
+void run_threads() {
+  for (;;) {
+    run_current_thread();
+    const int next = pick();
+    if (next >= 0 && fibre_of[next] == nullptr && !fibres_are_threads()) {
+      fibre_of[next] = running;
+      set_current(next);
+      continue;
+    }
+    if (!fibres_are_threads()) idle[n_idle++] = running;
+    if (next >= 0) {
+      go_to_thread(next);
+    } else {
+      go_to(&main_fibre);
+    }
+  }
+}
+
+void run_block() {
+  n_exited = n_at_barrier = 0;
+  runnable_warps = 0;
+  for (int w = 0; w < n_warps; ++w) {
+    const int lanes = n_threads - w * kWarp;
+    const unsigned all = lanes >= kWarp ? 0xffffffffu : (1u << lanes) - 1;
+    warps[w] = Warp{all, 0, 0, 0, 0};
+    make_runnable(w, all);
+  }
+  std::fill_n(fibre_of, n_threads, nullptr);
+  tsan_begin(fibres, n_threads, &main_fibre, &sync_of_launch);
+  go_to_thread(pick());
+  tsan_end(fibres, n_threads, &main_fibre, &sync_of_launch);
+  total.threads += n_threads;
+  if (error) std::rethrow_exception(std::exchange(error, nullptr));
+}
+
+void check_sizes(dim3 grid, dim3 block) {
+  const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+  const std::string given = "grid " + text(uint3{grid.x, grid.y, grid.z}) + ", block " +
+                            text(uint3{block.x, block.y, block.z}) + ": ";
+  if (block.x > 1024 || block.y > 1024 || block.z > 64 || threads > kMaxThreads) {
+    throw Error(given + "a block has at most 1024 threads, and 64 along z");
+  }
+  if (threads == 0) throw Error(given + "the block is empty");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) throw Error(given + "the grid is empty");
+  if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+    throw Error(given + "a grid has at most 2^31 - 1 blocks along x, 65535 along y and z");
+  }
+  if (uint64_t(grid.x) * grid.y > 0xffffffffu / grid.z) {
+    throw Error(given + "more than 2^32 - 1 blocks are not emulated");
+  }
+}
+
+// The order of n blocks: place -> block.
+struct BlockOrder {
+  uint64_t n, factor = 1, offset = 0;
+  explicit BlockOrder(uint64_t count) : n(count) {
+    if (schedule == Schedule::kReverse) {
+      factor = n - 1;  // -1
+      offset = n - 1;
+    } else if (schedule == Schedule::kRandom) {
+      factor = next_random() % n;
+      while (std::gcd(factor, n) != 1) ++factor;
+      offset = next_random() % n;
+    }
+  }
+  uint64_t block(uint64_t place) const { return (place * factor + offset) % n; }
+};
+
+void run_grid(dim3 grid, dim3 block) {
+  check_sizes(grid, block);
+  random_state = (seed + 1) * 0x9e3779b97f4a7c15u | 1u;
+  gridDim = total.grid = grid;
+  blockDim = total.block = block;
+  ++total.launches;
+  n_threads = int(block.x * block.y * block.z);
+  n_warps = (n_threads + kWarp - 1) / kWarp;
+  int t = 0;
+  for (unsigned z = 0; z < block.z; ++z) {
+    for (unsigned y = 0; y < block.y; ++y) {
+      for (unsigned x = 0; x < block.x; ++x) index_of[t++] = uint3{x, y, z};
+    }
+  }
+  n_idle = 0;
+  for (int f = n_threads; f-- > 0;) {
+    prepare_fibre(&fibres[f], f, run_threads);
+    idle[n_idle++] = &fibres[f];
+  }
+  enter_from(&main_fibre);
+  running = &main_fibre;
+  const uint64_t n_blocks = uint64_t(grid.x) * grid.y * grid.z;
+  const BlockOrder order(n_blocks);
+  SharedMemory shared;
+  for (uint64_t place = 0; place < n_blocks; ++place) {
+    const uint64_t b = order.block(place);
+    blockIdx = uint3{unsigned(b % grid.x), unsigned(b / grid.x % grid.y),
+                     unsigned(b / grid.x / grid.y)};
+    shared.begin_block(place);
+    run_block();
+  }
+}
+
+// All lanes of the mask have arrived.
+void complete(int w, unsigned mask) {
+  Arrival* const lanes = arrival + w * kWarp;
+  const WarpOp op = lanes[std::countr_zero(mask)].op;
+  unsigned votes = 0;
+  for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
+    const int lane = std::countr_zero(rest);
+    lanes[lane].result = lanes[lanes[lane].source].value;
+    votes |= unsigned(lanes[lane].value != 0) << lane;
+  }
+  if (op == WarpOp::kBallot || op == WarpOp::kAny || op == WarpOp::kAll) {
+    for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
+      lanes[std::countr_zero(rest)].result = votes;
+    }
+  }
+  if (op == WarpOp::kSync) {
+    tsan_order_lanes(fibres + w * kWarp, mask, running,
+                     &sync_of_warp[w * kWarp + std::countr_zero(mask)]);
+  }
+  warps[w].at_op &= ~mask;
+  make_runnable(w, mask);
+}
+
+void check_arrival(const Arrival& mine, const Warp& warp, int w) {
+  const auto at = [&] { return std::string(name(mine.op)) + " at " + text(mine.where); };
+  const unsigned mask = mine.mask;
+  const unsigned bit = 1u << current % kWarp;
+  if ((mask & bit) == 0) {
+    fail(at() + ": the mask " + hex(mask) + " lacks the calling lane " +
+         std::to_string(current % kWarp));
+  }
+  if (mask & ~warp.exists) {
+    fail(at() + ": the mask " + hex(mask) + " names lanes that the block does not have, " +
+         hex(mask & ~warp.exists));
+  }
+  if (mask & warp.exited) {
+    fail(at() + ": the mask " + hex(mask) + " names lanes that have exited, " +
+         hex(mask & warp.exited));
+  }
+  if (mask & warp.at_barrier) {
+    fail(at() + ": the mask " + hex(mask) + " names lanes that wait in __syncthreads() at " +
+         text(barrier_where) + ", " + hex(mask & warp.at_barrier));
+  }
+  if ((mask >> mine.source & 1u) == 0) {
+    fail(at() + ": reads lane " + std::to_string(mine.source) + ", which the mask " + hex(mask) +
+         " lacks");
+  }
+  // Lanes that wait for one another agree, so that one of them speaks for all in the mask.
+  const unsigned awaited = warp.at_op & mask;
+  for (unsigned rest = (awaited & -awaited) | (warp.at_op & ~mask); rest != 0; rest &= rest - 1) {
+    const int lane = std::countr_zero(rest);
+    const Arrival& other = arrival[w * kWarp + lane];
+    if ((mask >> lane & 1u) == 0 && (other.mask & bit) == 0) continue;
+    if (other.mask == mask && other.op == mine.op && same_line(other.where, mine.where)) continue;
+    fail(at() + " with mask " + hex(mask) + " meets lane " + std::to_string(lane) + " in " +
+         name(other.op) + " with mask " + hex(other.mask) + " at " + text(other.where));
+  }
+}
+
+uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int source, Where where) {
+  const int w = current / kWarp;
+  const int lane = current % kWarp;
+  Warp& warp = warps[w];
+  Arrival& mine = arrival[current];
+  mine = Arrival{op, mask, source, value, 0, where};
+  check_arrival(mine, warp, w);
+  warp.at_op |= 1u << lane;
+  if ((warp.at_op & mask) == mask) complete(w, mask);
+  wait();
+  return mine.result;
+}
+
+}  // namespace
+
+void set_schedule(Schedule order, uint64_t order_seed) {
+  const std::lock_guard lock(one_launch);
+  schedule = order;
+  seed = order_seed;
+}
+
+Counts counts() {
+  const std::lock_guard lock(one_launch);
+  return total;
+}
+
+void reset_counts() {
+  const std::lock_guard lock(one_launch);
+  total = Counts();
+}
+
+namespace detail {
+
+void run(dim3 grid, dim3 block, void (*thread)(void*), void* arguments) {
+  const std::lock_guard lock(one_launch);
+  thread_function = thread;
+  thread_arguments = arguments;
+  run_grid(grid, block);
+}
+
+void block_barrier(Where where) {
+  const int w = current / kWarp;
+  if (n_exited != 0) {
+    fail("__syncthreads() at " + text(where) + ": " + std::to_string(n_exited) +
+         " threads of the block have exited, and every thread must reach it");
+  }
+  if (n_at_barrier != 0 && !same_line(where, barrier_where)) {
+    fail("__syncthreads() at " + text(where) + ", but " + std::to_string(n_at_barrier) +
+         " threads wait in the one at " + text(barrier_where));
+  }
+  if (warps[w].at_op != 0) check_not_awaited("__syncthreads() at " + text(where));
+  barrier_where = where;
+  warps[w].at_barrier |= 1u << current % kWarp;
+  if (++n_at_barrier == n_threads) {
+    n_at_barrier = 0;
+    ++total.barriers;
+    tsan_order(fibres, n_threads, running, &sync_of_block);
+    for (int i = 0; i < n_warps; ++i) {
+      warps[i].at_barrier = 0;
+      make_runnable(i, warps[i].exists);
+    }
+  }
+  wait();
+}
+
+void warp_barrier(unsigned mask, Where where) {
+  meet(WarpOp::kSync, mask, 0, current % kWarp, where);
+}
+
+unsigned vote(WarpOp op, unsigned mask, bool predicate, Where where) {
+  return unsigned(meet(op, mask, predicate, current % kWarp, where));
+}
+
+// Which lane is read: as the PTX instruction shfl has it, of which the C function sets the bounds.
+// A lane that would read past its part of the warp reads itself.
+uint64_t shuffle(WarpOp op, unsigned mask, uint64_t value, int operand, int width, Where where) {
+  if (width < 1 || width > kWarp || !std::has_single_bit(unsigned(width))) {
+    fail(std::string(name(op)) + " at " + text(where) + ": the width " + std::to_string(width) +
+         " is not a power of two up to 32");
+  }
+  const int lane = current % kWarp;
+  const int first = lane & ~(width - 1);
+  const int last = first + width - 1;
+  int source = lane;
+  switch (op) {
+    case WarpOp::kShuffleUp:
+      source = lane - (operand & 31) < first ? lane : lane - (operand & 31);
+      break;
+    case WarpOp::kShuffleDown:
+      source = lane + (operand & 31) > last ? lane : lane + (operand & 31);
+      break;
+    case WarpOp::kShuffleXor:
+      source = (lane ^ (operand & 31)) > last ? lane : lane ^ (operand & 31);
+      break;
+    default:
+      source = first | (operand & (width - 1));
+  }
+  return meet(op, mask, value, source, where);
+}
+
+}  // namespace detail
+}  // namespace sdd::emulation
