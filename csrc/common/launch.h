@@ -28,7 +28,8 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int bloc
   (void)name, (void)stream;
   emulation::emulate(kernel, grid, dim3(block), Parameters(arguments)...);
 #else
-  kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)> > >(Parameters(arguments)...);
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  kernel<<<grid, block, 0, cuda_stream> > >(Parameters(arguments)...);
   check_launch(name);
 #endif
 }
