@@ -6,9 +6,9 @@
 
 namespace sdd {
 
-void check_launch(const char* kernel) {
-  const cudaError_t error = cudaGetLastError();
+void check_launch(const char* kernel, cudaError_t error) {
   if (error == cudaSuccess) return;
+  cudaGetLastError();  // or torch would find it at its next call
   std::string message = std::string("sdd_fast: the CUDA kernel ") + kernel +
                         " could not be started: " + cudaGetErrorString(error) + ". ";
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion) {

@@ -8,6 +8,8 @@
 #include "../host_emulation/cuda_emulation.h"
 #else
 #include <cuda_runtime.h>
+
+#include <tuple>
 #endif
 
 namespace sdd {
@@ -16,8 +18,8 @@ namespace sdd {
 using Stream = void*;
 
 #if !defined(SDD_HOST_EMULATION)
-// Throws std::runtime_error if the launch before it failed, saying what to do about it.
-void check_launch(const char* kernel);
+// Throws std::runtime_error if a launch failed, saying what to do about it.
+void check_launch(const char* kernel, cudaError_t error);
 #endif
 
 // Kernels use no dynamic shared memory.
@@ -28,9 +30,15 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int bloc
   (void)name, (void)stream;
   emulation::emulate(kernel, grid, dim3(block), Parameters(arguments)...);
 #else
-  const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  kernel<<<grid, block, 0, cuda_stream> > >(Parameters(arguments)...);
-  check_launch(name);
+  std::tuple<Parameters...> values(arguments...);
+  check_launch(name, std::apply(
+                         [&](auto&... value) {
+                           void* pointers[] = {&value...};
+                           return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid,
+                                                   dim3(block), pointers, 0,
+                                                   static_cast<cudaStream_t>(stream));
+                         },
+                         values));
 #endif
 }
 
