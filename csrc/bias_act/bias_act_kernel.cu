@@ -13,11 +13,11 @@ namespace sdd {
 namespace {
 
 constexpr int kThreads = 256;
-template <class Stored>
-constexpr int kUnroll = sizeof(Stored) == 8 ? 2 : 4;  // packs a thread has in flight
-constexpr int kRowPiece = 4096;                       // numbers of one channel that a warp sums
-constexpr int kColumns = 8;                           // packs of channels side by side in a block
-constexpr int kPixelTile = 512;                       // pixels that a block sums
+template <class Stored, bool kBackward>
+constexpr int kUnroll = sizeof(Stored) == 8 || kBackward ? 2 : 4;  // packs a thread has in flight
+constexpr int kRowPiece = 4096;  // numbers of one channel that a warp sums
+constexpr int kColumns = 8;      // packs of channels side by side in a block
+constexpr int kPixelTile = 512;  // pixels that a block sums
 constexpr int64_t kMaxPeriod = (int64_t{1} << 31) - 65536;  // for the 32-bit index of a channel
 
 template <class Stored>
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
     bias_act_kernel(const Stored* __restrict__ x, const Stored* __restrict__ y,
                     const Stored* __restrict__ bias, Stored* __restrict__ out, int64_t numel,
                     int64_t period, FastDivide inner, FastDivide channels, DeviceAct<Stored> act) {
-  constexpr int tile = kThreads * kUnroll<Stored> * N;
+  constexpr int tile = kThreads * kUnroll<Stored, kBackward> * N;
   const int64_t start = blockIdx.x * int64_t(tile);
   // Where the tile starts in a period of channels * inner numbers, or in the whole if that is short
   // enough for 32 bits: then without a division.
@@ -49,9 +49,9 @@ __global__ void __launch_bounds__(kThreads)
   };
   const auto bias_at = [&](uint32_t i) { return bias[channels.remainder(inner.quotient(i))]; };
 
-  Pack<Stored, N> from[kUnroll<Stored>], reached[kUnroll<Stored>];
+  Pack<Stored, N> from[kUnroll<Stored, kBackward>], reached[kUnroll<Stored, kBackward>];
 #pragma unroll
-  for (int k = 0; k < kUnroll<Stored>; ++k) {
+  for (int k = 0; k < kUnroll<Stored, kBackward>; ++k) {
     const int64_t i = start + (k * kThreads + int(threadIdx.x)) * N;
     if (i + N > numel) continue;
     from[k] = load_pack<N>(x + i);
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads)
     if constexpr (kBackward) reached[k] = load_pack<N>(y + i);
   }
 #pragma unroll
-  for (int k = 0; k < kUnroll<Stored>; ++k) {
+  for (int k = 0; k < kUnroll<Stored, kBackward>; ++k) {
     const uint32_t offset = (k * kThreads + threadIdx.x) * N;
     const int64_t i = start + offset;
     if (i + N <= numel) {
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Stored, int N, Bias kBias, bool kBackward>
 void pointwise(const BiasActCuda& c, Stream stream) {
-  constexpr int64_t tile = int64_t{kThreads} * kUnroll<Stored> * N;
+  constexpr int64_t tile = int64_t{kThreads} * kUnroll<Stored, kBackward> * N;
   const auto* y = static_cast<const Stored*>(c.y);
   const auto* bias = static_cast<const Stored*>(c.bias);
   const auto run = [&](int64_t from, int64_t numel, int64_t channel, int64_t channels,

@@ -1,7 +1,7 @@
 // What a .cu file sees in place of nvcc and the CUDA runtime when g++ compiles it for the CPU:
 //
-//   g++ -x c++ -std=c++20 -DSDD_HOST_EMULATION -isystem <CUDA toolkit>/include kernel.cu
-//       cuda_emulation.cpp
+//   g++ -x c++ -std=c++20 -DSDD_HOST_EMULATION -Wno-unknown-pragmas
+//       -isystem <CUDA toolkit>/include kernel.cu cuda_emulation.cpp
 //
 // The kernel itself is not changed. Each CUDA thread is a fibre (a stack of its own, switched to by
 // hand); the blocks run one after another, all on the OS thread that calls emulate().
@@ -15,9 +15,9 @@
 //   - a block in which no thread can run.
 // What the sanitizers tell: reads and writes past an allocation (address), past a __shared__ array
 // (undefined: bounds, and address), and data races within a block (thread). Under the thread
-// sanitizer each CUDA thread is a thread to it, and only __syncthreads(), __syncwarp() and the ends
-// of a block order them: a shuffle or a vote orders no memory, as in CUDA. There cuda_emulation.cpp
-// must be compiled without -fsanitize=thread and linked with it.
+// sanitizer each CUDA thread is a thread to it, and only __syncthreads(), __syncwarp() and the end
+// of a block that had one of these order them: a shuffle or a vote orders no memory, as in CUDA.
+// There cuda_emulation.cpp must be compiled without -fsanitize=thread and linked with it.
 // What the schedule tells: a result that depends on the order of threads or blocks. Run a kernel
 // under every Schedule and demand the same bits.
 // __shared__ memory holds 0xff bytes (NaN, -1) when a block begins, so nothing is left in it by the
@@ -25,7 +25,8 @@
 // of a template get sections of their own, about which the assembler warns.
 //
 // What is not modelled:
-//   - races between blocks: they run one at a time, ordered even for the thread sanitizer;
+//   - races between blocks: they run one at a time. The thread sanitizer does report those of
+//     kernels without barriers and shared memory; it takes all other blocks for ordered;
 //   - memory order: fences do nothing, every write is seen at once, by all. A flag that is waited
 //     for in a loop hangs, as nothing else runs meanwhile; and what atomics and fences alone order
 //     inside a block is a race to the thread sanitizer;
@@ -38,7 +39,9 @@
 // __CUDACC__ and __CUDA_ARCH__ are not defined.
 #pragma once
 
+#include <cuda_runtime_api.h>
 #include <math.h>
+#include <vector_functions.h>
 
 #include <bit>
 #include <concepts>
@@ -49,11 +52,6 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-
-#include <cuda_runtime_api.h>
-#include <vector_functions.h>
-
-#pragma GCC diagnostic ignored "-Wunknown-pragmas"  // #pragma unroll
 
 #undef __global__
 #undef __device__
@@ -118,6 +116,20 @@ unsigned vote(WarpOp op, unsigned mask, bool predicate, std::source_location whe
 uint64_t shuffle(WarpOp op, unsigned mask, uint64_t value, int operand, int width,
                  std::source_location where);
 
+template <class... P>
+struct Call {
+  void (*kernel)(P...);
+  std::tuple<P...> arguments;
+
+  static void thread(void* call) {
+    static_cast<const Call*>(call)->unpack(std::index_sequence_for<P...>());
+  }
+  template <size_t... I>
+  void unpack(std::index_sequence<I...>) const {
+    kernel(std::get<I>(arguments)...);
+  }
+};
+
 template <class T>
 concept Shuffled =
     std::is_trivially_copyable_v<T> && (sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8);
@@ -128,7 +140,7 @@ inline T shuffle_value(WarpOp op, unsigned mask, T value, int operand, int width
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof(T));
   bits = shuffle(op, mask, bits, operand, width, where);
-  memcpy(&value, &bits, sizeof(T));
+  memcpy(static_cast<void*>(&value), &bits, sizeof(T));
   return value;
 }
 
@@ -138,17 +150,8 @@ inline T shuffle_value(WarpOp op, unsigned mask, T value, int operand, int width
 template <class... P, class... A>
 void emulate(void (*kernel)(P...), dim3 grid, dim3 block, A... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "the kernel takes another number of arguments");
-  struct Call {
-    void (*kernel)(P...);
-    std::tuple<P...> arguments;
-  } call{kernel, std::tuple<P...>(arguments...)};
-  detail::run(
-      grid, block,
-      [](void* p) {
-        const Call& c = *static_cast<const Call*>(p);
-        std::apply(c.kernel, c.arguments);
-      },
-      &call);
+  detail::Call<P...> call{kernel, std::tuple<P...>(arguments...)};
+  detail::run(grid, block, detail::Call<P...>::thread, &call);
 }
 
 }  // namespace sdd::emulation
@@ -226,8 +229,8 @@ inline T atomicAdd(T* address, std::type_identity_t<T> value) {
     __atomic_load(address, &old, __ATOMIC_RELAXED);
     do {
       sum = old + value;
-    } while (!__atomic_compare_exchange(address, &old, &sum, false, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED));
+    } while (
+        !__atomic_compare_exchange(address, &old, &sum, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return old;
   }
 }

@@ -123,6 +123,19 @@ void run_uninitialised_shared(bool faulty) {
   for (int c : count) expect("uninitialised_shared", float(c), kBlock);
 }
 
+// Numbers x: [2 * kBlock]. Faulty: each block writes the first number of the next one too.
+__global__ void __launch_bounds__(kBlock) racing_blocks(float* x, bool faulty) {
+  const unsigned i = blockIdx.x * kBlock + threadIdx.x;
+  x[i] = float(i);
+  if (faulty && threadIdx.x == kBlock - 1 && blockIdx.x + 1 < gridDim.x) x[i + 1] = float(i);
+}
+
+void run_racing_blocks(bool faulty) {
+  float x[2 * kBlock];
+  emulate(racing_blocks, 2, kBlock, x, faulty);
+  expect("racing_blocks", x[kBlock], kBlock);
+}
+
 }  // namespace
 
 void run_fault(const char* name, bool faulty) {
@@ -133,6 +146,7 @@ void run_fault(const char* name, bool faulty) {
   if (wanted == "wrong_shuffle_mask") return run_wrong_shuffle_mask(faulty);
   if (wanted == "divergent_barrier") return run_divergent_barrier(faulty);
   if (wanted == "uninitialised_shared") return run_uninitialised_shared(faulty);
+  if (wanted == "racing_blocks") return run_racing_blocks(faulty);
   throw std::invalid_argument("no fault is named " + wanted);
 }
 

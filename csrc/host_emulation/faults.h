@@ -11,8 +11,14 @@ class WrongResult : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Names: missing_barrier, global_overrun, shared_overrun, wrong_shuffle_mask, divergent_barrier,
-// uninitialised_shared. Throws Error or WrongResult, or a sanitizer ends the process.
+// What tells of the fault:
+//   missing_barrier       the thread sanitizer; WrongResult but for the reverse schedule
+//   racing_blocks         the thread sanitizer; WrongResult in the reverse schedule
+//   global_overrun        the address sanitizer (without it the heap is damaged)
+//   shared_overrun        the undefined-behaviour sanitizer (bounds); else WrongResult
+//   wrong_shuffle_mask    Error
+//   divergent_barrier     Error
+//   uninitialised_shared  WrongResult
 void run_fault(const char* name, bool faulty);
 
 }  // namespace sdd::emulation

@@ -15,7 +15,8 @@
 
 // Null where the process runs without that sanitizer.
 extern "C" {
-__attribute__((weak)) void __sanitizer_start_switch_fiber(void** fake, const void* low, size_t size);
+__attribute__((weak)) void __sanitizer_start_switch_fiber(void** fake, const void* low,
+                                                          size_t size);
 __attribute__((weak)) void __sanitizer_finish_switch_fiber(void* fake, const void** low,
                                                            size_t* size);
 __attribute__((weak)) void* __tsan_get_current_fiber();
@@ -45,7 +46,7 @@ struct Fibre {
 constexpr size_t kPlainStack = 64 * 1024;
 constexpr size_t kSanitizedStack = 256 * 1024;
 
-Fibre* left;     // by the last switch
+Fibre* left;  // by the last switch
 Fibre* entered;
 void (*fibre_function)();
 
@@ -93,7 +94,8 @@ sdd_switch_stack:
 
 void set_up(Fibre* fibre, char* top) {
   // From here sdd_switch_stack pops six registers and the address of fibre_main, which finds a
-  // return address of zero above it: there the unwinder stops.
+  // return address of zero above it: there the unwinder stops. top is a multiple of 16, and so the
+  // stack is aligned as at any call.
   void** slot = reinterpret_cast<void**>(top);
   *--slot = nullptr;
   *--slot = reinterpret_cast<void*>(&fibre_main);

@@ -35,11 +35,11 @@ Range section_in(const char* file, uintptr_t base) {
   in.read(reinterpret_cast<char*>(sections.data()),
           std::streamsize(sections.size() * sizeof(ElfW(Shdr))));
   if (!in || header.e_shstrndx >= sections.size()) return {};
-  const ElfW(Shdr)& table = sections[header.e_shstrndx];
+  const ElfW(Shdr) & table = sections[header.e_shstrndx];
   std::string names(table.sh_size, '\0');
   in.seekg(std::streamoff(table.sh_offset));
   if (!in.read(names.data(), std::streamsize(names.size()))) return {};
-  for (const ElfW(Shdr)& section : sections) {
+  for (const ElfW(Shdr) & section : sections) {
     if (strcmp(names.c_str() + section.sh_name, ".noinit") == 0) {
       unsigned char* begin = reinterpret_cast<unsigned char*>(base + section.sh_addr);
       return {begin, begin + section.sh_size};
@@ -54,7 +54,7 @@ Range find_shared_memory() {
   dl_iterate_phdr(
       [](dl_phdr_info* info, size_t, void* result) {
         for (int i = 0; i < info->dlpi_phnum; ++i) {
-          const ElfW(Phdr)& part = info->dlpi_phdr[i];
+          const ElfW(Phdr) & part = info->dlpi_phdr[i];
           const uintptr_t begin = info->dlpi_addr + part.p_vaddr;
           const uintptr_t at = reinterpret_cast<uintptr_t>(&here);
           if (part.p_type != PT_LOAD || at < begin || at >= begin + part.p_memsz) continue;
@@ -102,6 +102,8 @@ SDD_UNCHECKED Range changed(Range range) {
     if (~word != 0) break;
     range.end -= 8;
   }
+  while (range.begin < range.end && *range.begin == 0xff) ++range.begin;
+  while (range.begin < range.end && range.end[-1] == 0xff) --range.end;
   return range;
 }
 
@@ -114,16 +116,26 @@ SDD_UNCHECKED Range changed(Range range) {
 class SharedMemory {
  public:
   void begin_block(uint64_t place) {
-    static const Range all = find_shared_memory();
     if (place == 0) {
-      fill(all);
+      fill(all());
     } else if (std::has_single_bit(place)) {
-      used_ = changed(all);
+      used_ = changed(all());
     }
     fill(used_);
   }
 
+  // By the block that ran last.
+  bool touched() const {
+    const Range part = changed(all());
+    return part.begin != part.end;
+  }
+
  private:
+  static Range all() {
+    static const Range section = find_shared_memory();
+    return section;
+  }
+
   Range used_;
 };
 
