@@ -13,13 +13,15 @@ def build_info() -> dict[str, Any]:
     "native": whether the compiled library is in use; "native_missing": why not, or "".
     "library", "compiler", "torch_at_build": the library's path and how it was compiled, or "".
     "cpu_level": instruction set in use (portable, x86-64-v3, x86-64-v4);
-    "cpu_levels_compiled": those in the library. "cuda_kernels": whether there are any.
+    "cpu_levels_compiled": those in the library.
+    "cuda_targets": the GPUs its CUDA kernels are for, as sm_90 for compute capability 9.0; newer
+    ones are served by just-in-time compilation. "cuda_missing": why there are none, or "".
     "ops": op name -> kernels of a CPU tensor, "native" or "reference" (plain PyTorch).
     """
     import torch
 
     from . import __version__
-    from .ops._register import NATIVE, NATIVE_DEVICES
+    from .ops._register import NATIVE, OPS
 
     loaded = NATIVE.path is not None
     return {
@@ -34,9 +36,7 @@ def build_info() -> dict[str, Any]:
         "torch_at_build": NATIVE.torch_at_build,
         "cpu_level": NATIVE.cpu_level,
         "cpu_levels_compiled": list(NATIVE.cpu_levels_compiled),
-        "cuda_kernels": loaded and any("cuda" in d for d in NATIVE_DEVICES.values()),
-        "ops": {
-            op: "native" if loaded and "cpu" in devices else "reference"
-            for op, devices in NATIVE_DEVICES.items()
-        },
+        "cuda_targets": list(NATIVE.cuda_targets),
+        "cuda_missing": NATIVE.cuda_missing,
+        "ops": dict.fromkeys(OPS, "native" if loaded else "reference"),
     }

@@ -62,7 +62,8 @@ def test_build_info_is_complete_and_json() -> None:
         "torch_at_build",
         "cpu_level",
         "cpu_levels_compiled",
-        "cuda_kernels",
+        "cuda_targets",
+        "cuda_missing",
         "ops",
     }
     assert info["native"] == (info["native_missing"] == "") == bool(info["library"])

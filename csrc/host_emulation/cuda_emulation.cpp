@@ -1,13 +1,13 @@
 // The runtime behind cuda_emulation.h: stacks, the choice of the thread that runs next, barriers.
 #include "cuda_emulation.h"
 
-#include <cstdio>
 #include <exception>
 #include <mutex>
-#include <numeric>
 #include <string>
 
 #include "fibre.h"
+#include "grid.h"
+#include "messages.h"
 #include "shared_memory.h"
 
 uint3 threadIdx, blockIdx;
@@ -21,11 +21,7 @@ extern "C" __attribute__((visibility("hidden"))) cudaError_t cudaGetLastError() 
 namespace sdd::emulation {
 namespace {
 
-using detail::WarpOp;
-using Where = std::source_location;
-
 constexpr int kWarp = 32;
-constexpr int kMaxThreads = 1024;
 constexpr int kMaxWarps = kMaxThreads / kWarp;
 
 struct Unwind {};  // thrown in every waiting thread of a block after an error
@@ -52,7 +48,7 @@ struct Warp {
 std::mutex one_launch;
 Schedule schedule = Schedule::kForward;
 uint64_t seed = 0;
-uint64_t random_state = 1;
+Random random_numbers;
 Counts total;
 
 // The block at hand.
@@ -77,13 +73,6 @@ Fibre* running;
 
 char sync_of_launch, sync_of_block, sync_of_warp[kMaxThreads];  // addresses, for TSan
 
-uint64_t next_random() {  // xorshift64*
-  random_state ^= random_state >> 12;
-  random_state ^= random_state << 25;
-  random_state ^= random_state >> 27;
-  return random_state * 2685821657736338717u >> 16;
-}
-
 int choose(unsigned set) {
   switch (schedule) {
     case Schedule::kForward:
@@ -93,38 +82,12 @@ int choose(unsigned set) {
     case Schedule::kRandom:
       break;
   }
-  const int shift = int(next_random() & 31);
+  const int shift = int(random_numbers.next() & 31);
   return (std::countr_zero(std::rotr(set, shift)) + shift) & 31;
-}
-
-std::string text(uint3 i) {
-  return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")";
-}
-
-std::string text(Where where) {
-  return std::string(where.file_name()) + ":" + std::to_string(where.line());
-}
-
-std::string hex(unsigned mask) {
-  char digits[16];
-  snprintf(digits, sizeof digits, "0x%08x", mask);
-  return digits;
-}
-
-const char* name(WarpOp op) {
-  constexpr const char* kNames[] = {"__syncwarp()",       "__shfl_sync()",     "__shfl_up_sync()",
-                                    "__shfl_down_sync()", "__shfl_xor_sync()", "__ballot_sync()",
-                                    "__any_sync()",       "__all_sync()"};
-  return kNames[int(op)];
 }
 
 [[noreturn]] void fail(const std::string& what) {
   throw Error("block " + text(blockIdx) + ", thread " + text(index_of[current]) + ": " + what);
-}
-
-bool same_line(Where a, Where b) {
-  return a.line() == b.line() &&
-         (a.file_name() == b.file_name() || strcmp(a.file_name(), b.file_name()) == 0);
 }
 
 // Takes a thread out of those that can run; -1 when there is none.
@@ -273,42 +236,9 @@ void run_block() {
   total.threads += n_threads;
 }
 
-void check_sizes(dim3 grid, dim3 block) {
-  const uint64_t threads = uint64_t(block.x) * block.y * block.z;
-  const std::string given = "grid " + text(uint3{grid.x, grid.y, grid.z}) + ", block " +
-                            text(uint3{block.x, block.y, block.z}) + ": ";
-  if (block.x > 1024 || block.y > 1024 || block.z > 64 || threads > kMaxThreads) {
-    throw Error(given + "a block has at most 1024 threads, and 64 along z");
-  }
-  if (threads == 0) throw Error(given + "the block is empty");
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) throw Error(given + "the grid is empty");
-  if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
-    throw Error(given + "a grid has at most 2^31 - 1 blocks along x, 65535 along y and z");
-  }
-  if (uint64_t(grid.x) * grid.y > 0xffffffffu / grid.z) {
-    throw Error(given + "more than 2^32 - 1 blocks are not emulated");
-  }
-}
-
-// The order of n blocks: place -> block.
-struct BlockOrder {
-  uint64_t n, factor = 1, offset = 0;
-  explicit BlockOrder(uint64_t count) : n(count) {
-    if (schedule == Schedule::kReverse) {
-      factor = n - 1;  // -1
-      offset = n - 1;
-    } else if (schedule == Schedule::kRandom) {
-      factor = next_random() % n;
-      while (std::gcd(factor, n) != 1) ++factor;
-      offset = next_random() % n;
-    }
-  }
-  uint64_t block(uint64_t place) const { return (place * factor + offset) % n; }
-};
-
 void run_grid(dim3 grid, dim3 block) {
   check_sizes(grid, block);
-  random_state = (seed + 1) * 0x9e3779b97f4a7c15u | 1u;
+  random_numbers = Random(seed);
   gridDim = total.grid = grid;
   blockDim = total.block = block;
   ++total.launches;
@@ -328,7 +258,7 @@ void run_grid(dim3 grid, dim3 block) {
   enter_from(&main_fibre);
   running = &main_fibre;
   const uint64_t n_blocks = uint64_t(grid.x) * grid.y * grid.z;
-  const BlockOrder order(n_blocks);
+  const BlockOrder order(n_blocks, schedule, &random_numbers);
   SharedMemory shared;
   const auto order_after_host = [] { tsan_begin(fibres, n_threads, &main_fibre, &sync_of_launch); };
   const auto order_before_host = [] { tsan_end(fibres, n_threads, &main_fibre, &sync_of_launch); };

@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 
 #include "cuda_emulation.h"
+#include "faults.h"
+#include "self_test.h"
 
 namespace py = pybind11;
 using namespace sdd::emulation;
@@ -30,4 +32,7 @@ PYBIND11_MODULE(_emulation, m) {
         return d;
       },
       "Since reset_counts(); grid and block are those of the last launch.");
+  m.def("self_test", &self_test, "Tests the emulation itself; throws where it is wrong.");
+  m.def("run_fault", &run_fault, py::arg("name"), py::arg("faulty"),
+        "A kernel with a fault, or the same without.");
 }

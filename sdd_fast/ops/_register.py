@@ -25,14 +25,11 @@ LIBRARY = PACKAGE / "_C.abi3.so"
 BUILD_NOTE = PACKAGE / "_native_build.json"  # written by setup.py beside the library
 REBUILD = "pip install -e . --no-build-isolation"
 
-# Every op: the device types for which a native kernel exists.
-NATIVE_DEVICES: dict[str, tuple[str, ...]] = {
-    "softmax_entropy_l1": ("cpu",),
-    "bias_act": ("cpu",),
-    "conv_epilogue": ("cpu",),
-    "upfirdn2d": ("cpu",),
-    "modulated_conv2d": ("cpu",),  # made of the two above and the library's convolution
-}
+# Ops that run as native kernels, on the CPU and on NVIDIA GPUs; modulated_conv2d is made of two of
+# them and the convolution of PyTorch's libraries.
+OPS = ("softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d", "modulated_conv2d")
+
+CUDA_OFF = os.environ.get("SDD_FAST_CUDA") == "0"
 
 
 @dataclass(frozen=True)
@@ -40,55 +37,68 @@ class Native:
     """What became of the native library.
 
     path: the loaded file, or None. missing: why there is none, as a sentence; "" if there is one.
+    cuda_missing: the same of the CUDA kernels in it.
     """
 
     path: Path | None
     missing: str
+    cuda_missing: str
+    cuda_targets: tuple[str, ...] = ()
     compiler: str = ""
     cpu_level: str = ""
     cpu_levels_compiled: tuple[str, ...] = ()
     torch_at_build: str = ""
 
 
+def _none(why: str) -> Native:
+    return Native(None, why, why)
+
+
 def _load() -> Native:
     if os.environ.get("SDD_FAST_NATIVE") == "0":
-        return Native(None, "they are switched off by SDD_FAST_NATIVE=0")
+        return _none("they are switched off by SDD_FAST_NATIVE=0")
     other = os.environ.get("SDD_FAST_LIBRARY")
     if other:  # another build of csrc/, such as that of `make sanitize`; whoever names it keeps it
-        return _open(Path(other).resolve(), torch_at_build="")
+        return _open(Path(other).resolve(), torch_at_build="", no_cuda=f"{other} has none")
     try:
         note = json.loads(BUILD_NOTE.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Native(None, f"the package was never built; run: {REBUILD}")
+        return _none(f"the package was never built; run: {REBUILD}")
     if not note["built"]:
-        return Native(None, note["reason"])
+        return _none(note["reason"])
     if not LIBRARY.is_file():
-        return Native(None, f"{LIBRARY} is missing; run: {REBUILD}")
+        return _none(f"{LIBRARY} is missing; run: {REBUILD}")
     root = PACKAGE.parent
     if (root / "csrc").is_dir() and note["sources"] != sources_digest(root):
-        return Native(None, f"csrc/ has changed since they were compiled; run: {REBUILD}")
-    return _open(LIBRARY, torch_at_build=note["torch"])
+        return _none(f"csrc/ has changed since they were compiled; run: {REBUILD}")
+    return _open(LIBRARY, torch_at_build=note["torch"], no_cuda=note["no_cuda"])
 
 
-def _open(path: Path, torch_at_build: str) -> Native:
+def _open(path: Path, torch_at_build: str, no_cuda: str) -> Native:
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        return Native(
-            None,
+        return _none(
             f"{path.name}, compiled with torch {torch_at_build or 'unknown'}, does not load beside "
             f"torch {torch.__version__} ({error}); rebuild it: {REBUILD}",
         )
-    library = ctypes.CDLL(str(path))  # the same handle, for the three strings below
+    library = ctypes.CDLL(str(path))  # the same handle, for the strings below
 
     def text(symbol: str) -> str:
         function = getattr(library, symbol)
         function.restype = ctypes.c_char_p
         return str(function().decode())
 
+    targets = tuple(text("sdd_fast_cuda_targets").split())
+    if CUDA_OFF:
+        no_cuda = "they are switched off by SDD_FAST_CUDA=0"
+    elif targets:
+        no_cuda = "they need a torch for NVIDIA GPUs, not ROCm" if torch.version.hip else ""
     return Native(
         path,
         "",
+        cuda_missing=no_cuda,
+        cuda_targets=targets,
         compiler=text("sdd_fast_compiler"),
         cpu_level=text("sdd_fast_cpu_level"),
         cpu_levels_compiled=tuple(text("sdd_fast_cpu_levels_compiled").split()),
@@ -104,14 +114,25 @@ def native_kernel(op: str, device: torch.device) -> bool:
     """Whether `op` runs its native kernel for tensors on `device`.
 
     When it does not, the caller uses its `_ref` composition, and the first such call warns: once
-    for a missing library, once per device type without kernels.
+    for a missing library, once per device type without kernels. A GPU is not used for being slow:
+    CUDA tensors without CUDA kernels are an error, unless the kernels were switched off.
     """
+    kind = device.type
+    if kind == "cuda" and NATIVE.cuda_missing:
+        if not CUDA_OFF and os.environ.get("SDD_FAST_NATIVE") != "0":
+            raise RuntimeError(
+                f"{op}: x is on {device}, but sdd_fast has no CUDA kernels here: "
+                f"{NATIVE.cuda_missing}. SDD_FAST_CUDA=0 in the environment makes its ops compute "
+                "on the GPU with PyTorch's own operations, several times slower"
+            )
+        _warn_once("cuda", f"sdd_fast runs without its CUDA kernels: {NATIVE.cuda_missing}.")
+        return False
     if NATIVE.path is None:
         _warn_once("library", f"sdd_fast runs without its native kernels: {NATIVE.missing}.")
         return False
-    if device.type in NATIVE_DEVICES[op] or device.type == "meta":
+    if kind in ("cpu", "cuda", "meta"):
         return True
-    _warn_once(device.type, f"sdd_fast has no native {op} for {device.type} tensors yet.")
+    _warn_once(kind, f"sdd_fast has no native {op} for {kind} tensors.")
     return False
 
 
