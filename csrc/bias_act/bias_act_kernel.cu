@@ -210,13 +210,13 @@ void backward_with_sums(const BiasActCuda& c, Stream stream) {
     const dim3 grid(unsigned(tiles), unsigned(divide_up(c.channels, kColumns * N)));
     launch("bias_act_backward", bias_act_backward_columns<Stored, N>, grid, kThreads, stream, grad,
            y, out, c.parts, c.outer, c.channels, act_of<Stored>(c));
-    return channel_sums(c.parts, bias_grad, tiles, c.channels, 1, stream);
+    return channel_sums(c.parts, bias_grad, 1, tiles, c.channels, 1, stream);
   }
   const int64_t pieces = divide_up(c.inner, kRowPiece), rows = c.outer * c.channels;
   launch("bias_act_backward", bias_act_backward_rows<Stored, N>,
          dim3(unsigned(divide_up(rows * pieces, kThreads / kWarp))), kThreads, stream, grad, y, out,
          c.parts, rows, c.inner, pieces, act_of<Stored>(c));
-  channel_sums(c.parts, bias_grad, c.outer, c.channels, pieces, stream);
+  channel_sums(c.parts, bias_grad, 1, c.outer, c.channels, pieces, stream);
 }
 
 template <class Stored>

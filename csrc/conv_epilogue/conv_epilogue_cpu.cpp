@@ -8,6 +8,7 @@
 #include "../bias_act/bias_act_cpu.h"
 #include "../common/cpu_level.h"
 #include "conv_epilogue_kernel.h"
+#include "conv_epilogue_torch.h"
 
 namespace sdd {
 
@@ -17,60 +18,15 @@ void conv_epilogue_x86_64_v4(const EpilogueCall&, int64_t, int64_t);
 
 namespace {
 
-// [N, O, H, W] either way; a tensor that is both counts as contiguous.
-bool is_channels_last(const Tensor& x) {
-  const auto sizes = x.sizes(), strides = x.strides();
-  const int64_t expected[] = {sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]};
-  for (int d = 0; d < 4; ++d) {
-    if (sizes[d] != 1 && strides[d] != expected[d]) return false;
-  }
-  return !x.is_contiguous();
-}
-
 Tensor new_like(const Tensor& x, bool channels_last) {
-  const auto s = x.sizes();
-  if (!channels_last) return new_contiguous({s[0], s[1], s[2], s[3]}, x);
-  const int64_t strides[] = {s[1] * s[2] * s[3], 1, s[1] * s[3], s[1]};
-  return new_tensor(4, s.data(), strides, x);
-}
-
-// x as it is if it already has that layout.
-Tensor arranged(const Tensor& x, bool channels_last) {
-  if (channels_last ? is_channels_last(x) : x.is_contiguous()) return x;
-  const Tensor copy = new_like(x, channels_last);
-  torch::stable::copy_(const_cast<Tensor&>(copy), x);
-  return copy;
+  return new_tensor(4, x.sizes().data(), map_strides(x, channels_last).data(), x);
 }
 
 void check(const char* op, const Tensor& x, const std::optional<Tensor>& factor,
            const std::optional<Tensor>& noise, const std::optional<Tensor>& bias, int64_t act,
            double alpha, double gain, const std::optional<double>& clamp) {
   STD_TORCH_CHECK(x.is_cpu(), op, ": this kernel takes CPU tensors");
-  STD_TORCH_CHECK(x.dim() == 4, op, ": x must be [N, O, H, W], it has ", x.dim(), " dimensions");
-  const auto s = x.sizes();
-  if (factor) {
-    STD_TORCH_CHECK(factor->is_cpu() && factor->dim() == 2 && factor->size(0) == s[0] &&
-                        factor->size(1) == s[1],
-                    op, ": factor must be a CPU tensor [N, O]");
-    STD_TORCH_CHECK(
-        factor->scalar_type() == x.scalar_type() ||
-            (factor->scalar_type() == ScalarType::Float && x.scalar_type() != ScalarType::Double),
-        op, ": factor must have the dtype of x, or be float32 with 16-bit x");
-  }
-  if (noise) {
-    STD_TORCH_CHECK(noise->is_cpu() && noise->dim() == 4 &&
-                        (noise->size(0) == 1 || noise->size(0) == s[0]) && noise->size(1) == 1 &&
-                        noise->size(2) == s[2] && noise->size(3) == s[3],
-                    op, ": noise must be a CPU tensor [1 or N, 1, H, W]");
-    STD_TORCH_CHECK(noise->scalar_type() == x.scalar_type(), op, ": noise must have x's dtype");
-  }
-  if (bias) {
-    STD_TORCH_CHECK(bias->is_cpu() && bias->dim() == 1 && bias->size(0) == s[1], op,
-                    ": bias must be a CPU tensor [O]");
-    STD_TORCH_CHECK(bias->scalar_type() == x.scalar_type(), op, ": bias must have x's dtype");
-  }
-  check_activation(op, act, alpha, gain, clamp);
-  element_of(op, x);
+  check_epilogue(op, x, factor, noise, bias, act, alpha, gain, clamp);
 }
 
 // The call together with what it points to.
@@ -91,7 +47,7 @@ struct PreparedCall {
     call.order = channels_last        ? EpilogueOrder::kPixelsChannelsLast
                  : sums_over_channels ? EpilogueOrder::kPixels
                                       : EpilogueOrder::kRows;
-    x = arranged(input, channels_last);
+    x = arranged(input, channels_last, new_like);
     call.x = x.const_data_ptr();
     const auto s = x.sizes();
     call.samples = s[0];
@@ -140,8 +96,7 @@ void conv_epilogue_inplace(Tensor x, const std::optional<Tensor>& factor,
                            const std::optional<Tensor>& noise, const std::optional<Tensor>& bias,
                            int64_t act, double alpha, double gain, std::optional<double> clamp) {
   check("conv_epilogue_", x, factor, noise, bias, act, alpha, gain, clamp);
-  STD_TORCH_CHECK(x.is_contiguous() || is_channels_last(x),
-                  "conv_epilogue_: x must be contiguous or channels_last");
+  check_epilogue_inplace(x);
   if (x.numel() == 0) return;
   PreparedCall prepared("conv_epilogue_", x, factor, noise, bias, act, alpha, gain, clamp);
   prepared.call.out = x.mutable_data_ptr();
@@ -157,14 +112,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_epilogue_backward(
     bool bias_grad) {
   const char* op = "conv_epilogue_backward";
   check(op, x, factor, noise, bias, act, alpha, gain, clamp);
-  STD_TORCH_CHECK(
-      grad_in.is_cpu() && same_sizes(grad_in, x) && grad_in.scalar_type() == x.scalar_type(), op,
-      ": grad must be like x: shape, dtype and device");
-  STD_TORCH_CHECK((factor || !factor_grad) && (noise || !noise_grad) && (bias || !bias_grad), op,
-                  ": a gradient is wanted of something that is not there");
+  check_epilogue_backward(op, grad_in, x, factor, noise, bias, factor_grad, noise_grad, bias_grad);
   PreparedCall prepared(op, x, factor, noise, bias, act, alpha, gain, clamp, noise_grad);
   EpilogueCall& call = prepared.call;
-  const Tensor grad = arranged(grad_in, prepared.channels_last);
+  const Tensor grad = arranged(grad_in, prepared.channels_last, new_like);
   const Tensor x_grad = new_like(x, prepared.channels_last);
   const Tensor factor_out =
       factor_grad ? new_contiguous({call.samples, call.channels}, *factor) : new_contiguous({0}, x);
