@@ -1,0 +1,406 @@
+// upfirdn2d on the GPU. Which inputs and which taps make an output: upfirdn2d.h.
+//
+// Strips, for what generators and discriminators do: a separable filter of at most kMostTaps taps
+// that keeps, doubles or halves a size. A thread goes down a strip of rows. Of each row it reads
+// the inputs in reach of its one or two columns, filters them along the row, and adds the result to
+// the sums of the output rows that see it. What neighbours read as well comes from the first-level
+// cache. No thread waits for another, nothing in between goes through memory, and planes may have
+// any size, as threads are counted through columns, strips and planes alike.
+//
+// Windows, for everything else: a thread for each output, all terms of its window in a loop.
+#include <algorithm>
+#include <cstdlib>
+#include <type_traits>
+
+#include "../common/device_elements.h"
+#include "../common/fast_divide.h"
+#include "upfirdn2d_cuda.h"
+
+namespace sdd {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kBlocks = 8;                 // at once on a multiprocessor: 64 registers a thread
+constexpr int kFewBlocks = 5;              // 96 registers, for long filters and general windows
+constexpr int kMostTaps = 8;               // of a strip's filter
+constexpr int kChannels = 4;               // in a pack: few enough for a strip's registers
+constexpr int kStagedTaps = 1024;          // longer filters are read where they lie
+constexpr int kInFlight = 32;              // registers for inputs that are on their way
+constexpr int64_t kManyThreads = 1 << 18;  // a large GPU runs as many at once
+constexpr int64_t kMaxThreads = (int64_t{1} << 31) - kThreads;  // of a launch: FastDivide
+constexpr int64_t kMaxLength = int64_t{1} << 28;                // of an axis of strips
+
+// Number i of f as it lies in memory.
+__device__ __forceinline__ double number_of(const DeviceFilter& f, int64_t i) {
+  switch (f.element) {
+    case Element::kFloat64:
+      return static_cast<const double*>(f.taps)[i];
+    case Element::kFloat32:
+      return double(static_cast<const float*>(f.taps)[i]);
+    case Element::kFloat16:
+      return double(widened(static_cast<const __half*>(f.taps)[i]));
+    case Element::kBFloat16:
+      return double(widened(static_cast<const __nv_bfloat16*>(f.taps)[i]));
+  }
+  return 0;
+}
+
+// Tap a of a filter of one dimension, in the order of formula (1).
+__device__ __forceinline__ double tap_of(const DeviceFilter& f, int64_t taps, int64_t a) {
+  return number_of(f, (f.flip ? a : taps - 1 - a) * f.column_stride);
+}
+
+// P * N sums as they are stored.
+template <class Stored, int P, int N>
+__device__ __forceinline__ Pack<Stored, P * N> packed(const Compute<Stored> (&sums)[P][N]) {
+  Pack<Stored, P * N> pack;
+#pragma unroll
+  for (int i = 0; i < P * N; ++i) pack[i] = narrowed<Stored>(sums[i / N][i % N]);
+  return pack;
+}
+
+// --- strips -------------------------------------------------------------------------------------
+
+// Sizes fit 32 bits, offsets need not.
+template <class Stored>
+struct Strips {
+  const Stored* x;
+  Stored* y;
+  int64_t image_stride, channel_stride, row_stride, pixel_stride;
+  int row_pad, column_pad, rows_in, columns_in, rows_out, columns_out;
+  int granule;
+  int height;          // output rows of a strip
+  int shift;           // rows of the first strip that lie above the image
+  uint32_t threads;    // of this launch, with work to do
+  uint32_t plane;      // the first one of this launch
+  FastDivide in_line;  // threads along a row
+  FastDivide in_pixel;
+  FastDivide in_plane;  // strips
+  FastDivide channels;
+  int taps;
+  DeviceFilter filter;
+};
+
+// A thread has N channels of P outputs along a row, as one pack.
+template <class Stored, int N, int P, int kUp, int kDown, int kTaps>
+struct StripShape {
+  static_assert(kUp * kDown <= 2 && (P == 1 || (N == 1 && kUp * kDown == 1)));
+  static constexpr bool exact = kTaps < kMostTaps;  // kTaps taps; otherwise that many or fewer
+  static constexpr int terms = kTaps / kUp;         // of an output, along a row
+  static constexpr int span = P - 1 + terms;        // inputs along a row
+  static constexpr int open = terms / kDown;        // rows of sums, for each phase, that see a row
+  // A pack in registers: in whole words, as 16-bit numbers would take one each.
+  static constexpr int words = N * int(sizeof(Stored)) > 4 ? N * int(sizeof(Stored)) / 4 : 1;
+  using Held = std::conditional_t<(words > 1), Pack<uint32_t, words>, Pack<Stored, N>>;
+  // Rows that are read before any of them is used.
+  static constexpr int fit = kInFlight / (exact ? 1 : 2) / (span * words);
+  static constexpr int rows = fit >= 8 && kUp == 1 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+  // A step uses kDown rows and completes kUp; so many are unrolled.
+  static constexpr int steps = rows > kDown ? rows / kDown : 1;
+};
+
+// x: [planes, rows_in, columns_in, granule] -> y: [planes, rows_out, columns_out, granule]
+template <class Stored, int N, int P, int kUp, int kDown, int kTaps>
+__global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBlocks)
+    upfirdn2d_strips(Strips<Stored> s) {
+  using C = Compute<Stored>;
+  using Shape = StripShape<Stored, N, P, kUp, kDown, kTaps>;
+  constexpr int terms = Shape::terms, span = Shape::span, open = Shape::open, rows = Shape::rows;
+
+  __shared__ C taps[2][kTaps];  // of columns, gain included, and of rows
+  if (threadIdx.x < 2 * kTaps) {
+    const int a = threadIdx.x % kTaps;
+    const double tap = a < s.taps ? tap_of(s.filter, s.taps, a) : 0;
+    taps[threadIdx.x / kTaps][a] = C(threadIdx.x < kTaps ? tap * s.filter.gain : tap);
+  }
+  __syncthreads();
+  const uint32_t thread = blockIdx.x * kThreads + threadIdx.x;
+  if (thread >= s.threads) return;
+
+  const uint32_t line = s.in_line.quotient(thread), place = s.in_line.remainder(thread);
+  const int column = int(s.in_pixel.quotient(place)) * P;
+  const int channel = int(s.in_pixel.remainder(place)) * N;
+  const uint32_t plane = s.plane + s.in_plane.quotient(line);
+  const int begin = int(s.in_plane.remainder(line)) * s.height - s.shift;
+
+  const ResampleAxis down_axis{kUp, kDown, s.row_pad, s.taps, s.rows_in, s.rows_out};
+  const ResampleAxis along_axis{kUp, kDown, s.column_pad, s.taps, s.columns_in, s.columns_out};
+  const ResampleWindow along = whole_window(along_axis, column);
+  const int count = Shape::exact ? terms : int(along.count);
+  const int reach = P - 1 + count;
+  const int first = int(along.index);
+  const bool inside = first >= 0 && first + reach <= s.columns_in;
+
+  C down_tap[kTaps], along_tap[terms];
+#pragma unroll
+  for (int a = 0; a < kTaps; ++a) down_tap[a] = taps[0][a];
+#pragma unroll
+  for (int k = 0; k < terms; ++k) along_tap[k] = taps[1][int(along.phase) + k * kUp];
+
+  int row = int(whole_window(down_axis, begin).index);
+  const int64_t pixel_stride = N == 1 ? 1 : s.pixel_stride;
+  int64_t from = s.channels.quotient(plane) * s.image_stride +
+                 s.channels.remainder(plane) * s.channel_stride + row * s.row_stride +
+                 first * pixel_stride + channel;
+  const int start = max(begin, 0), count_out = min(begin + s.height, s.rows_out) - start;
+  const int64_t line_out = int64_t{s.columns_out} * s.granule;
+  Stored* y = s.y + (int64_t{plane} * s.rows_out + start) * line_out + column * s.granule + channel;
+
+  // Counted from `start`, the row whose sum is completed next; those before it are not wanted.
+  int out = begin - (open - 1) * kUp - start;
+  C sums[kUp][open][P][N] = {};  // for rows out + q, out + kUp + q, ...
+  while (out < count_out) {
+#pragma unroll
+    for (int batch = 0; batch < Shape::steps * kDown; batch += rows) {
+      typename Shape::Held held[rows][span] = {};
+      if (inside && row >= 0 && row + rows <= s.rows_in) {
+#pragma unroll
+        for (int r = 0; r < rows; ++r) {
+#pragma unroll
+          for (int k = 0; k < span; ++k) {
+            if (!Shape::exact && k >= reach) continue;
+            held[r][k] = *reinterpret_cast<const typename Shape::Held*>(
+                s.x + from + r * s.row_stride + k * pixel_stride);
+          }
+        }
+      } else {
+#pragma unroll
+        for (int r = 0; r < rows; ++r) {
+#pragma unroll
+          for (int k = 0; k < span; ++k) {
+            if (row + r < 0 || row + r >= s.rows_in) continue;
+            if (first + k < 0 || first + k >= s.columns_in || k >= reach) continue;
+            held[r][k] = *reinterpret_cast<const typename Shape::Held*>(
+                s.x + from + r * s.row_stride + k * pixel_stride);
+          }
+        }
+      }
+      row += rows;
+      from += rows * s.row_stride;
+
+#pragma unroll
+      for (int r = 0; r < rows; ++r) {
+        const int turn = (batch + r) % kDown;  // which of the rows of a step
+        Pack<Stored, N> x[span];
+#pragma unroll
+        for (int k = 0; k < span; ++k) x[k] = __builtin_bit_cast(Pack<Stored, N>, held[r][k]);
+        C h[P][N];
+#pragma unroll
+        for (int p = 0; p < P; ++p) {
+#pragma unroll
+          for (int n = 0; n < N; ++n) {
+            h[p][n] = along_tap[0] * widened(x[p][n]);
+#pragma unroll
+            for (int k = 1; k < terms; ++k) {
+              if (k < count) h[p][n] += along_tap[k] * widened(x[p + k][n]);
+            }
+          }
+        }
+        // Strips begin where the window of the first output row of a step has phase kUp - 1, and
+        // that of the second the same inputs and phase 0.
+#pragma unroll
+        for (int i = 0; i < open; ++i) {
+#pragma unroll
+          for (int q = 0; q < kUp; ++q) {
+            const int a = ((open - 1 - i) * kDown + turn) * kUp + kUp - 1 - q;
+            const bool fresh = i == open - 1 && turn == 0;
+#pragma unroll
+            for (int p = 0; p < P; ++p) {
+#pragma unroll
+              for (int n = 0; n < N; ++n) {
+                C& sum = sums[q][i][p][n];
+                if (turn == 0) sum = fresh ? C(0) : sums[q][fresh ? i : i + 1][p][n];
+                if (!Shape::exact && a >= s.taps) continue;
+                sum = fresh ? down_tap[a] * h[p][n] : sum + down_tap[a] * h[p][n];
+              }
+            }
+          }
+        }
+
+        if (turn + 1 < kDown) continue;
+#pragma unroll
+        for (int q = 0; q < kUp; ++q) {
+          if (unsigned(out + q) >= unsigned(count_out)) continue;
+          store_pack(y, packed<Stored>(sums[q][0]));
+          y += line_out;
+        }
+        out += kUp;
+      }
+    }
+  }
+}
+
+template <class Stored, int N, int P, int kUp, int kDown, int kTaps>
+void run_strips(const Upfirdn2dCuda& c, Strips<Stored> s, Stream stream) {
+  using Shape = StripShape<Stored, N, P, kUp, kDown, kTaps>;
+  // The window of output -shift has phase kUp - 1.
+  s.shift = kUp == 2 && c.rows.pad % 2 == 0 ? 1 : 0;
+  const int64_t planes = c.images * c.channels, packs = c.granule / N;
+  const int64_t in_line = divide_up(c.columns.out, P) * packs;
+  int64_t in_plane = 0;
+  // Rows that two strips see are read twice; but the GPU wants threads.
+  for (int64_t depth = 32; depth >= 8; depth /= 2) {
+    if (depth < 2 * Shape::open && in_plane > 0) break;
+    s.height = int(depth - (Shape::open - 1)) * kUp;
+    in_plane = divide_up(c.rows.out + s.shift, s.height);
+    if (planes * in_plane * in_line >= kManyThreads) break;
+  }
+  s.in_line = FastDivide(in_line);
+  s.in_pixel = FastDivide(packs);
+  s.in_plane = FastDivide(in_plane);
+  const int64_t at_once = kMaxThreads / (in_line * in_plane);  // planes
+  for (int64_t plane = 0; plane < planes; plane += at_once) {
+    const int64_t threads = std::min(at_once, planes - plane) * in_plane * in_line;
+    s.plane = uint32_t(plane);
+    s.threads = uint32_t(threads);
+    launch("upfirdn2d", upfirdn2d_strips<Stored, N, P, kUp, kDown, kTaps>,
+           dim3(unsigned(divide_up(threads, kThreads))), kThreads, stream, s);
+  }
+}
+
+template <class Stored, int N, int kUp, int kDown>
+void run_strips(const Upfirdn2dCuda& c, const Strips<Stored>& s, Stream stream) {
+  if (s.taps != 4) return run_strips<Stored, N, 1, kUp, kDown, kMostTaps>(c, s, stream);
+  if constexpr (N == 1 && kUp * kDown == 1 && sizeof(Stored) == 2) {
+    // Two neighbours read five inputs, not eight, and are one word.
+    if (s.columns_out % 2 == 0) return run_strips<Stored, N, 2, kUp, kDown, 4>(c, s, stream);
+  }
+  run_strips<Stored, N, 1, kUp, kDown, 4>(c, s, stream);
+}
+
+template <class Stored, int N>
+void run_strips(const Upfirdn2dCuda& c, const Strips<Stored>& s, Stream stream) {
+  if (c.rows.up == 2) return run_strips<Stored, N, 2, 1>(c, s, stream);
+  if (c.rows.down == 2) return run_strips<Stored, N, 1, 2>(c, s, stream);
+  run_strips<Stored, N, 1, 1>(c, s, stream);
+}
+
+// Whether there is a strip kernel for it, and it was started.
+template <class Stored>
+bool strips(const Upfirdn2dCuda& c, Stream stream) {
+  const ResampleAxis &r = c.rows, &k = c.columns;
+  if (!c.filter.separable || r.taps > kMostTaps || r.up * r.down > 2) return false;
+  for (const ResampleAxis* axis : {&r, &k}) {
+    const int64_t longest = std::max({axis->in, axis->out, std::abs(axis->pad)});
+    if (longest >= kMaxLength) return false;
+  }
+  if (c.images * c.channels >= kMaxThreads) return false;
+  if (r.out * k.out * c.granule >= kMaxThreads / 4) return false;  // of one plane
+  const auto* x = static_cast<const Stored*>(c.x);
+  auto* y = static_cast<Stored*>(c.y);
+  Strips<Stored> s{};
+  s.x = x;
+  s.y = y;
+  s.image_stride = c.image_stride;
+  s.channel_stride = c.channel_stride;
+  s.row_stride = c.row_stride;
+  s.pixel_stride = c.pixel_stride;
+  s.row_pad = int(r.pad);
+  s.column_pad = int(k.pad);
+  s.rows_in = int(r.in);
+  s.columns_in = int(k.in);
+  s.rows_out = int(r.out);
+  s.columns_out = int(k.out);
+  s.granule = int(c.granule);
+  s.channels = FastDivide(c.channels);
+  s.taps = int(r.taps);
+  s.filter = c.filter;
+  if (c.granule == 1 && c.pixel_stride == 1) {
+    run_strips<Stored, 1>(c, s, stream);
+    return true;
+  }
+  if ((c.granule | c.pixel_stride | c.row_stride | c.image_stride) % kChannels != 0 ||
+      !aligned_for_packs(c.x, c.y)) {
+    return false;
+  }
+  run_strips<Stored, kChannels>(c, s, stream);
+  return true;
+}
+
+// --- windows ------------------------------------------------------------------------------------
+
+// The taps that window kernels use: those of columns and of rows if separable, all otherwise.
+__device__ __forceinline__ double window_tap(const Upfirdn2dCuda& c, int64_t i) {
+  const DeviceFilter& f = c.filter;
+  if (f.separable) {
+    return i < c.rows.taps ? tap_of(f, c.rows.taps, i) * f.gain
+                           : tap_of(f, c.rows.taps, i - c.rows.taps);
+  }
+  const int64_t at = f.flip ? i : c.rows.taps * c.columns.taps - 1 - i;
+  return number_of(f, at / c.columns.taps * f.row_stride + at % c.columns.taps * f.column_stride) *
+         f.gain;
+}
+
+// x: [images, channels, rows.in, columns.in, granule] of any strides -> y, dense; `packs` of them
+template <class Stored, int N>
+__global__ void __launch_bounds__(kThreads, kFewBlocks)
+    upfirdn2d_windows(Upfirdn2dCuda c, int64_t packs) {
+  using C = Compute<Stored>;
+  __shared__ C staged[kStagedTaps];
+  const int64_t taps = c.filter.separable ? 2 * c.rows.taps : c.rows.taps * c.columns.taps;
+  const bool short_filter = taps <= kStagedTaps;
+  for (int i = int(threadIdx.x); short_filter && i < taps; i += kThreads) {
+    staged[i] = C(window_tap(c, i));
+  }
+  __syncthreads();
+  const int64_t pack = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (pack >= packs) return;
+  const auto tap = [&](int64_t i) { return short_filter ? staged[i] : C(window_tap(c, i)); };
+
+  const int64_t in_pixel = c.granule / N;
+  const int64_t pixel = pack / in_pixel, line = pixel / c.columns.out;
+  const int64_t plane = line / c.rows.out;
+  const ResampleWindow down = clipped_window(c.rows, line % c.rows.out);
+  const ResampleWindow along = clipped_window(c.columns, pixel % c.columns.out);
+  const Stored* x = static_cast<const Stored*>(c.x) + plane / c.channels * c.image_stride +
+                    plane % c.channels * c.channel_stride + pack % in_pixel * N;
+  C sum[N] = {};
+  for (int64_t j = 0; j < down.count; ++j) {
+    const int64_t a = down.phase + (down.skip + j) * c.rows.up;
+    const int64_t tap_line = c.filter.separable ? c.rows.taps : a * c.columns.taps;
+    int64_t from = (down.index + j) * c.row_stride + along.index * c.pixel_stride;
+    C of_row[N] = {};
+    for (int64_t k = 0; k < along.count; ++k) {
+      const C t = tap(tap_line + along.phase + (along.skip + k) * c.columns.up);
+      const auto numbers = load_pack<N>(x + from);
+#pragma unroll
+      for (int n = 0; n < N; ++n) of_row[n] += t * widened(numbers[n]);
+      from += c.pixel_stride;
+    }
+    const C t = c.filter.separable ? tap(a) : C(1);
+#pragma unroll
+    for (int n = 0; n < N; ++n) sum[n] += t * of_row[n];
+  }
+  Pack<Stored, N> result;
+#pragma unroll
+  for (int n = 0; n < N; ++n) result[n] = narrowed<Stored>(sum[n]);
+  store_pack(static_cast<Stored*>(c.y) + pack * N, result);
+}
+
+template <class Stored>
+void windows(const Upfirdn2dCuda& c, Stream stream) {
+  const int64_t numbers = c.images * c.channels * c.rows.out * c.columns.out * c.granule;
+  const auto run = [&](auto kernel, int64_t packs) {
+    launch("upfirdn2d", kernel, dim3(unsigned(divide_up(packs, kThreads))), kThreads, stream, c,
+           packs);
+  };
+  constexpr int N = sizeof(Stored) == 8 ? 2 : kChannels;
+  const bool packs = (c.granule | c.pixel_stride | c.row_stride | c.image_stride) % N == 0 &&
+                     aligned_for_packs(c.x, c.y);
+  packs ? run(upfirdn2d_windows<Stored, N>, numbers / N)
+        : run(upfirdn2d_windows<Stored, 1>, numbers);
+}
+
+}  // namespace
+
+void upfirdn2d_cuda(const Upfirdn2dCuda& c, Stream stream) {
+  with_element(c.element, [&](auto zero) {
+    using Stored = decltype(zero);
+    if constexpr (sizeof(Stored) < 8) {  // float64 is for checks: not worth twelve more kernels
+      if (strips<Stored>(c, stream)) return;
+    }
+    windows<Stored>(c, stream);
+  });
+}
+
+}  // namespace sdd
