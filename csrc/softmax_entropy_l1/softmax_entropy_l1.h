@@ -86,19 +86,24 @@ struct TermSums {
 
 template <int kOrder>
 SDD_FN TermSums sum_series(const PowerSums<double, kOrder>& p) {
-  return {p.s1 + p.s2 / 2 + p.s3 / 6 + p.s4 / 24 + p.s5 / 120 + p.s6 / 720,
-          p.s2 / 2 + p.s3 / 3 + p.s4 / 8 + p.s5 / 30 + p.s6 / 144};
+  return {
+      p.s1 + p.s2 * (1. / 2) + p.s3 * (1. / 6) + p.s4 * (1. / 24) + p.s5 * (1. / 120) +
+          p.s6 * (1. / 720),
+      p.s2 * (1. / 2) + p.s3 * (1. / 3) + p.s4 * (1. / 8) + p.s5 * (1. / 30) + p.s6 * (1. / 144)};
 }
 
 // Whether the first term that (4) leaves out is below 1e-7 of the sum: |s_5| / 30 <= s_4 max|u| /
 // 30 or |s_7| / 840 <= s_6 max|u| / 840, where max|u| is at most the fourth root of s_4, the sixth
 // of s_6. With 2^14 numbers or fewer that implies |u| < 1.2, so that the rest of the series is no
-// larger. False for NaN.
+// larger. Raised to a power that leaves no roots. False for NaN, and for sums beyond the range.
 template <int kOrder>
 SDD_FN bool series_converged(const PowerSums<double, kOrder>& p) {
-  const double left_out = kOrder == 4 ? p.s4 * __builtin_sqrt(__builtin_sqrt(p.s4)) / 30
-                                      : p.s6 * __builtin_sqrt(__builtin_cbrt(p.s6)) / 840;
-  return left_out <= 1e-7 * p.s2 / 2;
+  const double sum = 1e-7 / 2 * p.s2, highest = kOrder == 4 ? p.s4 : p.s6;
+  const double left_out = highest * (kOrder == 4 ? 1. / 30 : 1. / 840);
+  const double sum2 = sum * sum, left_out2 = left_out * left_out;
+  if (highest == 0) return true;
+  if constexpr (kOrder == 4) return left_out2 * left_out2 * highest < sum2 * sum2;
+  return left_out2 * left_out2 * left_out2 * highest < sum2 * sum2 * sum2;
 }
 
 // Equations (1) and (2) from the means a and F.

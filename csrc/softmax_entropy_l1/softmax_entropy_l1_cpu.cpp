@@ -1,8 +1,5 @@
 // CPU entry of softmax_entropy_l1: checks, threads, and the merge of the chunks of each row.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,9 +7,9 @@
 #include <tuple>
 
 #include "../common/cpu_level.h"
-#include "../common/element_of.h"
 #include "softmax_entropy_l1.h"
 #include "softmax_entropy_l1_kernel.h"
+#include "softmax_entropy_l1_torch.h"
 
 namespace sdd {
 
@@ -21,9 +18,6 @@ void entropy_chunk_x86_64_v3(const EntropyChunk&, RowStats*);
 void entropy_chunk_x86_64_v4(const EntropyChunk&, RowStats*);
 
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Work for one thread at least: below it, waking a second thread costs more than it saves.
 constexpr int64_t kGrainEntries = 32768;
@@ -40,21 +34,10 @@ Tensor new_statistic(int64_t rows) {
 
 // x: [N, n], or [N, C, n] with abs_mean -> entropy, l1, deficit, log_mean_exp: [N] float64
 std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& input, bool abs_mean) {
-  const int64_t dims = abs_mean ? 3 : 2;
   STD_TORCH_CHECK(input.is_cpu(), "softmax_entropy_l1: this kernel takes CPU tensors");
-  STD_TORCH_CHECK(input.dim() == dims, "softmax_entropy_l1: x must have ", dims,
-                  " dimensions, it has ", input.dim());
-  const Element element = element_of("softmax_entropy_l1", input);
-  const int64_t rows = input.size(0);
-  const int64_t n = input.size(dims - 1);
-  const int64_t channels = abs_mean ? input.size(1) : 0;
-  STD_TORCH_CHECK(n > 0 && (!abs_mean || channels > 0),
-                  "softmax_entropy_l1: x must have at least one entry per row");
-
-  // Rows and channels may lie anywhere; entries must be neighbours.
-  const Tensor x = n == 1 || input.stride(dims - 1) == 1 ? input : torch::stable::contiguous(input);
-  const int64_t row_stride = x.stride(0);
-  const int64_t channel_stride = abs_mean ? x.stride(1) : 0;
+  const EntropyInput in = entropy_input(input, abs_mean);
+  const Tensor& x = in.x;
+  const int64_t rows = in.rows, n = in.n, channels = in.channels;
   const int64_t element_size = static_cast<int64_t>(x.element_size());
   const char* data = static_cast<const char*>(x.const_data_ptr());
 
@@ -66,17 +49,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& inpu
   const std::unique_ptr<RowStats[]> stats(new RowStats[rows * chunks]);
   const EntropyChunkFn entropy_chunk = SDD_FOR_CPU_LEVEL(entropy_chunk_);
   const int64_t entries = std::min(n, kEntropyChunk) * std::max<int64_t>(channels, 1);
-  torch::stable::parallel_for(0, rows * chunks, std::max<int64_t>(1, kGrainEntries / entries),
-                              [&](int64_t begin, int64_t end) {
-                                for (int64_t task = begin; task < end; ++task) {
-                                  const int64_t row = task / chunks;
-                                  const int64_t first = task % chunks * kEntropyChunk;
-                                  const EntropyChunk chunk{
-                                      data + (row * row_stride + first) * element_size, element,
-                                      std::min(kEntropyChunk, n - first), channels, channel_stride};
-                                  entropy_chunk(chunk, &stats[task]);
-                                }
-                              });
+  torch::stable::parallel_for(
+      0, rows * chunks, std::max<int64_t>(1, kGrainEntries / entries),
+      [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t row = task / chunks;
+          const int64_t first = task % chunks * kEntropyChunk;
+          const EntropyChunk chunk{data + (row * in.row_stride + first) * element_size, in.element,
+                                   std::min(kEntropyChunk, n - first), channels, in.channel_stride};
+          entropy_chunk(chunk, &stats[task]);
+        }
+      });
 
   double* out_entropy = static_cast<double*>(entropy.mutable_data_ptr());
   double* out_l1 = static_cast<double*>(l1.mutable_data_ptr());

@@ -1,0 +1,235 @@
+// What a block does with the numbers of its chunk: it holds them in registers from the one time
+// they are read until their sums are known to be right.
+#pragma once
+
+#include <type_traits>
+
+#include "../common/device_elements.h"
+#include "../common/reduce.h"
+#include "softmax_entropy_l1.h"
+
+namespace sdd {
+namespace {
+
+// The numbers of one thread: entries of the signed map as they are stored, or, with kAbsMean,
+// entries of the non-negative abs-mean map minus an offset near them.
+template <class StoredType, bool kAbsMean, int kThreads>
+struct Tile {
+  using Stored = StoredType;
+  using T = Compute<Stored>;
+  using Held = std::conditional_t<kAbsMean, T, Stored>;
+  static constexpr bool abs_mean = kAbsMean;
+  static constexpr int threads = kThreads;
+  static constexpr int kNumbers = kAbsMean && sizeof(Stored) == 2 ? 16 : 64 / int(sizeof(Stored));
+  static constexpr int kPacks = kNumbers / kPack<Stored>;
+  static constexpr int size = kThreads * kNumbers;  // numbers of the block
+
+  Held held[kNumbers];
+  int valid;  // the others are not of the map
+
+  __device__ __forceinline__ T value(int i) const { return widened(held[i]); }
+
+  __device__ __forceinline__ void fill(T x) {
+#pragma unroll
+    for (int i = 0; i < kNumbers; ++i) {
+      if (i >= valid) held[i] = narrowed<Held>(x);
+    }
+  }
+};
+
+// The numbers of x, [count], that are those of this thread; 0 beyond the end. Which they are does
+// not depend on where x lies: nor do the bits of the results.
+template <class Tile>
+__device__ __forceinline__ void load_numbers(const typename Tile::Stored* __restrict__ x, int count,
+                                             bool packs, typename Tile::Stored* numbers) {
+  using Stored = typename Tile::Stored;
+  constexpr int N = kPack<Stored>;
+  const auto place = [](int k) { return (k * Tile::threads + int(threadIdx.x)) * N; };
+  if (packs && count == Tile::size) {
+    Pack<Stored, N> pack[Tile::kPacks];
+#pragma unroll
+    for (int k = 0; k < Tile::kPacks; ++k) pack[k] = load_pack<N>(x + place(k));
+#pragma unroll
+    for (int i = 0; i < Tile::kNumbers; ++i) numbers[i] = pack[i / N][i % N];
+  } else {
+#pragma unroll
+    for (int i = 0; i < Tile::kNumbers; ++i) {
+      const int at = place(i / N) + i % N;
+      numbers[i] = at < count ? x[at] : narrowed<Stored>(0);
+    }
+  }
+}
+
+// How many of them are not beyond the end: the first ones.
+template <class Tile>
+__device__ __forceinline__ int valid_numbers(int count) {
+  constexpr int N = kPack<typename Tile::Stored>;
+  constexpr int round = Tile::threads * N;
+  const int rest = count % round - int(threadIdx.x) * N;
+  return count / round * N + (rest < 0 ? 0 : rest > N ? N : rest);
+}
+
+// Returns what the numbers of the tile lack, in thread 0.
+template <class Tile>
+__device__ __forceinline__ double load_tile(const typename Tile::Stored* __restrict__ x, int count,
+                                            bool packs, int64_t channels, int64_t channel_stride,
+                                            Tile& tile) {
+  using T = typename Tile::T;
+  tile.valid = valid_numbers<Tile>(count);
+  if constexpr (Tile::abs_mean) {
+    const T inverse = T(1) / T(channels);
+    double common = 0;
+#pragma unroll
+    for (int i = 0; i < Tile::kNumbers; ++i) tile.held[i] = 0;
+#pragma unroll(Tile::kPacks == 2 ? 2 : 1)
+    for (int64_t c = 0; c < channels; ++c, x += channel_stride) {
+      typename Tile::Stored numbers[Tile::kNumbers];
+      load_numbers<Tile>(x, count, packs, numbers);
+      // A number near the |x_c| is taken from each: what they have in common must not cost their
+      // sum its precision.
+      T near = absolute(widened(x[0]));
+      near = near < T(__builtin_inf()) ? near : T(0);
+#pragma unroll
+      for (int i = 0; i < Tile::kNumbers; ++i) {
+        const T above = absolute(widened(numbers[i])) - near;
+        tile.held[i] += above * inverse;
+      }
+      if (threadIdx.x == 0) common += double(near);
+    }
+    if (count != Tile::size) tile.fill(0);
+    return threadIdx.x == 0 ? common / double(channels) : 0;
+  } else {
+    load_numbers<Tile>(x, count, packs, tile.held);
+    return 0;
+  }
+}
+
+// sum |x| of the signed map; of the abs-mean map, whose entries come without their offset, sum x.
+template <class Tile>
+__device__ __forceinline__ typename Tile::T l1_term(typename Tile::T v) {
+  return Tile::abs_mean ? v : absolute(v);
+}
+
+// Numbers from all over the chunk: their sum and that of their squares, relative to `near`.
+constexpr int kSample = 4;  // of a thread
+template <class Tile, class T>
+__device__ __forceinline__ void sample_sums(const Tile& tile, T near, T (&sums)[2]) {
+  sums[0] = sums[1] = 0;
+#pragma unroll
+  for (int i = 0; i < kSample; ++i) {
+    const T d = tile.value(i * (Tile::kNumbers / kSample)) - near;
+    sums[0] += d;
+    sums[1] += d * d;
+  }
+}
+
+// Equation (4): s_1 ... and the l1 norm.
+template <int kOrder, class Tile, class T>
+__device__ __forceinline__ void power_sums(const Tile& tile, T shift, T (&sums)[kOrder + 1]) {
+  PowerSums<T, kOrder> power;
+  T l1 = 0;
+#pragma unroll
+  for (int i = 0; i < Tile::kNumbers; ++i) {
+    const T v = tile.value(i);
+    power.add(v - shift);
+    l1 += l1_term<Tile>(v);
+  }
+  sums[0] = l1;
+  sums[1] = power.s1;
+  sums[2] = power.s2;
+  sums[3] = power.s3;
+  sums[4] = power.s4;
+  if constexpr (kOrder == 6) {
+    sums[5] = power.s5;
+    sums[6] = power.s6;
+  }
+}
+
+// Numbers as they are where e^x neither over- nor underflows; beyond, its ends.
+template <class T>
+__device__ __forceinline__ T clamp_both(T u) {
+  const T highest = -ExpConstants<T>::lowest;
+  u = clamp_exponent(u);
+  return u < highest ? u : highest;
+}
+
+// l1, and the sums of expm1(u) and f(u).
+template <class Tile, class T>
+__device__ __forceinline__ void exact_sums(const Tile& tile, T shift, T (&sums)[3]) {
+  sums[0] = sums[1] = sums[2] = 0;
+#pragma unroll
+  for (int i = 0; i < Tile::kNumbers; ++i) {
+    const T v = tile.value(i);
+    const ExpTerms<T> t = exp_terms_in_range(clamp_both(v - shift));
+    sums[0] += l1_term<Tile>(v);
+    sums[1] += t.expm1;
+    sums[2] += t.excess;
+  }
+}
+
+// l1, and the sums of e^u and u e^u.
+template <class Tile, class T>
+__device__ __forceinline__ void plain_sums(const Tile& tile, T shift, T (&sums)[3]) {
+  sums[0] = sums[1] = sums[2] = 0;
+#pragma unroll
+  for (int i = 0; i < Tile::kNumbers; ++i) {
+    const T v = tile.value(i);
+    const T u = clamp_both(v - shift);
+    T e;
+    if constexpr (sizeof(T) == 4) {
+      e = exp2_in_range(u * ExpConstants<float>::log2_e);
+    } else {
+      e = exp_in_range(u);
+    }
+    sums[0] += l1_term<Tile>(v);
+    sums[1] += e;
+    sums[2] += u * e;
+  }
+}
+
+// The sum, the sum of absolute values, the highest and minus the lowest.
+template <class Tile, class T>
+__device__ __forceinline__ void moments(const Tile& tile, T (&sums)[4]) {
+  sums[0] = sums[1] = 0;
+  sums[2] = sums[3] = -T(__builtin_inf());
+#pragma unroll
+  for (int i = 0; i < Tile::kNumbers; ++i) {
+    const T v = tile.value(i);
+    sums[0] += v;
+    sums[1] += absolute(v);
+    if (i < tile.valid) {
+      sums[2] = v > sums[2] ? v : sums[2];
+      sums[3] = -v > sums[3] ? -v : sums[3];
+    }
+  }
+}
+
+// values -> totals over the block, the last kMaxima of them maxima: in the precision of the values
+// over few threads, then in float64. The totals are there for all threads.
+template <int kMaxima, int kCount, class T, int kThreads, int kStatistics>
+__device__ __forceinline__ void block_totals(const T (&values)[kCount],
+                                             T (&of_thread)[kStatistics][kThreads],
+                                             double (&totals)[kStatistics]) {
+  static_assert(kCount <= kStatistics);
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int s = 0; s < kCount; ++s) of_thread[s][threadIdx.x] = values[s];
+  __syncthreads();
+  for (int s = threadIdx.x / kWarp; s < kCount; s += kThreads / kWarp) {
+    const bool maximum = s >= kCount - kMaxima;
+    const auto joined = [&](auto a, auto b) { return maximum ? (a > b ? a : b) : a + b; };
+    T few = of_thread[s][lane];
+#pragma unroll
+    for (int i = kWarp; i < kThreads; i += kWarp) few = joined(few, of_thread[s][lane + i]);
+    double total = double(few);
+#pragma unroll
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+      total = joined(total, __shfl_xor_sync(kAllLanes, total, distance));
+    }
+    if (lane == 0) totals[s] = total;
+  }
+  __syncthreads();
+}
+
+}  // namespace
+}  // namespace sdd
