@@ -67,8 +67,10 @@ struct Strips {
   const Stored* x;
   Stored* y;
   int64_t image_stride, channel_stride, row_stride, pixel_stride;
-  int row_pad, column_pad, rows_in, columns_in, rows_out, columns_out;
   int granule;
+  struct {
+    int pad, in, out;
+  } rows, columns;
   int height;          // output rows of a strip
   int shift;           // rows of the first strip that lie above the image
   uint32_t threads;    // of this launch, with work to do
@@ -99,7 +101,7 @@ struct StripShape {
   static constexpr int steps = rows > kDown ? rows / kDown : 1;
 };
 
-// x: [planes, rows_in, columns_in, granule] -> y: [planes, rows_out, columns_out, granule]
+// x: [planes, rows.in, columns.in, granule] -> y: [planes, rows.out, columns.out, granule]
 template <class Stored, int N, int P, int kUp, int kDown, int kTaps>
 __global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBlocks)
     upfirdn2d_strips(Strips<Stored> s) {
@@ -123,13 +125,13 @@ __global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBl
   const uint32_t plane = s.plane + s.in_plane.quotient(line);
   const int begin = int(s.in_plane.remainder(line)) * s.height - s.shift;
 
-  const ResampleAxis down_axis{kUp, kDown, s.row_pad, s.taps, s.rows_in, s.rows_out};
-  const ResampleAxis along_axis{kUp, kDown, s.column_pad, s.taps, s.columns_in, s.columns_out};
+  const ResampleAxis down_axis{kUp, kDown, s.rows.pad, s.taps, s.rows.in, s.rows.out};
+  const ResampleAxis along_axis{kUp, kDown, s.columns.pad, s.taps, s.columns.in, s.columns.out};
   const ResampleWindow along = whole_window(along_axis, column);
   const int count = Shape::exact ? terms : int(along.count);
   const int reach = P - 1 + count;
   const int first = int(along.index);
-  const bool inside = first >= 0 && first + reach <= s.columns_in;
+  const bool inside = first >= 0 && first + reach <= s.columns.in;
 
   C down_tap[kTaps], along_tap[terms];
 #pragma unroll
@@ -142,9 +144,9 @@ __global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBl
   int64_t from = s.channels.quotient(plane) * s.image_stride +
                  s.channels.remainder(plane) * s.channel_stride + row * s.row_stride +
                  first * pixel_stride + channel;
-  const int start = max(begin, 0), count_out = min(begin + s.height, s.rows_out) - start;
-  const int64_t line_out = int64_t{s.columns_out} * s.granule;
-  Stored* y = s.y + (int64_t{plane} * s.rows_out + start) * line_out + column * s.granule + channel;
+  const int start = max(begin, 0), count_out = min(begin + s.height, s.rows.out) - start;
+  const int64_t line_out = int64_t{s.columns.out} * s.granule;
+  Stored* y = s.y + (int64_t{plane} * s.rows.out + start) * line_out + column * s.granule + channel;
 
   // Counted from `start`, the row whose sum is completed next; those before it are not wanted.
   int out = begin - (open - 1) * kUp - start;
@@ -153,7 +155,7 @@ __global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBl
 #pragma unroll
     for (int batch = 0; batch < Shape::steps * kDown; batch += rows) {
       typename Shape::Held held[rows][span] = {};
-      if (inside && row >= 0 && row + rows <= s.rows_in) {
+      if (inside && row >= 0 && row + rows <= s.rows.in) {
 #pragma unroll
         for (int r = 0; r < rows; ++r) {
 #pragma unroll
@@ -168,8 +170,8 @@ __global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBl
         for (int r = 0; r < rows; ++r) {
 #pragma unroll
           for (int k = 0; k < span; ++k) {
-            if (row + r < 0 || row + r >= s.rows_in) continue;
-            if (first + k < 0 || first + k >= s.columns_in || k >= reach) continue;
+            if (row + r < 0 || row + r >= s.rows.in) continue;
+            if (first + k < 0 || first + k >= s.columns.in || k >= reach) continue;
             held[r][k] = *reinterpret_cast<const typename Shape::Held*>(
                 s.x + from + r * s.row_stride + k * pixel_stride);
           }
@@ -263,7 +265,7 @@ void run_strips(const Upfirdn2dCuda& c, const Strips<Stored>& s, Stream stream) 
   if (s.taps != 4) return run_strips<Stored, N, 1, kUp, kDown, kMostTaps>(c, s, stream);
   if constexpr (N == 1 && kUp * kDown == 1 && sizeof(Stored) == 2) {
     // Two neighbours read five inputs, not eight, and are one word.
-    if (s.columns_out % 2 == 0) return run_strips<Stored, N, 2, kUp, kDown, 4>(c, s, stream);
+    if (s.columns.out % 2 == 0) return run_strips<Stored, N, 2, kUp, kDown, 4>(c, s, stream);
   }
   run_strips<Stored, N, 1, kUp, kDown, 4>(c, s, stream);
 }
@@ -286,22 +288,16 @@ bool strips(const Upfirdn2dCuda& c, Stream stream) {
   }
   if (c.images * c.channels >= kMaxThreads) return false;
   if (r.out * k.out * c.granule >= kMaxThreads / 4) return false;  // of one plane
-  const auto* x = static_cast<const Stored*>(c.x);
-  auto* y = static_cast<Stored*>(c.y);
   Strips<Stored> s{};
-  s.x = x;
-  s.y = y;
+  s.x = static_cast<const Stored*>(c.x);
+  s.y = static_cast<Stored*>(c.y);
   s.image_stride = c.image_stride;
   s.channel_stride = c.channel_stride;
   s.row_stride = c.row_stride;
   s.pixel_stride = c.pixel_stride;
-  s.row_pad = int(r.pad);
-  s.column_pad = int(k.pad);
-  s.rows_in = int(r.in);
-  s.columns_in = int(k.in);
-  s.rows_out = int(r.out);
-  s.columns_out = int(k.out);
   s.granule = int(c.granule);
+  s.rows = {int(r.pad), int(r.in), int(r.out)};
+  s.columns = {int(k.pad), int(k.in), int(k.out)};
   s.channels = FastDivide(c.channels);
   s.taps = int(r.taps);
   s.filter = c.filter;
