@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -230,3 +231,29 @@ def upfirdn2d_error(y: Tensor, f: Tensor, expected: Resampled) -> float:
     error = np.abs(y.detach().to(torch.float64).numpy() - expected.y)
     share = error / (allowed + smallest + 1e-300)
     return float(share.max()) if share.size else 0.0
+
+
+def modulated_conv2d_reference(
+    x: Tensor, weight: Tensor, styles: Tensor, up: int, demodulate: bool, taps: Tensor
+) -> Tensor:
+    """Karras et al. 2020, Eq. 1 and 3, one sample at a time; upsampling by inserting zeros."""
+    out = []
+    for image, style in zip(x, styles, strict=True):
+        kernel = weight * style[None, :, None, None]
+        if demodulate:
+            kernel = kernel / (kernel.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        if up == 1:
+            out.append(F.conv2d(image[None], kernel, padding=kernel.shape[-1] // 2))
+            continue
+        channels, height, width = image.shape
+        spread = image.new_zeros(channels, 2 * height, 2 * width)
+        spread[:, ::2, ::2] = image
+        # One true convolution with kernel * blur; the blur is 4 times as strong, since only one
+        # pixel in four is not zero, and its 4 taps are centred between two pixels.
+        blur = 4 * torch.outer(taps, taps)
+        merged = F.conv2d(
+            F.pad(kernel, (3, 3, 3, 3)).flatten(0, 1)[:, None], blur.flip(0, 1)[None, None]
+        ).reshape(*kernel.shape[:2], 6, 6)
+        padded = F.pad(spread, (3, 2, 3, 2))
+        out.append(F.conv2d(padded[None], merged.flip(2, 3)))
+    return torch.cat(out)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_cases import modulated_conv2d_reference
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,32 +14,6 @@ from sdd_fast.ops import modulated_conv2d, modulated_conv2d_ref
 
 # up, side of the kernel, demodulate
 VARIANTS = [(1, 3, True), (2, 3, True), (1, 1, False), (1, 1, True), (1, 3, False), (2, 3, False)]
-
-
-def by_definition(
-    x: Tensor, weight: Tensor, styles: Tensor, up: int, demodulate: bool, taps: Tensor
-) -> Tensor:
-    """Karras et al. 2020, Eq. 1 and 3, one sample at a time; upsampling by inserting zeros."""
-    out = []
-    for image, style in zip(x, styles, strict=True):
-        kernel = weight * style[None, :, None, None]
-        if demodulate:
-            kernel = kernel / (kernel.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
-        if up == 1:
-            out.append(F.conv2d(image[None], kernel, padding=kernel.shape[-1] // 2))
-            continue
-        channels, height, width = image.shape
-        spread = image.new_zeros(channels, 2 * height, 2 * width)
-        spread[:, ::2, ::2] = image
-        # One true convolution with kernel * blur; the blur is 4 times as strong, since only one
-        # pixel in four is not zero, and its 4 taps are centred between two pixels.
-        blur = 4 * torch.outer(taps, taps)
-        merged = F.conv2d(
-            F.pad(kernel, (3, 3, 3, 3)).flatten(0, 1)[:, None], blur.flip(0, 1)[None, None]
-        ).reshape(*kernel.shape[:2], 6, 6)
-        padded = F.pad(spread, (3, 2, 3, 2))
-        out.append(F.conv2d(padded[None], merged.flip(2, 3)))
-    return torch.cat(out)
 
 
 def inputs(side: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +29,7 @@ def test_definition(
 ) -> None:
     x, weight, styles = inputs(side)
     taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
-    expected = by_definition(x, weight, styles, up, demodulate, taps)
+    expected = modulated_conv2d_reference(x, weight, styles, up, demodulate, taps)
     assert expected.shape == (2, 3, 4 * up, 6 * up)
     x = x.contiguous(memory_format=memory_format)
     for function in (modulated_conv2d, modulated_conv2d_ref):
@@ -73,7 +47,11 @@ def test_epilogue(up: int, side: int, demodulate: bool, act: str, noise_batch: i
     taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
     noise = torch.randn(noise_batch, 1, 4 * up, 6 * up, dtype=torch.float64)
     bias = torch.randn(3, dtype=torch.float64)
-    y = by_definition(x, weight, styles, up, demodulate, taps) + noise + bias.reshape(3, 1, 1)
+    y = (
+        modulated_conv2d_reference(x, weight, styles, up, demodulate, taps)
+        + noise
+        + bias.reshape(3, 1, 1)
+    )
     y = {"linear": y, "relu": y.clamp_min(0), "lrelu": torch.where(y > 0, y, 0.3 * y)}[act]
     expected = (1.25 * y).clamp(-2, 2)
     for function in (modulated_conv2d, modulated_conv2d_ref):
@@ -193,7 +171,7 @@ def test_any_shape(n, channels, size, variant, layout, graph) -> None:
     taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
     actual = modulated_conv2d(x, weight, styles, up=up, demodulate=demodulate)
     assert actual.requires_grad == graph
-    expected = by_definition(x, weight, styles, up, demodulate, taps)
+    expected = modulated_conv2d_reference(x, weight, styles, up, demodulate, taps)
     torch.testing.assert_close(actual, expected)
 
 

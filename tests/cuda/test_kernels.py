@@ -1,0 +1,406 @@
+"""Every CUDA kernel against the float64 references: on a GPU, or emulated on the CPU.
+
+Kernels divide their work into packs of 16 bytes, rows, tiles and blocks of threads. The sizes here
+are 1, odd, and those ± 1, and the numbers lie in memory aligned and not, dense and with NaN around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from op_cases import (
+    DEFICIT_TOLERANCE,
+    FEATURE_TOLERANCE,
+    entropy_reference,
+    epilogue_reference,
+    gradient_rows,
+    modulated_conv2d_reference,
+    relative_error,
+    upfirdn2d_error,
+    upfirdn2d_reference,
+)
+from torch import Tensor
+
+from sdd_fast.ops import modulated_conv2d, softmax_entropy_l1
+
+CODES = {"linear": 0, "relu": 1, "lrelu": 2}
+DTYPES = pytest.mark.parametrize("dtype", list(FEATURE_TOLERANCE), ids=lambda d: str(d)[6:])
+LAYOUTS = ("dense", "unaligned", "channels_last", "unaligned channels_last", "cropped", "strided")
+
+
+def randn(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def placed(x: Tensor | None, device: torch.device, layout: str = "dense") -> Tensor | None:
+    """The numbers of x on the device. Where there is other memory around them it holds NaN."""
+    if x is None:
+        return None
+    inside = "channels_last" in layout and x.ndim > 2
+    x = x.movedim(1, -1) if inside else x
+    *outer, last = x.shape
+    width = {"cropped": last + 3, "strided": 2 * last}.get(layout, last)
+    start, step = {"cropped": (1, 1), "strided": (0, 2)}.get(layout, (0, 1))
+    first = int("unaligned" in layout)
+    memory = torch.full((first + width * int(np.prod(outer)),), torch.nan, dtype=x.dtype)
+    view = memory.to(device)[first:].view(*outer, width)[..., start : start + step * last : step]
+    view.copy_(x)
+    return view.movedim(-1, 1) if inside else view
+
+
+def in_layouts(x: Tensor, device: torch.device, layouts: tuple[str, ...] = LAYOUTS) -> Iterator:
+    for layout in layouts:
+        if x.ndim > 2 or "channels_last" not in layout:
+            yield layout, placed(x, device, layout)
+
+
+def error(actual: Tensor, expected: np.ndarray, scale: float = 0.0) -> float:
+    return relative_error(actual.cpu(), expected, scale)
+
+
+# --- bias_act -----------------------------------------------------------------------------------
+
+SHAPES = [
+    (1, 1), (2, 3), (1, 7), (1, 9), (3, 5, 7), (2, 3, 5, 7), (511, 9),
+    (513, 63), (129, 64), (130, 65),  # pixels and channels of a block of sums
+    (1, 2, 4095), (2, 1, 4097), (1, 3, 8200), (1, 2, 4096),  # pieces of a row
+    (70, 3, 2), (2, 16, 16, 16), (0, 3, 4), (2, 0, 3), (2, 3, 0),
+]  # fmt: skip
+SEVERAL_TILES = [(1, 8193), (5, 2048), (1, 24, 33, 31)]
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", SHAPES + SEVERAL_TILES, ids=str)
+def test_bias_act(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    first, bias = randn(*shape, dtype=dtype), randn(shape[1], dtype=dtype, seed=1)
+    variants = [("lrelu", bias, None), ("relu", bias, 0.75), ("linear", None, 0.75)]
+    for act, some, clamp in variants:
+        expected = epilogue_reference(first, None, None, some, act, 0.3, 1.7, clamp)
+        for layout, x in in_layouts(first, device):
+            b = placed(some, device, "unaligned" if layout == "unaligned" else "dense")
+            y = torch.ops.sdd_fast.bias_act(x, b, CODES[act], 0.3, 1.7, clamp)
+            assert y.dtype == dtype
+            # Beside the largest operand: x and bias may cancel.
+            assert error(y, expected.y, expected.magnitude) <= FEATURE_TOLERANCE[dtype], layout
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bias_act_backward(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    """Its input is the result y: what it must give follows from y, exactly."""
+    tolerance = FEATURE_TOLERANCE[dtype]
+    first = randn(*shape, dtype=dtype, seed=2)
+    for act, clamp in (("lrelu", 0.75), ("relu", None), ("linear", 0.75)):
+        below = {"linear": 1.0, "relu": 0.0, "lrelu": 0.3}[act]
+        result = randn(*shape, dtype=dtype)
+        result = result if clamp is None else result.clamp(-clamp, clamp)
+        wide = result.double().numpy()
+        expected = 1.7 * np.where(wide > 0, 1.0, below) * first.double().numpy()
+        if clamp is not None:
+            expected = np.where(np.abs(wide) >= clamp, 0.0, expected)
+        pixels = tuple(d for d in range(len(shape)) if d != 1)
+        scale = np.abs(expected).sum(pixels).max(initial=0)
+        for layout, y in in_layouts(result, device):
+            for other in {"dense", layout}:
+                grad = placed(first, device, other)
+                for wanted in (True, False):
+                    gx, gb = torch.ops.sdd_fast.bias_act_backward(
+                        grad, y, CODES[act], 0.3, 1.7, clamp, wanted
+                    )
+                    assert error(gx, expected) <= tolerance, (layout, other)
+                    if wanted:
+                        assert error(gb, expected.sum(pixels), scale) <= tolerance, (layout, other)
+                    else:
+                        assert gb.shape == (0,)
+
+
+# --- conv_epilogue ------------------------------------------------------------------------------
+
+MAP_SHAPES = [
+    (1, 1, 1, 1), (2, 3, 5, 7), (1, 513, 3, 2), (3, 130, 4, 4), (2, 16, 16, 16), (70, 2, 1, 3),
+    (1, 3, 33, 31), (2, 2, 64, 64), (1, 2, 65, 127), (1, 40, 45, 46), (0, 3, 4, 4), (2, 3, 0, 3),
+]  # fmt: skip
+ALL = (True, True, True)
+PRESENT = [(f, n, b) for f in (True, False) for n in (True, False) for b in (True, False)]
+
+
+def epilogue_inputs(
+    shape: tuple[int, ...], dtype: torch.dtype, noises: int, present: tuple[bool, ...] = ALL
+) -> tuple[Tensor, list[Tensor | None]]:
+    """x; factor, noise and bias"""
+    n, channels, height, width = shape
+    shapes = [(n, channels), (noises, 1, height, width), (channels,)]
+    some = [randn(*s, dtype=dtype, seed=1 + i) for i, s in enumerate(shapes)]
+    return randn(*shape, dtype=dtype), [
+        t if p else None for t, p in zip(some, present, strict=True)
+    ]
+
+
+def check_epilogue(
+    device: torch.device, x: Tensor, some: list[Tensor | None], act: str, clamp: float | None,
+    layouts: tuple[str, ...] = LAYOUTS,
+) -> None:  # fmt: skip
+    expected = epilogue_reference(x, *some, act, 0.3, 1.25, clamp)
+    for layout, there in in_layouts(x, device, layouts):
+        others = [
+            placed(t, device, "unaligned" if layout == "unaligned" else "dense") for t in some
+        ]
+        arguments = (*others, CODES[act], 0.3, 1.25, clamp)
+        y = torch.ops.sdd_fast.conv_epilogue(there, *arguments)
+        assert y.dtype == x.dtype
+        assert error(y, expected.y, expected.magnitude) <= FEATURE_TOLERANCE[x.dtype], layout
+        if layout not in ("cropped", "strided"):
+            torch.ops.sdd_fast.conv_epilogue_(there, *arguments)
+            assert torch.equal(there, y), layout
+
+
+def check_epilogue_backward(
+    device: torch.device, x: Tensor, some: list[Tensor | None], act: str, clamp: float | None,
+    wanted: tuple[bool, ...], layouts: tuple[str, ...] = LAYOUTS,
+) -> None:  # fmt: skip
+    tolerance = 4 * FEATURE_TOLERANCE[x.dtype]
+    grad = randn(*x.shape, dtype=x.dtype, seed=9)
+    # Nothing comes back from where a rounding decides on the slope.
+    linear = epilogue_reference(x, *some, "linear", 1.0, 1.0, None)
+    reached = 1.25 * np.abs(np.where(linear.y < 0, {"lrelu": 0.3}.get(act, 1.0), 1.0) * linear.y)
+    unsure = np.minimum(np.abs(linear.y), np.abs(reached - (clamp or 1e9))) < 1e-5
+    grad = grad.masked_fill(torch.from_numpy(unsure), 0)
+    expected = epilogue_reference(x, *some, act, 0.3, 1.25, clamp, grad)
+    pixels, largest = x.shape[2] * x.shape[3], 1.25 * float(grad.abs().max()) if x.numel() else 1.0
+    scales = [  # of the sums: what is added up
+        largest * pixels * float(x.abs().max()) if x.numel() else 1.0,
+        largest * x.shape[0] * x.shape[1],
+        largest * x.shape[0] * pixels,
+    ]
+    for layout, there in in_layouts(x, device, layouts):
+        others = [
+            placed(t, device, "unaligned" if layout == "unaligned" else "dense") for t in some
+        ]
+        for other in {"dense", layout}:
+            gx, *sums = torch.ops.sdd_fast.conv_epilogue_backward(
+                placed(grad, device, other), there, *others, CODES[act], 0.3, 1.25, clamp, *wanted
+            )
+            assert error(gx, expected.x) <= tolerance, (layout, other)
+            right = (expected.factor, expected.noise, expected.bias)
+            for g, of, r, want, scale in zip(sums, some, right, wanted, scales, strict=True):
+                if want and of is not None and r is not None:
+                    assert g.dtype == of.dtype
+                    assert error(g, r, scale) <= tolerance, (layout, other)
+                else:
+                    assert g.numel() == 0
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", MAP_SHAPES, ids=str)
+def test_conv_epilogue(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    for noises, act, clamp in ((1, "lrelu", 0.75), (shape[0], "relu", None)):
+        x, some = epilogue_inputs(shape, dtype, noises)
+        check_epilogue(device, x, some, act, clamp)
+        check_epilogue_backward(device, x, some, act, clamp, ALL)
+
+
+@DTYPES
+@pytest.mark.parametrize("present", PRESENT, ids=str)
+def test_conv_epilogue_options(
+    device: torch.device, dtype: torch.dtype, present: tuple[bool, ...]
+) -> None:
+    """Every subset of the operands and, of those there are, of the gradients; float32 factors."""
+    for shape in ((2, 24, 7, 8), (3, 5, 9, 1)):
+        x, some = epilogue_inputs(shape, dtype, 1, present)
+        layouts = ("dense", "channels_last", "unaligned")
+        for wide in {False, present[0] and dtype.itemsize == 2}:
+            if wide and some[0] is not None:
+                some[0] = some[0].float()
+            check_epilogue(device, x, some, "linear", 2.0, layouts)
+            for wanted in PRESENT:
+                if all(p or not w for p, w in zip(present, wanted, strict=True)):
+                    check_epilogue_backward(device, x, some, "lrelu", 2.0, wanted, layouts[:2])
+
+
+# --- upfirdn2d ----------------------------------------------------------------------------------
+
+FACTORS = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2)]
+TAPS = [(4,), (7,), (3, 4), (1,), (12,), (33, 32)]  # of 33 * 32 not all fit shared memory
+
+
+@DTYPES
+@pytest.mark.parametrize(("up", "down"), FACTORS)
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 3, 5, 4), (1, 1, 3, 129), (1, 2, 65, 3), (2, 16, 9, 7), (3, 5, 33, 31)],
+    ids=str,
+)
+def test_upfirdn2d(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], up: int, down: int
+) -> None:
+    x = randn(*shape, dtype=dtype)
+    for taps in TAPS if x.numel() < 200 else TAPS[:3]:
+        f = randn(*taps, dtype=torch.float32, seed=1)  # asymmetric, so orientation matters
+        reach = max(0, taps[0] - 4, taps[-1] - 4)
+        for pads, flip in (((2, 1, 2, 1), False), ((-1, 3, 4, -2), True)):
+            pads = tuple(p + reach for p in pads)
+            expected = upfirdn2d_reference(x, f, up, down, pads, flip, 1.5)
+            for layout, there in in_layouts(x, device):
+                y = torch.ops.sdd_fast.upfirdn2d(
+                    there, placed(f, device), up, down, *pads, flip, 1.5
+                )
+                assert y.dtype == dtype
+                assert upfirdn2d_error(y.cpu(), f, expected) < 1, (layout, taps, pads)
+
+
+@pytest.mark.parametrize("f_dtype", list(FEATURE_TOLERANCE), ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("taps", [(4,), (9,), (3, 5)], ids=str)
+def test_upfirdn2d_filters(
+    device: torch.device, taps: tuple[int, ...], f_dtype: torch.dtype
+) -> None:
+    """Filters of every dtype, in any order in memory."""
+    x, f = randn(1, 2, 9, 11, dtype=torch.float32), randn(*taps, dtype=f_dtype, seed=1)
+    expected = upfirdn2d_reference(x, f, 2, 1, (4, 4, 4, 4))
+    for _, there in in_layouts(f, device, ("dense", "unaligned", "cropped", "strided")):
+        for filter_ in (there, there.mT.contiguous().mT if f.ndim == 2 else there):
+            y = torch.ops.sdd_fast.upfirdn2d(
+                placed(x, device), filter_, 2, 1, 4, 4, 4, 4, False, 1.0
+            )
+            assert upfirdn2d_error(y.cpu(), f, expected) < 1
+
+
+@DTYPES
+@pytest.mark.parametrize(("up", "down"), FACTORS)
+@pytest.mark.parametrize("taps", [(4,), (3, 4)], ids=str)
+def test_upfirdn2d_gradient(
+    device: torch.device, dtype: torch.dtype, taps: tuple[int, ...], up: int, down: int
+) -> None:
+    """The transpose of the matrix that the definition is, column by column."""
+    height, width, pads = 5, 6, (2, 1, -1, 3)
+    f = randn(*taps, dtype=torch.float32, seed=1)
+    units = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
+    columns = upfirdn2d_reference(units, f, up, down, pads).y
+    grad = randn(2, 3, *columns.shape[2:], dtype=dtype, seed=2)
+    wide = grad.double().numpy()
+    expected = np.einsum("kuij,ncij->nck", columns, wide).reshape(2, 3, height, width)
+    scale = np.einsum("kuij,ncij->nck", np.abs(columns), np.abs(wide)).max()
+    for layout, x in in_layouts(torch.zeros(2, 3, height, width, dtype=dtype), device):
+        x.requires_grad_()
+        y = torch.ops.sdd_fast.upfirdn2d(x, placed(f, device), up, down, *pads, False, 1.0)
+        (gx,) = torch.autograd.grad(y, x, placed(grad, device, layout))
+        assert error(gx, expected, scale) <= 4 * FEATURE_TOLERANCE[dtype], layout
+
+
+# --- softmax_entropy_l1 -------------------------------------------------------------------------
+
+LENGTHS = (1, 2, 3, 7, 9, 127, 129, 255, 256, 257, 1023, 1025, 4095, 4097, 16383, 16385, 40003)
+
+
+def check_entropy(x: Tensor, actual: tuple[Tensor, ...], exact: Tensor, layout: str) -> None:
+    """x: [N, n] float64 or the very map; exact: the map in float64."""
+    expected = entropy_reference(exact)
+    entropy, l1, deficit, *_ = (t.cpu().numpy() for t in actual)
+    tolerance = DEFICIT_TOLERANCE[x.dtype]
+    np.testing.assert_allclose(
+        deficit, expected.deficit, rtol=tolerance, atol=1e-17, err_msg=layout
+    )
+    np.testing.assert_allclose(entropy, expected.entropy, rtol=0, atol=2e-6, err_msg=layout)
+    np.testing.assert_allclose(l1, expected.l1, rtol=1e-6, err_msg=layout)
+
+
+@DTYPES
+@pytest.mark.parametrize("n", LENGTHS)
+def test_softmax_entropy_l1(device: torch.device, dtype: torch.dtype, n: int) -> None:
+    for std in (1e-3, 0.2, 5.0):
+        x = gradient_rows(3, n, std, offset=0.1).to(dtype)
+        for layout, there in in_layouts(x, device):
+            actual = torch.ops.sdd_fast.softmax_entropy_l1(there, False)
+            check_entropy(x, actual, x, layout)
+            shift = x.double().logsumexp(1) - float(np.log(n))
+            torch.testing.assert_close(actual[3].cpu(), shift, rtol=1e-6, atol=1e-6)
+
+
+@DTYPES
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_softmax_entropy_l1_abs_mean(
+    device: torch.device, dtype: torch.dtype, channels: int
+) -> None:
+    for n in (1, 9, 257, 4097, 20001):
+        x = gradient_rows(2 * channels, n, 0.1, offset=0.02).to(dtype).view(2, channels, n)
+        exact = x.double().abs().mean(1)
+        for layout, there in in_layouts(x, device):
+            check_entropy(x, torch.ops.sdd_fast.softmax_entropy_l1(there, True), exact, layout)
+
+
+def test_softmax_entropy_l1_of_many_and_of_no_rows(device: torch.device) -> None:
+    for rows, n in ((0, 5), (1, 70001), (300, 33)):
+        x = gradient_rows(rows, n, 0.5)
+        check_entropy(x, softmax_entropy_l1(placed(x, device)), x, "dense")
+
+
+def test_softmax_entropy_l1_keeps_nan_in_its_row(device: torch.device) -> None:
+    for n in (9, 300, 20001):
+        for bad in (torch.nan, torch.inf, -torch.inf):
+            for place in (0, n // 2, n - 1):
+                x = gradient_rows(3, n, 0.2)
+                x[1, place] = bad
+                _, l1, deficit = (t.cpu() for t in softmax_entropy_l1(placed(x, device)))
+                assert deficit.isnan().tolist() == [False, True, False]
+                assert l1[[0, 2]].isfinite().all() and not l1[1].isfinite()
+
+
+@pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
+def test_softmax_entropy_l1_gradient(device: torch.device, gradient_map: str) -> None:
+    x = torch.randn(2, 3, 301, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = x.flatten(1) if gradient_map == "signed" else x
+    mean = x.clone().requires_grad_()
+    y = mean if gradient_map == "signed" else mean.abs().mean(1)
+    p = y.softmax(-1)
+    entropy, l1 = -(p * y.log_softmax(-1)).sum(-1), y.abs().sum(-1)
+    (expected,) = torch.autograd.grad((2 * entropy + l1 + 3 * -entropy).sum(), mean)
+    there = placed(x, device).requires_grad_()
+    entropy, l1, deficit = softmax_entropy_l1(there, gradient_map)
+    (actual,) = torch.autograd.grad((2 * entropy + l1 + 3 * deficit).sum(), there)
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-9, atol=1e-12)
+
+
+# --- modulated_conv2d ---------------------------------------------------------------------------
+
+
+@DTYPES
+@pytest.mark.parametrize(("up", "side"), [(1, 3), (2, 3), (1, 1)])
+@pytest.mark.parametrize("layout", ["dense", "channels_last"])
+def test_modulated_conv2d(
+    device: torch.device, dtype: torch.dtype, up: int, side: int, layout: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The kernels of the op around the convolution of a library, forward and backward."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
+    for n, size in ((2, (19, 23)), (1, (5, 3))):
+        shapes = [(n, 24, *size), (9, 24, side, side), (n, 24)]
+        shapes += [(1, 1, size[0] * up, size[1] * up), (9,)]
+        inputs = [randn(*s, dtype=dtype, seed=i) for i, s in enumerate(shapes)]
+        exact = [t.double().requires_grad_() for t in inputs]
+        y = modulated_conv2d_reference(*exact[:3], up, True, taps)
+        expected = 1.25 * (y + exact[3] + exact[4].reshape(-1, 1, 1))
+        grad = randn(*expected.shape, dtype=dtype, seed=8)
+        right = torch.autograd.grad(expected, exact, grad.double())
+        there = [placed(t, device, layout if t.ndim == 4 else "dense") for t in inputs]
+        for graph in (False, True):
+            x, weight, styles, noise, bias = leaves = [
+                t.detach().requires_grad_(graph) for t in there
+            ]
+            actual = modulated_conv2d(
+                x, weight, styles, up=up, noise=noise, bias=bias, act="linear", gain=1.25
+            )
+            assert actual.dtype == dtype
+            assert distance(actual, expected) < 2 * torch.finfo(dtype).eps
+        for g, r in zip(torch.autograd.grad(actual, leaves, placed(grad, device)), right,
+                        strict=True):  # fmt: skip
+            assert distance(g, r) < 8 * torch.finfo(dtype).eps
+
+
+def distance(actual: Tensor, expected: Tensor) -> float:
+    expected = expected.detach()
+    return float((actual.detach().cpu().double() - expected).norm() / expected.norm())
