@@ -3,6 +3,8 @@
 # make bench    the benchmarks and their tables          make format  apply the formatters
 # make gpu      compile the CUDA kernels      make docs-check  run the commands of the documentation
 # make sanitize the ops' tests under the address and undefined-behaviour sanitizers
+# make emulate  the CUDA kernels: compiled, then run on the CPU, plainly and under sanitizers
+# make kernel-table   registers and occupancy of the CUDA kernels, into docs/
 # make clean    remove what make made
 #
 # Every target does its own set-up in .venv: torch, the compiled extension, the dependencies. Only
@@ -39,7 +41,8 @@ PYTHON := $(PYTHON)
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.h' -o -name '*.cpp')
 CPP := $(shell find csrc -name '*.h' -o -name '*.cpp')
 
-.PHONY: help demo test lint format bench gpu docs-check sanitize clean FORCE
+.PHONY: help demo test lint format bench gpu docs-check sanitize emulate kernel-table \
+	clean FORCE
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -128,6 +131,14 @@ docs-check: $(DONE)/dev
 sanitize: $(DONE)/dev
 	@echo "==> The kernels under the address and undefined-behaviour sanitizers"
 	@$(BIN)/python tests/sanitize.py $(ARGS)
+
+emulate: $(DONE)/dev
+	@echo "==> The CUDA kernels: compiled for every GPU, run on the CPU"
+	@$(BIN)/python tests/cuda/kernel_table.py --check
+	@$(BIN)/python tests/cuda/emulate.py $(ARGS)
+
+kernel-table: $(DONE)/dev
+	@$(BIN)/python tests/cuda/kernel_table.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info sdd_fast/_C.abi3.so sdd_fast/_native_build.json

@@ -38,7 +38,7 @@ NOT_OF_THE_DEVICE = (
 )  # fmt: skip
 SLOW = (
     "longest_maps", "equal_scale", "1e_3_of", "float32_entropy", "sizes_and_dtypes", "test_widths",
-    "short_rows", "every_16_bit",
+    "short_rows",
 )  # fmt: skip
 # Under the address sanitizer a few tests of each op: any tensors, layouts, wrong arguments.
 WITH_ADDRESSES = ("any_", "checks_again", "test_layouts", "past_python", "kinks", "test_lengths")
