@@ -5,6 +5,8 @@
 # make sanitize the ops' tests under the address and undefined-behaviour sanitizers
 # make emulate  the CUDA kernels: compiled, then run on the CPU, plainly and under sanitizers
 # make kernel-table   registers and occupancy of the CUDA kernels, into docs/
+# make wheel    one wheel with CPU and CUDA kernels into dist/; needs nvcc, but no GPU
+# make wheel-check   the same, and its tests in an environment of its own
 # make clean    remove what make made
 #
 # Every target does its own set-up in .venv: torch, the compiled extension, the dependencies. Only
@@ -15,6 +17,9 @@
 # PYTHON     the interpreter for .venv. Default: the first of python3, python3.12, .11, .10 that fits.
 # ARGS       more arguments: make demo ARGS="--out runs/mine"   make test ARGS="-k hqs"
 # SDD_FAST_NATIVE=0   leave the compiled extension out.
+# SDD_FAST_CUDA=0     leave the CUDA kernels out; without nvcc that is so anyway.
+# OTHER_TORCH         make wheel-check OTHER_TORCH=torch==2.11.0: beside another torch (gigabytes).
+# OTHER_PYTHON        ... with another Python, or beside what that environment has.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,7 +29,8 @@ SHELL := /bin/bash
 ifeq ($(origin TORCH),undefined)
 CPU_TORCH := torch==2.13.0
 endif
-WANTED := $(or $(TORCH),$(CPU_TORCH) from a CPU build); native: $(or $(SDD_FAST_NATIVE),where possible)
+WANTED := $(or $(TORCH),$(CPU_TORCH) from a CPU build); native: $(or $(SDD_FAST_NATIVE),where possible); \
+	CUDA: $(or $(SDD_FAST_CUDA),where possible) $(SDD_FAST_CUDA_ARCHITECTURES)
 export TORCH WANTED
 
 VENV := .venv
@@ -38,11 +44,11 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 PYTHON := $(PYTHON)
 
 # What the compiled extension and the installed metadata are made from.
-SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.h' -o -name '*.cpp')
-CPP := $(shell find csrc -name '*.h' -o -name '*.cpp')
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test lint format bench gpu docs-check sanitize emulate kernel-table \
-	clean FORCE
+.PHONY: help demo test lint format bench gpu docs-check sanitize emulate kernel-table wheel \
+	wheel-check clean FORCE
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -58,7 +64,7 @@ $(DONE)/venv:
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	    echo "python -m venv failed; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }; fi
 	@echo "==> Installing the build tools (setuptools, cmake, ninja)"
-	@$(PIP) install $(QUIET) "setuptools>=77" "cmake>=3.18" ninja
+	@$(PIP) install $(QUIET) "setuptools>=77" "cmake>=3.25" ninja
 	@mkdir -p $(DONE) && touch $@
 
 # Changes when another torch, or native code on or off, is asked for.
@@ -139,7 +145,18 @@ emulate: $(DONE)/dev
 
 kernel-table: $(DONE)/dev
 	@$(BIN)/python tests/cuda/kernel_table.py
+wheel: $(DONE)/torch
+	@echo "==> One wheel for CPU and GPU into dist/"
+	@rm -f dist/sdd_fast-*.whl
+	@SDD_FAST_NATIVE=1 SDD_FAST_CUDA=1 SDD_FAST_CUDA_ARCHITECTURES= \
+	  $(PIP) wheel $(QUIET) --no-deps --no-build-isolation --wheel-dir dist .
+	@ls -s --block-size=1K dist/sdd_fast-*.whl | sed 's/^ *\([0-9]*\) /    \1 kB /'
+
+wheel-check: $(DONE)/dev wheel
+	@echo "==> The wheel in an environment of its own"
+	@SDD_FAST_WHEEL=$$(echo dist/sdd_fast-*.whl) OTHER_TORCH="$(OTHER_TORCH)" \
+	  OTHER_PYTHON="$(OTHER_PYTHON)" $(BIN)/python -m pytest -q tests/test_wheel.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info sdd_fast/_C.abi3.so sdd_fast/_native_build.json
+	rm -rf $(VENV) build dist *.egg-info sdd_fast/_C.abi3.so sdd_fast/_native_build.json
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

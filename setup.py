@@ -7,7 +7,7 @@ the reason why not is recorded and reported at run time by sdd_fast.build_info()
 
 SDD_FAST_CUDA=0|1  the same for the CUDA kernels among them, which need nvcc (CUDA >= 12.8), but
 neither a GPU nor a CUDA build of torch. SDD_FAST_CUDA_ARCHITECTURES="80;90" names the compute
-capabilities to compile for.
+capabilities to compile for: 80 for 8.0.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -29,7 +30,9 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 11)
 OLDEST_CUDA = (12, 8)  # the first to know compute capability 12.0
+OLDEST_GPU = 80  # compute capability 8.0: bfloat16
 WITHOUT = "To install without native code: SDD_FAST_NATIVE=0 pip install ."
+WITHOUT_CUDA = "To install without CUDA kernels: SDD_FAST_CUDA=0 pip install --no-build-isolation ."
 
 
 def find_torch() -> tuple[Path, str] | None:
@@ -103,31 +106,74 @@ def why_not_native() -> str:
 
 
 def find_nvcc() -> str | None:
-    """CUDA's compiler: $CUDACXX, $CUDA_HOME, the PATH, or where Linux installs it."""
+    """CUDA's compiler: the one that CUDACXX or CUDA_HOME names, else a program on the PATH or where
+    Linux installs it."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    wanted = [os.environ.get("CUDACXX"), f"{home}/bin/nvcc" if home else None]
-    for path in (*wanted, shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"):
-        if path and shutil.which(path):
-            return path
-    return None
+    wanted = os.environ.get("CUDACXX") or (f"{home}/bin/nvcc" if home else "")
+    if wanted:
+        return shutil.which(wanted)
+    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+def nvcc_fails(nvcc: str) -> str:
+    """What is wrong with a program of two lines, compiled and linked; "" where nothing is. A host
+    compiler too new for nvcc, and a toolkit in parts, are found here and not in the build."""
+    program = "#include <cuda_runtime.h>\nint main() { return cudaDeviceSynchronize(); }\n"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cu"
+        source.write_text(program, encoding="utf-8")
+        command = [nvcc, "-std=c++20", str(source), "-o", f"{folder}/probe"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    said = (done.stderr + done.stdout).strip().replace(f"{folder}/", "").splitlines()
+    first = next((line for line in said if "error" in line.lower()), " ".join(said[:1]))
+    return (first or f"it exited with {done.returncode}") if done.returncode else ""
 
 
 def why_no_cuda() -> str:
     """Why the CUDA kernels are not built, as a sentence for users; "" when they are."""
-    again = "then: SDD_FAST_CUDA=1 pip install --force-reinstall --no-deps --no-build-isolation ."
+    again = (
+        "then, with torch in the environment: pip install setuptools cmake ninja && "
+        "SDD_FAST_CUDA=1 pip install --force-reinstall --no-deps --no-build-isolation ."
+    )
     if os.environ.get("SDD_FAST_CUDA") == "0":
-        return "the package was built with SDD_FAST_CUDA=0"
+        return "the package was built with SDD_FAST_CUDA=0; build it again without"
     if sys.platform != "linux":
         return "they are available on Linux only"
     nvcc = find_nvcc()
     if nvcc is None:
-        return f"nvcc was not found when the package was built; install the CUDA toolkit, {again}"
-    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    release = re.search(r"release (\d+)\.(\d+)", version)
-    if release is None or (int(release[1]), int(release[2])) < OLDEST_CUDA:
-        found = f"{release[1]}.{release[2]}" if release else "of unknown version"
-        return f"nvcc is {found}, 12.8 or newer is needed; install a newer CUDA toolkit, {again}"
+        named = os.environ.get("CUDACXX") or os.environ.get("CUDA_HOME") or ""
+        where = f" at {named}" if named else ""
+        return (
+            f"nvcc was not found{where} when the package was built; install the CUDA toolkit 12.8 "
+            f"or newer, {again}"
+        )
+    try:
+        version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+        release = re.search(r"release (\d+)\.(\d+)", version)
+        if release is None or (int(release[1]), int(release[2])) < OLDEST_CUDA:
+            found = f"{release[1]}.{release[2]}" if release else "of unknown version"
+            return (
+                f"{nvcc} is {found}, 12.8 or newer is needed; install a newer CUDA toolkit, {again}"
+            )
+        failure = nvcc_fails(nvcc)
+    except OSError as error:
+        failure = str(error)
+    if failure:
+        return f"{nvcc} compiles nothing ({failure}); repair the CUDA toolkit, {again}"
     return ""
+
+
+def cuda_architectures() -> list[str]:
+    """As CMake takes them, oldest first; [] for those of CMakeLists.txt."""
+    wanted = os.environ.get("SDD_FAST_CUDA_ARCHITECTURES", "")
+    numbers = re.split(r"[;, ]+", wanted.strip("; ,")) if wanted else []
+    for number in numbers:
+        if not (number.isdigit() and OLDEST_GPU <= int(number) <= 999):
+            sys.exit(
+                f"sdd_fast: SDD_FAST_CUDA_ARCHITECTURES={wanted}: expected compute capabilities as "
+                f'"80;90" for 8.0 and 9.0, 80 or newer, got {number!r}'
+            )
+    return sorted(set(numbers), key=int)
 
 
 def sources_digest() -> str:
@@ -160,8 +206,10 @@ def run_cmake(output_name: str) -> Path:
     ]
     if not NO_CUDA:
         configure += [f"-DCMAKE_CUDA_COMPILER={find_nvcc()}"]
-    if os.environ.get("SDD_FAST_CUDA_ARCHITECTURES"):
-        configure += [f"-DSDD_CUDA_ARCHITECTURES={os.environ['SDD_FAST_CUDA_ARCHITECTURES']}"]
+    if CUDA_ARCHITECTURES:
+        configure += [f"-DSDD_CUDA_ARCHITECTURES={';'.join(CUDA_ARCHITECTURES)}"]
+    else:
+        configure += ["-USDD_CUDA_ARCHITECTURES"]  # forget those of the last build
     if ninja:
         configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     step = subprocess.run(configure, capture_output=True, text=True)
@@ -182,7 +230,8 @@ def fail(what: str, log: str) -> None:
     lines = log.strip().splitlines()
     first = next((i for i, line in enumerate(lines) if "error" in line.lower()), len(lines))
     shown = lines[max(0, first - 3) : first + 40] or lines[-40:]
-    sys.exit("\n".join(["", f"sdd_fast: {what}:", "", *shown, "", f"{what}. {WITHOUT}", ""]))
+    advice = WITHOUT if NO_CUDA else f"{WITHOUT_CUDA}. {WITHOUT}"
+    sys.exit("\n".join(["", f"sdd_fast: {what}:", "", *shown, "", f"{what}. {advice}", ""]))
 
 
 def write_note(package: Path) -> None:
@@ -191,7 +240,7 @@ def write_note(package: Path) -> None:
     note = {
         "built": not NOT_NATIVE,
         "reason": NOT_NATIVE,
-        "no_cuda": NOT_NATIVE or NO_CUDA,
+        "no_cuda": NO_CUDA,
         "sources": sources_digest(),
         "torch": torch[1] if torch else "",
     }
@@ -227,7 +276,8 @@ if NOT_NATIVE and os.environ.get("SDD_FAST_NATIVE") == "1":
 if NOT_NATIVE:
     print(f"sdd_fast: no native kernels: {NOT_NATIVE}", flush=True)
 
-NO_CUDA = why_no_cuda()
+NO_CUDA = NOT_NATIVE or why_no_cuda()
+CUDA_ARCHITECTURES = cuda_architectures()
 if NO_CUDA and os.environ.get("SDD_FAST_CUDA") == "1":
     sys.exit(f"sdd_fast: no CUDA kernels although SDD_FAST_CUDA=1: {NO_CUDA}")
 if NO_CUDA and not NOT_NATIVE:

@@ -14,8 +14,9 @@ def build_info() -> dict[str, Any]:
     "library", "compiler", "torch_at_build": the library's path and how it was compiled, or "".
     "cpu_level": instruction set in use (portable, x86-64-v3, x86-64-v4);
     "cpu_levels_compiled": those in the library.
-    "cuda_targets": the GPUs its CUDA kernels are for, as sm_90 for compute capability 9.0; newer
-    ones are served by just-in-time compilation. "cuda_missing": why there are none, or "".
+    "cuda_targets": the GPUs its CUDA kernels were compiled for, as sm_90 for compute capability
+    9.0; for those between and newer ones the driver compiles them at the first use.
+    "cuda_missing": why there are none, or they are not used; "" where CUDA tensors are served.
     "ops": op name -> kernels of a CPU tensor, "native" or "reference" (plain PyTorch).
     """
     import torch

@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from sdd_fast import ops
 from sdd_fast._build_info import build_info
 from sdd_fast._native_sources import sources_digest
+from sdd_fast.ops import _register
 from sdd_fast.ops._register import NATIVE, PACKAGE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,6 +118,125 @@ def test_without_a_compiler_that_compiles_the_package_still_installs(compiler: s
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "no native kernels: " in done.stdout and "install g++ or clang++" in done.stdout
+
+
+# --- CUDA kernels: built, or why not --------------------------------------------------------------
+
+NVCC = """#!{python}
+import sys
+if "--version" in sys.argv:
+    print("Cuda compilation tools, release {release}, V{release}.1")
+else:
+    sys.exit("{failure}")
+"""
+
+
+def setup_py(**switches: str) -> subprocess.CompletedProcess[str]:
+    """What setup.py decides, without building anything."""
+    names = ("SDD_FAST_NATIVE", "SDD_FAST_CUDA", "SDD_FAST_CUDA_ARCHITECTURES", "CUDACXX")
+    env = {name: text for name, text in os.environ.items() if name not in names}
+    return subprocess.run(
+        [sys.executable, "setup.py", "--name"],
+        env={**env, **switches}, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the source tree")
+@pytest.mark.skipif(sys.platform != "linux", reason="CUDA kernels are for Linux")
+@pytest.mark.parametrize(
+    ("nvcc", "expected"),
+    [
+        (None, ["nvcc was not found at ", "install the CUDA toolkit 12.8 or newer"]),
+        (("12.6", ""), ["is 12.6, 12.8 or newer is needed", "install a newer CUDA toolkit"]),
+        (("12.8", "error: unsupported GNU version"), ["compiles nothing (error: unsupported GNU"]),
+    ],
+)
+def test_without_a_working_nvcc_there_are_no_cuda_kernels(
+    tmp_path: Path, nvcc: tuple[str, str] | None, expected: list[str]
+) -> None:
+    program = tmp_path / "nvcc"
+    if nvcc is not None:
+        program.write_text(NVCC.format(python=sys.executable, release=nvcc[0], failure=nvcc[1]))
+        program.chmod(0o755)
+    optional = setup_py(CUDACXX=str(program))
+    if "no native kernels" in optional.stdout:
+        pytest.skip("there are no native kernels at all")
+    assert optional.returncode == 0, optional.stderr
+    required = setup_py(CUDACXX=str(program), SDD_FAST_CUDA="1")
+    assert required.returncode != 0
+    assert "although SDD_FAST_CUDA=1" in required.stderr
+    for text in ("no CUDA kernels", "SDD_FAST_CUDA=1 pip install", str(program), *expected):
+        assert text in optional.stdout and text in required.stderr
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the source tree")
+def test_switches_of_the_cuda_build() -> None:
+    off = setup_py(SDD_FAST_CUDA="0")
+    assert off.returncode == 0
+    assert "SDD_FAST_CUDA=0" in off.stdout or "no native kernels" in off.stdout
+    both = setup_py(SDD_FAST_CUDA="1", SDD_FAST_NATIVE="0")
+    assert both.returncode != 0 and "installed with SDD_FAST_NATIVE=0" in both.stderr
+    for wrong in ("75", "80;8.6", "native", "80;90a"):
+        refused = setup_py(SDD_FAST_CUDA_ARCHITECTURES=wrong)
+        assert refused.returncode != 0, wrong
+        assert f"SDD_FAST_CUDA_ARCHITECTURES={wrong}: expected" in refused.stderr
+    assert setup_py(SDD_FAST_CUDA_ARCHITECTURES="90, 80").returncode == 0
+
+
+GPU = torch.device("cuda", 1)
+
+
+def test_a_cuda_tensor_without_cuda_kernels_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every op, with what is missing and how to get it; nothing goes to the CPU unasked."""
+    missing = "nvcc was not found when the package was built; install the CUDA toolkit"
+    monkeypatch.setattr(_register, "NATIVE", replace(NATIVE, cuda_missing=missing))
+    monkeypatch.setattr(_register, "CUDA_OFF", False)
+    for op in _register.OPS:
+        with pytest.raises(RuntimeError) as error:
+            _register.native_kernel(op, GPU)
+        for text in (op, "cuda:1", missing, "SDD_FAST_CUDA=0 in the environment"):
+            assert text in str(error.value)
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="no CUDA kernels here"):
+        ops.bias_act(torch.empty(2, 3, 4, device="cuda"))
+
+
+def test_with_the_cuda_kernels_switched_off_one_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    off = "they are switched off by SDD_FAST_CUDA=0"
+    monkeypatch.setattr(_register, "NATIVE", replace(NATIVE, cuda_missing=off))
+    monkeypatch.setattr(_register, "CUDA_OFF", True)
+    monkeypatch.setattr(_register, "_warned", set())
+    with pytest.warns(RuntimeWarning, match="without its CUDA kernels: .*SDD_FAST_CUDA=0") as seen:
+        assert not any(_register.native_kernel("bias_act", GPU) for _ in range(2))
+    assert len(seen) == 1
+    with FakeTensorMode():
+        assert ops.bias_act(torch.empty(2, 3, 4, device="cuda")).device.type == "cuda"
+
+
+CUDA_STATE = """
+import json, torch
+{before}
+from sdd_fast.ops._register import NATIVE, native_kernel
+try:
+    used = native_kernel("bias_act", torch.device("cuda"))
+except RuntimeError as error:
+    used = str(error)
+print(json.dumps({{"used": used, "missing": NATIVE.cuda_missing, "cpu": NATIVE.path is not None}}))
+"""
+
+
+@needs_native
+def test_switches_and_rocm_at_run_time() -> None:
+    off = run_python(CUDA_STATE.format(before=""), SDD_FAST_CUDA="0")
+    assert off == {
+        "used": False, "missing": "they are switched off by SDD_FAST_CUDA=0", "cpu": True,
+    }  # fmt: skip
+    rocm = run_python(CUDA_STATE.format(before="torch.version.hip = '6.4'"), SDD_FAST_CUDA="")
+    assert "ROCm" in rocm["missing"] and "ROCm" in rocm["used"] and rocm["cpu"]
+    here = run_python(CUDA_STATE.format(before=""), SDD_FAST_CUDA="")
+    assert here["missing"] == NATIVE.cuda_missing or _register.CUDA_OFF
+    assert (here["used"] is True) == (here["missing"] == "")
 
 
 @pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree")

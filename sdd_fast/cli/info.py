@@ -73,14 +73,25 @@ def installation() -> Facts:
 
 
 def _native_ops() -> Facts:
+    import torch
+
     from sdd_fast._build_info import build_info
 
     found = build_info()
     if not found["native"]:
-        return {"native ops": f"none, the reference ops do the work: {found['native_missing']}"}
+        none = f"none, the reference ops do the work: {found['native_missing']}"
+        return {"native ops": none, "cuda kernels": f"none: {found['cuda_missing']}"}
     native = [name for name, kind in found["ops"].items() if kind == "native"]
     level = f"compiled by {found['compiler']}, running at {found['cpu_level']}"
-    return {"native ops": f"{', '.join(native)} ({level})"}
+    if found["cuda_missing"]:
+        cuda = f"none: {found['cuda_missing']}"
+    else:
+        cuda = f"for {', '.join(found['cuda_targets'])} and newer GPUs"
+        if not torch.version.cuda:
+            cuda += f"; not in use, torch {torch.__version__} is a build without CUDA"
+        elif not torch.cuda.is_available():
+            cuda += "; not in use, torch finds no GPU"
+    return {"native ops": f"{', '.join(native)} ({level})", "cuda kernels": cuda}
 
 
 def describe(path: Path) -> Facts:

@@ -29,7 +29,8 @@ REBUILD = "pip install -e . --no-build-isolation"
 # them and the convolution of PyTorch's libraries.
 OPS = ("softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d", "modulated_conv2d")
 
-CUDA_OFF = os.environ.get("SDD_FAST_CUDA") == "0"
+# Whether the user wants no CUDA kernels; then PyTorch's operations on a GPU are no surprise.
+CUDA_OFF = "0" in (os.environ.get("SDD_FAST_CUDA"), os.environ.get("SDD_FAST_NATIVE"))
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ def _open(path: Path, torch_at_build: str, no_cuda: str) -> Native:
     targets = tuple(text("sdd_fast_cuda_targets").split())
     if CUDA_OFF:
         no_cuda = "they are switched off by SDD_FAST_CUDA=0"
+    elif torch.version.hip:
+        no_cuda = f"they are for NVIDIA GPUs, and torch {torch.__version__} is for AMD's (ROCm)"
     elif targets:
-        no_cuda = "they need a torch for NVIDIA GPUs, not ROCm" if torch.version.hip else ""
+        no_cuda = ""
     return Native(
         path,
         "",
@@ -119,11 +122,11 @@ def native_kernel(op: str, device: torch.device) -> bool:
     """
     kind = device.type
     if kind == "cuda" and NATIVE.cuda_missing:
-        if not CUDA_OFF and os.environ.get("SDD_FAST_NATIVE") != "0":
+        if not CUDA_OFF:
             raise RuntimeError(
                 f"{op}: x is on {device}, but sdd_fast has no CUDA kernels here: "
-                f"{NATIVE.cuda_missing}. SDD_FAST_CUDA=0 in the environment makes its ops compute "
-                "on the GPU with PyTorch's own operations, several times slower"
+                f"{NATIVE.cuda_missing}. Or SDD_FAST_CUDA=0 in the environment makes its ops "
+                "compute on the GPU with PyTorch's own operations, several times slower"
             )
         _warn_once("cuda", f"sdd_fast runs without its CUDA kernels: {NATIVE.cuda_missing}.")
         return False

@@ -1,0 +1,182 @@
+"""The wheel: what is in it, and that another environment runs it. `make wheel-check` builds it and
+names it in SDD_FAST_WHEEL; it is installed beside the torch of
+
+    OTHER_TORCH   what pip takes, as torch==2.11.0: downloaded into build/wheel-check (gigabytes)
+    OTHER_PYTHON  an interpreter: without OTHER_TORCH one that has torch and pytest. Default: this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = "sdd_fast/_C.abi3.so"
+WEIGHTS = "sdd_fast/domains/faces64/"
+NEEDED = ("numpy", "pillow", "safetensors", "tqdm", "typer", "pytest", "hypothesis")
+
+WHEEL = Path(os.environ.get("SDD_FAST_WHEEL", ""))
+pytestmark = pytest.mark.skipif(not WHEEL.is_file(), reason="run make wheel-check")
+
+STATE = """
+import json, sys, warnings
+warnings.simplefilter("error")
+import torch, sdd_fast
+def kernels(key):
+    names = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+    return sorted(name for name in names if name.startswith("sdd_fast::"))
+print(json.dumps({
+    "file": sdd_fast.__file__, "info": sdd_fast.build_info(), "cuda": kernels("CUDA"),
+    "cpu": kernels("CPU"), "initialised": torch.cuda.is_initialized(),
+}))
+"""
+
+
+def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
+    """The output. Nothing of the checkout and no switch of this environment reaches the other."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith("SDD_FAST_")}
+    env = {**env, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command} failed:\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+    return done.stdout
+
+
+def with_torch() -> Path:
+    """An interpreter that has the other torch; what was once downloaded is kept."""
+    python = os.environ.get("OTHER_PYTHON") or sys.executable
+    torch = os.environ.get("OTHER_TORCH", "")
+    if not torch:
+        return Path(python)
+    version = run(python, "-c", "import sys; print(sys.version_info[:2])")
+    folder = ROOT / "build" / "wheel-check" / re.sub(r"\W+", "-", torch + version).strip("-")
+    if not (folder / "complete").is_file():
+        run(python, "-m", "venv", "--clear", folder)
+        run(folder / "bin" / "python", "-m", "pip", "install", *torch.split(), *NEEDED)
+        (folder / "complete").touch()
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a fresh environment: the wheel, and the packages of `with_torch`.
+
+    They are shared through a .pth file, which hides an editable install of this package there.
+    """
+    source = with_torch()
+    folder = tmp_path_factory.mktemp("wheel") / "environment"
+    run(source, "-m", "venv", "--without-pip", folder)
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    python = folder / "bin" / "python"
+    packages = Path(run(python, "-c", where).strip())
+    (packages / "shared.pth").write_text(run(source, "-c", where))
+    run(
+        sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps",
+        "--no-index", WHEEL,
+    )  # fmt: skip
+    return python
+
+
+@pytest.fixture(scope="module")
+def state(other: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return dict(json.loads(run(other, "-c", STATE, cwd=tmp_path_factory.mktemp("empty"))))
+
+
+def test_one_wheel_for_every_python_with_code_alone() -> None:
+    assert re.fullmatch(r"sdd_fast-[\d.]+-cp310-abi3-(many)?linux\w+\.whl", WHEEL.name)
+    with zipfile.ZipFile(WHEEL) as archive:
+        names = archive.namelist()
+        note = json.loads(archive.read("sdd_fast/_native_build.json"))
+    assert [name for name in names if name.endswith(".so")] == [LIBRARY]
+    strangers = [
+        n for n in names if not re.match(r"sdd_fast(-[^/]+\.dist-info)?/", n) or "__pycache__" in n
+    ]
+    assert strangers == []
+    assert note["built"] and note["no_cuda"] == ""
+
+
+def test_code_takes_less_than_five_megabytes() -> None:
+    """Of the download; the weights of faces64 are the rest."""
+    with zipfile.ZipFile(WHEEL) as archive:
+        sizes = {entry.filename: entry.compress_size for entry in archive.infolist()}
+    weights = sum(n for name, n in sizes.items() if name.endswith(".safetensors"))
+    rest = sum(sizes.values()) - weights
+    print(
+        f"library {sizes[LIBRARY]}, code in all {rest}, weights {weights}, {WHEEL.stat().st_size}"
+    )
+    assert rest < 5e6
+    assert all(name.startswith(WEIGHTS) for name in sizes if name.endswith(".safetensors"))
+
+
+def test_abi3audit_finds_no_violation(tmp_path: Path) -> None:
+    pytest.importorskip("abi3audit")
+    report = tmp_path / "report.json"
+    run(sys.executable, "-m", "abi3audit", "--strict", "--report", "-o", report, WHEEL)
+    (wheel,) = json.loads(report.read_text())["specs"].values()
+    (library,) = wheel["wheel"]
+    assert library["name"] == Path(LIBRARY).name
+    assert library["result"]["is_abi3"] and library["result"]["is_abi3_baseline_compatible"]
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf")
+def test_the_library_asks_torch_for_its_stable_interface_alone(tmp_path: Path) -> None:
+    """No C++ of libtorch, which changes from version to version, no Python, no CUDA library."""
+    with zipfile.ZipFile(WHEEL) as archive:
+        library = archive.extract(LIBRARY, tmp_path)
+    needed = re.findall(r"NEEDED.*\[(.+)\]", run("readelf", "-dW", library))
+    assert [n for n in needed if n.startswith(("libtorch", "libc10", "libcu", "libpython"))] == [
+        "libtorch_cpu.so"
+    ]
+    lines = run("readelf", "--dyn-syms", "-W", library).splitlines()
+    undefined = {line.split()[7] for line in lines if len(line.split()) > 7 and " UND " in line}
+    torch = {name for name in undefined if re.search(r"torch|aten|c10|at\d", name, re.IGNORECASE)}
+    unstable = {name for name in torch if not re.match(r"(aoti_)?torch_\w+$", name)}
+    assert torch and unstable == set()
+    assert [name for name in undefined if name.startswith(("Py", "_Py", "cu"))] == []
+
+
+def test_it_loads_quietly_with_a_cuda_kernel_beside_every_cpu_kernel(
+    other: Path, state: dict[str, Any]
+) -> None:
+    assert Path(state["file"]).is_relative_to(other.parent.parent)
+    assert state["cpu"] and state["cuda"] == state["cpu"]
+    assert not state["initialised"], "importing must not take memory of a GPU"
+    info = state["info"]
+    assert info["native"] and info["cuda_missing"] == ""
+    assert info["cuda_targets"] == ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"]
+
+
+def test_sdd_info_tells_the_truth(other: Path, state: dict[str, Any], tmp_path: Path) -> None:
+    torch = json.loads(
+        run(other, "-c", "import json, torch; print(json.dumps([torch.__version__, "
+            "torch.version.cuda, torch.cuda.is_available()]))", cwd=tmp_path)
+    )  # fmt: skip
+    facts = json.loads(run(other, "-m", "sdd_fast.cli", "info", "--json", cwd=tmp_path))
+    assert facts["torch"] == torch[0] == state["info"]["torch"]
+    assert facts["cuda kernels"].startswith("for sm_80, ")
+    assert ("a build without CUDA" in facts["cuda kernels"]) == (torch[1] is None)
+    assert ("not in use" in facts["cuda kernels"]) == (not torch[2])
+
+
+def test_the_tests_of_the_ops_pass_there(other: Path, tmp_path: Path) -> None:
+    """A copy of them, out of the checkout."""
+    shutil.copytree(ROOT / "tests" / "ops", tmp_path / "tests" / "ops")
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    shutil.copy(ROOT / "tests" / "op_cases.py", tmp_path / "tests")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = --import-mode=importlib\npythonpath = tests\n"
+    )
+    said = run(
+        other, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=8", "tests/ops",
+        *os.environ.get("OTHER_TESTS", "").split(), cwd=tmp_path,
+    )  # fmt: skip
+    print(said)
+    assert re.search(r"\d+ passed", said)
