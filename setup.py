@@ -276,8 +276,8 @@ if NOT_NATIVE and os.environ.get("SDD_FAST_NATIVE") == "1":
 if NOT_NATIVE:
     print(f"sdd_fast: no native kernels: {NOT_NATIVE}", flush=True)
 
-NO_CUDA = NOT_NATIVE or why_no_cuda()
 CUDA_ARCHITECTURES = cuda_architectures()
+NO_CUDA = NOT_NATIVE or why_no_cuda()
 if NO_CUDA and os.environ.get("SDD_FAST_CUDA") == "1":
     sys.exit(f"sdd_fast: no CUDA kernels although SDD_FAST_CUDA=1: {NO_CUDA}")
 if NO_CUDA and not NOT_NATIVE:
