@@ -167,10 +167,12 @@ def test_sdd_info_tells_the_truth(other: Path, state: dict[str, Any], tmp_path: 
 
 
 def test_the_tests_of_the_ops_pass_there(other: Path, tmp_path: Path) -> None:
-    """A copy of them, out of the checkout."""
-    shutil.copytree(ROOT / "tests" / "ops", tmp_path / "tests" / "ops")
+    """A copy of them, out of the checkout, with their helpers."""
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
-    shutil.copy(ROOT / "tests" / "op_cases.py", tmp_path / "tests")
+    shutil.copytree(ROOT / "tests" / "ops", tmp_path / "tests" / "ops")
+    for helper in (ROOT / "tests").glob("*.py"):
+        if not helper.name.startswith(("test_", "conftest")):
+            shutil.copy(helper, tmp_path / "tests")
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\naddopts = --import-mode=importlib\npythonpath = tests\n"
     )
