@@ -1,7 +1,8 @@
 # make demo     two edits of rendered faces, end to end: timesteps, distillation, report
 # make test     the tests                     make lint    ruff, mypy, clang-format
 # make bench    the benchmarks and their tables          make format  apply the formatters
-# make gpu      compile the CUDA kernels      make docs-check  run the commands of the documentation
+# make gpu      build, test, sanitize, measure  make docs-check  run the commands of the documentation
+#               the CUDA kernels, on a GPU
 # make sanitize the ops' tests under the address and undefined-behaviour sanitizers
 # make emulate  the CUDA kernels: compiled, then run on the CPU, plainly and under sanitizers
 # make kernel-table   registers and occupancy of the CUDA kernels, into docs/
@@ -128,8 +129,12 @@ bench: $(DONE)/dev
 	@$(BIN)/python -m pytest -q benchmarks $(ARGS)
 	@$(BIN)/python benchmarks/tables.py
 
+# On a GPU, without network access and without .venv: with a Python that has a CUDA build of torch.
+GPU_PYTHON ?= $(or $(shell for p in $(BIN)/python python3; do $$p -c \
+	'import sys, torch; sys.exit(not torch.version.cuda)' 2>/dev/null && { echo $$p; break; }; \
+	done),python3)
 gpu:
-	@echo "sdd_fast has no CUDA kernels yet: on a GPU its ops run as PyTorch compositions."
+	@$(GPU_PYTHON) tests/cuda/gpu_suite.py $(ARGS)
 
 docs-check: $(DONE)/dev
 	@$(BIN)/python tests/check_docs.py $(ARGS)

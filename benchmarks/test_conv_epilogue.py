@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch.nn.functional as F
 from op_cases import feature_maps
 from torch import Tensor
@@ -36,17 +35,29 @@ CASES = [
     ((1, 512, 64, 64), "float32 channels_last", True),
     ((1, 64, 512, 512), "float32 channels_last", True),
 ]
+GPU_CASES = [
+    ((8, 512, 4, 4), "float16 channels_last", False),
+    ((8, 512, 64, 64), "float32 channels_last", False),
+    ((8, 512, 64, 64), "float16", False),
+    ((8, 512, 64, 64), "float16 channels_last", False),
+    ((8, 128, 256, 256), "bfloat16 channels_last", False),
+    ((8, 32, 1024, 1024), "float32", False),
+    ((8, 32, 1024, 1024), "float32 channels_last", False),
+    ((8, 32, 1024, 1024), "float16 channels_last", False),
+    ((8, 512, 64, 64), "float16 channels_last", True),
+    ((8, 32, 1024, 1024), "float32 channels_last", True),
+    ((8, 32, 1024, 1024), "float16 channels_last", True),
+]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_conv_epilogue(compare: Any, case: tuple[tuple[int, ...], str, bool]) -> None:
+def test_conv_epilogue(compare: Any, device: str, case: tuple[tuple[int, ...], str, bool]) -> None:
     shape, kind, gradients = case
     n, channels, *size = shape
     dtype = kind.split()[0]
-    x = feature_maps(shape, kind, gradients=gradients)
-    factor = feature_maps((n, channels), dtype, gradients=gradients)
-    noise = feature_maps((1, 1, *size), dtype)
-    bias = feature_maps((channels,), dtype)
+    x = feature_maps(shape, kind, gradients=gradients, device=device)
+    factor = feature_maps((n, channels), dtype, gradients=gradients, device=device)
+    noise = feature_maps((1, 1, *size), dtype, device=device)
+    bias = feature_maps((channels,), dtype, device=device)
     bytes_of_x = x[0].numel() * x[0].element_size()
     # Backwards: the gradient and the input (or the result) are read, a gradient is written.
     read, written = (3, 2) if gradients else (1, 1)

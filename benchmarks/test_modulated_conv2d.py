@@ -3,9 +3,9 @@ against the factored form that an expert writes; and the bare convolution in all
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from op_cases import feature_maps
@@ -13,7 +13,10 @@ from torch import Tensor
 
 from sdd_fast.ops import modulated_conv2d, upfirdn2d
 
-TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+
+@functools.cache
+def taps(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device) / 8
 
 
 def finish(y: Tensor, noise: Tensor, bias: Tensor) -> Tensor:
@@ -31,7 +34,8 @@ def grouped(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, u
     else:
         k = k.transpose(1, 2).reshape(n * inputs, outputs, 3, 3)
         y = F.conv_transpose2d(x, k, stride=2, groups=n)
-        blur = (4 * torch.outer(TAPS, TAPS)).expand(n * outputs, 1, 4, 4)
+        line = taps(y.dtype, y.device)
+        blur = (4 * torch.outer(line, line)).expand(n * outputs, 1, 4, 4)
         y = F.conv2d(F.pad(y, (1, 1, 1, 1)), blur, groups=n * outputs)
     return finish(y.reshape(n, outputs, height * up, width * up), noise, bias)
 
@@ -43,12 +47,15 @@ def expert(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, up
         y = F.conv2d(y, w, padding=1)
     else:
         y = F.conv_transpose2d(y, w.transpose(0, 1), stride=2)
-        y = upfirdn2d(y, TAPS, padding=1, gain=4.0)
+        y = upfirdn2d(y, taps(y.dtype, y.device), padding=1, gain=4.0)
     return finish(y * factor[:, :, None, None], noise, bias)
 
 
 def ours(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, up: int) -> Tensor:
-    return modulated_conv2d(x, w, styles, up=up, noise=noise, bias=bias, act="lrelu")
+    return modulated_conv2d(
+        x, w, styles, up=up, resample_filter=taps(x.dtype, x.device), noise=noise, bias=bias,
+        act="lrelu",
+    )  # fmt: skip
 
 
 def bare_convolution(
@@ -59,46 +66,63 @@ def bare_convolution(
     return F.conv_transpose2d(x, w.transpose(0, 1), stride=2)
 
 
-# N, I, O, side, up, gradients
+# N, I, O, side, up, gradients, dtype
 CASES = [
-    (1, 1, 1, 1, 1, False),
-    (1, 512, 512, 4, 1, False),
-    (1, 512, 512, 16, 1, False),
-    (1, 512, 512, 64, 1, False),
-    (8, 512, 512, 8, 1, False),
-    (1, 512, 256, 64, 2, False),
-    (1, 256, 256, 128, 1, False),
-    (1, 128, 128, 256, 1, False),
-    (1, 64, 64, 512, 1, False),
-    (1, 64, 32, 512, 2, False),
-    (1, 1, 1, 1, 1, True),
-    (1, 512, 512, 4, 1, True),
-    (2, 512, 512, 32, 1, True),
-    (1, 256, 128, 128, 2, True),
-    (1, 64, 64, 512, 1, True),
+    (1, 1, 1, 1, 1, False, "float32"),
+    (1, 512, 512, 4, 1, False, "float32"),
+    (1, 512, 512, 16, 1, False, "float32"),
+    (1, 512, 512, 64, 1, False, "float32"),
+    (8, 512, 512, 8, 1, False, "float32"),
+    (1, 512, 256, 64, 2, False, "float32"),
+    (1, 256, 256, 128, 1, False, "float32"),
+    (1, 128, 128, 256, 1, False, "float32"),
+    (1, 64, 64, 512, 1, False, "float32"),
+    (1, 64, 32, 512, 2, False, "float32"),
+    (1, 1, 1, 1, 1, True, "float32"),
+    (1, 512, 512, 4, 1, True, "float32"),
+    (2, 512, 512, 32, 1, True, "float32"),
+    (1, 256, 128, 128, 2, True, "float32"),
+    (1, 64, 64, 512, 1, True, "float32"),
+]
+GPU_CASES = [
+    (8, 512, 512, 4, 1, False, "float16"),
+    (8, 512, 512, 64, 1, False, "float32"),
+    (8, 512, 512, 64, 1, False, "float16"),
+    (8, 512, 512, 64, 1, False, "bfloat16"),
+    (8, 512, 256, 64, 2, False, "float16"),
+    (8, 64, 32, 512, 2, False, "float16"),
+    (8, 32, 32, 1024, 1, False, "float16"),
+    (8, 512, 512, 64, 1, True, "float16"),
+    (8, 64, 32, 512, 2, True, "float16"),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_modulated_conv2d(compare: Any, case: tuple[int, int, int, int, int, bool]) -> None:
-    n, inputs, outputs, side, up, gradients = case
+def test_modulated_conv2d(
+    compare: Any, device: str, case: tuple[int, int, int, int, int, bool, str]
+) -> None:
+    n, inputs, outputs, side, up, gradients, dtype = case
     shape = (n, inputs, side, side)
-    (w,) = feature_maps((outputs, inputs, 3, 3), count=1)
-    (noise,) = feature_maps((1, 1, side * up, side * up), count=1)
-    (styles,) = feature_maps((n, inputs), count=1, gradients=gradients)
-    (bias,) = feature_maps((outputs,), count=1)
+    on = {"count": 1, "device": device}
+    (w,) = feature_maps((outputs, inputs, 3, 3), dtype, **on)
+    (noise,) = feature_maps((1, 1, side * up, side * up), dtype, **on)
+    (styles,) = feature_maps((n, inputs), dtype, gradients=gradients, **on)
+    (bias,) = feature_maps((outputs,), dtype, **on)
+    with torch.no_grad():  # within the range of float16
+        styles /= (9 * inputs) ** 0.5
 
     def arguments(kind: str, styles: Tensor) -> list[tuple[Any, ...]]:
-        maps = feature_maps(shape, kind, count=1, gradients=gradients)
+        maps = feature_maps(shape, kind, gradients=gradients, **on)
         return [(x, w, styles, noise, bias, up) for x in maps]
 
     compare(
         f"[{n}, {inputs}, {side}, {side}] to {outputs} channels"
-        f"{', up 2' if up == 2 else ''}{', gradients' if gradients else ''}",
+        f"{', up 2' if up == 2 else ''}{'' if dtype == 'float32' else ', ' + dtype}"
+        f"{', gradients' if gradients else ''}",
         {"eager": expert, "grouped": grouped, "ours": ours, "convolution": bare_convolution},
-        arguments("float32 channels_last", styles),
+        arguments(f"{dtype} channels_last", styles),
         own_inputs={
-            "grouped": arguments("float32", styles),
-            "convolution": arguments("float32 channels_last", styles.detach()),
+            "grouped": arguments(dtype, styles),
+            "convolution": arguments(f"{dtype} channels_last", styles.detach()),
         },
+        flops=2 * 9 * n * inputs * outputs * side**2 * (2 if gradients else 1),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from op_cases import gradient_rows
 from torch import Tensor
@@ -22,33 +21,46 @@ def abs_mean_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return signed_statistics(x.abs().mean(1))
 
 
-# name, rows, numbers in a row, standard deviation, dtype
-SIGNED = [
-    ("17 x 3·1024², float32", 17, 3 * 1024**2, 1e-3, torch.float32),
-    ("17 x 3·512², float32", 17, 3 * 512**2, 1e-3, torch.float32),
-    ("17 x 3·512², float32, std 1", 17, 3 * 512**2, 1.0, torch.float32),
-    ("17 x 3·512², bfloat16", 17, 3 * 512**2, 1e-3, torch.bfloat16),
-    ("17 x 3·512², float16", 17, 3 * 512**2, 1e-3, torch.float16),
-    ("1 x 3·1024², float32", 1, 3 * 1024**2, 1e-3, torch.float32),
-    ("1000 x 4·64², float32", 1000, 4 * 64**2, 1e-3, torch.float32),
-    ("17 x 4·64², float32", 17, 4 * 64**2, 1e-3, torch.float32),
-    ("1 x 4·64², float32", 1, 4 * 64**2, 1e-3, torch.float32),
-    ("1 x 1, float32", 1, 1, 1e-3, torch.float32),
+# name, rows, numbers in a row, standard deviation, dtype, whether of the abs-mean map
+CASES = [
+    ("17 x 3·1024², float32", 17, 3 * 1024**2, 1e-3, torch.float32, False),
+    ("17 x 3·512², float32", 17, 3 * 512**2, 1e-3, torch.float32, False),
+    ("17 x 3·512², float32, std 1", 17, 3 * 512**2, 1.0, torch.float32, False),
+    ("17 x 3·512², bfloat16", 17, 3 * 512**2, 1e-3, torch.bfloat16, False),
+    ("17 x 3·512², float16", 17, 3 * 512**2, 1e-3, torch.float16, False),
+    ("1 x 3·1024², float32", 1, 3 * 1024**2, 1e-3, torch.float32, False),
+    ("1000 x 4·64², float32", 1000, 4 * 64**2, 1e-3, torch.float32, False),
+    ("17 x 4·64², float32", 17, 4 * 64**2, 1e-3, torch.float32, False),
+    ("1 x 4·64², float32", 1, 4 * 64**2, 1e-3, torch.float32, False),
+    ("1 x 1, float32", 1, 1, 1e-3, torch.float32, False),
+    ("17 x 3x512², float32, abs-mean map", 17, 512**2, 1e-3, torch.float32, True),
+    ("17 x 3x1024², float32, abs-mean map", 17, 1024**2, 1e-3, torch.float32, True),
+]
+# A curve over 50 timesteps, of the latents of Stable Diffusion too.
+GPU_CASES = [
+    ("1 x 3·1024², float32", 1, 3 * 1024**2, 1e-3, torch.float32, False),
+    ("50 x 3·1024², float32", 50, 3 * 1024**2, 1e-3, torch.float32, False),
+    ("50 x 3·1024², float16", 50, 3 * 1024**2, 1e-3, torch.float16, False),
+    ("50 x 3·512², float32", 50, 3 * 512**2, 1e-3, torch.float32, False),
+    ("50 x 3·512², float32, std 1", 50, 3 * 512**2, 1.0, torch.float32, False),
+    ("50 x 3·512², bfloat16", 50, 3 * 512**2, 1e-3, torch.bfloat16, False),
+    ("1000 x 4·64², float32", 1000, 4 * 64**2, 1e-3, torch.float32, False),
+    ("50 x 4·64², float32", 50, 4 * 64**2, 1e-3, torch.float32, False),
+    ("50 x 3x512², float32, abs-mean map", 50, 512**2, 1e-3, torch.float32, True),
+    ("50 x 3x1024², float32, abs-mean map", 50, 1024**2, 1e-3, torch.float32, True),
 ]
 
 
-@pytest.mark.parametrize("case", SIGNED, ids=lambda c: c[0])
-def test_signed(compare: Any, case: tuple[str, int, int, float, torch.dtype]) -> None:
-    name, rows, n, std, dtype = case
-    count = 1 if rows * n > 1 << 25 else 3
-    inputs = [(gradient_rows(rows, n, std, seed=s).to(dtype),) for s in range(count)]
-    sides = {"eager": signed_statistics, "ours": softmax_entropy_l1}
-    compare(name, sides, inputs, read=rows * n * dtype.itemsize)
-
-
-@pytest.mark.parametrize("resolution", [512, 1024])
-def test_abs_mean(compare: Any, resolution: int) -> None:
-    x = gradient_rows(17 * 3, resolution**2, 1e-3).view(17, 3, resolution**2)
-    sides = {"eager": abs_mean_statistics, "ours": lambda x: softmax_entropy_l1(x, "abs-mean")}
-    name = f"17 x 3x{resolution}², float32, abs-mean map"
-    compare(name, sides, [(x,)], read=x.numel() * 4)
+def test_softmax_entropy_l1(
+    compare: Any, device: str, case: tuple[str, int, int, float, torch.dtype, bool]
+) -> None:
+    name, rows, n, std, dtype, abs_mean = case
+    channels = 3 if abs_mean else 1
+    count = 1 if channels * rows * n > 1 << 25 else 3
+    maps = [gradient_rows(rows * channels, n, std, seed=s, device=device) for s in range(count)]
+    inputs = [(x.to(dtype).view(rows, channels, n) if abs_mean else x.to(dtype),) for x in maps]
+    if abs_mean:
+        sides = {"eager": abs_mean_statistics, "ours": lambda x: softmax_entropy_l1(x, "abs-mean")}
+    else:
+        sides = {"eager": signed_statistics, "ours": softmax_entropy_l1}
+    compare(name, sides, inputs, read=channels * rows * n * dtype.itemsize)

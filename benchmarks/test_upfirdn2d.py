@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from op_cases import feature_maps
@@ -22,8 +21,9 @@ TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 Pads = tuple[int, int, int, int]
 
 
-def plain(channels: int, up: int, down: int, pads: Pads, dtype: torch.dtype) -> Callable:
-    weight = (torch.outer(TAPS, TAPS) * up**2).to(dtype).repeat(channels, 1, 1, 1)
+def plain(x: Tensor, up: int, down: int, pads: Pads) -> Callable:
+    channels = x.shape[1]
+    weight = (torch.outer(TAPS, TAPS) * up**2).to(x).repeat(channels, 1, 1, 1)
 
     def function(x: Tensor) -> Tensor:
         n, c, height, width = x.shape
@@ -37,8 +37,9 @@ def plain(channels: int, up: int, down: int, pads: Pads, dtype: torch.dtype) -> 
     return function
 
 
-def grouped(channels: int, up: int, down: int, pads: Pads, dtype: torch.dtype) -> Callable:
-    weight = (torch.outer(TAPS, TAPS) * up**2).to(dtype).repeat(channels, 1, 1, 1)
+def grouped(x: Tensor, up: int, down: int, pads: Pads) -> Callable:
+    channels = x.shape[1]
+    weight = (torch.outer(TAPS, TAPS) * up**2).to(x).repeat(channels, 1, 1, 1)
     left, right, top, bottom = pads
 
     def function(x: Tensor) -> Tensor:
@@ -89,30 +90,43 @@ DOWN = [
 WITH_GRADIENT = [(1, 128, 257, 257), (1, 512, 17, 17), (1, 3, 4, 4)]
 
 # name, shape, dtype and layout, up, down, padding, gradient
-CASES: list[tuple[str, tuple[int, ...], str, int, int, Pads, bool]] = [
+Case = tuple[str, tuple[int, ...], str, int, int, Pads, bool]
+CASES: list[Case] = [
     *(("blur", s, k, 1, 1, (1, 1, 1, 1) if s[-1] > 1 else (2, 2, 2, 2), False) for s, k in BLUR),
     *(("up 2", s, k, 2, 1, (2, 1, 2, 1), False) for s, k in UP),
     *(("down 2", s, k, 1, 2, (1, 1, 1, 1), False) for s, k in DOWN),
     *(("blur and gradient", s, "float32", 1, 1, (1, 1, 1, 1), True) for s in WITH_GRADIENT),
 ]
+GPU_CASES: list[Case] = [
+    ("blur", (8, 512, 9, 9), "float16 channels_last", 1, 1, (1, 1, 1, 1), False),
+    ("blur", (8, 512, 65, 65), "float32", 1, 1, (1, 1, 1, 1), False),
+    ("blur", (8, 512, 65, 65), "float16 channels_last", 1, 1, (1, 1, 1, 1), False),
+    ("blur", (8, 128, 257, 257), "bfloat16 channels_last", 1, 1, (1, 1, 1, 1), False),
+    ("blur", (8, 32, 1025, 1025), "float32", 1, 1, (1, 1, 1, 1), False),
+    ("blur", (8, 32, 1025, 1025), "float32 channels_last", 1, 1, (1, 1, 1, 1), False),
+    ("blur", (8, 32, 1025, 1025), "float16", 1, 1, (1, 1, 1, 1), False),
+    ("blur", (8, 32, 1025, 1025), "float16 channels_last", 1, 1, (1, 1, 1, 1), False),
+    ("up 2", (8, 3, 512, 512), "float32", 2, 1, (2, 1, 2, 1), False),
+    ("up 2", (8, 3, 512, 512), "float16 channels_last", 2, 1, (2, 1, 2, 1), False),
+    ("up 2", (8, 64, 256, 256), "float32", 2, 1, (2, 1, 2, 1), False),
+    ("down 2", (8, 32, 1024, 1024), "float32", 1, 2, (1, 1, 1, 1), False),
+    ("down 2", (8, 32, 1024, 1024), "float16 channels_last", 1, 2, (1, 1, 1, 1), False),
+    ("blur and gradient", (8, 32, 1025, 1025), "float16 channels_last", 1, 1, (1, 1, 1, 1), True),
+]
 
 
-@pytest.mark.parametrize(
-    "case", CASES, ids=lambda c: "-".join((c[0], "x".join(map(str, c[1])), c[2]))
-)
-def test_upfirdn2d(
-    compare: Any, case: tuple[str, tuple[int, ...], str, int, int, Pads, bool]
-) -> None:
+def test_upfirdn2d(compare: Any, device: str, case: Case) -> None:
     name, shape, kind, up, down, pads, gradient = case
+    taps = TAPS.to(device)
 
     def ours(x: Tensor) -> Tensor:
-        return upfirdn2d(x, TAPS, up, down, pads, False, up**2)
+        return upfirdn2d(x, taps, up, down, pads, False, up**2)
 
-    inputs = feature_maps(shape, kind, gradients=gradient)
+    inputs = feature_maps(shape, kind, gradients=gradient, device=device)
     x = inputs[0]
     sides = {
-        "eager": plain(shape[1], up, down, pads, x.dtype),
-        "grouped": grouped(shape[1], up, down, pads, x.dtype),
+        "eager": plain(x, up, down, pads),
+        "grouped": grouped(x, up, down, pads),
         "ours": ours,
     }
     bytes_of_x = x.numel() * x.element_size()

@@ -59,23 +59,35 @@ def entropy_reference_small(x: Tensor) -> np.ndarray:
 
 
 def gradient_rows(
-    rows: int, n: int, std: float, *, offset: float = 0.0, spread: float = 2.0, seed: int = 0
+    rows: int,
+    n: int,
+    std: float,
+    *,
+    offset: float = 0.0,
+    spread: float = 2.0,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Tensor:
     """[rows, n] float32 like the guidance gradients of a curve over `rows` timesteps: normal, the
     standard deviation growing from `std` to `spread * std`, around a mean `offset`."""
-    rng = torch.Generator().manual_seed(seed)
-    scale = torch.linspace(std, spread * std, rows)[:, None]
-    return torch.randn(rows, n, generator=rng) * scale + offset
+    rng = torch.Generator(device).manual_seed(seed)
+    scale = torch.linspace(std, spread * std, rows, device=device)[:, None]
+    return torch.randn(rows, n, generator=rng, device=device) * scale + offset
 
 
 def feature_maps(
-    shape: tuple[int, ...], kind: str = "float32", *, count: int = 2, gradients: bool = False
+    shape: tuple[int, ...],
+    kind: str = "float32",
+    *,
+    count: int = 2,
+    gradients: bool = False,
+    device: str = "cpu",
 ) -> list[Tensor]:
     """Normal tensors; kind: a dtype, for four dimensions perhaps followed by " channels_last"."""
     layout = torch.channels_last if "channels_last" in kind else torch.contiguous_format
     dtype = getattr(torch, kind.split()[0])
-    rng = torch.Generator().manual_seed(0)
-    maps = [torch.randn(shape, generator=rng).to(dtype) for _ in range(count)]
+    rng = torch.Generator(device).manual_seed(0)
+    maps = [torch.randn(shape, generator=rng, device=device).to(dtype) for _ in range(count)]
     return [x.contiguous(memory_format=layout).requires_grad_(gradients) for x in maps]
 
 
