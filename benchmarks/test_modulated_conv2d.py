@@ -4,6 +4,7 @@ against the factored form that an expert writes; and the bare convolution in all
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,14 +41,22 @@ def grouped(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, u
     return finish(y.reshape(n, outputs, height * up, width * up), noise, bias)
 
 
-def expert(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, up: int) -> Tensor:
+def expert(
+    x: Tensor,
+    w: Tensor,
+    styles: Tensor,
+    noise: Tensor,
+    bias: Tensor,
+    up: int,
+    resample: Callable[..., Tensor] = upfirdn2d,
+) -> Tensor:
     factor = torch.rsqrt(styles.square() @ w.square().sum((2, 3)).t() + 1e-8)
     y = x * styles[:, :, None, None]
     if up == 1:
         y = F.conv2d(y, w, padding=1)
     else:
         y = F.conv_transpose2d(y, w.transpose(0, 1), stride=2)
-        y = upfirdn2d(y, taps(y.dtype, y.device), padding=1, gain=4.0)
+        y = resample(y, taps(y.dtype, y.device), padding=1, gain=4.0)
     return finish(y * factor[:, :, None, None], noise, bias)
 
 
