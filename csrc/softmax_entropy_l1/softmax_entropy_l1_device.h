@@ -11,6 +11,35 @@
 namespace sdd {
 namespace {
 
+// A modifier of the next instruction, which absolute() is not.
+__device__ __forceinline__ float magnitude(float x) { return __builtin_fabsf(x); }
+__device__ __forceinline__ double magnitude(double x) { return __builtin_fabs(x); }
+
+// Numbers in registers.
+template <class Held, int kCount>
+struct Numbers {
+  using Word = Held;
+  Word words[kCount];
+  __device__ __forceinline__ Compute<Held> value(int i) const { return widened(words[i]); }
+  __device__ __forceinline__ void put(int i, Held x) { words[i] = x; }
+};
+
+// Numbers of 16 bits: two in a register, which compilers do not make of an array.
+template <class Held, int kCount>
+  requires(sizeof(Held) == 2)
+struct Numbers<Held, kCount> {
+  using Word = uint32_t;
+  Word words[kCount / 2];
+  __device__ __forceinline__ float value(int i) const {
+    return widened(__builtin_bit_cast(Held, uint16_t(words[i / 2] >> i % 2 * 16)));
+  }
+  __device__ __forceinline__ void put(int i, Held x) {
+    const uint32_t bits = __builtin_bit_cast(uint16_t, x);
+    uint32_t& pair = words[i / 2];
+    pair = i % 2 ? (pair & 0xffffu) | bits << 16 : (pair & 0xffff0000u) | bits;
+  }
+};
+
 // The numbers of one thread: entries of the signed map as they are stored, or, with kAbsMean,
 // entries of the non-negative abs-mean map minus an offset near them.
 template <class StoredType, bool kAbsMean, int kThreads>
@@ -24,15 +53,23 @@ struct Tile {
   static constexpr int kPacks = kNumbers / kPack<Stored>;
   static constexpr int size = kThreads * kNumbers;  // numbers of the block
 
-  Held held[kNumbers];
-  int valid;  // the others are not of the map
+  Numbers<Held, kNumbers> numbers;
 
-  __device__ __forceinline__ T value(int i) const { return widened(held[i]); }
+  __device__ __forceinline__ T value(int i) const { return numbers.value(i); }
 
-  __device__ __forceinline__ void fill(T x) {
+  // How many of them are of the map, if the block has `count`: the first ones.
+  __device__ __forceinline__ static int valid(int count) {
+    constexpr int N = kPack<Stored>, round = kThreads * N;
+    const int rest = count % round - int(threadIdx.x) * N;
+    return count / round * N + (rest < 0 ? 0 : rest > N ? N : rest);
+  }
+
+  // Instead of those that are not.
+  __device__ __forceinline__ void fill(T x, int count) {
+    const int first = valid(count);
 #pragma unroll
     for (int i = 0; i < kNumbers; ++i) {
-      if (i >= valid) held[i] = narrowed<Held>(x);
+      if (i >= first) numbers.put(i, narrowed<Held>(x));
     }
   }
 };
@@ -40,33 +77,30 @@ struct Tile {
 // The numbers of x, [count], that are those of this thread; 0 beyond the end. Which they are does
 // not depend on where x lies: nor do the bits of the results.
 template <class Tile>
-__device__ __forceinline__ void load_numbers(const typename Tile::Stored* __restrict__ x, int count,
-                                             bool packs, typename Tile::Stored* numbers) {
+__device__ __forceinline__ void load_numbers(
+    const typename Tile::Stored* __restrict__ x, int count, bool packs,
+    Numbers<typename Tile::Stored, Tile::kNumbers>& numbers) {
   using Stored = typename Tile::Stored;
   constexpr int N = kPack<Stored>;
   const auto place = [](int k) { return (k * Tile::threads + int(threadIdx.x)) * N; };
   if (packs && count == Tile::size) {
-    Pack<Stored, N> pack[Tile::kPacks];
+    using Word = typename Numbers<Stored, Tile::kNumbers>::Word;
+    constexpr int words = kPack<Word>;
+    Pack<Word, words> pack[Tile::kPacks];
 #pragma unroll
-    for (int k = 0; k < Tile::kPacks; ++k) pack[k] = load_pack<N>(x + place(k));
+    for (int k = 0; k < Tile::kPacks; ++k) {
+      pack[k] = load_pack<words>(reinterpret_cast<const Word*>(x + place(k)));
+    }
 #pragma unroll
-    for (int i = 0; i < Tile::kNumbers; ++i) numbers[i] = pack[i / N][i % N];
+    for (int i = 0; i < Tile::kPacks * words; ++i) numbers.words[i] = pack[i / words][i % words];
   } else {
+    numbers = {};
 #pragma unroll
     for (int i = 0; i < Tile::kNumbers; ++i) {
       const int at = place(i / N) + i % N;
-      numbers[i] = at < count ? x[at] : narrowed<Stored>(0);
+      numbers.put(i, at < count ? x[at] : narrowed<Stored>(0));
     }
   }
-}
-
-// How many of them are not beyond the end: the first ones.
-template <class Tile>
-__device__ __forceinline__ int valid_numbers(int count) {
-  constexpr int N = kPack<typename Tile::Stored>;
-  constexpr int round = Tile::threads * N;
-  const int rest = count % round - int(threadIdx.x) * N;
-  return count / round * N + (rest < 0 ? 0 : rest > N ? N : rest);
 }
 
 // Returns what the numbers of the tile lack, in thread 0.
@@ -75,31 +109,30 @@ __device__ __forceinline__ double load_tile(const typename Tile::Stored* __restr
                                             bool packs, int64_t channels, int64_t channel_stride,
                                             Tile& tile) {
   using T = typename Tile::T;
-  tile.valid = valid_numbers<Tile>(count);
   if constexpr (Tile::abs_mean) {
     const T inverse = T(1) / T(channels);
     double common = 0;
 #pragma unroll
-    for (int i = 0; i < Tile::kNumbers; ++i) tile.held[i] = 0;
+    for (int i = 0; i < Tile::kNumbers; ++i) tile.numbers.put(i, 0);
 #pragma unroll(Tile::kPacks == 2 ? 2 : 1)
     for (int64_t c = 0; c < channels; ++c, x += channel_stride) {
-      typename Tile::Stored numbers[Tile::kNumbers];
+      Numbers<typename Tile::Stored, Tile::kNumbers> numbers;
       load_numbers<Tile>(x, count, packs, numbers);
       // A number near the |x_c| is taken from each: what they have in common must not cost their
       // sum its precision.
-      T near = absolute(widened(x[0]));
+      T near = magnitude(widened(x[0]));
       near = near < T(__builtin_inf()) ? near : T(0);
 #pragma unroll
       for (int i = 0; i < Tile::kNumbers; ++i) {
-        const T above = absolute(widened(numbers[i])) - near;
-        tile.held[i] += above * inverse;
+        const T above = magnitude(numbers.value(i)) - near;
+        tile.numbers.put(i, tile.value(i) + above * inverse);
       }
       if (threadIdx.x == 0) common += double(near);
     }
-    if (count != Tile::size) tile.fill(0);
+    if (count != Tile::size) tile.fill(0, count);
     return threadIdx.x == 0 ? common / double(channels) : 0;
   } else {
-    load_numbers<Tile>(x, count, packs, tile.held);
+    load_numbers<Tile>(x, count, packs, tile.numbers);
     return 0;
   }
 }
@@ -107,7 +140,7 @@ __device__ __forceinline__ double load_tile(const typename Tile::Stored* __restr
 // sum |x| of the signed map; of the abs-mean map, whose entries come without their offset, sum x.
 template <class Tile>
 __device__ __forceinline__ typename Tile::T l1_term(typename Tile::T v) {
-  return Tile::abs_mean ? v : absolute(v);
+  return Tile::abs_mean ? v : magnitude(v);
 }
 
 // Numbers from all over the chunk: their sum and that of their squares, relative to `near`.
@@ -189,15 +222,16 @@ __device__ __forceinline__ void plain_sums(const Tile& tile, T shift, T (&sums)[
 
 // The sum, the sum of absolute values, the highest and minus the lowest.
 template <class Tile, class T>
-__device__ __forceinline__ void moments(const Tile& tile, T (&sums)[4]) {
+__device__ __forceinline__ void moments(const Tile& tile, int count, T (&sums)[4]) {
+  const int valid = Tile::valid(count);
   sums[0] = sums[1] = 0;
   sums[2] = sums[3] = -T(__builtin_inf());
 #pragma unroll
   for (int i = 0; i < Tile::kNumbers; ++i) {
     const T v = tile.value(i);
     sums[0] += v;
-    sums[1] += absolute(v);
-    if (i < tile.valid) {
+    sums[1] += magnitude(v);
+    if (i < valid) {
       sums[2] = v > sums[2] ? v : sums[2];
       sums[3] = -v > sums[3] ? -v : sums[3];
     }

@@ -13,8 +13,16 @@ namespace sdd {
 namespace {
 
 constexpr int kSmall = kWarp, kLarge = 256;  // threads of a block
-constexpr int kManyTiles = 4;                // in a row: then large ones
-constexpr int64_t kMaxRows = 65535;          // of one launch
+// Blocks of a multiprocessor: what bounds their registers. On sm_120 five would spill some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+template <class Stored>
+constexpr int kBlocks = 4;
+#else
+template <class Stored>
+constexpr int kBlocks = sizeof(Stored) == 8 ? 4 : 5;
+#endif
+constexpr int kManyTiles = 4;        // in a row: then large ones
+constexpr int64_t kMaxRows = 65535;  // of one launch
 constexpr double kInfinity = __builtin_inf();
 
 // Of a chunk of a row, or of several neighbours: with u = x - offset - shift
@@ -38,7 +46,6 @@ struct Chunk {
   double count;
   double offset;  // what the numbers lack
   bool abs_mean;
-  T near;  // a number of the chunk
   Step step;
   T shift;
   bool trial;  // shift and formula come from the sample
@@ -62,7 +69,7 @@ struct Chunk {
   __device__ void sampled(const double* sums, int numbers) {
     const T mean = T(sums[0]) / T(numbers);
     const T variance = T(sums[1]) / T(numbers) - mean * mean;
-    const T center = near + mean;
+    const T center = shift + mean;
     if (variance < T(8e-6)) return go(Step::kPower4, center);
     if (variance < T(0.0024)) return go(Step::kPower6, center);
     if (variance < T(0.3)) return go(Step::kExact, center);
@@ -84,7 +91,7 @@ struct Chunk {
   __device__ void exact(const double* sums) {
     if (trial) {
       // The second term of (2), at most a^2 / (1 + a), must not cost F digits.
-      const bool good = 2 * sums[1] * sums[1] <= sums[2] * count && absolute(sums[0]) < kInfinity;
+      const bool good = 2 * sums[1] * sums[1] <= sums[2] * count && magnitude(sums[0]) < kInfinity;
       if (!good) return without_trial();
       l1 = sums[0];
     }
@@ -94,7 +101,7 @@ struct Chunk {
   __device__ void plain(const double* sums) {
     const double mass = sums[1], mean = sums[2] / mass;
     const double log_mean = __builtin_log(mass / count), deficit = mean - log_mean;
-    if (trial && !(deficit > 0.1 && absolute(mean) < 8 && absolute(sums[0]) < kInfinity)) {
+    if (trial && !(deficit > 0.1 && magnitude(mean) < 8 && magnitude(sums[0]) < kInfinity)) {
       return without_trial();
     }
     // A few outliers: the best shift there is.
@@ -125,7 +132,7 @@ struct Chunk {
 
 // x: [rows, n], or [rows, channels, n] with kAbsMean -> parts: [rows, chunks]. Grid: chunks, rows.
 template <class Stored, bool kAbsMean, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kThreads == kLarge ? kBlocks<Stored> : 24)
     entropy_chunks(const Stored* __restrict__ x, int64_t n, int64_t row_stride, int64_t channels,
                    int64_t channel_stride, bool packs, Part* __restrict__ parts) {
   using OurTile = Tile<Stored, kAbsMean, kThreads>;
@@ -142,16 +149,19 @@ __global__ void __launch_bounds__(kThreads)
   x += blockIdx.y * row_stride + first;
   OurTile tile;
   const double offset = load_tile(x, count, packs, channels, channel_stride, tile);
-  T near = 0;
-  if constexpr (!kAbsMean) near = widened(x[0]);
-  Step step = full && sizeof(T) == 4 ? Step::kSample : Step::kMoments;
-  if (threadIdx.x == 0) chunk = {double(count), offset, kAbsMean, near, step, 0, true, 0, 0, {}};
-  T shift = 0;
+  if (threadIdx.x == 0) {
+    const Step step = full && sizeof(T) == 4 ? Step::kSample : Step::kMoments;
+    chunk = {double(count), offset, kAbsMean, step, tile.value(0), true, 0, 0, {}};
+  }
 
   while (true) {
+    __syncthreads();
+    const Step step = chunk.step;
+    const T shift = chunk.shift;
+    if (step == Step::kDone) break;
     if (step == Step::kSample) {
       T sums[2];
-      sample_sums(tile, near, sums);
+      sample_sums(tile, shift, sums);
       block_totals<0>(sums, of_thread, totals);
       if (threadIdx.x == 0) chunk.sampled(totals, kSample * kThreads);
     } else if (step == Step::kPower4) {
@@ -170,19 +180,19 @@ __global__ void __launch_bounds__(kThreads)
       }
     } else if (step == Step::kExact) {
       T sums[3];
-      tile.fill(shift);
+      if (!full) tile.fill(shift, count);
       exact_sums(tile, shift, sums);
       block_totals<0>(sums, of_thread, totals);
       if (threadIdx.x == 0) chunk.exact(totals);
     } else if (step == Step::kPlain) {
       T sums[3];
-      tile.fill(-T(kInfinity));
+      if (!full) tile.fill(-T(kInfinity), count);
       plain_sums(tile, shift, sums);
       block_totals<0>(sums, of_thread, totals);
       if (threadIdx.x == 0) chunk.plain(totals);
     } else if (step == Step::kMoments) {
       T sums[4];
-      moments(tile, sums);
+      moments(tile, count, sums);
       block_totals<2>(sums, of_thread, totals);
       if (threadIdx.x == 0) chunk.moments(totals);
     } else {
@@ -191,8 +201,8 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = 0; i < OurTile::kNumbers; ++i) {
         const double v = double(tile.value(i));
         sum += v;
-        abs_sum += absolute(v);
-        infinite += absolute(v) < kInfinity ? 0 : 1;
+        abs_sum += magnitude(v);
+        infinite += magnitude(v) < kInfinity ? 0 : 1;
       }
       sum = block_sum<kThreads>(sum);
       abs_sum = block_sum<kThreads>(abs_sum);
@@ -201,10 +211,6 @@ __global__ void __launch_bounds__(kThreads)
     }
     // As a number of the tile: where the end of a row leaves it short, it is filled with c.
     if (threadIdx.x == 0 && !full) chunk.shift = widened(narrowed<Held>(chunk.shift));
-    __syncthreads();
-    step = chunk.step;
-    shift = chunk.shift;
-    if (step == Step::kDone) break;
   }
   if (threadIdx.x == 0) parts[blockIdx.y * int64_t(gridDim.x) + blockIdx.x] = chunk.part;
 }
