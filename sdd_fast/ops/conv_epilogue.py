@@ -225,8 +225,9 @@ def _slope(
     u = u if noise is None else u + noise
     u = u if bias is None else u + bias
     low = (1.0, 0.0, alpha)[act] * gain
-    slope = torch.where(u > 0, gain, low).to(u.dtype)
-    return slope if clamp is None else torch.where((u * slope).abs() >= clamp, 0.0, slope)
+    # torch.where would copy its numbers from the CPU, and round them to float32.
+    slope = torch.full_like(u, low).masked_fill(u > 0, gain)
+    return slope if clamp is None else slope.masked_fill((u * slope).abs() >= clamp, 0.0)
 
 
 def _backward_backward(

@@ -203,8 +203,10 @@ def modulated_conv2d_ref(
 
 
 def _taps(resample_filter: Tensor | None, like: Tensor) -> Tensor:
-    if resample_filter is None:
-        resample_filter = torch.tensor([0.125, 0.375, 0.375, 0.125])
+    if resample_filter is None:  # made where it is used: a copy from the CPU waits for the GPU
+        taps = torch.full((4,), 0.375, dtype=like.dtype, device=like.device)
+        taps[::3].fill_(0.125)
+        return taps
     return resample_filter.to(like)
 
 

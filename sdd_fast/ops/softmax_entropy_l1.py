@@ -82,9 +82,9 @@ def softmax_entropy_l1_ref(x: Tensor, gradient_map: GradientMap = "signed") -> E
     a = expm1.mean(-1)
     excess = (u * torch.exp(u) - expm1).mean(-1)
     deficit = excess / (1 + a) - (torch.log1p(a) - a / (1 + a))
-    deficit = torch.where(deficit < 0, 0.0, deficit)  # rounding; NaN stays NaN
+    deficit = deficit.clamp_min(0.0)  # rounding; NaN stays NaN
     entropy = log_n - deficit
-    return EntropyL1(torch.where(entropy < 0, 0.0, entropy), y.abs().sum(-1), deficit)
+    return EntropyL1(entropy.clamp_min(0.0), y.abs().sum(-1), deficit)
 
 
 def _check(x: Tensor, gradient_map: str) -> None:
