@@ -1,7 +1,8 @@
 """The StyleGAN2-1024 generator, from W+ to images and back to the gradient of W+.
 
-eager: the same factored network in PyTorch's own operations, in the same dtype and channels_last. grouped: the formulation of the paper, a grouped convolution with a kernel for
-each sample, in float32. graph: ours, replayed as one CUDA graph. The weights are random and frozen.
+eager: the same factored network in PyTorch's own operations, in the same dtype and channels_last.
+grouped: the formulation of the paper, a grouped convolution with a kernel for each sample, in
+float32. graph: ours, replayed as one CUDA graph. The weights are random and frozen.
 """
 
 from __future__ import annotations
