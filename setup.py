@@ -230,8 +230,8 @@ def fail(what: str, log: str) -> None:
     lines = log.strip().splitlines()
     first = next((i for i, line in enumerate(lines) if "error" in line.lower()), len(lines))
     shown = lines[max(0, first - 3) : first + 40] or lines[-40:]
-    advice = WITHOUT if NO_CUDA else f"{WITHOUT_CUDA}. {WITHOUT}"
-    sys.exit("\n".join(["", f"sdd_fast: {what}:", "", *shown, "", f"{what}. {advice}", ""]))
+    advice = WITHOUT if NO_CUDA else f"{WITHOUT_CUDA}\n{WITHOUT}"
+    sys.exit("\n".join(["", f"sdd_fast: {what}:", "", *shown, "", f"{what}.", advice, ""]))
 
 
 def write_note(package: Path) -> None:
