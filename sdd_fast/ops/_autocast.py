@@ -10,13 +10,18 @@ from torch import Tensor
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
+@torch.compiler.assume_constant_result  # torch 2.11 cannot trace it
+def _available(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
+
+
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype that autocast asks for on the device of `x`; None when it is off or `x` is wider
     than autocast touches (float64)."""
     if not _any_autocast():  # a fifth of the time of what follows
         return None
     device = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+    if x.dtype == torch.float64 or not _available(device):
         return None
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
@@ -24,6 +29,6 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 def without_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Within it, operations on the device of `x` keep the dtypes they are given."""
     device = x.device.type
-    if not torch.amp.is_autocast_available(device):  # for instance "meta"
+    if not _available(device):  # for instance "meta"
         return nullcontext()
     return torch.autocast(device, enabled=False)
