@@ -34,7 +34,7 @@ struct Numbers<Held, kCount> {
     return widened(__builtin_bit_cast(Held, uint16_t(words[i / 2] >> i % 2 * 16)));
   }
   __device__ __forceinline__ void put(int i, Held x) {
-    const uint32_t bits = __builtin_bit_cast(uint16_t, x);
+    uint32_t bits = __builtin_bit_cast(uint16_t, x);  // const, nvcc 13.0 aborts over it
     uint32_t& pair = words[i / 2];
     pair = i % 2 ? (pair & 0xffffu) | bits << 16 : (pair & 0xffff0000u) | bits;
   }
