@@ -13,11 +13,10 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "../bias_act/bias_act_device.h"
 #include "../common/channel_sums.h"
 #include "../common/fast_divide.h"
-#include "conv_epilogue.h"
 #include "conv_epilogue_cuda.h"
+#include "conv_epilogue_device.h"
 
 namespace sdd {
 namespace {
@@ -37,103 +36,6 @@ constexpr int kMostLines = kThreads / 8;  // of such a block at a time, for any 
 constexpr int64_t kMaxGrid = 65535;       // in y and z
 constexpr int64_t kMaxNumbers = (int64_t{1} << 31) - 65536;  // for 32-bit indices
 constexpr int64_t kEnoughThreads = 1 << 17;
-
-// Of N neighbours along a line.
-template <class C, int N>
-struct Along {
-  C factor[N];  // with channels inside
-  C shift[N];
-};
-
-// Of a line.
-template <class C>
-struct Across {
-  C factor;  // with channels outside
-  C shift;
-};
-
-// factor, noise and bias; nullptr: 1, 0 and 0.
-template <class Stored, bool kLast>
-struct Terms {
-  using C = Compute<Stored>;
-  const Stored* factor;
-  const float* wide_factor;
-  const Stored* noise;
-  const Stored* bias;
-  int64_t noise_stride;
-
-  __device__ __forceinline__ Terms of_sample(int64_t sample, int64_t channels) const {
-    Terms t = *this;
-    if (factor != nullptr) t.factor += sample * channels;
-    if (wide_factor != nullptr) t.wide_factor += sample * channels;
-    if (noise != nullptr) t.noise += sample * noise_stride;
-    return t;
-  }
-
-  template <int N>
-  __device__ __forceinline__ void read_factor(int64_t i, C (&to)[N]) const {
-    if (wide_factor != nullptr) {
-      constexpr int n = N < 4 ? 1 : 4;  // 16 bytes
-#pragma unroll
-      for (int first = 0; first < N; first += n) {
-        const auto pack = load_pack<n>(wide_factor + i + first);
-#pragma unroll
-        for (int j = 0; j < n; ++j) to[first + j] = C(pack[j]);
-      }
-    } else {
-      read(factor, i, C(1), to);
-    }
-  }
-  template <int N>
-  __device__ __forceinline__ static void read(const Stored* from, int64_t i, C otherwise,
-                                              C (&to)[N]) {
-    Pack<Stored, N> pack{};
-    if (from != nullptr) pack = load_pack<N>(from + i);
-#pragma unroll
-    for (int j = 0; j < N; ++j) to[j] = from == nullptr ? otherwise : widened(pack[j]);
-  }
-
-  template <int N>
-  __device__ __forceinline__ Along<C, N> along(int64_t i) const {
-    Along<C, N> a;
-    if constexpr (kLast) read_factor(i, a.factor);
-    read(kLast ? bias : noise, i, C(0), a.shift);
-    return a;
-  }
-  __device__ __forceinline__ Across<C> across(int64_t line) const {
-    C f[1] = {}, shift[1];
-    if constexpr (!kLast) read_factor(line, f);
-    read(kLast ? noise : bias, line, C(0), shift);
-    return {f[0], shift[0]};
-  }
-  template <int N>
-  __device__ __forceinline__ static C factor_of(const Along<C, N>& a, const Across<C>& b, int j) {
-    if constexpr (kLast) {
-      return a.factor[j];
-    } else {
-      return b.factor;
-    }
-  }
-};
-
-// h of (2) in conv_epilogue.h: [N]; the gradient of x is written to out, unless that is nullptr.
-template <class Stored, int N, bool kLast>
-__device__ __forceinline__ void backward_pack(const Pack<Stored, N>& x, const Pack<Stored, N>& grad,
-                                              const Along<Compute<Stored>, N>& along,
-                                              const Across<Compute<Stored>>& across,
-                                              const DeviceAct<Stored>& act, Stored* out,
-                                              Compute<Stored> (&h)[N]) {
-  using C = Compute<Stored>;
-  Pack<Stored, N> to;
-#pragma unroll
-  for (int j = 0; j < N; ++j) {
-    const C factor = Terms<Stored, kLast>::factor_of(along, across, j);
-    const C u = preactivation(widened(x[j]), factor, along.shift[j] + across.shift);
-    h[j] = act.gradient(widened(grad[j]), u, gained_act<Act::kLrelu>(u, act.params));
-    to[j] = narrowed<Stored>(h[j] * factor);
-  }
-  if (out != nullptr) store_pack(out, to);
-}
 
 // x -> out: [samples, lines, inner], of which this launch takes `lines` lines from first_line on,
 // and of them `packs` packs from first_inner on. A thread takes the same pack of up to kUnroll
@@ -169,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, 3)
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const C u = preactivation(widened(numbers[k][j]), terms.factor_of(along, across[k], j),
-                                along.shift[j] + across[k].shift);
+                                widened(along.shift[j]) + across[k].shift);
       numbers[k][j] = narrowed<Stored>(act.activated(u));
     }
     store_pack(out + at + k * step, numbers[k]);
@@ -201,7 +103,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int step = width * N;
     for (int64_t i = first + lane * N; i < end; i += unroll * step) {
       Pack<Stored, N> from[unroll], g[unroll];
-      Along<C, N> along[unroll];
+      Along<Stored, N> along[unroll];
       C h_sum = 0, hx_sum = 0;  // of few numbers: of many it takes a double
 #pragma unroll
       for (int k = 0; k < unroll; ++k) {
