@@ -29,9 +29,9 @@ SANITIZERS = {
     "thread": "-fsanitize=thread",
 }
 # Of tests/ops is left out: what has nothing to do with the device that computes (torch.compile,
-# opcheck, references, generated programs for the CPU kernels), what is true of the CPU entries only
-# (errors for results without memory, writing over x), and sizes that would take minutes: maps of
-# millions of numbers, every size of a row, offsets and sizes beyond 2^31.
+# opcheck, autocast, the references, programs made of the CPU kernels), what is true of the CPU's
+# entries only (their threads and their errors where memory does not suffice), and sizes that would
+# take minutes: maps of millions of numbers, every size of a row, offsets and sizes beyond 2^31.
 NOT_OF_THE_DEVICE = (
     "compile", "opcheck", "_ref", "under_torch_func", "autocast", "number_of_threads",
     "32_bits_count", "beyond_31_bits", "than_31_bits", "no_memory",
@@ -42,6 +42,8 @@ SLOW = (
 )  # fmt: skip
 # Under the address sanitizer a few tests of each op: any tensors, layouts, wrong arguments.
 WITH_ADDRESSES = ("any_", "checks_again", "test_layouts", "past_python", "kinks", "test_lengths")
+# Which thread touches what does not depend on the numbers: two dtypes of different packs suffice.
+WITH_THREADS = "not float64 and not bfloat16"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def runs() -> Iterator[Run]:
     """The longest first."""
     all_but = " and ".join(f"not {name}" for name in (*NOT_OF_THE_DEVICE, *SLOW))
     few = f"({' or '.join(WITH_ADDRESSES)}) and {all_but}"
-    yield Run("thread", ("tests/cuda",))
+    yield Run("thread", ("tests/cuda", "-k", WITH_THREADS))
     yield Run("address", ("tests/cuda",))
     yield Run("plain", ("tests/ops", "-k", all_but))
     yield Run("address", ("tests/ops", "-k", few))
