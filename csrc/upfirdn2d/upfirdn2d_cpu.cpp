@@ -1,17 +1,13 @@
 // CPU entry of upfirdn2d: checks, the layout of the result, threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
-#include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "../common/cpu_level.h"
-#include "../common/element_of.h"
 #include "../common/new_tensor.h"
 #include "upfirdn2d_kernel.h"
+#include "upfirdn2d_torch.h"
 
 namespace sdd {
 
@@ -20,9 +16,6 @@ void upfirdn2d_units_x86_64_v3(const Upfirdn2d&, int64_t, int64_t);
 void upfirdn2d_units_x86_64_v4(const Upfirdn2d&, int64_t, int64_t);
 
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Outputs for one thread at least: below it, waking a second thread costs more than it saves.
 constexpr int64_t kGrainOutputs = 32768;
@@ -35,10 +28,6 @@ constexpr int64_t kLongestLine = 128;
 
 // Outputs of a row that planes turned round together do faster: most of a vector would be empty.
 constexpr int64_t kShortLine = 16;
-
-// With these, no product or sum of the index arithmetic overflows.
-constexpr int64_t kMaxFactor = (int64_t{1} << 31) - 1;
-constexpr int64_t kMaxSize = int64_t{1} << 62;
 
 // f, gain included, in the order of formula (1): reversed for a convolution.
 std::vector<double> taps_of(const Tensor& f, bool flip_filter, double gain) {
@@ -54,12 +43,9 @@ std::vector<double> taps_of(const Tensor& f, bool flip_filter, double gain) {
         return double(static_cast<const float*>(data)[i]);
       case ScalarType::Half:
         return double(half_to_float<float>(static_cast<const uint16_t*>(data)[i]));
-      case ScalarType::BFloat16:
-        return double(bfloat16_to_float<float>(static_cast<const uint16_t*>(data)[i]));
       default:
-        STD_TORCH_CHECK(false, "upfirdn2d: f must be float64, float32, float16 or bfloat16");
+        return double(bfloat16_to_float<float>(static_cast<const uint16_t*>(data)[i]));
     }
-    return 0;
   };
   std::vector<double> taps(rows * columns);
   for (int64_t a = 0; a < rows; ++a) {
@@ -70,19 +56,6 @@ std::vector<double> taps_of(const Tensor& f, bool flip_filter, double gain) {
     }
   }
   return taps;
-}
-
-ResampleAxis axis_of(const char* name, int64_t size, int64_t taps, int64_t up, int64_t down,
-                     int64_t before, int64_t after) {
-  int64_t padded = 0;
-  const bool overflow = __builtin_mul_overflow(size, up, &padded) ||
-                        __builtin_add_overflow(padded, before, &padded) ||
-                        __builtin_add_overflow(padded, after, &padded) || padded > kMaxSize ||
-                        before < -kMaxSize || before > kMaxSize;
-  STD_TORCH_CHECK(!overflow, "upfirdn2d: the upsampled and padded ", name, " of x overflows");
-  STD_TORCH_CHECK(size > 0 && padded >= taps, "upfirdn2d: the upsampled and padded ", name, " is ",
-                  padded, ", smaller than the filter, ", taps);
-  return {up, down, before, taps, size, resampled_size(padded, taps, down)};
 }
 
 Upfirdn2dPath path_of(const Upfirdn2d& p) {
@@ -101,12 +74,7 @@ Upfirdn2dPath path_of(const Upfirdn2d& p) {
 Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int64_t left,
                  int64_t right, int64_t top, int64_t bottom, bool flip_filter, double gain) {
   STD_TORCH_CHECK(x.is_cpu() && f.is_cpu(), "upfirdn2d: this kernel takes CPU tensors");
-  STD_TORCH_CHECK(x.dim() == 4, "upfirdn2d: x must have 4 dimensions, it has ", x.dim());
-  STD_TORCH_CHECK((f.dim() == 1 || f.dim() == 2) && f.numel() > 0,
-                  "upfirdn2d: f must be a filter of 1 or 2 dimensions");
-  STD_TORCH_CHECK(up >= 1 && up <= kMaxFactor && down >= 1 && down <= kMaxFactor,
-                  "upfirdn2d: up and down must be from 1 to ", kMaxFactor);
-  STD_TORCH_CHECK(std::isfinite(gain), "upfirdn2d: gain must be finite, got ", gain);
+  check_arguments(x, f, up, down, gain);
   Upfirdn2d p{};
   p.element = element_of("upfirdn2d", x);
   const int64_t images = x.size(0), channels = x.size(1);
@@ -122,20 +90,9 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int
     p.column_taps = plain_taps.data();
   }
 
-  const bool last = channels > 1 && x.stride(1) == 1 && x.stride(3) != 1;
-  const int64_t size[] = {images, channels, p.rows.out, p.columns.out};
-  int64_t bytes = 8;
-  for (const int64_t s : size) {
-    STD_TORCH_CHECK(!__builtin_mul_overflow(bytes, std::max<int64_t>(s, 1), &bytes),
-                    "upfirdn2d: the result, [", size[0], ", ", size[1], ", ", size[2], ", ",
-                    size[3], "], is too large");
-  }
-  int64_t stride[] = {0, 0, 0, 1};
-  stride[3] = last ? channels : 1;
-  stride[2] = stride[3] * std::max<int64_t>(size[3], 1);
-  stride[1] = last ? 1 : stride[2] * size[2];
-  stride[0] = last ? stride[2] * size[2] : stride[1] * std::max<int64_t>(channels, 1);
-  const Tensor y = new_tensor(4, size, stride, x);
+  const bool last = channels_are_neighbours(x);
+  const ResultLayout layout = result_layout(x, p.rows, p.columns);
+  const Tensor y = new_tensor(4, layout.sizes, layout.strides, x);
   if (images == 0 || channels == 0) return y;
 
   p.x = x.const_data_ptr();
