@@ -150,8 +150,8 @@ __global__ void __launch_bounds__(kThreads, kThreads == kLarge ? kBlocks<Stored>
   OurTile tile;
   const double offset = load_tile(x, count, packs, channels, channel_stride, tile);
   if (threadIdx.x == 0) {
-    const Step step = full && sizeof(T) == 4 ? Step::kSample : Step::kMoments;
-    chunk = {double(count), offset, kAbsMean, step, tile.value(0), true, 0, 0, {}};
+    chunk = {double(count), offset, kAbsMean, Step::kMoments, tile.value(0), true, 0, 0, {}};
+    if (full && sizeof(T) == 4) chunk.step = Step::kSample;
   }
 
   while (true) {
