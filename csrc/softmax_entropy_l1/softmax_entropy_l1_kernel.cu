@@ -132,7 +132,7 @@ struct Chunk {
 
 // x: [rows, n], or [rows, channels, n] with kAbsMean -> parts: [rows, chunks]. Grid: chunks, rows.
 template <class Stored, bool kAbsMean, int kThreads>
-__global__ void __launch_bounds__(kThreads, kThreads == kLarge ? kBlocks<Stored> : 24)
+__global__ void __launch_bounds__(kThreads, kThreads == kLarge ? kBlocks<Stored> : 16)
     entropy_chunks(const Stored* __restrict__ x, int64_t n, int64_t row_stride, int64_t channels,
                    int64_t channel_stride, bool packs, Part* __restrict__ parts) {
   using OurTile = Tile<Stored, kAbsMean, kThreads>;
