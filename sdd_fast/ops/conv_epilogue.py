@@ -92,7 +92,7 @@ def conv_epilogue_unchecked(
     if single or (graph and transformed()) or not native_kernel("conv_epilogue", x.device):
         return conv_epilogue_ref(x, factor, noise, bias, *activation)
     arguments = (x, factor, noise, bias, ACT_CODES[act], alpha, gain, clamp)
-    if may_overwrite and not (graph or torch.compiler.is_compiling()) and x.device.type == "cpu":
+    if may_overwrite and not (graph or torch.compiler.is_compiling()) and x.device.type != "meta":
         if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
             with without_autograd():
                 _native_inplace(*arguments)

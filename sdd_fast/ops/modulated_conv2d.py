@@ -9,6 +9,7 @@ when only the styles are trained.
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import torch
@@ -129,9 +130,10 @@ def _convolve(
     if x.dtype == torch.float16:
         # Normalised styles and weights keep the sums of the convolution within float16's range;
         # what is divided out here is multiplied to the float32 factor.
-        style_scale = styles.detach().float().abs().amax(1, keepdim=True).clamp_min(1e-30)
+        norm, wide = torch.linalg.vector_norm, torch.float32
+        style_scale = norm(styles.detach(), math.inf, 1, True, dtype=wide).clamp_min(1e-30)
         styles = (styles / style_scale).to(x.dtype)
-        weight_scale = weight.detach().float().square().sum((1, 2, 3)).sqrt().clamp_min(1e-30)
+        weight_scale = norm(weight.detach(), 2, (1, 2, 3), dtype=wide).clamp_min(1e-30)
         weight = (weight / weight_scale[:, None, None, None]).to(x.dtype)
         common = style_scale * weight_scale  # [N, O]
         factor = common if factor is None else factor * common
@@ -143,10 +145,10 @@ def _convolve(
             factor = _inverse_norm(weight, eps)
     else:
         y = _scale(x, styles)
-    # Small maps go to the layout of the weights, which cost more to move. Weights go to the layout
-    # of large maps: convolution libraries bring them there anyway, slowly.
+    # On a CPU small maps go to the layout of the weights, which cost more to move. Weights go to the
+    # layout of large maps: convolution libraries bring them there anyway, slowly.
     moved = n * height * width * (inputs + outputs)  # numbers of x and y
-    small = 4 * moved <= weight.numel()
+    small = x.device.type == "cpu" and 4 * moved <= weight.numel()
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     if small:
         y = y.contiguous()
