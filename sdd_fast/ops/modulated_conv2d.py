@@ -145,8 +145,8 @@ def _convolve(
             factor = _inverse_norm(weight, eps)
     else:
         y = _scale(x, styles)
-    # On a CPU small maps go to the layout of the weights, which cost more to move. Weights go to the
-    # layout of large maps: convolution libraries bring them there anyway, slowly.
+    # On a CPU small maps go to the layout of the weights, which cost more to move. Weights go to
+    # the layout of large maps: convolution libraries bring them there anyway, slowly.
     moved = n * height * width * (inputs + outputs)  # numbers of x and y
     small = x.device.type == "cpu" and 4 * moved <= weight.numel()
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last

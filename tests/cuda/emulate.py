@@ -48,10 +48,16 @@ WITH_THREADS = "not float64 and not bfloat16"
 
 @dataclass(frozen=True)
 class Run:
-    """One process of pytest."""
+    """One process: of pytest, or of a script."""
 
     variant: str
     arguments: tuple[str, ...]
+
+    def command(self) -> list[str]:
+        if self.arguments[0].endswith(".py"):
+            return [sys.executable, *self.arguments]
+        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        return [*pytest, *self.arguments, *sys.argv[1:]]
 
 
 def runs() -> Iterator[Run]:
@@ -63,6 +69,7 @@ def runs() -> Iterator[Run]:
     yield Run("plain", ("tests/ops", "-k", all_but))
     yield Run("address", ("tests/ops", "-k", few))
     yield Run("plain", ("tests/cuda",))
+    yield Run("plain", ("tests/cuda/gpu_suite.py", "--dry-run"))  # what `make gpu` runs on a GPU
 
 
 def headers() -> Path | None:
@@ -149,17 +156,17 @@ def environment(variant: str) -> dict[str, str]:
 
 
 def test(run: Run) -> tuple[str, float]:
-    """What pytest says at the end, and the seconds it took."""
+    """What is said at the end, and the seconds it took."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *run.arguments,
-         *sys.argv[1:]],
-        env=environment(run.variant), cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        run.command(), env=environment(run.variant), cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode != 0:
         said = f"{done.stdout[-10000:]}\n{done.stderr[-10000:]}"
         raise sanitize.Failed(f"{' '.join(run.arguments)} failed ({done.returncode}):\n{said}")
     passed = re.search(r"\d+ passed", done.stdout)
+    if run.arguments[0].endswith(".py"):
+        return run.arguments[0], time.monotonic() - began
     if passed is None:
         raise sanitize.Failed(f"{' '.join(run.arguments)}: nothing was tested:\n{done.stdout}")
     return f"{run.arguments[0]} {passed[0]}", time.monotonic() - began
