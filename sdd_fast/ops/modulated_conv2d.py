@@ -148,7 +148,7 @@ def _convolve(
     # On a CPU small maps go to the layout of the weights, which cost more to move. Weights go to
     # the layout of large maps: convolution libraries bring them there anyway, slowly.
     moved = n * height * width * (inputs + outputs)  # numbers of x and y
-    small = x.device.type == "cpu" and 4 * moved <= weight.numel()
+    small = x.device.type == "cpu" and 8 * moved <= weight.numel()
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     if small:
         y = y.contiguous()
@@ -229,7 +229,7 @@ def _inverse_norm(scaled: Tensor, eps: float) -> Tensor:  # [1, O]
     """The same of weights [O, I, k, k] that the styles of a single sample were multiplied to."""
     wide = torch.float64 if scaled.dtype == torch.float64 else torch.float32
     norm = torch.linalg.vector_norm(scaled.flatten(1)[None], dim=2, dtype=wide)
-    return torch.addcmul(norm.new_full(norm.shape, eps), norm, norm).rsqrt()
+    return (norm * norm).add_(eps).rsqrt_()
 
 
 def _check(
