@@ -154,7 +154,9 @@ def _convolve(
         y = y.contiguous()
     elif up == 1:
         weight = weight.contiguous(memory_format=layout)
-    if up == 1:
+    if height * width == 0:
+        y = _without_pixels(y, weight, up)
+    elif up == 1:
         y = F.conv2d(y, weight, padding=side // 2)
     else:
         # 2H + 1 pixels come out of the transposed convolution; the even filter makes them 2H.
@@ -194,7 +196,9 @@ def modulated_conv2d_ref(
 ) -> Tensor:  # [N, O, H * up, W * up]
     """`modulated_conv2d` step by step in plain PyTorch, without argument checks."""
     y = x * styles.reshape(*styles.shape, 1, 1)
-    if up == 1:
+    if y.shape[2] * y.shape[3] == 0:
+        y = _without_pixels(y, weight, up)
+    elif up == 1:
         y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
     else:
         y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
@@ -202,6 +206,12 @@ def modulated_conv2d_ref(
         y = upfirdn2d_ref(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
     factor = _demodulation(weight, styles, eps) if demodulate else None
     return conv_epilogue_ref(y, factor, noise, bias, act, alpha, gain, clamp)
+
+
+def _without_pixels(y: Tensor, weight: Tensor, up: int) -> Tensor:
+    """Maps that PyTorch's convolutions refuse, or give pixels to."""
+    n, _, height, width = y.shape
+    return (weight.sum((2, 3)) @ y.flatten(2)).reshape(n, len(weight), height * up, width * up)
 
 
 def _taps(resample_filter: Tensor | None, like: Tensor) -> Tensor:

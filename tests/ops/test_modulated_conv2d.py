@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -270,3 +272,16 @@ def test_bad_types() -> None:
         modulated_conv2d(X, W, S.double())
     with pytest.raises(TypeError, match=r"weight must be a floating point tensor, got torch\.int"):
         modulated_conv2d(X, W.int(), S)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 0, 5), (2, 3, 5, 0), (0, 3, 4, 4)])
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("convolve", [modulated_conv2d, modulated_conv2d_ref])
+def test_maps_without_pixels(shape: tuple[int, ...], up: int, convolve: Callable) -> None:
+    x = torch.zeros(shape, requires_grad=True)
+    w = torch.ones(4, 3, 3, 3, requires_grad=True)
+    styles = torch.ones(shape[0], 3)
+    y = convolve(x, w, styles, up=up, bias=torch.ones(4))
+    assert y.shape == (shape[0], 4, shape[2] * up, shape[3] * up)
+    gx, gw = torch.autograd.grad(y.sum(), (x, w))
+    assert gx.shape == x.shape and torch.equal(gw, torch.zeros_like(w))
