@@ -46,6 +46,10 @@ WITH_ADDRESSES = ("any_", "checks_again", "test_layouts", "past_python", "kinks"
 WITH_THREADS = "not float64 and not bfloat16"
 
 
+# The other files of this folder need no emulation: `make test` runs them.
+KERNELS = ("tests/cuda/test_kernels.py", "tests/cuda/test_emulation.py")
+
+
 @dataclass(frozen=True)
 class Run:
     """One process: of pytest, or of a script."""
@@ -64,11 +68,11 @@ def runs() -> Iterator[Run]:
     """The longest first."""
     all_but = " and ".join(f"not {name}" for name in (*NOT_OF_THE_DEVICE, *SLOW))
     few = f"({' or '.join(WITH_ADDRESSES)}) and {all_but}"
-    yield Run("thread", ("tests/cuda", "-k", WITH_THREADS))
-    yield Run("address", ("tests/cuda",))
+    yield Run("thread", (*KERNELS, "-k", WITH_THREADS))
+    yield Run("address", KERNELS)
     yield Run("plain", ("tests/ops", "-k", all_but))
     yield Run("address", ("tests/ops", "-k", few))
-    yield Run("plain", ("tests/cuda",))
+    yield Run("plain", KERNELS)
     yield Run("plain", ("tests/cuda/gpu_suite.py", "--dry-run"))  # what `make gpu` runs on a GPU
 
 
