@@ -56,9 +56,10 @@ class Run:
 
     variant: str
     arguments: tuple[str, ...]
+    is_script: bool = False
 
     def command(self) -> list[str]:
-        if self.arguments[0].endswith(".py"):
+        if self.is_script:
             return [sys.executable, *self.arguments]
         pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
         return [*pytest, *self.arguments, *sys.argv[1:]]
@@ -73,7 +74,8 @@ def runs() -> Iterator[Run]:
     yield Run("plain", ("tests/ops", "-k", all_but))
     yield Run("address", ("tests/ops", "-k", few))
     yield Run("plain", KERNELS)
-    yield Run("plain", ("tests/cuda/gpu_suite.py", "--dry-run"))  # what `make gpu` runs on a GPU
+    # What `make gpu` runs on a GPU.
+    yield Run("plain", ("tests/cuda/gpu_suite.py", "--dry-run"), is_script=True)
 
 
 def headers() -> Path | None:
@@ -169,7 +171,7 @@ def test(run: Run) -> tuple[str, float]:
         said = f"{done.stdout[-10000:]}\n{done.stderr[-10000:]}"
         raise sanitize.Failed(f"{' '.join(run.arguments)} failed ({done.returncode}):\n{said}")
     passed = re.search(r"\d+ passed", done.stdout)
-    if run.arguments[0].endswith(".py"):
+    if run.is_script:
         return run.arguments[0], time.monotonic() - began
     if passed is None:
         raise sanitize.Failed(f"{' '.join(run.arguments)}: nothing was tested:\n{done.stdout}")
