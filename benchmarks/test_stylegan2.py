@@ -58,45 +58,43 @@ def with_ops(convolution: Callable[..., Tensor], resample: Callable[..., Tensor]
         stylegan2.modulated_conv2d, stylegan2.upfirdn2d = before
 
 
-def grouped_layer(
-    x: Tensor,
-    weight: Tensor,
-    styles: Tensor,
-    *,
-    demodulate: bool = True,
-    up: int = 1,
-    resample_filter: Tensor | None = None,
-    noise: Tensor | None = None,
-    bias: Tensor | None = None,
-    act: str = "linear",
-) -> Tensor:
-    assert bias is not None
-    if demodulate:
+def layer(styled: Callable[..., Tensor], to_rgb: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What the generator calls in place of modulated_conv2d."""
+
+    def convolve(
+        x: Tensor,
+        weight: Tensor,
+        styles: Tensor,
+        *,
+        demodulate: bool = True,
+        up: int = 1,
+        resample_filter: Tensor | None = None,
+        noise: Tensor | None = None,
+        bias: Tensor | None = None,
+        act: str = "linear",
+    ) -> Tensor:
+        assert bias is not None
+        if not demodulate:
+            return to_rgb(x, weight, styles, bias)
         assert noise is not None and act == "lrelu"
-        return grouped(x, weight, styles, noise, bias, up)
+        return styled(x, weight, styles, noise, bias, up)
+
+    return convolve
+
+
+def grouped_to_rgb(x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor) -> Tensor:
     n, inputs, height, width = x.shape
     kernels = (weight[None] * styles[:, None, :, None, None]).flatten(0, 1)
     y = F.conv2d(x.reshape(1, n * inputs, height, width), kernels, groups=n)
     return y.reshape(n, -1, height, width) + bias.reshape(1, -1, 1, 1)
 
 
-def factored_layer(
-    x: Tensor,
-    weight: Tensor,
-    styles: Tensor,
-    *,
-    demodulate: bool = True,
-    up: int = 1,
-    resample_filter: Tensor | None = None,
-    noise: Tensor | None = None,
-    bias: Tensor | None = None,
-    act: str = "linear",
-) -> Tensor:
-    assert bias is not None
-    if demodulate:
-        assert noise is not None and act == "lrelu"
-        return expert(x, weight, styles, noise, bias, up, upfirdn2d_ref)
+def factored_to_rgb(x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(x * styles[:, :, None, None], weight, bias)
+
+
+grouped_layer = layer(grouped, grouped_to_rgb)
+factored_layer = layer(functools.partial(expert, resample=upfirdn2d_ref), factored_to_rgb)
 
 
 def multiplications(generator: StyleGAN2) -> int:
