@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../common/element_of.h"
+#include "../common/same_device.h"
 #include "bias_act.h"
 
 namespace sdd {

@@ -32,10 +32,6 @@ inline bool on_device(const torch::stable::Tensor& x) {
 #endif
 }
 
-inline bool same_device(const torch::stable::Tensor& a, const torch::stable::Tensor& b) {
-  return on_device(a) && on_device(b) && a.get_device_index() == b.get_device_index();
-}
-
 // While it lives, the device of x is the current one.
 class OnDevice {
  public:

@@ -40,19 +40,13 @@ Tensor arranged(const Tensor& x, bool channels_last, const NewLike& new_like) {
   return copy;
 }
 
-// For a b that lies on the CPU or on a GPU.
-bool same_place(const Tensor& a, const Tensor& b) {
-  return a.is_cpu() == b.is_cpu() && a.is_cuda() == b.is_cuda() &&
-         a.get_device_index() == b.get_device_index();
-}
-
 void check_epilogue(const char* op, const Tensor& x, const std::optional<Tensor>& factor,
                     const std::optional<Tensor>& noise, const std::optional<Tensor>& bias,
                     int64_t act, double alpha, double gain, const std::optional<double>& clamp) {
   STD_TORCH_CHECK(x.dim() == 4, op, ": x must be [N, O, H, W], it has ", x.dim(), " dimensions");
   const auto s = x.sizes();
   if (factor) {
-    STD_TORCH_CHECK(same_place(*factor, x) && factor->dim() == 2 && factor->size(0) == s[0] &&
+    STD_TORCH_CHECK(same_device(*factor, x) && factor->dim() == 2 && factor->size(0) == s[0] &&
                         factor->size(1) == s[1],
                     op, ": factor must be [N, O], on the device of x");
     STD_TORCH_CHECK(
@@ -61,14 +55,14 @@ void check_epilogue(const char* op, const Tensor& x, const std::optional<Tensor>
         op, ": factor must have the dtype of x, or be float32 with 16-bit x");
   }
   if (noise) {
-    STD_TORCH_CHECK(same_place(*noise, x) && noise->dim() == 4 &&
+    STD_TORCH_CHECK(same_device(*noise, x) && noise->dim() == 4 &&
                         (noise->size(0) == 1 || noise->size(0) == s[0]) && noise->size(1) == 1 &&
                         noise->size(2) == s[2] && noise->size(3) == s[3],
                     op, ": noise must be [1 or N, 1, H, W], on the device of x");
     STD_TORCH_CHECK(noise->scalar_type() == x.scalar_type(), op, ": noise must have x's dtype");
   }
   if (bias) {
-    STD_TORCH_CHECK(same_place(*bias, x) && bias->dim() == 1 && bias->size(0) == s[1], op,
+    STD_TORCH_CHECK(same_device(*bias, x) && bias->dim() == 1 && bias->size(0) == s[1], op,
                     ": bias must be [O], on the device of x");
     STD_TORCH_CHECK(bias->scalar_type() == x.scalar_type(), op, ": bias must have x's dtype");
   }
@@ -86,7 +80,7 @@ void check_epilogue_backward(const char* op, const Tensor& grad, const Tensor& x
                              const std::optional<Tensor>& noise, const std::optional<Tensor>& bias,
                              bool factor_grad, bool noise_grad, bool bias_grad) {
   STD_TORCH_CHECK(
-      same_place(grad, x) && same_sizes(grad, x) && grad.scalar_type() == x.scalar_type(), op,
+      same_device(grad, x) && same_sizes(grad, x) && grad.scalar_type() == x.scalar_type(), op,
       ": grad must be like x: shape, dtype and device");
   STD_TORCH_CHECK((factor || !factor_grad) && (noise || !noise_grad) && (bias || !bias_grad), op,
                   ": a gradient is wanted of something that is not there");

@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "../common/element_of.h"
+#include "../common/same_device.h"
 #include "upfirdn2d.h"
 
 namespace sdd {
