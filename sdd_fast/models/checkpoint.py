@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,11 +19,18 @@ class Checkpointed:
     if TYPE_CHECKING:  # torch.jit.script would try to read a real annotation
         config: dict[str, Any]
 
-    def save(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Write weights and configuration to a safetensors file, atomically.
 
         `dtype` (for instance `torch.float16`) is how floating point tensors are stored, to make
-        the file smaller; None stores them as they are. `load` always gives float32.
+        the file smaller; None stores them as they are. `load` always gives float32. `metadata`
+        goes into the file's header beside "network" and "config".
         """
         from ..files import save_tensors
 
@@ -34,8 +42,8 @@ class Checkpointed:
                 if not torch.isfinite(value).all():
                     raise ValueError(f"{path} not written: {key} has values beyond {dtype}'s range")
             tensors[key] = value.detach().cpu().contiguous()
-        metadata = {"network": type(self).__name__, "config": json.dumps(self.config)}
-        save_tensors(path, tensors, metadata)
+        described = {"network": type(self).__name__, "config": json.dumps(self.config)}
+        save_tensors(path, tensors, {**(metadata or {}), **described})
 
     @classmethod
     def load(cls: type[T], path: str | Path) -> T:
@@ -62,13 +70,22 @@ class Checkpointed:
         return network
 
 
-def load_exactly(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy `tensors` into `network`; ValueError unless names and shapes agree one to one."""
+def load_exactly(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Copy `tensors` into `network`; ValueError unless names and shapes agree one to one.
+
+    `names` are those that the file uses where they differ from the network's, for the message.
+    """
     expected = network.state_dict()
-    problems = [f"missing: {key}" for key in expected if key not in tensors]
-    problems += [f"unexpected: {key}" for key in tensors if key not in expected]
+    shown = {key: (names or {}).get(key, key) for key in (*expected, *tensors)}
+    problems = [f"missing: {shown[key]}" for key in expected if key not in tensors]
+    problems += [f"unexpected: {shown[key]}" for key in tensors if key not in expected]
     problems += [
-        f"shape of {key}: the file has {list(tensors[key].shape)}, "
+        f"shape of {shown[key]}: the file has {list(tensors[key].shape)}, "
         f"the network {list(expected[key].shape)}"
         for key in expected
         if key in tensors and tensors[key].shape != expected[key].shape

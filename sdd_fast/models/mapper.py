@@ -15,12 +15,17 @@ from .layers import EqualLinear, PixelNorm
 LEVELS = ("coarse", "medium", "fine")
 """Layers 0-3 (pose, shape), 4-7 (features, expression) and 8 and up (colour, texture)."""
 
+ALL = "all"
+"""In place of the three: one level of all layers, and so a single MLP for them."""
+
+_NO_END = 2**31  # of a W+ whose number of layers is left open
+
 
 def level_range(level: str, num_layers: int) -> tuple[int, int]:
     """First and one past the last W+ layer of a level."""
-    bounds = {"coarse": (0, 4), "medium": (4, 8), "fine": (8, num_layers)}
+    bounds = {"coarse": (0, 4), "medium": (4, 8), "fine": (8, num_layers), ALL: (0, num_layers)}
     if level not in bounds:
-        raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
+        raise ValueError(f"level must be one of {', '.join((*LEVELS, ALL))}, got {level!r}")
     start, end = bounds[level]
     return min(start, num_layers), min(end, num_layers)
 
@@ -29,8 +34,10 @@ class LevelsMapper(Checkpointed, nn.Module):
     """One small MLP per level of W+ layers; a level that is off changes nothing.
 
     Args:
-        num_layers, w_dim: shape of W+; `generator.num_layers` and `generator.w_dim`.
-        levels: which levels have an MLP, of "coarse", "medium" and "fine".
+        num_layers, w_dim: shape of W+; `generator.num_layers` and `generator.w_dim`. The weights do
+            not depend on `num_layers`; None takes any number, for a foreign file that does not say.
+        levels: which levels have an MLP, of "coarse", "medium" and "fine"; or "all" for one MLP of
+            all layers, as StyleCLIP's `SingleMapper` is.
         depth: layers of each MLP, equalised linear with leaky ReLU (0.2, gain √2).
         lr_multiplier: of the equalised linear layers.
         pixel_norm: "channels" normalises every layer's latent over its channels. "layers"
@@ -53,7 +60,7 @@ class LevelsMapper(Checkpointed, nn.Module):
 
     def __init__(
         self,
-        num_layers: int,
+        num_layers: int | None,
         w_dim: int = 512,
         levels: Sequence[str] = LEVELS,
         depth: int = 4,
@@ -64,7 +71,8 @@ class LevelsMapper(Checkpointed, nn.Module):
         output_activation: bool = True,
     ) -> None:
         super().__init__()
-        if min(num_layers, w_dim, depth) < 1:
+        limit = _NO_END if num_layers is None else num_layers
+        if min(limit, w_dim, depth) < 1:
             raise ValueError(
                 "LevelsMapper: num_layers, w_dim and depth must be positive, "
                 f"got {num_layers}, {w_dim}, {depth}"
@@ -73,7 +81,7 @@ class LevelsMapper(Checkpointed, nn.Module):
             raise ValueError(
                 f"LevelsMapper: pixel_norm must be 'channels' or 'layers', got {pixel_norm!r}"
             )
-        levels = _check_levels(levels, num_layers)
+        levels = _check_levels(levels, limit)
         self.config = {
             "num_layers": num_layers, "w_dim": w_dim, "levels": levels, "depth": depth,
             "lr_multiplier": lr_multiplier, "pixel_norm": pixel_norm, "zero_init": zero_init,
@@ -81,8 +89,9 @@ class LevelsMapper(Checkpointed, nn.Module):
         }  # fmt: skip
         self.num_layers, self.w_dim = num_layers, w_dim
         self.levels = levels
-        self.starts = {level: level_range(level, num_layers)[0] for level in levels}
-        self.ends = {level: level_range(level, num_layers)[1] for level in levels}
+        self.starts = {level: level_range(level, limit)[0] for level in levels}
+        self.ends = {level: level_range(level, limit)[1] for level in levels}
+        self.shape = f"[B, {'any number' if num_layers is None else num_layers}, {w_dim}]"
         norm_dim = -1 if pixel_norm == "channels" else 1
         self.mlps = nn.ModuleDict(
             {
@@ -97,11 +106,11 @@ class LevelsMapper(Checkpointed, nn.Module):
 
         `levels` keeps only some of the mapper's levels for this call; None keeps all of them.
         """
-        if w_plus.dim() != 3 or w_plus.size(1) != self.num_layers or w_plus.size(2) != self.w_dim:
-            raise ValueError(
-                f"LevelsMapper: w_plus must be [B, {self.num_layers}, {self.w_dim}], "
-                f"got {list(w_plus.shape)}"
-            )
+        fits = w_plus.dim() == 3 and w_plus.size(2) == self.w_dim
+        if self.num_layers is not None:
+            fits = fits and w_plus.size(1) == self.num_layers
+        if not fits:
+            raise ValueError(f"LevelsMapper: w_plus must be {self.shape}, got {list(w_plus.shape)}")
         if levels is not None:
             for level in levels:
                 if level not in self.levels:
@@ -109,11 +118,13 @@ class LevelsMapper(Checkpointed, nn.Module):
                         f"LevelsMapper: has the levels {self.levels}, so {level} cannot be used"
                     )
         delta = torch.zeros_like(w_plus)
+        last = w_plus.size(1)
         for name, net in self.mlps.items():
             if levels is None or name in levels:
-                start, end = self.starts[name], self.ends[name]
-                change = net(w_plus[:, start:end]) * self.scale[start:end]
-                delta = delta + F.pad(change, [0, 0, start, self.num_layers - end])
+                start, end = min(self.starts[name], last), min(self.ends[name], last)
+                scale = self.scale if self.num_layers is None else self.scale[start:end]
+                change = net(w_plus[:, start:end]) * scale
+                delta = delta + F.pad(change, [0, 0, start, last - end])
         return delta
 
     def subset(self, levels: Sequence[str]) -> LevelsMapper:
@@ -222,10 +233,10 @@ def mlp(
 
 def _check_levels(levels: Sequence[str], num_layers: int) -> list[str]:
     levels = [levels] if isinstance(levels, str) else list(levels)
-    if not levels or len(set(levels)) != len(levels):
+    if not levels or len(set(levels)) != len(levels) or (ALL in levels and len(levels) > 1):
         raise ValueError(
             f"LevelsMapper: levels must name one or more of {', '.join(LEVELS)}, each once, "
-            f"got {levels}"
+            f"or {ALL} alone, got {levels}"
         )
     for level in levels:
         start, end = level_range(level, num_layers)
@@ -233,15 +244,14 @@ def _check_levels(levels: Sequence[str], num_layers: int) -> list[str]:
             raise ValueError(
                 f"LevelsMapper: level {level!r} is empty, W+ has only {num_layers} layers"
             )
-    return [level for level in LEVELS if level in levels]
+    return [level for level in (*LEVELS, ALL) if level in levels]
 
 
-def _full_scale(scale: Tensor | None, num_layers: int, w_dim: int) -> Tensor:
+def _full_scale(scale: Tensor | None, num_layers: int | None, w_dim: int) -> Tensor:
+    rows = num_layers or 1
     if scale is None:
-        return torch.ones(num_layers, w_dim)
-    if scale.ndim != 2 or scale.shape[1] != w_dim or scale.shape[0] not in (1, num_layers):
-        raise ValueError(
-            f"LevelsMapper: scale must be [{num_layers}, {w_dim}] or [1, {w_dim}], "
-            f"got {list(scale.shape)}"
-        )
-    return scale.detach().float().expand(num_layers, w_dim).clone()
+        return torch.ones(rows, w_dim)
+    if scale.ndim != 2 or scale.shape[1] != w_dim or scale.shape[0] not in (1, rows):
+        sizes = f"[{rows}, {w_dim}] or [1, {w_dim}]" if rows > 1 else f"[1, {w_dim}]"
+        raise ValueError(f"LevelsMapper: scale must be {sizes}, got {list(scale.shape)}")
+    return scale.detach().float().expand(rows, w_dim).clone()

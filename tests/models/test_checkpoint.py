@@ -19,6 +19,7 @@ from sdd_fast.models import (
     StyleGAN2,
     StyleSpaceMapper,
 )
+from sdd_fast.models.checkpoint import load_exactly
 
 NETWORKS: list[Callable[[], nn.Module]] = [
     lambda: StyleGAN2(16, w_dim=8, z_dim=6, n_mlp=2, channel_base=64, channel_max=8),
@@ -63,6 +64,29 @@ def test_stored_in_half_precision(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"head\.bias has values beyond torch\.float16's range"):
         network.save(path, dtype=torch.float16)
     assert not path.exists()
+
+
+def test_metadata_of_ones_own(tmp_path: Path) -> None:
+    network = ConvEmbedding(5, resolution=16, width=4)
+    path = tmp_path / "network.safetensors"
+    network.save(path, metadata={"source": "somewhere", "network": "not that"})
+    _, metadata = load_tensors(path)
+    assert metadata["source"] == "somewhere" and metadata["network"] == "ConvEmbedding"
+    assert json.loads(metadata["config"]) == network.config
+
+
+def test_differences_in_the_words_of_the_file() -> None:
+    network = nn.Linear(2, 3)
+    tensors = {"weight": torch.zeros(2, 2), "extra": torch.zeros(1)}
+    names = {"weight": "fc.w", "bias": "fc.b"}
+    with pytest.raises(ValueError) as caught:
+        load_exactly(network, tensors, "a.pt", names)
+    assert str(caught.value).splitlines() == [
+        "a.pt does not fit a Linear (3 of its tensors):",
+        "  missing: fc.b",
+        "  unexpected: extra",
+        "  shape of fc.w: the file has [2, 2], the network [3, 2]",
+    ]
 
 
 def test_every_difference_is_named(tmp_path: Path) -> None:

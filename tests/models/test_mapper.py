@@ -22,7 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 def build(levels: list[str], **options) -> LevelsMapper:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    mapper = LevelsMapper(11, 6, levels, zero_init=False, **options).double()
+    mapper = LevelsMapper(
+        **{"num_layers": 11, "w_dim": 6, "levels": levels, "zero_init": False, **options}
+    ).double()
     with torch.no_grad():
         for name, parameter in mapper.named_parameters():
             if name.endswith("bias"):
@@ -63,6 +65,37 @@ def test_authors_pixel_norm() -> None:
         state = mapper.state_dict()
         expected = reference_mlp(state, f"mlps.{level}", w_plus[:, part], norm_dim=1)
         torch.testing.assert_close(mapper(w_plus)[:, part], expected)
+
+
+@pytest.mark.parametrize("pixel_norm", ["channels", "layers"])
+def test_one_mlp_for_all_layers(pixel_norm: str) -> None:
+    mapper = build(["all"], pixel_norm=pixel_norm)
+    w_plus = torch.randn(2, 11, 6, dtype=torch.float64)
+    norm_dim = 1 if pixel_norm == "layers" else -1
+    expected = reference_mlp(mapper.state_dict(), "mlps.all", w_plus, norm_dim=norm_dim)
+    torch.testing.assert_close(mapper(w_plus), expected)
+    assert mapper.levels == ["all"] and level_range("all", 18) == (0, 18)
+
+
+@pytest.mark.parametrize("levels", [["all"], ["coarse", "medium", "fine"], ["fine"]])
+@pytest.mark.parametrize("layers", [6, 9, 18])
+def test_any_number_of_layers(levels: list[str], layers: int) -> None:
+    """The same weights for every generator: as a mapper that was built for its layers."""
+    scale = torch.rand(1, 6)
+    mapper = build(levels, num_layers=None, pixel_norm="layers", scale=scale)
+    w_plus = torch.randn(2, layers, 6, dtype=torch.float64)
+    present = [level for level in levels if level_range(level, layers)[0] < layers]
+    expected = torch.zeros_like(w_plus)
+    if present:
+        fixed = build(present, num_layers=layers, pixel_norm="layers", scale=scale)
+        for level in present:
+            fixed.mlps[level] = mapper.mlps[level]
+        expected = fixed(w_plus)
+    assert torch.equal(mapper(w_plus), expected)
+    assert torch.equal(torch.jit.script(mapper)(w_plus), expected)
+    assert mapper.subset(levels[:1]).config["num_layers"] is None
+    with pytest.raises(ValueError, match=r"must be \[B, any number, 6\], got \[2, 5\]"):
+        mapper(w_plus[:, :, 0].new_zeros(2, 5))
 
 
 def test_without_output_activation() -> None:
@@ -171,12 +204,14 @@ def test_equal_linear_starts_like_an_ordinary_layer() -> None:
     [
         ({"levels": ()}, "one or more of coarse, medium, fine"),
         ({"levels": ("fine", "fine")}, "each once"),
-        ({"levels": ("course",)}, "one of coarse, medium, fine, got 'course'"),
+        ({"levels": ("course",)}, "one of coarse, medium, fine, all, got 'course'"),
+        ({"levels": ("all", "fine")}, "each once, or all alone, got"),
         ({"num_layers": 8, "levels": ("fine",)}, "'fine' is empty, W\\+ has only 8 layers"),
         ({"pixel_norm": "rows"}, "'channels' or 'layers', got 'rows'"),
         ({"depth": 0}, "must be positive, got 10, 6, 0"),
         ({"scale": torch.ones(6)}, r"scale must be \[10, 6\] or \[1, 6\], got \[6\]"),
         ({"scale": torch.ones(3, 6)}, r"scale must be \[10, 6\] or \[1, 6\], got \[3, 6\]"),
+        ({"scale": torch.ones(3, 6), "num_layers": None}, r"must be \[1, 6\], got \[3, 6\]"),
     ],
 )
 def test_bad_configurations(options: dict, message: str) -> None:
