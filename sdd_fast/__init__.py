@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from . import ops
 from ._build_info import build_info
+from .checkpoints.mapper import load_mapper
 from .distill import DistillConfig, DistillResult, distill
 from .domains import Domain, load_domain
 from .edit import Editor
@@ -31,7 +32,7 @@ from .guidance import (
 from .hqs import hqs
 from .hqs_curve import HQSCurve
 from .images import load_image
-from .manipulator import MapperInfo, load_mapper, save_mapper
+from .manipulator import MapperInfo, save_mapper
 from .models import (
     ConvClassifier,
     ConvEmbedding,

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .checkpoints.mapper import load_mapper
 from .files import PathLike, read_json
 from .images import ImageSource, list_images, load_image, save_png, to_pil
-from .manipulator import MapperInfo, load_mapper, manipulate
+from .manipulator import MapperInfo, manipulate
 from .models.mapper import LevelsMapper, StyleSpaceMapper
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ latents, so what one of them contributes depends neither on the order nor on the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .files import PathLike, load_tensors, save_tensors
-from .models.checkpoint import load_exactly
-from .models.mapper import LEVELS, LevelsMapper, StyleSpaceMapper, level_range
+from .files import PathLike, save_tensors
+from .models.mapper import LEVELS, StyleSpaceMapper, level_range
 
 
 @dataclass(frozen=True)
@@ -150,48 +149,20 @@ def frozen(*modules: Any) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-# --- the mapper's file ----------------------------------------------------------------------------
-
-_KINDS: dict[str, type[Any]] = {c.__name__: c for c in (LevelsMapper, StyleSpaceMapper)}
-
-
-def save_mapper(path: PathLike, mapper: nn.Module, info: MapperInfo) -> None:
+def save_mapper(
+    path: PathLike,
+    mapper: nn.Module,
+    info: MapperInfo,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write a mapper and what it is for as one safetensors file, atomically.
 
-    `LevelsMapper.load` and `StyleSpaceMapper.load` read it too.
+    `metadata` goes into the file's header beside what `info` says.
+    `checkpoints.load_mapper` reads it; so do `LevelsMapper.load` and `StyleSpaceMapper.load`.
     """
-    metadata = {
+    described = {
         "network": type(mapper).__name__,
         "config": json.dumps(getattr(mapper, "config", {})),
         **{key: json.dumps(value, ensure_ascii=False) for key, value in asdict(info).items()},
     }
-    save_tensors(path, mapper.state_dict(), metadata)
-
-
-def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
-    """Read a file of `save_mapper`: the mapper (CPU, eval mode, no gradients) and its info.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no safetensors file, or none that holds a mapper.
-    """
-    tensors, metadata = load_tensors(path)
-    kind = metadata.get("network", "")
-    if kind not in _KINDS:
-        found = f"holds a {kind}" if kind else "has no description of a network"
-        raise ValueError(
-            f"{path} {found}; expected a mapper written by sdd_fast ({' or '.join(_KINDS)}), such "
-            "as mapper.safetensors of a run folder"
-        )
-    try:
-        mapper: nn.Module = _KINDS[kind](**json.loads(metadata["config"]))
-        fields: dict[str, Any] = {
-            key: json.loads(metadata[key]) for key in asdict(MapperInfo()) if key in metadata
-        }
-        for key in ("levels", "timesteps"):
-            fields[key] = tuple(fields.get(key, ()))
-        info = MapperInfo(**fields)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: the description of its mapper is damaged: {error}") from error
-    load_exactly(mapper, tensors, source=str(path))
-    return mapper.eval().requires_grad_(False), info
+    save_tensors(path, mapper.state_dict(), {**(metadata or {}), **described})

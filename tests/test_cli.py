@@ -491,8 +491,8 @@ def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_pat
 
 
 def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
+    from sdd_fast.checkpoints.mapper import load_mapper
     from sdd_fast.export import load_torchscript
-    from sdd_fast.manipulator import load_mapper
 
     script, weights = tmp_path / "m.pt", tmp_path / "m.safetensors"
     assert sdd("export", run, "--out", script).code == 0

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sdd_fast.checkpoints.mapper import load_mapper
 from sdd_fast.distill import DistillConfig, DistillResult, distill
 from sdd_fast.files import load_tensors, read_json
 from sdd_fast.guidance import GuidanceConfig
-from sdd_fast.manipulator import load_mapper
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.prior import DiffusionPrior
 

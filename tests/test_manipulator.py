@@ -1,20 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sdd_fast.files import save_tensors
-from sdd_fast.manipulator import (
-    MapperInfo,
-    frozen,
-    load_mapper,
-    manipulate,
-    save_mapper,
-    style_layer,
-)
+from sdd_fast.manipulator import frozen, manipulate, style_layer
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
 
 
@@ -124,38 +114,3 @@ def test_frozen_restores_every_flag() -> None:
         raise KeyboardInterrupt
     assert [p.requires_grad for p in network.parameters()] == [False, True, True, True]
     assert [m.training for m in network] == [True, False, True]
-
-
-@pytest.mark.parametrize("kind", [LevelsMapper, StyleSpaceMapper])
-def test_mapper_file_round_trip(tmp_path: Path, generator: StyleGAN2, kind: type) -> None:
-    mapper = levels_mapper(0) if kind is LevelsMapper else style_mapper(generator, 0)
-    info = MapperInfo("a “white” häir", 0.25, ("coarse", "fine"), (100, 800), "faces64")
-    save_mapper(tmp_path / "m.safetensors", mapper, info)
-    loaded, read = load_mapper(tmp_path / "m.safetensors")
-    assert read == info
-    assert type(loaded) is kind and not loaded.training
-    assert not any(p.requires_grad for p in loaded.parameters())
-    assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in mapper.state_dict().items())
-    kind.load(tmp_path / "m.safetensors")  # type: ignore[attr-defined]
-
-
-def test_mapper_file_errors(tmp_path: Path, generator: StyleGAN2) -> None:
-    path = tmp_path / "m.safetensors"
-    generator.save(path)
-    with pytest.raises(ValueError, match="holds a StyleGAN2; expected a mapper"):
-        load_mapper(path)
-    save_tensors(path, {"a": torch.zeros(1)})
-    with pytest.raises(ValueError, match="no description of a network"):
-        load_mapper(path)
-    save_tensors(path, {}, {"network": "LevelsMapper", "config": "{", "prompt": '"x"'})
-    with pytest.raises(ValueError, match=r"m\.safetensors: the description .* damaged"):
-        load_mapper(path)
-    mapper = levels_mapper(0)
-    save_mapper(path, mapper, MapperInfo())
-    from sdd_fast.files import load_tensors
-
-    tensors, metadata = load_tensors(path)
-    tensors.popitem()
-    save_tensors(path, tensors, metadata)
-    with pytest.raises(ValueError, match="missing: "):
-        load_mapper(path)

@@ -1,0 +1,287 @@
+"""Latent mappers: our files, StyleCLIP's and those of the authors of the paper.
+
+    StyleCLIP    {"state_dict": mapper.* and decoder.* (its generator), "opts": {"description", …}}
+    the authors  {"mapper" or "name" or "model": …, "optimizer"}
+    bare         the names below
+
+    three levels    {course,medium,fine}_mapping.mapping.{1-4}.{weight,bias}     (their spelling)
+    one MLP         mapping.mapping.{1-4}.…     for all layers of W+: StyleCLIP's SingleMapper
+    S-space         mapper_{i}.mapping.{1-4}.…  for style i; one without toRGB lacks i = 1, 4, 7, …
+
+All of them compute w + 0.1 M(w), where M is PixelNorm over *dimension 1* and four equalised linear
+layers (lr multiplier 0.01), a leaky ReLU (0.2, gain √2) after each. In W+ [B, L, 512] dimension 1
+is the layers of the level; of a style [B, n] it is the channels, as it should be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..files import PathLike
+from ..manipulator import MapperInfo
+from ..models.checkpoint import load_exactly
+from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper, is_to_rgb
+from .identify import what_is
+from .read import Checkpoint, PickledObject, read_checkpoint
+
+LAM = 0.1
+"""λ of the foreign mappers: fixed in StyleCLIP's code, in every configuration of the authors."""
+
+_OURS: dict[str, type[Any]] = {c.__name__: c for c in (LevelsMapper, StyleSpaceMapper)}
+_LEVELS = {
+    "course_mapping": "coarse",
+    "medium_mapping": "medium",
+    "fine_mapping": "fine",
+    "mapping": ALL,
+}
+_KEY = re.compile(
+    r"(course_mapping|medium_mapping|fine_mapping|mapping|mapper_(?:0|[1-9]\d?))"
+    r"\.mapping\.([1-9])\.(weight|bias)"
+)
+
+
+def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
+    """Read a mapper: ours (of `save_mapper`), StyleCLIP's, or one of the authors' code.
+
+    A foreign mapper reproduces exactly: the normalisation over layers that it was trained with,
+    λ = 0.1, the levels that it has, and the prompt if the file tells it. Where a file does not tell
+    the number of W+ layers, its mapper takes any number.
+
+    Returns:
+        A `LevelsMapper` or `StyleSpaceMapper` (CPU, float32, eval mode, no gradients), and what it
+        is for.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no mapper, or not exactly the tensors of one; all that is missing,
+            unexpected or of the wrong shape is listed.
+    """
+    checkpoint = read_checkpoint(path)
+    mapper: nn.Module
+    if checkpoint.metadata.get("network") in _OURS:
+        mapper, info = _load_ours(checkpoint)
+    else:
+        found = _find(checkpoint.content)
+        if found is None:
+            raise ValueError(
+                f"{path} is {what_is(checkpoint)}; expected a latent mapper: mapper.safetensors of "
+                "a run folder, or the .pt file of StyleCLIP or of the SDD authors' code"
+            )
+        mapper, info = _load_foreign(found, str(path))
+    return mapper.eval().requires_grad_(False), info
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
+    """What kind of mapper the file holds, and its prompt; None if it holds none."""
+    name = checkpoint.metadata.get("network")
+    if name in _OURS:
+        config, prompt = (_parsed(checkpoint.metadata, key) for key in ("config", "prompt"))
+        config = config if isinstance(config, dict) else {}
+        origin = "sdd_fast"
+    else:
+        found = _find(checkpoint.content)
+        if found is None:
+            return None
+        name, config, prompt, origin = found.network, found.config, found.prompt, found.origin
+    if name == "LevelsMapper":
+        layers = config.get("num_layers") or "any number"
+        text = f"{', '.join(config.get('levels', LEVELS))} of W+ {layers} × {config.get('w_dim')}"
+    else:
+        rgb = "" if config.get("to_rgb", True) else ", without toRGB"
+        text = f"{len(config.get('style_dims', ()))} style vectors{rgb}"
+    facts = {"mapper": f"{text} ({origin})"}
+    return {**facts, "prompt": prompt} if isinstance(prompt, str) and prompt else facts
+
+
+def _parsed(metadata: Mapping[str, str], key: str) -> Any:
+    try:
+        return json.loads(metadata.get(key, "null"))
+    except json.JSONDecodeError:
+        return None
+
+
+# --- ours -----------------------------------------------------------------------------------------
+
+
+def _load_ours(checkpoint: Checkpoint) -> tuple[nn.Module, MapperInfo]:
+    metadata = checkpoint.metadata
+    try:
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+            mapper: nn.Module = _OURS[metadata["network"]](**json.loads(metadata["config"]))
+        fields: dict[str, Any] = {
+            key: json.loads(metadata[key]) for key in asdict(MapperInfo()) if key in metadata
+        }
+        for key in ("levels", "timesteps"):
+            fields[key] = tuple(fields.get(key, ()))
+        info = MapperInfo(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint.path}: the description of its mapper is damaged: {error}"
+        ) from error
+    load_exactly(mapper, checkpoint.content, source=str(checkpoint.path))
+    return mapper, info
+
+
+# --- foreign --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """A mapper found in a foreign file.
+
+    Args:
+        origin: who writes such files.
+        prefix: of the mapper's names in the file.
+        tensors: the mapper's, by their names without the prefix.
+        others: full names of tensors that belong to nothing known.
+        network, config: the class that computes the same, and its arguments.
+        prompt: "" where the file does not tell.
+    """
+
+    origin: str
+    prefix: str
+    tensors: dict[str, Tensor]
+    others: list[str]
+    network: str
+    config: dict[str, Any]
+    prompt: str = ""
+
+
+def _load_foreign(found: _Foreign, source: str) -> tuple[nn.Module, MapperInfo]:
+    try:
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+            mapper: nn.Module = _OURS[found.network](**found.config)
+    except ValueError as error:
+        raise ValueError(f"{source}: its tensors describe no mapper: {error}") from error
+    tensors = {_our_name(key): value for key, value in found.tensors.items()}
+    levels: tuple[str, ...] = LEVELS
+    if isinstance(mapper, LevelsMapper):
+        tensors["scale"] = mapper.scale  # ones: theirs work in the units of W+
+        levels = tuple(mapper.levels)
+    tensors |= {name: torch.empty(0) for name in found.others}  # to be listed as unexpected
+    names = {name: found.prefix + _their_name(name) for name in mapper.state_dict()}
+    load_exactly(mapper, tensors, source, names)
+    return mapper, MapperInfo(prompt=found.prompt, lam=LAM, levels=levels)
+
+
+def _find(content: Any) -> _Foreign | None:
+    """The mapper in the content of a foreign file; None if there is none."""
+    content = _plain(content)
+    if not isinstance(content, Mapping):
+        return None
+    if isinstance(content.get("state_dict"), Mapping):
+        return _styleclip(content)
+    for part in ("name", "mapper", "model"):  # in the order in which the authors' loader tries them
+        if isinstance(content.get(part), Mapping) and any(map(_is_key, content[part])):
+            others = _besides(content, part, "optimizer")
+            return _tell("the SDD authors' code", "", content[part], others)
+    return _tell("bare weights", "", content, []) if any(map(_is_key, content)) else None
+
+
+def _styleclip(content: Mapping[str, Any]) -> _Foreign | None:
+    state, prefix = content["state_dict"], "mapper."
+    mapper = {key[7:]: value for key, value in state.items() if key.startswith(prefix)}
+    if not any(map(_is_key, mapper)):
+        return None
+    others = _besides(content, "state_dict", "opts")
+    others += [key for key in state if not key.startswith((prefix, "decoder."))]
+    options = _plain(content.get("opts"))
+    options = options if isinstance(options, Mapping) else {}
+    size, num_layers = options.get("stylegan_size"), None
+    convs = [key for key in state if re.fullmatch(r"decoder\.convs\.\d+\.conv\.weight", key)]
+    if convs:  # two for each resolution above 4 × 4, where there are two W+ layers more
+        num_layers = len(convs) + 2
+    elif isinstance(size, int) and size >= 8 and size & (size - 1) == 0:
+        num_layers = 2 * int(math.log2(size)) - 2
+    on = [level for level in LEVELS if options.get(f"no_{level}_mapper") is False]
+    found = _tell("StyleCLIP", prefix, mapper, others, num_layers, on)
+    prompt = options.get("description")
+    return replace(found, prompt=prompt) if isinstance(prompt, str) else found
+
+
+def _tell(
+    origin: str,
+    prefix: str,
+    state: Mapping[str, Any],
+    others: list[str],
+    num_layers: int | None = None,
+    on: Sequence[str] = (),
+) -> _Foreign:
+    """The architecture, from names and shapes. `on`: levels that the file says it has."""
+    tensors = {k: v for k, v in state.items() if _is_key(k) and isinstance(v, Tensor) and v.ndim}
+    others = others + [f"{prefix}{key}" for key in state if key not in tensors]
+    widths: dict[str, int] = {}
+    depth = 0
+    for key, value in tensors.items():
+        mlp, layer, _ = _parts(key)
+        widths.setdefault(mlp, value.shape[0])
+        depth = max(depth, layer)
+    common = {
+        "depth": depth, "lr_multiplier": 0.01, "zero_init": False, "output_activation": True,
+    }  # fmt: skip
+    levels = [_LEVELS[mlp] for mlp in widths if mlp in _LEVELS]
+    config: dict[str, Any]
+    if levels:
+        others += [prefix + key for key in tensors if key.startswith("mapper_")]
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("mapper_")}
+        levels += [level for level in on if level not in levels and ALL not in levels]
+        config = {
+            "num_layers": num_layers, "w_dim": next(w for m, w in widths.items() if m in _LEVELS),
+            "levels": levels, "pixel_norm": "layers", **common,
+        }  # fmt: skip
+        return _Foreign(origin, prefix, tensors, others, "LevelsMapper", config)
+    styles = {int(mlp[7:]): width for mlp, width in widths.items()}
+    count = max(styles) + 1
+    count += (2 - count) % 3  # the last is a toRGB, which may be left out
+    dims: list[int] = []
+    for i in range(count):  # a toRGB is as wide as the convolution before it
+        dims.append(styles.get(i) or (dims[-1] if dims else next(iter(styles.values()))))
+    config = {"style_dims": dims, "to_rgb": any(map(is_to_rgb, styles)), **common}
+    return _Foreign(origin, prefix, tensors, others, "StyleSpaceMapper", config)
+
+
+def _parts(key: str) -> tuple[str, int, str]:
+    match = _KEY.fullmatch(key)
+    assert match
+    return match[1], int(match[2]), match[3]
+
+
+def _our_name(key: str) -> str:  # course_mapping.mapping.1.weight → mlps.coarse.1.weight
+    mlp, layer, kind = _parts(key)
+    return f"mlps.{_LEVELS.get(mlp) or int(mlp[7:])}.{layer}.{kind}"
+
+
+def _their_name(name: str) -> str:
+    theirs = {level: mlp for mlp, level in _LEVELS.items()}
+    _, mlp, rest = name.split(".", 2) if name.startswith("mlps.") else ("", "", name)
+    return f"{theirs.get(mlp) or f'mapper_{mlp}'}.mapping.{rest}" if mlp else name
+
+
+def _is_key(key: Any) -> bool:
+    return isinstance(key, str) and _KEY.fullmatch(key) is not None
+
+
+def _plain(value: Any) -> Any:
+    """A pickled object (an argparse.Namespace) as its attributes."""
+    return value.state if isinstance(value, PickledObject) else value
+
+
+def _besides(content: Mapping[str, Any], *known: str) -> list[str]:
+    """The other entries that hold tensors."""
+    return [str(key) for key in content if key not in known and _holds_tensors(content[key])]
+
+
+def _holds_tensors(value: Any) -> bool:
+    value = _plain(value)
+    if isinstance(value, (Mapping, list, tuple)):
+        inner = value.values() if isinstance(value, Mapping) else value
+        return any(map(_holds_tensors, inner))
+    return isinstance(value, Tensor)
