@@ -1,0 +1,250 @@
+"""Encoder files: our own, e4e and pSp.
+
+{state_dict: encoder.* + decoder.*, opts, latent_avg}     as their training code writes them
+encoder.* + decoder.*                                     the state dict alone
+input_layer.*, body.*, styles.*, latlayer1.*, latlayer2.* the encoder alone
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import PathLike
+from ..models.encoder import Encoder
+from ..models.psp import PyramidEncoder
+from .identify import what_is
+from .irse import build, count_indexed, shape_of, trunk_config, trunk_name
+from .read import Checkpoint, PickledObject, read_checkpoint
+
+_DELTAS = {"Encoder4Editing": True, "GradualStyleEncoder": False}  # opts.encoder_type
+_KINDS = {"e4e": True, "psp": False}
+_SUPPORTED = "supported are e4e (Encoder4Editing) and pSp (GradualStyleEncoder)"
+# What e4e and pSp write beside the weights, for training to continue.
+_BESIDE = {
+    "opts", "latent_avg", "global_step", "best_val_loss", "optimizer",
+    "discriminator_state_dict", "discriminator_optimizer_state_dict",
+}  # fmt: skip
+
+
+def load_encoder(path: PathLike, *, kind: str | None = None) -> Encoder | PyramidEncoder:
+    """Load an encoder of images into W+: ours, e4e or pSp.
+
+    Args:
+        path: a file of `Encoder.save` or `PyramidEncoder.save`; one of the training code of e4e or
+            pSp, such as `e4e_ffhq_encode.pt`; or the state dict taken from one.
+        kind: "e4e" or "psp", only for a state dict alone: the tensors of the two are alike, and
+            what tells them apart, `opts`, stands beside the state dict.
+
+    Returns:
+        The network on the CPU, float32, eval mode, frozen. Its `input_size` is (256, 256), or
+        (192, 256) if the file says that it was trained on cars.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else, an encoder of another kind (ReStyle, one for
+            sketches), or tensors that are not exactly those of the network; or `kind` is needed.
+
+    Warns:
+        UserWarning: a state dict alone has no average latent. Unless the encoder was trained
+            without, set `encoder.latent_avg` to that of its generator.
+    """
+    if kind is not None and kind not in _KINDS:
+        raise ValueError(f'kind must be "e4e" or "psp", got {kind!r}')
+    checkpoint = read_checkpoint(path)
+    network = checkpoint.metadata.get("network")
+    if network == "PyramidEncoder":
+        return PyramidEncoder.load(Path(path)).eval().requires_grad_(False)
+    if network == "Encoder":
+        return Encoder.load(Path(path)).eval().requires_grad_(False)
+    found = _find(checkpoint.content)
+    if found is None:
+        raise ValueError(
+            f"{path} is {what_is(checkpoint)}; expected an encoder of images: e4e (such as "
+            "e4e_ffhq_encode.pt), pSp, or one saved by this package"
+        )
+    source = str(path)
+    _check_kind(found, source)
+    num_layers = count_indexed(found.tensors, "styles")
+    w_dim = _w_dim(found, source)
+    config = {
+        "num_layers": num_layers,
+        "w_dim": w_dim,
+        "deltas": _deltas(found.opts, kind, source),
+        "input_size": _input_size(found.opts),
+        **trunk_config(found.tensors, source),
+    }
+    latent_avg = _latent_avg(found, num_layers, w_dim, source)
+    tensors = found.tensors | found.unknown | {"latent_avg": latent_avg}
+    return build(PyramidEncoder, config, tensors, source)
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
+    """Facts about the encoder in a file; None if there is none."""
+    if checkpoint.metadata.get("network") in ("Encoder", "PyramidEncoder"):
+        return {"encoder": _describe_ours(checkpoint.metadata)}
+    found = _find(checkpoint.content)
+    if found is None:
+        return None
+    try:
+        _check_kind(found, "not supported")
+        layers, w_dim = count_indexed(found.tensors, "styles"), _w_dim(found, "damaged")
+        trunk = trunk_name(trunk_config(found.tensors, "damaged"))
+    except ValueError as error:
+        return {"encoder": str(error)}
+    deltas = _DELTAS.get(_encoder_type(found.opts) or "")
+    name = {True: "e4e", False: "pSp", None: "e4e or pSp (the file does not say)"}[deltas]
+    height, width = _input_size(found.opts)
+    average = isinstance(found.latent_avg, Tensor) and _starts_from_average(found.opts)
+    return {
+        "encoder": f"{name} on {trunk}, W+ {layers} × {w_dim}, input {height} × {width}, "
+        + ("added to the average latent" if average else "without an average latent")
+    }
+
+
+@dataclass(frozen=True)
+class _Found:
+    tensors: dict[str, Tensor]  # of the encoder, without their prefix
+    unknown: dict[str, Tensor]  # of nothing that belongs into such a file
+    opts: dict[str, Any]  # of the training; empty where the file has none
+    latent_avg: Any
+
+
+def _find(content: Any) -> _Found | None:
+    if not isinstance(content, dict):
+        return None
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict):
+        return None
+    outside = {} if state is content else {k: v for k, v in content.items() if k != "state_dict"}
+    named = {k: v for k, v in state.items() if isinstance(k, str) and k not in _BESIDE}
+    prefix = "encoder." if any(key.startswith("encoder.") for key in named) else ""
+    tensors = {
+        key.removeprefix(prefix): value
+        for key, value in named.items()
+        if key.startswith(prefix) and isinstance(value, Tensor)
+    }
+    trunk = "input_layer.0.weight" in tensors and "output_layer.3.weight" not in tensors
+    if not trunk and "styles.0.linear.weight" not in tensors:
+        return None
+    used = {prefix + key for key in tensors}
+    rest = {k: v for k, v in named.items() if k not in used and not k.startswith("decoder.")}
+    rest |= {k: v for k, v in outside.items() if k not in _BESIDE}
+    unknown = dict(item for key, value in rest.items() for item in _tensors(str(key), value))
+    opts = content.get("opts")
+    if isinstance(opts, PickledObject):
+        opts = opts.state
+    latent_avg = content.get("latent_avg", state.get("latent_avg"))
+    return _Found(tensors, unknown, opts if isinstance(opts, dict) else {}, latent_avg)
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor within `value`, by its path."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, PickledObject):
+        yield from _tensors(name, value.state)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _tensors(f"{name}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _tensors(f"{name}.{i}", item)
+
+
+def _check_kind(found: _Found, source: str) -> None:
+    """ValueError for the encoders that are kin to e4e and pSp but take or give something else."""
+    first = "conv1.weight" if "conv1.weight" in found.tensors else "input_layer.0.weight"
+    channels = shape_of(found.tensors, first, 4, source)[1]
+    if channels == 6:
+        raise ValueError(
+            f"{source}: a ReStyle encoder, whose 6 input channels are the image and its last "
+            f"reconstruction; {_SUPPORTED}"
+        )
+    if channels != 3:
+        raise ValueError(
+            f"{source}: an encoder of {channels} input channels, such as sketches or label maps; "
+            f"expected one of color images: {_SUPPORTED}"
+        )
+    kind = _encoder_type(found.opts)
+    pyramid = any(key.startswith("latlayer") for key in found.tensors)
+    if kind is None and (first == "conv1.weight" or not pyramid):
+        kind = "without a feature pyramid"
+    if kind is not None and kind not in _DELTAS:
+        raise ValueError(f"{source}: an encoder of the kind {kind}; {_SUPPORTED}")
+
+
+def _encoder_type(opts: dict[str, Any]) -> str | None:
+    return str(opts["encoder_type"]) if "encoder_type" in opts else None
+
+
+def _deltas(opts: dict[str, Any], kind: str | None, source: str) -> bool:
+    told = _DELTAS.get(_encoder_type(opts) or "")
+    given = None if kind is None else _KINDS[kind]
+    if told is None and given is None:
+        raise ValueError(
+            f"{source}: e4e or pSp? Their tensors are alike, and this file lacks the opts that "
+            'say which; call load_encoder(path, kind="e4e") or kind="psp"'
+        )
+    if told is not None and given is not None and told != given:
+        raise ValueError(
+            f'{source}: kind="{kind}", but the file says that its encoder is '
+            f"{opts['encoder_type']}; leave kind out"
+        )
+    return bool(told if told is not None else given)
+
+
+def _w_dim(found: _Found, source: str) -> int:
+    return shape_of(found.tensors, "styles.0.linear.weight", 2, source)[0]
+
+
+def _input_size(opts: dict[str, Any]) -> tuple[int, int]:
+    """No tensor depends on it, since the encoder is convolutional; the training data tell it."""
+    return (192, 256) if str(opts.get("dataset_type", "")).startswith("cars") else (256, 256)
+
+
+def _starts_from_average(opts: dict[str, Any]) -> bool:
+    return bool(opts.get("start_from_latent_avg", True))
+
+
+def _latent_avg(found: _Found, num_layers: int, w_dim: int, source: str) -> Tensor:
+    """[num_layers, w_dim] that the styles are added to."""
+    value = found.latent_avg
+    if not _starts_from_average(found.opts):
+        return torch.zeros(num_layers, w_dim)
+    if not isinstance(value, Tensor):
+        if found.opts:
+            raise ValueError(f"{source}: missing: latent_avg, which this encoder starts from")
+        warnings.warn(
+            f"{source} has no latent_avg. Unless its encoder was trained without, set "
+            "encoder.latent_avg to the average latent of its generator",
+            stacklevel=3,
+        )
+        return torch.zeros(num_layers, w_dim)
+    if tuple(value.shape) not in ((w_dim,), (1, w_dim), (num_layers, w_dim)):
+        raise ValueError(
+            f"{source}: shape of latent_avg: the file has {list(value.shape)}, "
+            f"expected [{w_dim}] or [{num_layers}, {w_dim}]"
+        )
+    return value.expand(num_layers, w_dim)
+
+
+def _describe_ours(metadata: dict[str, str]) -> str:
+    try:
+        config = json.loads(metadata["config"])
+        shape = f"W+ {config['num_layers']} × {config['w_dim']}"
+        if metadata["network"] == "Encoder":
+            side = config["resolution"]
+            return f"of this package, {shape}, input {side} × {side}"
+        height, width = config["input_size"]
+        kind = "e4e" if config["deltas"] else "pSp"
+        return f"{kind} on {trunk_name(config)}, {shape}, input {height} × {width}"
+    except (KeyError, TypeError, ValueError):
+        return "of this package, with a damaged configuration"

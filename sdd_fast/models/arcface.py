@@ -1,0 +1,72 @@
+"""Whose face is it: ArcFace, which most work on StyleGAN faces measures identity with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checkpoint import Checkpointed
+from .irse import IR50, FrozenBatchNorm, IRTrunk
+
+_LEAST = 112  # what the trunk sees; of a smaller picture too little is left after the crop
+
+
+class ArcFace(Checkpointed, IRTrunk):
+    """A unit vector for an aligned face; cosine 1 is the same person (Deng et al. 2019).
+
+    Args:
+        units, width, squeeze_excitation: see `IRTrunk`; the defaults are those of
+            `model_ir_se50.pth`.
+        dim: length of the vector.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int] = IR50,
+        width: int = 64,
+        dim: int = 512,
+        squeeze_excitation: bool = True,
+    ) -> None:
+        super().__init__(units, width, squeeze_excitation)
+        if dim < 1:
+            raise ValueError(f"ArcFace: dim must be positive, got {dim}")
+        self.config = {
+            "units": list(units), "width": width, "dim": dim,
+            "squeeze_excitation": squeeze_excitation,
+        }  # fmt: skip
+        self.output_layer = nn.Sequential(
+            FrozenBatchNorm(8 * width),
+            nn.Identity(),  # stands for dropout: the file's names count it
+            nn.Flatten(),
+            nn.Linear(8 * width * 7 * 7, dim),
+            FrozenBatchNorm(dim),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Faces [B, 3, R, R] in [-1, 1], aligned as FFHQ, to unit vectors [B, dim].
+
+        Any R of at least 112. Other sizes than 256 are first brought to 256 by averaging, smaller
+        ones too (which repeats pixels), as StyleCLIP and its successors do; their identity scores
+        compare with ours.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+            raise ValueError(
+                f"ArcFace: images must be [B, 3, R, R], got {list(images.shape)}; "
+                "crop faces to squares first"
+            )
+        if images.shape[2] < _LEAST:
+            raise ValueError(
+                f"ArcFace: images must be at least {_LEAST} × {_LEAST}, "
+                f"got {images.shape[2]} × {images.shape[3]}; enlarge them first"
+            )
+        features = self.features(face_crop(images))
+        return F.normalize(self.output_layer(features[-1]), dim=1)
+
+
+def face_crop(images: Tensor) -> Tensor:
+    """[B, 3, R, R] of an FFHQ-aligned face to the [B, 3, 112, 112] that ArcFace knows."""
+    if images.shape[2] != 256:
+        images = F.adaptive_avg_pool2d(images, 256)
+    return F.adaptive_avg_pool2d(images[:, :, 35:223, 32:220], 112)
