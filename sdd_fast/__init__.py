@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from . import ops
 from ._build_info import build_info
+from .checkpoints.latents import load_latents, load_styles
 from .checkpoints.mapper import load_mapper
 from .distill import DistillConfig, DistillResult, distill
 from .domains import Domain, load_domain
@@ -74,7 +75,9 @@ __all__ = [
     "image_gradient",
     "load_domain",
     "load_image",
+    "load_latents",
     "load_mapper",
+    "load_styles",
     "load_torchscript",
     "ops",
     "residual",

@@ -1,0 +1,226 @@
+"""Latents: codes of pictures in W+, as W+ files of all programs hold them, and in S-space.
+
+    W+      [N, layers, w_dim]     [N, 1, layers, w_dim]     [layers, w_dim], of one picture
+    w       [N, w_dim] or [N, 1, w_dim]: the same code for every layer
+    styles  [N, 1, 512 · styles, 1, 1], every style padded with zeros to 512; or a list with one
+            [N, 1, n, 1, 1] for each style
+
+Bare, or as the one tensor of a dict: "latents", "latent", "w_plus" (ours) or "w"; of a domain's
+file "train" is read. In .pt, .pth, .safetensors and .npy files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import PathLike
+from .identify import what_is
+from .read import Checkpoint, read_checkpoint
+
+STYLE_WIDTH = 512
+"""What every style of a padded tensor is padded to, whatever the resolution."""
+
+_NAMES = ("w_plus", "latents", "latent", "w", "train")
+_W_PLUS_LAYERS = range(8, 19, 2)  # of generators of 32 × 32 … 1024 × 1024 pixels
+
+
+def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
+    """Read W+ latents: [N, num_layers, w_dim], float32, on the CPU.
+
+    Args:
+        path: see the module. Of a domain's file its `train` latents are read; `held_out` are not.
+        num_layers: of the generator. It lets a file of w codes be broadcast to all layers, and has
+            the number of layers checked. Without it an [n, w_dim] tensor is one picture's W+ if n
+            is 8, 10, … 18, the number of layers of some generator.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no latents, w or style latents, those of another generator, or values
+            that are NaN or infinite.
+    """
+    checkpoint = _read(path)
+    tensor = _find(checkpoint.content)
+    if tensor is None:
+        if _style_list(checkpoint.content):
+            raise ValueError(_use_load_styles(path))
+        raise ValueError(
+            f"{path} is {what_is(checkpoint)}; expected latents: a tensor [N, layers, w_dim], "
+            f"alone or in a dict as {', '.join(_NAMES)}"
+        )
+    shape = list(tensor.shape)
+    if tensor.ndim == 5:
+        raise ValueError(_use_load_styles(path))
+    if not tensor.is_floating_point() or tensor.numel() == 0 or not 2 <= tensor.ndim <= 4:
+        raise ValueError(
+            f"{path} holds a tensor {shape} of {tensor.dtype}; expected latents [N, layers, w_dim] "
+            "of floating point numbers"
+        )
+    if tensor.ndim == 4:
+        if shape[1] != 1:
+            raise ValueError(f"{path} holds a tensor {shape}; expected [N, 1, layers, w_dim]")
+        tensor = tensor[:, 0]
+    if tensor.ndim == 2 and shape[0] in ([num_layers] if num_layers else _W_PLUS_LAYERS):
+        tensor = tensor[None]
+    if tensor.ndim == 2 or tensor.shape[1] == 1:
+        tensor = _broadcast(path, tensor.flatten(0, -2), num_layers)
+    if num_layers is not None and tensor.shape[1] != num_layers:
+        raise ValueError(
+            f"{path} holds W+ of {tensor.shape[1]} layers, the generator has {num_layers}: they "
+            "belong to a generator of another resolution"
+        )
+    tensor = tensor.detach().float().contiguous()
+    _check_finite(path, tensor)
+    return tensor
+
+
+def load_styles(path: PathLike, style_dims: Sequence[int]) -> list[Tensor]:
+    """Read S-space latents: one [N, style_dims[i]] for each style, float32, on the CPU.
+
+    Args:
+        path: a file with a padded tensor [N, 1, 512 · styles, 1, 1], or with a list of one
+            [N, 1, n, 1, 1] for each style.
+        style_dims: `generator.style_dims`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no such latents, those of another generator, a padding that is not
+            zero (the styles are then longer than `style_dims`), or NaN or infinity.
+    """
+    checkpoint = _read(path)
+    dims = list(style_dims)
+    listed = _style_list(checkpoint.content)
+    tensor = _find(checkpoint.content)
+    if listed:
+        styles = [style.detach().flatten(1).float() for style in listed]
+        if [style.shape[1] for style in styles] != dims:
+            raise ValueError(
+                f"{path} holds styles of lengths {[style.shape[1] for style in styles]}, but the "
+                f"generator's are {dims}"
+            )
+    elif (
+        tensor is None or tensor.ndim != 5 or tuple(tensor.shape[i] for i in (1, 3, 4)) != (1,) * 3
+    ):
+        found = what_is(checkpoint) if tensor is None else f"a tensor {list(tensor.shape)}"
+        raise ValueError(
+            f"{path} holds {found}; expected style latents [N, 1, {STYLE_WIDTH} · styles, 1, 1]. "
+            "W+ latents are read by load_latents"
+        )
+    else:
+        styles = _unpad(path, tensor.detach().flatten(1).float(), dims)
+    for style in styles:
+        _check_finite(path, style)
+    return [style.contiguous() for style in styles]
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
+    """How many latents the file holds, and of what kind; None if it holds none."""
+    listed = _style_list(checkpoint.content)
+    if listed:
+        return {"latents": f"{len(listed)} styles of {_pictures(len(listed[0]))}"}
+    tensor = _find(checkpoint.content)
+    if tensor is None or not tensor.is_floating_point() or tensor.numel() == 0:
+        return None
+    shape = list(tensor.shape)
+    if len(shape) == 5 and shape[1] == shape[3] == shape[4] == 1 and shape[2] % STYLE_WIDTH == 0:
+        count = shape[2] // STYLE_WIDTH
+        return {"latents": f"{count} styles, padded to {STYLE_WIDTH}, of {_pictures(shape[0])}"}
+    if len(shape) == 4 and shape[1] == 1:
+        shape.pop(1)
+    if len(shape) == 3 and shape[1] == 1:
+        shape.pop(1)
+    elif len(shape) == 2 and shape[0] in _W_PLUS_LAYERS:
+        shape.insert(0, 1)
+    named = checkpoint.content if isinstance(checkpoint.content, Mapping) else {}
+    if len(shape) == 3 and shape[1] in _W_PLUS_LAYERS:
+        text = f"W+ {shape[1]} × {shape[2]} of {_pictures(shape[0])}"
+    elif len(shape) == 2 and named:  # a bare matrix may be anything
+        text = f"w {shape[1]} of {_pictures(shape[0])}"
+    else:
+        return None
+    rest = named.get("held_out")
+    return {"latents": f"{text}, and {len(rest)} held out" if isinstance(rest, Tensor) else text}
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture" + ("s" if count != 1 else "")
+
+
+def _read(path: PathLike) -> Checkpoint:
+    if Path(path).suffix.lower() != ".npy":
+        return read_checkpoint(path)
+    import numpy as np
+
+    try:
+        # Mapped first: a header that promises more than the file holds then claims no memory.
+        array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        return Checkpoint(Path(path), "npy", torch.from_numpy(array))
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"{path} is no complete .npy file of numbers: {error}") from error
+
+
+def _find(content: Any) -> Tensor | None:
+    if isinstance(content, Mapping):
+        named = [content[name] for name in _NAMES if isinstance(content.get(name), Tensor)]
+        return named[0] if named else None
+    return content if isinstance(content, Tensor) else None
+
+
+def _style_list(content: Any) -> list[Tensor]:
+    """The styles of a file with one tensor [N, 1, n, 1, 1] for each; [] if it is no such file."""
+    if not isinstance(content, (list, tuple)) or len(content) < 2:
+        return []
+    for style in content:
+        fits = isinstance(style, Tensor) and style.ndim == 5 and style.is_floating_point()
+        if not fits or len(style) != len(content[0]) or style[0].numel() != style.shape[2]:
+            return []
+    return list(content)
+
+
+def _broadcast(path: PathLike, w: Tensor, num_layers: int | None) -> Tensor:
+    if num_layers is None:
+        raise ValueError(
+            f"{path} holds w codes {list(w.shape)}, the same for all layers; give "
+            "num_layers=generator.num_layers to broadcast them to W+"
+        )
+    return w[:, None].expand(-1, num_layers, -1)
+
+
+def _unpad(path: PathLike, padded: Tensor, dims: list[int]) -> list[Tensor]:
+    count, rest = divmod(padded.shape[1], STYLE_WIDTH)
+    if count != len(dims) or rest or max(dims) > STYLE_WIDTH:
+        raise ValueError(
+            f"{path} holds {padded.shape[1]} numbers a picture, but {len(dims)} styles of up to "
+            f"{max(dims)}, padded to {STYLE_WIDTH} each, would be {STYLE_WIDTH * len(dims)}: they "
+            "belong to another generator"
+        )
+    styles = []
+    for i, dim in enumerate(dims):
+        style = padded[:, STYLE_WIDTH * i : STYLE_WIDTH * (i + 1)]
+        if style[:, dim:].any():
+            raise ValueError(
+                f"{path}: style {i} has {dim} channels in the generator, but numbers other than 0 "
+                "follow them: the latents belong to a wider generator"
+            )
+        styles.append(style[:, :dim])
+    return styles
+
+
+def _check_finite(path: PathLike, tensor: Tensor) -> None:
+    wrong = int((~torch.isfinite(tensor)).flatten(1).any(1).sum())
+    if wrong:
+        raise ValueError(
+            f"{path}: the latents of {wrong} of {_pictures(len(tensor))} are NaN or infinite; "
+            "leave them out or compute them again"
+        )
+
+
+def _use_load_styles(path: PathLike) -> str:
+    return (
+        f"{path} holds style latents (S-space), not W+; read them by load_styles(path, "
+        "generator.style_dims)"
+    )
