@@ -3,8 +3,8 @@
 `arcface_shapes` and `pyramid_shapes` are the published key lists as a rule: the modules of
 TreB1eN/InsightFace_Pytorch (`Backbone(50, mode="ir_se")`, MIT) and of omertov/encoder4editing
 (`Encoder4Editing`, MIT), written out. What is known of the files themselves, apart from that code:
-`model_ir_se50.pth` has 397 keys and 175,367,323 bytes; `e4e_ffhq_encode.pt` has styles 0 to 17,
-whose last has convs 0, 2, 4, 6, 8, 10 (encoder4editing issue 56).
+`model_ir_se50.pth` has 397 keys and 175,367,323 bytes; `e4e_ffhq_encode.pt` has 1,201,649,680 bytes
+and styles 0 to 17, whose last has convs 0, 2, 4, 6, 8, 10 (encoder4editing issue 56).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 IR50 = (3, 4, 14, 3)
 IR_SE50_BYTES = 175_367_323
+E4E_FFHQ_BYTES = 1_201_649_680
 
 Shapes = dict[str, tuple[int, ...]]
 State = dict[str, Tensor]

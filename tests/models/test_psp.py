@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from irse_reference import pyramid, pyramid_shapes, random_state
+from irse_reference import E4E_FFHQ_BYTES, pyramid, pyramid_shapes, random_state
 
 from sdd_fast.models.psp import PyramidEncoder
 
@@ -31,6 +31,16 @@ def test_full_size_is_the_published_network(layers: int, keys: int) -> None:
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     assert shapes == pyramid_shapes(layers)
     assert len(state) == keys
+
+
+def test_a_file_of_it_is_as_large_as_the_published_one() -> None:
+    """e4e_ffhq_encode.pt: this network, its average latent and the generator of 1024 pixels."""
+    with torch.device("meta"):
+        state = PyramidEncoder(18).state_dict()
+    encoder = sum(value.numel() * value.element_size() for value in state.values())
+    noise = 4**2 + 2 * sum(4**n for n in range(3, 11))  # maps of 4², 8², 8², … 1024², 1024² pixels
+    generator = 4 * (30_370_060 + noise)  # the parameters of StyleGAN2 config-f
+    assert 0 < E4E_FFHQ_BYTES - encoder - generator < 500_000  # names, sizes and options
 
 
 @pytest.mark.parametrize("deltas", [True, False])
