@@ -18,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -167,8 +167,13 @@ def load_tensors(
         ValueError: the file is empty, truncated, a pickle (`.pt`, `.pth`, `.pkl`, `.ckpt`) or
             something else.
     """
-    source = _existing_file(path)
-    _refuse_other_formats(source)
+    source = Path(path)
+    if content_kind(source) != "safetensors":
+        raise ValueError(
+            f"{source} is a pickle (PyTorch .pt/.pth/.ckpt or Python .pkl), which can run code "
+            "when loaded and is refused. Convert it to safetensors where you trust it: "
+            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'out.safetensors')"
+        )
     try:
         with safe_open(str(source), framework="pt", device=str(device)) as handle:
             names = handle.keys()  # a handle is not iterable itself
@@ -190,29 +195,56 @@ def _existing_file(path: PathLike) -> Path:
     return source
 
 
-def _refuse_other_formats(source: Path) -> None:
-    """Tell apart, by the first bytes, the files people mistake for safetensors."""
+def content_kind(path: PathLike) -> Literal["safetensors", "zip", "pickle"]:
+    """What a weights file is by its first bytes, whatever it is called.
+
+    "zip" is what `torch.save` writes since torch 1.6; "pickle" what it wrote before, and any other
+    pickle.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty or something that people mistake for weights.
+    """
+    source = _existing_file(path)
+    if not source.is_file():
+        raise ValueError(f"{source} is a device or pipe, not a file")
     with open(source, "rb") as handle:
-        head = handle.read(64)
+        head = handle.read(512)
+        handle.seek(0, os.SEEK_END)
+        handle.seek(max(0, handle.tell() - 1))
+        last = handle.read(1)
     if not head:
         raise ValueError(f"{source} is empty (0 bytes); write or download it again")
     # A safetensors file starts with its header's length (8 bytes, little-endian) and then '{'.
     if head[8:9] == b"{" and not head.startswith((b"PK\x03\x04", b"<")):
-        return
-    # Zip archives (torch ≥ 1.6) or a pickle's PROTO opcode 0x80 with protocol 2–5.
-    if head.startswith(b"PK\x03\x04") or (head[0] == 0x80 and head[1:2] in b"\x02\x03\x04\x05"):
+        return "safetensors"
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    # The PROTO operation of protocols 2–5; protocols 0 and 1 begin with one of several operations.
+    if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pickle"
+    for start, problem in _MISTAKEN.items():
+        if head.lstrip().startswith(start):
+            raise ValueError(f"{source} is {problem}")
+    if head[257:262] == b"ustar":
         raise ValueError(
-            f"{source} is a pickle (PyTorch .pt/.pth/.ckpt or Python .pkl), which can run code "
-            "when loaded and is refused. Convert it to safetensors where you trust it: "
-            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'out.safetensors')"
+            f"{source} is a tar archive: unpack it first if the checkpoint is a file inside of it. "
+            "If torch < 0.4 wrote it, load it with torch.load where you trust it, and save it again"
         )
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"{source} is a Git LFS pointer, not the weights themselves; run 'git lfs pull'"
-        )
-    if head.lstrip().startswith(b"<"):
-        raise ValueError(f"{source} is a web page, not weights; download the file itself")
+    if head[:1] in b"(]})c" and last == b".":
+        return "pickle"
     raise ValueError(
-        f"{source} is not a safetensors file (unknown content {head[:8]!r}); it may be truncated "
-        "or corrupt, or of another format"
+        f"{source} is not a safetensors file (unknown content {head[:8]!r}) nor any other kind of "
+        "weights; it may be truncated or corrupt, or of another format"
     )
+
+
+_MISTAKEN = {
+    b"version https://git-lfs": "a Git LFS pointer, not the weights themselves; run 'git lfs pull'",
+    b"<": "a web page, not weights; download the file itself",
+    b"\x1f\x8b": "compressed (gzip); unpack it first",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"\x89HDF": "an HDF5 file (Keras, TensorFlow), not weights of a PyTorch network",
+    b"GGUF": "a GGUF file, whose weights are quantised; use the original ones",
+}

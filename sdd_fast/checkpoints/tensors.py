@@ -1,0 +1,175 @@
+"""Bytes of a file → torch tensors and numpy arrays; every bound is checked before one is built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .plain import ArrayType
+from .stack_machine import Budget
+
+_LARGEST = 2**62  # bytes and elements are counted in 64 bits with sign
+_MOST_DIMENSIONS = 64
+
+# What torch calls the storages of each type; those of untyped ones hold bytes.
+STORAGES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch.ComplexDoubleStorage": torch.complex128,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.UntypedStorage": torch.uint8,
+    "torch.storage.UntypedStorage": torch.uint8,
+}
+
+DTYPES = {
+    f"torch.{name}": getattr(torch, name)
+    for name in (
+        "float64 double float32 float float16 half bfloat16 float8_e4m3fn float8_e5m2 "
+        "int64 long int32 int int16 short int8 uint8 uint16 uint32 uint64 bool "
+        "complex128 complex64"
+    ).split()
+}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Consecutive numbers, in which tensors lie.
+
+    Args:
+        data: [bytes] uint8, usually the mapped file itself.
+        dtype: of the numbers.
+    """
+
+    data: Tensor
+    dtype: torch.dtype
+
+
+def numbers_in(data: memoryview) -> Tensor:
+    """[bytes] uint8: `data` itself, copied only where its address suits no vector instruction."""
+    if not len(data):
+        return torch.empty(0, dtype=torch.uint8)
+    numbers = torch.frombuffer(bytearray(data) if data.readonly else data, dtype=torch.uint8)
+    return numbers.clone() if numbers.data_ptr() % 64 else numbers  # as torch's own memory
+
+
+def storage_in(numbers: Tensor, dtype: torch.dtype) -> Storage:
+    if dtype == torch.bool and len(numbers) and int(numbers.max()) > 1:
+        raise ValueError("a tensor of truth values holds others than 0 and 1")
+    return Storage(numbers, dtype)
+
+
+def is_index(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
+
+
+def tensor_in(
+    storage: Any, offset: Any, shape: Any, strides: Any, dtype: torch.dtype | None = None
+) -> Tensor:
+    """The tensor of `shape` that begins at element `offset` of `storage`.
+
+    Raises:
+        ValueError: it does not lie within the storage.
+    """
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor is built from something that is not a storage")
+    dtype = storage.dtype if dtype is None else dtype
+    capacity = len(storage.data) // dtype.itemsize
+    for name, value in (("shape", shape), ("strides", strides)):
+        if type(value) is not tuple or not all(is_index(item) for item in value):
+            raise ValueError(f"the {name} of a tensor are not a tuple of sizes")
+    if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS or not is_index(offset):
+        raise ValueError("a tensor has impossible dimensions")
+    # torch multiplies even the sizes of empty tensors.
+    if math.prod(max(size, 1) for size in shape) * dtype.itemsize >= _LARGEST:
+        raise ValueError("a tensor has more elements than fit into any memory")
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if offset > capacity or (0 not in shape and last >= capacity):
+        raise ValueError(
+            f"a tensor of shape {list(shape)} and strides {list(strides)} at {offset} reaches "
+            f"beyond its storage of {capacity} elements"
+        )
+    numbers = storage.data[: capacity * dtype.itemsize].view(dtype)
+    return numbers.as_strided(shape, strides, numbers.storage_offset() + offset)
+
+
+_ARRAY_TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16".split())
+
+
+def array_type(code: Any) -> ArrayType:
+    """The numpy type with that code; its byte order comes as state."""
+    if type(code) is not str or code not in _ARRAY_TYPES:
+        shown = ascii(code)[:20] if type(code) is str else type(code).__name__
+        raise ValueError(f"a numpy array of type {shown}; only numbers are accepted")
+    return ArrayType(code)
+
+
+def set_array_type_state(dtype: ArrayType, state: Any) -> None:
+    # version, byte order, subtype, names, fields, size, alignment, flags[, metadata]
+    if type(state) is not tuple or len(state) not in (8, 9) or type(state[1]) is not str:
+        raise ValueError("the state of a numpy type is not one")
+    if state[1] not in ("<", ">", "|", "=") or any(item is not None for item in state[2:5]):
+        raise ValueError("a numpy array has fields; only plain numbers are accepted")
+    dtype.state["order"] = state[1]
+
+
+def _numpy_type(dtype: Any) -> np.dtype:
+    if type(dtype) is not ArrayType:
+        raise ValueError("a numpy array has no type")
+    order = dtype.state["order"]
+    return np.dtype(dtype.state["code"]).newbyteorder("=" if order == "|" else order)
+
+
+def set_array_state(array: np.ndarray, state: Any, budget: Budget) -> None:
+    """Give the empty `array` its content."""
+    # version, shape, type, columns first, bytes
+    if type(state) is not tuple or len(state) != 5:
+        raise ValueError("the state of a numpy array is not one")
+    _, shape, dtype, columns_first, raw = state
+    content = _array_bytes(raw, shape, _numpy_type(dtype), budget)
+    # numpy's annotations ask for a numpy truth value, numpy itself for any.
+    array.__setstate__(
+        (1, shape, _numpy_type(dtype), columns_first is True, bytes(content))  # type: ignore[arg-type]
+    )
+
+
+def array_in(raw: Any, dtype: Any, shape: Any, order: Any, budget: Budget) -> np.ndarray:
+    """The array whose elements lie in `raw`."""
+    content = _array_bytes(raw, shape, _numpy_type(dtype), budget)
+    columns_first = type(order) is str and order == "F"
+    array = np.ndarray(shape, _numpy_type(dtype), content, order="F" if columns_first else "C")
+    return array.astype(array.dtype.newbyteorder("="))  # a copy in the machine's byte order
+
+
+def array_scalar(dtype: Any, raw: Any, budget: Budget) -> bool | int | float | complex:
+    value: bool | int | float | complex = array_in(raw, dtype, (), "C", budget).item()
+    return value
+
+
+def _array_bytes(raw: Any, shape: Any, dtype: np.dtype, budget: Budget) -> bytes | memoryview:
+    if not isinstance(raw, bytes | memoryview):
+        raise ValueError("a numpy array has no bytes; only plain numbers are accepted")
+    if type(shape) is not tuple or len(shape) > 32 or not all(is_index(size) for size in shape):
+        raise ValueError("a numpy array has an impossible shape")
+    if math.prod(max(size, 1) for size in shape) * dtype.itemsize >= _LARGEST:
+        raise ValueError("a numpy array has more elements than fit into any memory")
+    if math.prod(shape) * dtype.itemsize != len(raw):
+        raise ValueError(
+            f"a numpy array of shape {list(shape)} and type {dtype} comes with {len(raw)} bytes"
+        )
+    if dtype.kind == "b" and len(raw) and int(np.frombuffer(raw, np.uint8).max()) > 1:
+        raise ValueError("a numpy array of truth values holds others than 0 and 1")
+    budget.charge_bytes(len(raw))
+    return raw
