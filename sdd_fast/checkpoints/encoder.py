@@ -218,7 +218,7 @@ def _latent_avg(found: _Found, num_layers: int, w_dim: int, source: str) -> Tens
     """[num_layers, w_dim] that the styles are added to."""
     value = found.latent_avg
     if not _starts_from_average(found.opts):
-        return torch.zeros(num_layers, w_dim)
+        return torch.zeros(1).expand(num_layers, w_dim)
     if not isinstance(value, Tensor):
         if found.opts:
             raise ValueError(f"{source}: missing: latent_avg, which this encoder starts from")
@@ -227,7 +227,7 @@ def _latent_avg(found: _Found, num_layers: int, w_dim: int, source: str) -> Tens
             "encoder.latent_avg to the average latent of its generator",
             stacklevel=3,
         )
-        return torch.zeros(num_layers, w_dim)
+        return torch.zeros(1).expand(num_layers, w_dim)
     if tuple(value.shape) not in ((w_dim,), (1, w_dim), (num_layers, w_dim)):
         raise ValueError(
             f"{source}: shape of latent_avg: the file has {list(value.shape)}, "

@@ -88,8 +88,10 @@ def build(network: type[N], config: dict[str, Any], tensors: dict[str, Tensor], 
     try:
         with torch.device("meta"):  # shapes alone: drawing initial weights would take seconds
             built = network(**config)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: sizes beyond 64 bits
         raise ValueError(f"{source}: no such network can be built: {error}") from error
-    built.to_empty(device="cpu")
-    load_exactly(built, counters | tensors, source)
+    state = counters | tensors
+    # A tensor without elements may claim any size: nothing is allocated before all shapes fit.
+    load_exactly(built, {key: tensor.to("meta") for key, tensor in state.items()}, source)
+    built.to_empty(device="cpu").load_state_dict(state)
     return built.eval().requires_grad_(False)

@@ -270,6 +270,20 @@ def without(*starts: str) -> dict[str, Tensor]:
             ),
             "no such network can be built: .* got num_layers=9, w_dim=0",
         ),
+        (  # would be terabytes if allocated
+            training_file(
+                changed(styles__0__linear__weight=torch.zeros(10**6, 0)),
+                latent_avg=torch.zeros(10**6),
+            ),
+            r"shape of styles.0.linear.weight: the file has \[1000000, 0\]",
+        ),
+        (
+            training_file(
+                changed(styles__0__linear__weight=torch.zeros(2**40, 0)),
+                opts=PSP | {"start_from_latent_avg": False},
+            ),
+            "no such network can be built",
+        ),
         ({"g_ema": {"input.input": torch.zeros(1, 4, 4, 4)}}, "expected an encoder of images"),
         ({"state_dict": {"decoder.conv1.weight": torch.zeros(1)}}, "expected an encoder of images"),
         (random_state(arcface_shapes(UNITS, WIDTH, 8)), "expected an encoder of images"),

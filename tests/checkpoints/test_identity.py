@@ -94,6 +94,10 @@ def test_wrong_tensors_are_all_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (flat() | {"output_layer.3.weight": torch.zeros(3)}, "must have 2 dimensions"),
+        (  # would be terabytes if allocated
+            flat() | {"output_layer.3.weight": torch.zeros(10**9, 0)},
+            r"shape of output_layer.3.weight: the file has \[1000000000, 0\]",
+        ),
         (without("body."), r"its units have \[\]"),
         (
             flat() | {"output_layer.3.bias": torch.zeros(DIM, dtype=torch.int8)},
