@@ -143,10 +143,17 @@ def keep_largest(r: Tensor, k: int) -> Tensor:
 
 
 def draw_noise(
-    prior: DiffusionPrior, batch: int, config: GuidanceConfig, rng: torch.Generator | None = None
+    prior: DiffusionPrior,
+    batch: int,
+    config: GuidanceConfig,
+    rng: torch.Generator | None = None,
+    latent_shape: tuple[int, int, int] | None = None,
 ) -> Tensor:
-    """ε [batch, C, h, w]: zeros, or standard normal drawn from `rng` on the rng's own device."""
-    shape = (batch, *prior.latent_shape)
+    """ε [batch, C, h, w]: zeros, or standard normal drawn from `rng` on the rng's own device.
+
+    `latent_shape` is (C, h, w) of images that are not square; default `prior.latent_shape`.
+    """
+    shape = (batch, *(latent_shape or prior.latent_shape))
     if config.noise == "zero":
         return torch.zeros(shape, device=prior.device, dtype=prior.compute_dtype)
     source = rng.device if rng is not None else prior.device
@@ -171,7 +178,7 @@ def balanced_guidance_scale(
     entries, images and timesteps, is `pull`.
 
     Args:
-        images: [B, 3, H, H] in [-1, 1], unedited; 64 give g to about 1 %.
+        images: [B, 3, H, W] in [-1, 1], unedited; 64 give g to about 1 %.
         timesteps: those to train at; the images take turns.
         seed: of the noise.
 
@@ -185,9 +192,8 @@ def balanced_guidance_scale(
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
     turns = torch.arange(len(images)) % len(timesteps)
     t = prior.timesteps_tensor(torch.as_tensor(list(timesteps))[turns], len(images))
-    noise = torch.randn(
-        len(images), *prior.latent_shape, generator=torch.Generator().manual_seed(seed)
-    )
+    shape = prior.latent_shape_for(*images.shape[-2:])
+    noise = torch.randn(len(images), *shape, generator=torch.Generator().manual_seed(seed))
     total = 0.0
     for some, x in zip(torch.arange(len(images)).split(16), images.split(16), strict=True):
         with torch.no_grad():
@@ -222,10 +228,10 @@ def image_gradient(
     """The gradient d = J_Eᵀ r at the images (Eq. 8), through the resize and the VAE encoder.
 
     Args:
-        images: [B, 3, H, H] in [-1, 1]. noise: [B, C, h, w]. The rest as in `residual`.
+        images: [B, 3, H, W] in [-1, 1]. noise: [B, C, h, w]. The rest as in `residual`.
 
     Returns:
-        [B, 3, H, H] of the images' dtype and on their device; descending along it makes the image
+        [B, 3, H, W] of the images' dtype and on their device; descending along it makes the image
         fit the prompt.
 
     Raises:
@@ -256,7 +262,7 @@ def guidance(
     of the graph.
 
     Args:
-        images: [B, 3, H, H] in [-1, 1]; may carry a graph.
+        images: [B, 3, H, W] in [-1, 1]; may carry a graph.
         prompt: a text, or its embeddings. A text is encoded anew at every call: in a loop, encode
             it once.
         timesteps: one for all or one per sample, in 0 … T − 1.
@@ -273,7 +279,7 @@ def guidance(
     t = prior.timesteps_tensor(timesteps, len(images))
     z = prior.encode(images)
     if noise is None:
-        noise = draw_noise(prior, len(z), config, rng)
+        noise = draw_noise(prior, len(z), config, rng, prior.latent_shape_for(*images.shape[-2:]))
     noise = noise.to(z.device, z.dtype)
     r = residual(prior, z, embeds, t, noise, config)
     _check_finite(r, timesteps, prior)

@@ -54,7 +54,7 @@ def hqs(
     draw) only: neither on `batch_size` nor on the other images.
 
     Args:
-        images: [N, 3, H, H] floating point in [-1, 1]; or, with `generator`, W+ latents
+        images: [N, 3, H, W] floating point in [-1, 1]; or, with `generator`, W+ latents
             [N, num_layers, w_dim], which are rendered once each. The gradient is taken at these
             images, before the resize to the prior's resolution.
         prompt: one prompt, or the embeddings of one prompt.
@@ -93,8 +93,12 @@ def hqs(
         for start in range(0, count, batch_size):
             batch = slice(start, start + batch_size)
             y = _render(images[batch], generator)
+            shape = prior.latent_shape_for(*y.shape[2:])
             noise = torch.stack(
-                [image_noise(prior, seed, i, noise_draws, config) for i in range(count)[batch]]
+                [
+                    image_noise(prior, seed, i, noise_draws, config, shape)
+                    for i in range(count)[batch]
+                ]
             )
             one = _batch_statistics(
                 prior, y, noise, embeds, steps, config, gradient_map, batch_size, bar
@@ -118,10 +122,18 @@ def hqs(
 
 
 def image_noise(
-    prior: DiffusionPrior, seed: int, index: int, draws: int, config: GuidanceConfig
+    prior: DiffusionPrior,
+    seed: int,
+    index: int,
+    draws: int,
+    config: GuidanceConfig,
+    latent_shape: tuple[int, int, int] | None = None,
 ) -> Tensor:
-    """The noise [draws, C, h, w] of one image, a function of (seed, index, draw); on the CPU."""
-    shape = prior.latent_shape
+    """The noise [draws, C, h, w] of one image, a function of (seed, index, draw); on the CPU.
+
+    `latent_shape` is (C, h, w) of images that are not square; default `prior.latent_shape`.
+    """
+    shape = latent_shape or prior.latent_shape
     if config.noise == "zero":
         return torch.zeros(draws, *shape)
     result = []
@@ -229,7 +241,7 @@ def _check_inputs(
     if not isinstance(images, Tensor) or not images.is_floating_point():
         raise TypeError(f"{what} must be a floating-point tensor, got {type(images).__name__}")
     if images.ndim != ndim or len(images) == 0:
-        expected = "[N, 3, H, H]" if generator is None else "[N, num_layers, w_dim]"
+        expected = "[N, 3, H, W]" if generator is None else "[N, num_layers, w_dim]"
         hint = "; pass generator= to give W+ latents" if generator is None else ""
         raise ValueError(f"{what} must be {expected} with N ≥ 1, got {tuple(images.shape)}{hint}")
     bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()

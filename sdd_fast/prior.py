@@ -8,9 +8,7 @@ need.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +16,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from .prompt_embeds import PromptEmbeds, encode_texts, encode_texts_xl, read_texts
 from .sd_folder import load_components
-
-PREDICTION_TYPES = ("epsilon", "v_prediction")
+from .sd_parts import Components, check_fit, native_size
+from .sd_single_file import load_single_file
 
 Timesteps = int | Sequence[int] | Tensor
 
 
-@dataclass(frozen=True)
-class PromptEmbeds:
-    """Text encoded once, to be reused for every image and timestep.
-
-    Args:
-        cond: [P, S, D] embeddings of the prompts (S tokens, D = the U-Net's cross_attention_dim).
-        uncond: [1, S, D] or [P, S, D] embeddings of the negative prompt(s), usually of "".
-        prompts: the P texts, for records and messages.
-        negative_prompt: the negative prompt, if there is a single one.
-    """
-
-    cond: Tensor
-    uncond: Tensor
-    prompts: tuple[str, ...] = ()
-    negative_prompt: str = ""
-
-    def expand(self, batch: int) -> tuple[Tensor, Tensor]:
-        """(cond, uncond), each [batch, S, D]: one prompt serves all rows, or each has its own."""
-        return _expand(self.cond, batch, "prompts"), _expand(self.uncond, batch, "negative prompts")
-
-
-def _expand(rows: Tensor, batch: int, what: str) -> Tensor:
-    if rows.shape[0] not in (1, batch):
-        raise ValueError(
-            f"got {rows.shape[0]} {what} for a batch of {batch}; expected 1 or {batch}"
-        )
-    return rows.expand(batch, -1, -1)
-
-
 class DiffusionPrior:
-    """A frozen latent diffusion model (Stable Diffusion 1.x or 2.x architecture of any size).
+    """A frozen latent diffusion model (Stable Diffusion 1.x, 2.x or XL architecture of any size).
 
     Usually made by `DiffusionPrior.from_pretrained`; the constructor takes the parts themselves, as
     diffusers and transformers objects, switches them to eval mode and freezes them in place.
@@ -72,52 +42,71 @@ class DiffusionPrior:
     """
 
     def __init__(
-        self, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any
+        self,
+        vae: Any,
+        unet: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler: Any,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
+        force_zeros_for_empty_prompt: bool = False,
     ) -> None:
-        prediction_type = scheduler.config.prediction_type
-        if prediction_type not in PREDICTION_TYPES:
-            raise ValueError(
-                f"prediction type {prediction_type!r} is not supported; supported: "
-                f"{', '.join(PREDICTION_TYPES)}"
-            )
-        _check_fit(vae, unet, text_encoder)
-        for network in (vae, unet, text_encoder):
-            network.requires_grad_(False).eval()
+        check_fit(
+            Components(vae, unet, text_encoder, tokenizer, scheduler, text_encoder_2, tokenizer_2)
+        )
+        for network in (vae, unet, text_encoder, text_encoder_2):
+            if network is not None:
+                network.requires_grad_(False).eval()
+        if text_encoder_2 is not None and vae.config.force_upcast and vae.dtype == torch.float16:
+            vae.float()  # the activations of SDXL's VAE exceed the range of float16
         self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
         self.tokenizer, self.scheduler = tokenizer, scheduler
+        self.text_encoder_2, self.tokenizer_2 = text_encoder_2, tokenizer_2
+        self.force_zeros_for_empty_prompt = force_zeros_for_empty_prompt
         self.device: torch.device = unet.device
         self.dtype: torch.dtype = unet.dtype
         self.compute_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        self.prediction_type: str = prediction_type
+        self.prediction_type: str = scheduler.config.prediction_type
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.to(self.device, torch.float32)
         self.num_train_timesteps = len(self.alphas_cumprod)
         self.latent_channels: int = vae.config.latent_channels
         self.vae_scale_factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.resolution: int = _one_size(unet.config.sample_size) * self.vae_scale_factor
+        self.resolution: int = native_size(unet.config.sample_size) * self.vae_scale_factor
         self.unet_calls = 0
         self.unet_rows = 0
+        self._time_ids: dict[tuple[int, int], Tensor] = {}
 
     @classmethod
     def from_pretrained(
         cls,
-        folder_or_hub_id: str | Path,
+        source: str | Path,
         *,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         variant: str | None = None,
+        tokenizer: str | Path | None = None,
     ) -> DiffusionPrior:
-        """Load a Stable Diffusion folder, or download one by its hub id "owner/name".
+        """Load a Stable Diffusion folder, single file or hub id.
 
-        Only safetensors weights are read, so loading executes nothing. A network connection is used
-        only if `folder_or_hub_id` is no local path and has the form of a hub id.
+        Nothing that came with the weights is executed: folders are read from safetensors only, and
+        of a `.ckpt` only the tensors. A network connection is used only for a hub id, given as
+        `source` or `tokenizer`.
 
         Args:
-            dtype: precision of the networks: float32, float16, bfloat16 or float64.
-            variant: load `*.{variant}.safetensors`, e.g. "fp16".
+            source: folder as diffusers writes it; `.safetensors` or `.ckpt` file in the original
+                layout; or hub id "owner/name", if there is no such path.
+            dtype: precision of the networks: float32, float16, bfloat16 or float64. The VAE of
+                SDXL stays in float32 when float16 would overflow (its `force_upcast`).
+            variant: of a folder, load `*.{variant}.safetensors`, e.g. "fp16". None takes the plain
+                weights, or the only variant there is.
+            tokenizer: of a single file, which has none: a folder with vocab.json and merges.txt,
+                or a hub id. None looks for a folder tokenizer/ beside the file, then in the hub's
+                cache.
 
         Raises:
-            FileNotFoundError: no such folder, or parts of it are missing; the message lists what it
-                must contain.
+            FileNotFoundError: no such folder or file, or parts of it are missing; the message
+                lists what it must contain.
             ValueError: corrupt files, or a pipeline, prediction type, dtype or device that is not
                 supported.
         """
@@ -126,14 +115,42 @@ class DiffusionPrior:
         device = torch.device(device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {device} asked for, but no GPU is available; use 'cpu'")
-        parts = load_components(folder_or_hub_id, dtype=dtype, device=device, variant=variant)
+        if Path(source).expanduser().is_file():
+            if variant is not None:
+                raise ValueError(f"{source} is a single file and has no variant {variant!r}")
+            parts = load_single_file(source, dtype=dtype, device=device, tokenizer=tokenizer)
+        else:
+            if tokenizer is not None:
+                raise ValueError("tokenizer is for single files; a folder brings its own")
+            parts = load_components(source, dtype=dtype, device=device, variant=variant)
         return cls(**parts._asdict())
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of the latent of one image at native resolution."""
+        """(C, h, w) of the latent of one square image."""
         side = self.resolution // self.vae_scale_factor
         return self.latent_channels, side, side
+
+    def latent_shape_for(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latent of one image of this size: its longer side becomes `resolution`.
+
+        Raises:
+            ValueError: a side would not be a multiple of what the U-Net halves it to.
+        """
+        longer = max(height, width)
+        # Pixels per latent pixel at the U-Net's coarsest level.
+        multiple = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if height != width and any(
+            s * self.resolution % (longer * multiple) for s in (height, width)
+        ):
+            scaled = [s * self.resolution / longer for s in (height, width)]
+            raise ValueError(
+                f"images of {height}x{width} would become {scaled[0]:g}x{scaled[1]:g} for this "
+                f"teacher, whose sides must be multiples of {multiple}; crop or pad them, for "
+                "instance to a square"
+            )
+        c, f = self.latent_channels, self.vae_scale_factor
+        return c, height * self.resolution // longer // f, width * self.resolution // longer // f
 
     # ── text ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -150,42 +167,33 @@ class DiffusionPrior:
         Raises:
             ValueError: an empty prompt, or the numbers of prompts and negative prompts differ.
         """
-        prompts = _texts(prompt, "prompt")
+        prompts = read_texts(prompt, "prompt")
         if not prompts or not all(text.strip() for text in prompts):
             raise ValueError(
                 f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'"
             )
-        negatives = _texts(negative_prompt, "negative_prompt")
+        negatives = read_texts(negative_prompt, "negative_prompt")
         if len(negatives) not in (1, len(prompts)):
             raise ValueError(f"got {len(negatives)} negative prompts for {len(prompts)} prompts")
+        cond, pooled = self._encode_texts(prompts)
+        uncond, uncond_pooled = self._encode_texts(negatives)
         return PromptEmbeds(
-            self._encode_texts(prompts),
-            self._encode_texts(negatives),
+            cond,
+            uncond,
             tuple(prompts),
             negatives[0] if len(set(negatives)) == 1 else "",
+            pooled,
+            uncond_pooled,
         )
 
-    @torch.no_grad()
-    def _encode_texts(self, texts: list[str]) -> Tensor:
-        # A tokenizer saved without a length reports an astronomically large one.
-        length = min(
-            self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings
-        )
-        tokens = self.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        whole = self.tokenizer(texts, verbose=False).input_ids
-        for text, row in zip(texts, whole, strict=True):
-            if len(row) > length:
-                warnings.warn(
-                    f"the prompt {text!r} has {len(row)} tokens; only {length} are used and the "
-                    "rest is cut off",
-                    stacklevel=4,  # the caller of encode_prompt
-                )
-        mask = None
-        if getattr(self.text_encoder.config, "use_attention_mask", False):
-            mask = tokens.attention_mask.to(self.device)
-        return self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+    def _encode_texts(self, texts: list[str]) -> tuple[Tensor, Tensor | None]:
+        if self.text_encoder_2 is None:
+            return encode_texts(texts, self.tokenizer, self.text_encoder), None
+        encoders = [
+            (self.tokenizer, self.text_encoder),
+            (self.tokenizer_2, self.text_encoder_2),
+        ]
+        return encode_texts_xl(texts, encoders, blank=self.force_zeros_for_empty_prompt)
 
     # ── images ⇄ latents ──────────────────────────────────────────────────────────────────────────
 
@@ -193,38 +201,34 @@ class DiffusionPrior:
         """Images → latents z = s·E(resize(y)).
 
         s is vae.config.scaling_factor, E the mode of the VAE encoder's posterior.
-        Differentiable with respect to `images`. Other sizes are resized to the native resolution
-        bilinearly (at an exact factor 2 that is the 2×2 average); downscaling by more than 2 is
-        anti-aliased.
+        Differentiable with respect to `images`. Other sizes are resized bilinearly so that the
+        longer side has the native resolution (at an exact factor 2 that is the 2×2 average);
+        downscaling by more than 2 is anti-aliased.
 
         Args:
-            images: [B, 3, H, H] floating point in [-1, 1], on any device.
+            images: [B, 3, H, W] floating point in [-1, 1], on any device.
 
         Returns:
-            [B, C, h, w] in `compute_dtype` on the prior's device.
+            [B, C, h, w] in `compute_dtype` on the prior's device; see `latent_shape_for`.
 
         Raises:
-            TypeError: not a floating-point tensor. ValueError: wrong shape, or images that are not
-                square.
+            TypeError: not a floating-point tensor. ValueError: wrong shape, or proportions that the
+                U-Net does not take.
         """
         _check_images(images, self.vae.config.in_channels)
+        _, h, w = self.latent_shape_for(*images.shape[2:])
+        size = (h * self.vae_scale_factor, w * self.vae_scale_factor)
         y = images.to(self.device, self.compute_dtype)
-        size = y.shape[-1]
-        if size != self.resolution:
-            y = F.interpolate(
-                y,
-                (self.resolution, self.resolution),
-                mode="bilinear",
-                align_corners=False,
-                antialias=size > 2 * self.resolution,
-            )
-        mode = self.vae.encode(y.to(self.dtype)).latent_dist.mode()
+        if tuple(y.shape[2:]) != size:
+            antialias = max(y.shape[2:]) > 2 * self.resolution
+            y = F.interpolate(y, size, mode="bilinear", align_corners=False, antialias=antialias)
+        mode = self.vae.encode(y.to(self.vae.dtype)).latent_dist.mode()
         return mode.to(self.compute_dtype) * self.vae.config.scaling_factor
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents [B, C, h, w] → images [B, 3, H, W], nominally in [-1, 1] but not clamped."""
         z = z.to(self.device, self.compute_dtype) / self.vae.config.scaling_factor
-        return self.vae.decode(z.to(self.dtype)).sample.to(self.compute_dtype)
+        return self.vae.decode(z.to(self.vae.dtype)).sample.to(self.compute_dtype)
 
     # ── diffusion ─────────────────────────────────────────────────────────────────────────────────
 
@@ -304,16 +308,31 @@ class DiffusionPrior:
             )
         cond, uncond = embeds.expand(batch)
         x, text = z_t.to(self.device, self.dtype), cond
-        if guidance_scale != 1:
+        guided = guidance_scale != 1
+        if guided:
             x, t, text = torch.cat([x, x]), torch.cat([t, t]), torch.cat([uncond, cond])
+        added = {}
+        if self.text_encoder_2 is not None:
+            pooled, uncond_pooled = embeds.expand_pooled(batch)
+            pooled = torch.cat([uncond_pooled, pooled]) if guided else pooled
+            size = self._size_conditions(*z_t.shape[2:]).expand(len(x), -1)
+            added = {"added_cond_kwargs": {"text_embeds": pooled.to(self.dtype), "time_ids": size}}
         self.unet_calls += 1
         self.unet_rows += len(x)
-        out = self.unet(x, t, encoder_hidden_states=text.to(self.dtype)).sample
+        out = self.unet(x, t, encoder_hidden_states=text.to(self.dtype), **added).sample
         out = out.to(self.compute_dtype)
-        if guidance_scale == 1:
+        if not guided:
             return out
         out_u, out_c = out.chunk(2)
         return out_u + guidance_scale * (out_c - out_u)
+
+    def _size_conditions(self, h: int, w: int) -> Tensor:
+        """SDXL's [1, 6]: an image that always had this size, with nothing cropped away."""
+        if (h, w) not in self._time_ids:  # kept: sending it makes the host wait for a GPU
+            size = [h * self.vae_scale_factor, w * self.vae_scale_factor]
+            ids = torch.tensor([[*size, 0, 0, *size]])
+            self._time_ids[h, w] = ids.to(self.device, self.dtype)
+        return self._time_ids[h, w]
 
     @torch.no_grad()
     def sample(
@@ -355,42 +374,6 @@ class DiffusionPrior:
         return self.decode(z_t).clamp(-1, 1)
 
 
-def _check_fit(vae: Any, unet: Any, text_encoder: Any) -> None:
-    if unet.config.in_channels != vae.config.latent_channels:
-        raise ValueError(
-            f"the U-Net takes {unet.config.in_channels} channels but the VAE's latents have "
-            f"{vae.config.latent_channels}; inpainting, depth and upscaling models are not "
-            "supported"
-        )
-    if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
-        raise ValueError(
-            f"the U-Net's cross_attention_dim is {unet.config.cross_attention_dim} but the text "
-            f"encoder's hidden size is {text_encoder.config.hidden_size}; these parts belong to "
-            "different models"
-        )
-    if getattr(vae.config, "shift_factor", None):
-        raise ValueError(
-            "the VAE has a shift_factor, which Stable Diffusion 1.x and 2.x do not use; it "
-            "belongs to another model"
-        )
-
-
-def _one_size(sample_size: int | Sequence[int]) -> int:
-    sizes = {sample_size} if isinstance(sample_size, int) else set(sample_size)
-    if len(sizes) != 1:
-        raise ValueError(
-            f"the U-Net's sample_size is {sample_size}; only square models are supported"
-        )
-    return sizes.pop()
-
-
-def _texts(texts: str | Sequence[str], name: str) -> list[str]:
-    result = [texts] if isinstance(texts, str) else list(texts)
-    if not all(isinstance(text, str) for text in result):
-        raise TypeError(f"{name} must be a string or a list of strings, got {texts!r}")
-    return result
-
-
 def _check_images(images: Tensor, channels: int) -> None:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         given = images.dtype if isinstance(images, Tensor) else type(images).__name__
@@ -398,10 +381,5 @@ def _check_images(images: Tensor, channels: int) -> None:
             f"images must be a floating-point tensor in [-1, 1], got {given}; convert bytes with "
             "x / 127.5 - 1"
         )
-    if images.ndim != 4 or images.shape[1] != channels:
+    if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape[2:]:
         raise ValueError(f"images must be [B, {channels}, H, W], got {tuple(images.shape)}")
-    if images.shape[2] != images.shape[3]:
-        raise ValueError(
-            f"images must be square, got {images.shape[2]}x{images.shape[3]}; crop or pad them "
-            "first"
-        )

@@ -1,4 +1,4 @@
-"""Reading a Stable Diffusion folder: check that it is complete, then load its five parts.
+"""Reading a Stable Diffusion folder: check that it is complete, then load its parts.
 
 Weights are read from safetensors only, so loading never executes code that came with the weights.
 """
@@ -10,14 +10,21 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .files import read_json
 from .quiet import quiet_loading
+from .sd_parts import SUPPORTED, Components, is_hub_id
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+# Pipeline named in model_index.json → whether it is SDXL.
+PIPELINES = {
+    "StableDiffusionPipeline": False,
+    "StableDiffusionImg2ImgPipeline": False,
+    "StableDiffusionXLPipeline": True,
+    "StableDiffusionXLImg2ImgPipeline": True,
+}
 # Class named in model_index.json → class that loads it; both CLIP tokenizers read the same files.
 TOKENIZERS = {
     "CLIPTokenizer": "CLIPTokenizer",
@@ -28,11 +35,13 @@ WEIGHTS = {
     "vae": "diffusion_pytorch_model",
     "unet": "diffusion_pytorch_model",
     "text_encoder": "model",
+    "text_encoder_2": "model",
 }
 CLASSES = {
     "vae": "AutoencoderKL",
     "unet": "UNet2DConditionModel",
     "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "CLIPTextModelWithProjection",
 }
 CONTENTS = """A Stable Diffusion folder contains
   model_index.json                                          StableDiffusionPipeline
@@ -41,19 +50,10 @@ CONTENTS = """A Stable Diffusion folder contains
   text_encoder/config.json, model.safetensors               CLIPTextModel
   tokenizer/vocab.json, merges.txt (or tokenizer.json)      CLIPTokenizer
   scheduler/scheduler_config.json                           betas and prediction_type
-as written by StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)."""
-
-
-class Components(NamedTuple):
-    """The parts of a Stable Diffusion pipeline, as diffusers and transformers objects."""
-
-    vae: Any
-    unet: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: (
-        Any  # always a DDIMScheduler, whatever sampler the folder names: only its betas matter
-    )
+and of SDXL (StableDiffusionXLPipeline) also
+  text_encoder_2/config.json, model.safetensors             CLIPTextModelWithProjection
+  tokenizer_2/vocab.json, merges.txt (or tokenizer.json)    CLIPTokenizer
+as written by save_pretrained(folder, safe_serialization=True) of the pipeline."""
 
 
 def load_components(
@@ -78,36 +78,37 @@ def load_components(
     local = _is_local(source)
     name = str(Path(source).expanduser()) if local else str(source)
     index = _read_index(name, local)
-    _check_classes(name, index)
-    if local:
-        _check_files(Path(name), variant)
-    tokenizer_class = TOKENIZERS[index["tokenizer"][1]]
+    xl = _check_classes(name, index)
+    variants = _choose_weights(Path(name), xl, variant) if local else {}
     with quiet_loading() if local else contextlib.nullcontext():
         with _explained(name, "scheduler"):
             scheduler = _load_scheduler(name, local)
-        with _explained(name, "tokenizer"):
-            tokenizer = _load_tokenizer(name, tokenizer_class, local)
-        models = {}
-        for part in WEIGHTS:
+        parts = {}
+        for part in _tokenizers(xl):
             with _explained(name, part):
-                models[part] = _load_model(name, part, dtype, variant, local).to(device)
-    return Components(tokenizer=tokenizer, scheduler=scheduler, **models)
+                parts[part] = _load_tokenizer(name, part, TOKENIZERS[index[part][1]], local)
+        for part in _networks(xl):
+            with _explained(name, part):
+                chosen = variants.get(part, variant)
+                parts[part] = _load_model(name, part, dtype, chosen, local).to(device)
+    blank = bool(index.get("force_zeros_for_empty_prompt", xl))
+    return Components(scheduler=scheduler, force_zeros_for_empty_prompt=blank, **parts)
+
+
+def _networks(xl: bool) -> list[str]:
+    return [part for part in WEIGHTS if xl or part != "text_encoder_2"]
+
+
+def _tokenizers(xl: bool) -> list[str]:
+    return ["tokenizer", "tokenizer_2"] if xl else ["tokenizer"]
 
 
 def _is_local(source: str | Path) -> bool:
     path = Path(source).expanduser()
     if path.is_dir():
         return True
-    if path.exists():
-        raise ValueError(
-            f"{path} is a file, expected a folder. Single-file checkpoints are not read; convert "
-            "it with "
-            f"StableDiffusionPipeline.from_single_file(path).save_pretrained(folder).\n{CONTENTS}"
-        )
-    # "runs/model" below an existing folder "runs" is a mistyped path, not a request to download.
-    hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source))
-    if not isinstance(source, str) or hub_id is None or Path(source).parent.exists():
-        raise FileNotFoundError(f"there is no folder {path}.\n{CONTENTS}")
+    if not is_hub_id(source):
+        raise FileNotFoundError(f"there is no folder or file {path}.\n{CONTENTS}")
     return False
 
 
@@ -132,15 +133,22 @@ def _read_index(source: str, local: bool) -> dict[str, Any]:
     return dict(index)
 
 
-def _check_classes(source: str, index: dict[str, Any]) -> None:
+def _check_classes(source: str, index: dict[str, Any]) -> bool:
+    """Whether this is SDXL; ValueError if it is nothing that is supported."""
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES:
         raise ValueError(
-            f"{source} holds a {pipeline!r} pipeline; supported are {', '.join(PIPELINES)} (SD "
-            "1.x and 2.x)"
+            f"{source} holds a {pipeline!r} pipeline; supported are {', '.join(PIPELINES)} "
+            f"({SUPPORTED})"
         )
-    expected: dict[str, tuple[str, ...]] = {name: (c,) for name, c in CLASSES.items()}
-    expected["tokenizer"] = tuple(TOKENIZERS)
+    xl = PIPELINES[pipeline]
+    if index.get("requires_aesthetics_score"):
+        raise ValueError(
+            f"{source} is an SDXL refiner, which only finishes what the base model began; "
+            f"supported: {SUPPORTED}"
+        )
+    expected: dict[str, tuple[str, ...]] = {name: (CLASSES[name],) for name in _networks(xl)}
+    expected |= {name: tuple(TOKENIZERS) for name in _tokenizers(xl)}
     for name, classes in expected.items():
         entry = index.get(name)
         given = entry[1] if isinstance(entry, list | tuple) and len(entry) == 2 else None
@@ -149,29 +157,59 @@ def _check_classes(source: str, index: dict[str, Any]) -> None:
                 f"model_index.json of {source} gives {entry!r} as {name}; supported: "
                 f"{' or '.join(classes)}"
             )
+    return xl
 
 
-def _check_files(folder: Path, variant: str | None) -> None:
-    missing = []
-    for name, stem in WEIGHTS.items():
-        part = folder / name
-        if not (part / "config.json").exists():
-            missing.append(f"{name}/config.json")
-        suffix = f".{variant}" if variant else ""
-        weights = f"{stem}{suffix}.safetensors"
-        shards = f"{stem}.safetensors.index{suffix}.json"
-        if not (part / weights).exists() and not (part / shards).exists():
-            pickled = " (.bin weights are pickles, which can run code: convert to safetensors)"
-            missing.append(f"{name}/{weights}" + (pickled if list(part.glob("*.bin")) else ""))
-    tokenizer = folder / "tokenizer"
-    if not (tokenizer / "tokenizer.json").exists():
-        missing += [
-            f"tokenizer/{f}" for f in ("vocab.json", "merges.txt") if not (tokenizer / f).exists()
-        ]
+def _choose_weights(folder: Path, xl: bool, variant: str | None) -> dict[str, str | None]:
+    """Check that the folder is complete; the variant of each network's weights to load."""
+    missing, chosen = [], {}
+    for part in _networks(xl):
+        if not (folder / part / "config.json").exists():
+            missing.append(f"{part}/config.json")
+        there = weight_variants(folder / part, WEIGHTS[part])
+        wanted = variant or ""
+        if variant is None and "" not in there and len(there) == 1:
+            wanted = next(iter(there))
+        if wanted in there:
+            chosen[part] = wanted or None
+            missing += [f"{part}/{shard}" for shard in there[wanted]]
+        else:
+            suffix = f".{wanted}" if wanted else ""
+            missing.append(
+                f"{part}/{WEIGHTS[part]}{suffix}.safetensors" + _advice(folder / part, there)
+            )
+    for part in _tokenizers(xl):
+        if not (folder / part / "tokenizer.json").exists():
+            needed = [f"{part}/{name}" for name in ("vocab.json", "merges.txt")]
+            missing += [name for name in needed if not (folder / name).exists()]
     if not (folder / "scheduler" / "scheduler_config.json").exists():
         missing.append("scheduler/scheduler_config.json")
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}.\n{CONTENTS}")
+    return chosen
+
+
+def weight_variants(folder: Path, stem: str) -> dict[str, list[str]]:
+    """Variants of the safetensors weights in `folder` ("" is the plain one) → missing shards."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob(f"{stem}*")):
+        name = path.name.removeprefix(stem)
+        if single := re.fullmatch(r"(?:\.(\w+))?\.safetensors", name):
+            found[single[1] or ""] = []
+        elif index := re.fullmatch(r"\.safetensors\.index(?:\.(\w+))?\.json", name):
+            shards = set(read_json(path).get("weight_map", {}).values())
+            missing = [shard for shard in sorted(shards) if not (folder / shard).exists()]
+            found.setdefault(index[1] or "", missing)
+    return found
+
+
+def _advice(folder: Path, there: dict[str, list[str]]) -> str:
+    if there:
+        names = ", ".join(f"variant={name!r}" if name else "no variant" for name in there)
+        return f" (there is: {names})"
+    if list(folder.glob("*.bin")):
+        return " (.bin weights are pickles, which can run code: convert to safetensors)"
+    return ""
 
 
 @contextlib.contextmanager
@@ -201,13 +239,13 @@ def _load_model(
     }
     model: Any
     info: Any
-    if part == "text_encoder":
+    if part.startswith("text_encoder"):
         import transformers
 
         # transformers renamed its dtype option between versions; converting afterwards suits all of
         # them.
-        loaded: Any = transformers.CLIPTextModel.from_pretrained(source, **options)
-        model, info = loaded
+        text_model: Any = getattr(transformers, CLASSES[part])
+        model, info = text_model.from_pretrained(source, **options)
         model.to(dtype)
     else:
         import diffusers
@@ -221,14 +259,17 @@ def _load_model(
         raise ValueError(
             f"{len(absent)} weights are missing or of the wrong shape, e.g. {absent[0]!r}"
         )
+    unused = [key for key in info["unexpected_keys"] if not key.endswith(".position_ids")]
+    if unused:
+        raise ValueError(f"{len(unused)} weights do not belong to its config, e.g. {unused[0]!r}")
     return model
 
 
-def _load_tokenizer(source: str, class_name: str, local: bool) -> Any:
+def _load_tokenizer(source: str, part: str, class_name: str, local: bool) -> Any:
     import transformers
 
     return getattr(transformers, class_name).from_pretrained(
-        source, subfolder="tokenizer", local_files_only=local
+        source, subfolder=part, local_files_only=local
     )
 
 
@@ -236,11 +277,12 @@ def _load_scheduler(source: str, local: bool) -> Any:
     from diffusers import DDIMScheduler
 
     config = DDIMScheduler.load_config(source, subfolder="scheduler", local_files_only=local)
-    if "beta_schedule" not in config:
+    continuous = config.get("timestep_type") == "continuous"
+    if "beta_schedule" not in config or continuous:
+        lack = "continuous timesteps" if continuous else "no beta_schedule"
         raise ValueError(
-            f"scheduler {config.get('_class_name')!r} has no beta_schedule; supported are the "
-            "schedulers of SD 1.x and 2.x (DDIM, PNDM, DDPM, Euler, DPM-Solver …), not flow "
-            "matching"
+            f"scheduler {config.get('_class_name')!r} has {lack}; supported are the schedulers of "
+            f"{SUPPORTED} (DDIM, PNDM, DDPM, Euler, DPM-Solver …), not flow matching nor EDM"
         )
     known = inspect.signature(DDIMScheduler.__init__).parameters
     # Latents are not bounded by 1, so clipping x_0 (a default of DDIMScheduler) would damage

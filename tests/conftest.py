@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import json
-import string
 from pathlib import Path
 
 import pytest
 import torch
+from sd_families import write_family_folder
+from tiny_tokenizer import write_tokenizer
 
 from sdd_fast.prior import DiffusionPrior
 
-MERGES = ["h a", "i r</w>", "ha ir</w>", "w h", "o l", "ol d</w>", "e n</w>"]
 TINY_RESOLUTION = 32  # image pixels; the VAE halves twice, so latents are 8x8
-
-
-def write_tokenizer(folder: Path) -> dict[str, int]:
-    """Write a CLIP byte-pair tokenizer by hand; returns its vocabulary."""
-    folder.mkdir(parents=True)
-    symbols = string.ascii_lowercase + string.digits + ",."
-    tokens = [*symbols, *(s + "</w>" for s in symbols), *(m.replace(" ", "") for m in MERGES)]
-    # The special tokens come last: an end-of-text id of 2 would switch CLIP to its legacy pooling.
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n", "utf-8")
-    config = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": 16,
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return vocab
 
 
 def write_sd_folder(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
@@ -135,3 +113,21 @@ def tiny_prior(tiny_sd: Path) -> DiffusionPrior:
 def tiny_prior64(tiny_sd: Path) -> DiffusionPrior:
     """`tiny_sd` loaded in float64, for finite differences and float64 references."""
     return DiffusionPrior.from_pretrained(tiny_sd, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def tiny_sd2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random SD 2.x: v-prediction, OpenCLIP text encoder, 32x32 images. Read-only."""
+    return write_family_folder(tmp_path_factory.mktemp("tiny_sd2") / "sd", "2.x")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random SDXL: two text encoders, added conditions, 32x32 images. Read-only."""
+    return write_family_folder(tmp_path_factory.mktemp("tiny_sdxl") / "sd", "XL")
+
+
+@pytest.fixture(scope="session")
+def tiny_xl64(tiny_sdxl: Path) -> DiffusionPrior:
+    """`tiny_sdxl` loaded in float64."""
+    return DiffusionPrior.from_pretrained(tiny_sdxl, dtype=torch.float64)

@@ -84,13 +84,56 @@ def test_loading_is_quiet(tiny_sd: Path, capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_variant_chooses_the_weights(broken: Path, tiny_prior: DiffusionPrior) -> None:
-    for weights in broken.rglob("*.safetensors"):
-        weights.rename(weights.with_suffix(".fp16.safetensors"))
-    with pytest.raises(FileNotFoundError, match=r"vae/diffusion_pytorch_model.safetensors"):
+    unet = broken / "unet/diffusion_pytorch_model.safetensors"
+    halved = {key: tensor / 2 for key, tensor in load_file(unet).items()}
+    save_file(halved, unet.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+    plain = DiffusionPrior.from_pretrained(broken)
+    assert torch.equal(plain.unet.conv_in.weight, tiny_prior.unet.conv_in.weight)
+    with pytest.raises(
+        FileNotFoundError, match=r"vae/\S*fp16.safetensors \(there is: no variant\)"
+    ):
+        DiffusionPrior.from_pretrained(broken, variant="fp16")
+    for weights in broken.rglob("*model.safetensors"):
+        weights.unlink() if weights == unet else weights.rename(
+            weights.with_suffix(".fp16.safetensors")
+        )
+    for variant in (None, "fp16"):  # the only one there is need not be named
+        prior = DiffusionPrior.from_pretrained(broken, variant=variant)
+        assert torch.equal(prior.unet.conv_in.weight, tiny_prior.unet.conv_in.weight / 2)
+        assert torch.equal(prior.vae.decoder.conv_in.weight, tiny_prior.vae.decoder.conv_in.weight)
+    shutil.copy(unet.with_suffix(".fp16.safetensors"), unet.with_suffix(".bf16.safetensors"))
+    message = r"unet/\S*model.safetensors \(there is: variant='bf16', variant='fp16'\)"
+    with pytest.raises(FileNotFoundError, match=message):
         DiffusionPrior.from_pretrained(broken)
-    prior = DiffusionPrior.from_pretrained(broken, variant="fp16")
-    z = latents(prior, 1)
-    assert torch.equal(prior.decode(z), tiny_prior.decode(z))
+
+
+@pytest.mark.parametrize("suffix", ["", ".fp16"])
+def test_sharded_weights(broken: Path, tiny_prior: DiffusionPrior, suffix: str) -> None:
+    for part, stem in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        whole = broken / part / f"{stem}.safetensors"
+        tensors, weight_map = load_file(whole), {}
+        for i in (1, 2):
+            name = f"{stem}{suffix}-0000{i}-of-00002.safetensors"
+            some = {key: tensors[key] for key in sorted(tensors)[i - 1 :: 2]}
+            save_file(some, broken / part / name, metadata={"format": "pt"})
+            weight_map |= dict.fromkeys(some, name)
+        index = whole.with_name(f"{stem}.safetensors.index{suffix}.json")
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        content = {"metadata": {"total_size": size}, "weight_map": weight_map}
+        index.write_text(json.dumps(content), encoding="utf-8")
+        whole.unlink()
+    if suffix:
+        (broken / "vae/diffusion_pytorch_model.safetensors").rename(
+            broken / f"vae/diffusion_pytorch_model{suffix}.safetensors"
+        )
+    prior = DiffusionPrior.from_pretrained(broken)
+    for part in ("unet", "text_encoder"):
+        expected = getattr(tiny_prior, part).state_dict()
+        state = getattr(prior, part).state_dict()
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+    (broken / f"unet/diffusion_pytorch_model{suffix}-00002-of-00002.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="lacks unet/.*-00002-of-00002.safetensors"):
+        DiffusionPrior.from_pretrained(broken)
 
 
 # ── text ──────────────────────────────────────────────────────────────────────────────────────────
@@ -155,6 +198,24 @@ def test_strong_downscaling_does_not_alias(tiny_prior64: DiffusionPrior) -> None
     assert (seen != 0).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(24, 32), (32, 16), (48, 64), (6, 8)])
+def test_rectangular_images_keep_their_proportions(
+    tiny_prior64: DiffusionPrior, height: int, width: int
+) -> None:
+    """The longer side gets the native resolution; noise and predictions follow the latent."""
+    y = torch.rand(2, 3, height, width, dtype=torch.float64) * 2 - 1
+    z = tiny_prior64.encode(y)
+    size = (32 * height // max(height, width), 32 * width // max(height, width))
+    assert z.shape == (2, 4, size[0] // 4, size[1] // 4)
+    assert z.shape[1:] == tiny_prior64.latent_shape_for(height, width)
+    resized = F.interpolate(y, size, mode="bilinear", align_corners=False)
+    moments = tiny_prior64.vae.quant_conv(tiny_prior64.vae.encoder(resized))
+    torch.testing.assert_close(z, 0.18215 * moments[:, :4])
+    eps = tiny_prior64.predict_noise(z, 500, tiny_prior64.encode_prompt("old"), 2.0)
+    assert eps.shape == z.shape
+    assert tiny_prior64.decode(z).shape == (2, 3, *size)
+
+
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
@@ -162,7 +223,9 @@ def test_strong_downscaling_does_not_alias(tiny_prior64: DiffusionPrior) -> None
         ([[0.0]], TypeError, "got list"),
         (torch.zeros(3, 32, 32), ValueError, r"\[B, 3, H, W\], got \(3, 32, 32\)"),
         (torch.zeros(1, 4, 32, 32), ValueError, r"got \(1, 4, 32, 32\)"),
-        (torch.zeros(1, 3, 32, 16), ValueError, "square, got 32x16"),
+        (torch.zeros(1, 3, 32, 20), ValueError, "32x20 would become 32x20.*multiples of 8"),
+        (torch.zeros(1, 3, 3, 64), ValueError, "3x64 would become 1.5x32 .*multiples of 8"),
+        (torch.zeros(1, 3, 0, 0), ValueError, r"\[B, 3, H, W\], got \(1, 3, 0, 0\)"),
     ],
 )
 def test_encode_bad_images(tiny_prior: DiffusionPrior, images, error, message: str) -> None:
@@ -317,12 +380,6 @@ def test_hub_id_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
         DiffusionPrior.from_pretrained("someone/model")
 
 
-def test_file_instead_of_folder(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(ValueError, match="is a file, expected a folder"):
-        DiffusionPrior.from_pretrained(tmp_path / "model.safetensors")
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -434,29 +491,3 @@ def test_bad_dtype_and_device(tiny_sd: Path) -> None:
 def test_embeds_can_be_made_by_hand(tiny_prior: DiffusionPrior) -> None:
     cond, uncond = PromptEmbeds(torch.ones(1, 16, 16), torch.zeros(1, 16, 16)).expand(3)
     assert cond.shape == uncond.shape == (3, 16, 16)
-
-
-def test_full_size_stable_diffusion_has_the_known_shapes() -> None:
-    """SD 1.x at 512² on the meta device: the real architecture, without memory or arithmetic."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device("meta"):
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-        )
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-        text_encoder = CLIPTextModel(CLIPTextConfig(hidden_size=768, num_attention_heads=12))
-    assert sum(p.numel() for p in unet.parameters()) == 859_520_964  # as counted for SD 1.5
-    prior = DiffusionPrior(vae, unet, text_encoder, None, DDIMScheduler())
-    assert prior.resolution == 512
-    assert prior.latent_shape == (4, 64, 64)
-    y = torch.zeros(2, 3, 1024, 1024, device="meta", requires_grad=True)
-    z = prior.encode(y)
-    text = torch.zeros(1, 77, 768, device="meta")
-    eps = prior.predict_noise(z, [100, 900], PromptEmbeds(text, text), 100.0)
-    assert z.shape == eps.shape == (2, 4, 64, 64)
-    assert torch.autograd.grad(z, y, eps.detach())[0].shape == y.shape
