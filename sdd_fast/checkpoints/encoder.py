@@ -211,7 +211,7 @@ def _input_size(opts: dict[str, Any]) -> tuple[int, int]:
 
 
 def _starts_from_average(opts: dict[str, Any]) -> bool:
-    return bool(opts.get("start_from_latent_avg", True))
+    return opts.get("start_from_latent_avg") is not False
 
 
 def _latent_avg(found: _Found, num_layers: int, w_dim: int, source: str) -> Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from irse_reference import arcface_shapes, pyramid, pyramid_shapes, random_state
 from torch import Tensor
 
 from sdd_fast.checkpoints.encoder import describe, load_encoder
+from sdd_fast.checkpoints.identity import load_identity
 from sdd_fast.checkpoints.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.files import save_tensors
 from sdd_fast.models import Encoder
@@ -95,13 +98,9 @@ def test_cars_are_wider_than_high(tmp_path: Path) -> None:
     assert isinstance(encoder, PyramidEncoder) and encoder.input_size == (256, 256)
 
 
-def test_options_as_a_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = training_file(opts=PickledObject("argparse.Namespace", CARS))
-    monkeypatch.setattr(
-        "sdd_fast.checkpoints.encoder.read_checkpoint",
-        lambda path: Checkpoint(Path(path), "torch", content),
-    )
-    encoder = load_encoder(tmp_path / "cars.pt")
+def test_options_as_a_namespace(tmp_path: Path) -> None:
+    content = training_file(opts=argparse.Namespace(**CARS))
+    encoder = load_encoder(write(tmp_path / "cars.pt", content))
     assert isinstance(encoder, PyramidEncoder)
     assert encoder.deltas and encoder.input_size == (192, 256)
 
@@ -299,6 +298,36 @@ def test_other_files_are_refused(tmp_path: Path, content: Any, message: str) -> 
     with pytest.raises(ValueError, match=message) as error:
         load_encoder(path)
     assert str(error.value).startswith(str(path))
+
+
+def test_nonsense_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a file has in place of what belongs there."""
+    nonsense = [
+        None, 1, "text", float("nan"), [], {}, [torch.zeros(2)], PickledObject("a.B", {}),
+        torch.zeros(()), torch.zeros(3), torch.zeros(0), torch.zeros(2**40, 0, 1, 1),
+        torch.zeros(WIDTH, 3, 3, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.complex64),
+    ]  # fmt: skip
+    state, rng, refused = encoder_state(), random.Random(0), 0
+    for _ in range(150):
+        content = training_file(state)
+        part = rng.choice([content, content["state_dict"], content["opts"] | {}, content])
+        if "encoder_type" in part:
+            content["opts"] = part
+        part[rng.choice([*part, "other", 3])] = rng.choice(nonsense)
+        checkpoint = Checkpoint(Path("file.pt"), "torch", content)
+        for module, load in (("encoder", load_encoder), ("identity", load_identity)):
+            monkeypatch.setattr(
+                f"sdd_fast.checkpoints.{module}.read_checkpoint",
+                lambda path, checkpoint=checkpoint: checkpoint,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    load("file.pt")
+                except ValueError:
+                    refused += 1
+        describe(checkpoint)
+    assert 150 < refused < 300  # an encoder is never an identity, but may still be an encoder
 
 
 def test_missing_file(tmp_path: Path) -> None:
