@@ -16,6 +16,7 @@ In both, several tensors may lie in one storage, and then do so again.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -31,14 +32,18 @@ from .unpickle import Unpickler
 from .zip_archive import Entry, entries_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C
-_MAGIC_BYTES = _MAGIC.to_bytes(10, "little")
+# Protocol, perhaps a frame, an integer of 10 bytes, the end.
+_MAGIC_PICKLE = re.compile(
+    rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0a" + re.escape(_MAGIC.to_bytes(10, "little")) + rb"\.",
+    re.DOTALL,
+)
 _PROTOCOL = 1001
 LEGACY_PICKLES = 5
 
 
 def is_legacy(data: memoryview) -> bool:
     """Whether `data` begin like a file of torch before 1.6."""
-    return _MAGIC_BYTES in bytes(data[:32])
+    return _MAGIC_PICKLE.match(data) is not None
 
 
 def read_zip(archive: memoryview, budget: Budget) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import nvidia_style
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -409,6 +409,8 @@ plain_data = st.recursive(
 )
 @given(content=plain_data, protocol=st.integers(2, 5))
 def test_any_plain_data_come_back(tmp_path: Path, content: Any, protocol: int) -> None:
+    # The number by which torch's old files begin; hypothesis tries it since it is in the source.
+    assume(content != 0x1950A86A20F9469CFC6C)
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     if not path.read_bytes()[8:9] == b"{":  # else it looks like safetensors
