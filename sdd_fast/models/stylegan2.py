@@ -7,20 +7,23 @@ Layer order, for W+ and for S-space alike::
     resolution    4      4        8      8      8        16     16     16   ...
 
 Parameter names follow the widespread PyTorch naming (`convs.3.conv.modulation.weight`), so that
-converted checkpoints load without a table. Filters are constants and are not stored.
+converted checkpoints load without a table. Filters are constants of the configuration.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..ops import modulated_conv2d, upfirdn2d
 from .checkpoint import Checkpointed
-from .layers import EqualLinear, PixelNorm
+from .layers import EqualLinear
+from .mapping import MappingNetwork
+from .style_space import get_style, set_style, style_names
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -34,13 +37,27 @@ class StyleGAN2(Checkpointed, nn.Module):
         n_mlp: layers of the mapping network.
         channel_base, channel_max: a layer at `res` has `min(channel_base // res, channel_max)`
             channels. The published "config f" is the default; half of 32768 gives the small one.
+        c_dim: length of the labels of a conditional network, 0 for none.
+        lr_multiplier: learning rate multiplier that the mapping network was trained with.
+        conv_clamp: limit of the output of every convolution, after its activation, and of every
+            toRGB; None for no limit. Networks trained with float16 layers have 256.
+        num_fp16_res: this many of the highest resolutions (never 4x4) are computed in float16, as
+            the attribute `fp16` decides.
+        resample_filter: taps of the upsampling filter, an even number; any scale.
+        content_rows: (first, last + 1), the rows that hold the picture where the training images
+            were padded to a square; images are these rows only. None for all.
+
+    Attributes:
+        fp16: whether the `num_fp16_res` resolutions are computed in float16 although the network
+            is float32: None where it is on a GPU, True or False always or never. Not saved.
+        config: the arguments above.
 
     Raises:
-        ValueError: an impossible size.
+        ValueError: an impossible size, clamp, filter or range of rows.
     """
 
     latent_avg: Tensor  # [w_dim], mean of w over z, for truncation; zeros until it is set
-    resample_filter: Tensor  # [4]
+    resample_filter: Tensor  # [t], sums to 1
 
     def __init__(
         self,
@@ -50,50 +67,47 @@ class StyleGAN2(Checkpointed, nn.Module):
         n_mlp: int = 8,
         channel_base: int = 32768,
         channel_max: int = 512,
+        *,
+        c_dim: int = 0,
+        lr_multiplier: float = 0.01,
+        conv_clamp: float | None = None,
+        num_fp16_res: int = 0,
+        resample_filter: Sequence[float] = (1, 3, 3, 1),
+        content_rows: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if resolution < 8 or resolution & (resolution - 1):
-            raise ValueError(
-                f"StyleGAN2: resolution must be a power of two of at least 8, got {resolution}"
-            )
-        if min(w_dim, z_dim, n_mlp, channel_max) < 1 or channel_base < resolution:
-            raise ValueError(
-                "StyleGAN2: w_dim, z_dim, n_mlp and channel_max must be positive and channel_base "
-                f"at least the resolution, got w_dim={w_dim}, z_dim={z_dim}, n_mlp={n_mlp}, "
-                f"channel_base={channel_base}, channel_max={channel_max}"
-            )
         self.config = {
             "resolution": resolution, "w_dim": w_dim, "z_dim": z_dim, "n_mlp": n_mlp,
-            "channel_base": channel_base, "channel_max": channel_max,
+            "channel_base": channel_base, "channel_max": channel_max, "c_dim": c_dim,
+            "lr_multiplier": lr_multiplier, "conv_clamp": conv_clamp, "num_fp16_res": num_fp16_res,
+            "resample_filter": list(resample_filter),
+            "content_rows": None if content_rows is None else list(content_rows),
         }  # fmt: skip
-        self.resolution, self.w_dim, self.z_dim = resolution, w_dim, z_dim
+        _check(self.config)
+        self.resolution, self.w_dim, self.z_dim, self.c_dim = resolution, w_dim, z_dim, c_dim
+        self.content_rows = None if content_rows is None else tuple(content_rows)
+        self.fp16: bool | None = None
         self.num_layers = 2 * int(math.log2(resolution)) - 2
         resolutions = [2**k for k in range(3, int(math.log2(resolution)) + 1)]  # 8, 16, ...
         width = {res: min(channel_base // res, channel_max) for res in [4, *resolutions]}
 
-        self.style = nn.Sequential(
-            PixelNorm(),
-            *[
-                EqualLinear(z_dim if i == 0 else w_dim, w_dim, lr_multiplier=0.01, activation=True)
-                for i in range(n_mlp)
-            ],
-        )
+        self.style = MappingNetwork(z_dim, w_dim, n_mlp, lr_multiplier, c_dim)
         self.input = ConstantInput(width[4])
-        self.conv1 = StyledConv(width[4], width[4], w_dim)
-        self.to_rgb1 = ToRGB(width[4], w_dim)
+        self.conv1 = StyledConv(width[4], width[4], w_dim, clamp=conv_clamp)
+        self.to_rgb1 = ToRGB(width[4], w_dim, conv_clamp)
         self.convs = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
         for res in resolutions:
-            self.convs.append(StyledConv(width[res // 2], width[res], w_dim, up=2))
-            self.convs.append(StyledConv(width[res], width[res], w_dim))
-            self.to_rgbs.append(ToRGB(width[res], w_dim))
+            self.convs.append(StyledConv(width[res // 2], width[res], w_dim, 2, conv_clamp))
+            self.convs.append(StyledConv(width[res], width[res], w_dim, 1, conv_clamp))
+            self.to_rgbs.append(ToRGB(width[res], w_dim, conv_clamp))
         self.noises = nn.Module()
         for k in range(self.num_layers - 1):
             side = 2 ** ((k + 5) // 2)  # 4, 8, 8, 16, 16, ...
             self.noises.register_buffer(f"noise_{k}", torch.randn(1, 1, side, side))
         self.register_buffer("latent_avg", torch.zeros(w_dim))
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("resample_filter", taps / taps.sum(), persistent=False)
+        taps = torch.tensor(resample_filter, dtype=torch.float64)
+        self.register_buffer("resample_filter", (taps / taps.sum()).float(), persistent=False)
 
         # (layer, index into W+) in the order of the styles; see the module's docstring.
         self._plan: list[tuple[StyledConv | ToRGB, int]] = [(self.conv1, 0), (self.to_rgb1, 1)]
@@ -101,17 +115,30 @@ class StyleGAN2(Checkpointed, nn.Module):
             self._plan.append((self.convs[2 * j], 2 * j + 1))  # type: ignore[arg-type]
             self._plan.append((self.convs[2 * j + 1], 2 * j + 2))  # type: ignore[arg-type]
             self._plan.append((rgb, 2 * j + 3))  # type: ignore[arg-type]
+        self._first_half = len(self._plan) - 3 * num_fp16_res
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images: square, but for `content_rows`."""
+        top, bottom = self.content_rows or (0, self.resolution)
+        return bottom - top, self.resolution
 
     # -- z to w to W+ ------------------------------------------------------------------------------
 
-    def mapping(self, z: Tensor, truncation_psi: float = 1.0) -> Tensor:
+    def mapping(
+        self, z: Tensor, truncation_psi: float = 1.0, labels: Tensor | None = None
+    ) -> Tensor:
         """z [B, z_dim], standard normal, to w [B, w_dim], pulled towards `latent_avg` if psi < 1.
 
-        To truncate only some layers use `broadcast` and `truncate`.
+        `labels` [B, c_dim], usually one-hot classes, belong to a conditional network. To truncate
+        only some layers use `broadcast` and `truncate`.
+
+        Raises:
+            ValueError: a wrong shape, or labels that are missing or out of place.
         """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise ValueError(f"StyleGAN2: z must be [B, {self.z_dim}], got {list(z.shape)}")
-        w: Tensor = self.style(z)
+        w: Tensor = self.style(z, labels)
         return w if truncation_psi == 1.0 else self.latent_avg.lerp(w, truncation_psi)
 
     def broadcast(self, w: Tensor) -> Tensor:
@@ -132,19 +159,37 @@ class StyleGAN2(Checkpointed, nn.Module):
 
     @torch.no_grad()
     def update_latent_avg(self, rng: torch.Generator, samples: int = 10_000) -> None:
-        """Set `latent_avg` to the mean of w over `samples` random z drawn from `rng` (CPU)."""
+        """Set `latent_avg` to the mean of w over `samples` random z drawn from `rng` (CPU).
+
+        A conditional network is given every class equally often, on average.
+        """
         total = torch.zeros_like(self.latent_avg)
         for start in range(0, samples, 1000):
-            z = torch.randn(min(1000, samples - start), self.z_dim, generator=rng)
-            total += self.style(z.to(total)).sum(0)
+            count = min(1000, samples - start)
+            z = torch.randn(count, self.z_dim, generator=rng).to(total)
+            labels = None
+            if self.c_dim:
+                labels = torch.eye(self.c_dim)[torch.randint(self.c_dim, (count,), generator=rng)]
+            total += self.style(z, labels).sum(0)
         self.latent_avg.copy_(total / samples)
 
     # -- W+ to styles to images --------------------------------------------------------------------
 
     @property
+    def style_names(self) -> list[str]:
+        """The layer that each style vector belongs to: conv1, to_rgb1, convs.0, convs.1, to_rgbs.0…
+
+        See `get_style` for how the published (layer, channel) indices map.
+        """
+        return style_names(len(self._plan))
+
+    @property
     def style_dims(self) -> list[int]:
         """Length of every style vector: 2 at 4x4 (convolution, toRGB), then 3 per resolution."""
         return [layer.conv.modulation.weight.shape[0] for layer, _ in self._plan]
+
+    get_style = staticmethod(get_style)
+    set_style = staticmethod(set_style)
 
     def style_vectors(self, w_plus: Tensor) -> list[Tensor]:
         """W+ [B, num_layers, w_dim] to S-space: one [B, style_dims[i]] per layer, toRGB included.
@@ -157,7 +202,7 @@ class StyleGAN2(Checkpointed, nn.Module):
     def synthesis(
         self, w_plus: Tensor, noise_mode: str = "const", rng: torch.Generator | None = None
     ) -> Tensor:
-        """Images [B, 3, resolution, resolution] of W+; about [-1, 1], not clamped.
+        """Images [B, 3, *image_size] of W+; about [-1, 1], not clamped.
 
         Args:
             w_plus: [B, num_layers, w_dim].
@@ -184,17 +229,23 @@ class StyleGAN2(Checkpointed, nn.Module):
                 f"StyleGAN2: needs {len(dims)} styles [B, n] with n = {dims}, got shapes {given}"
             )
         x = self.input(styles[0].shape[0])
+        half = self._first_half if self._computes_half(x) else len(dims)
         image: Tensor | None = None
         k = 0  # index of the noise map: one per styled convolution
-        for (layer, _), style in zip(self._plan, styles, strict=True):
+        for i, ((layer, _), style) in enumerate(zip(self._plan, styles, strict=True)):
+            if i == half:
+                x = x.half()
             if isinstance(layer, StyledConv):
                 noise = self._noise(k, noise_mode, x, layer.up, rng)
                 x = layer(x, style, noise, self.resample_filter)
                 k += 1
             else:
                 rgb = layer(x, style)
+                rgb = rgb if i < half else rgb.float()
                 image = rgb if image is None else rgb + self._upsample(image)
         assert image is not None
+        if self.content_rows is not None:
+            image = image[:, :, slice(*self.content_rows)]
         return image.contiguous()
 
     def forward(
@@ -204,12 +255,18 @@ class StyleGAN2(Checkpointed, nn.Module):
         truncation_cutoff: int | None = None,
         noise_mode: str = "const",
         rng: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Images of z [B, z_dim]; see `mapping`, `truncate` and `synthesis`."""
-        w_plus = self.broadcast(self.mapping(z))
+        w_plus = self.broadcast(self.mapping(z, labels=labels))
         if truncation_psi != 1.0:
             w_plus = self.truncate(w_plus, truncation_psi, truncation_cutoff)
         return self.synthesis(w_plus, noise_mode, rng)
+
+    def _computes_half(self, x: Tensor) -> bool:
+        if self._first_half == len(self._plan) or x.dtype != torch.float32:
+            return False
+        return x.is_cuda if self.fp16 is None else self.fp16
 
     def _noise(
         self, k: int, mode: str, x: Tensor, up: int, rng: torch.Generator | None
@@ -224,7 +281,9 @@ class StyleGAN2(Checkpointed, nn.Module):
         return torch.randn(shape, generator=rng, dtype=x.dtype, device=x.device)
 
     def _upsample(self, image: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 3, 2H, 2W]
-        return upfirdn2d(image, self.resample_filter, up=2, padding=(2, 1, 2, 1), gain=4.0)
+        before = self.resample_filter.numel() // 2
+        padding = (before, before - 1) * 2
+        return upfirdn2d(image, self.resample_filter, up=2, padding=padding, gain=4.0)
 
     def _check_w_plus(self, w_plus: Tensor) -> None:
         if w_plus.ndim != 3 or w_plus.shape[1:] != (self.num_layers, self.w_dim):
@@ -232,6 +291,45 @@ class StyleGAN2(Checkpointed, nn.Module):
                 f"StyleGAN2: w_plus must be [B, {self.num_layers}, {self.w_dim}] for resolution "
                 f"{self.resolution}, got {list(w_plus.shape)}; broadcast() makes it of w"
             )
+
+
+def _check(config: dict[str, Any]) -> None:
+    """ValueError unless a network can be built so."""
+    resolution, base = config["resolution"], config["channel_base"]
+    if resolution < 8 or resolution & (resolution - 1):
+        raise ValueError(
+            f"StyleGAN2: resolution must be a power of two of at least 8, got {resolution}"
+        )
+    sizes = {key: config[key] for key in ("w_dim", "z_dim", "n_mlp", "channel_max")}
+    if min(sizes.values()) < 1 or base < resolution:
+        given = ", ".join(
+            f"{key}={value}" for key, value in {**sizes, "channel_base": base}.items()
+        )
+        raise ValueError(
+            "StyleGAN2: w_dim, z_dim, n_mlp and channel_max must be positive and channel_base "
+            f"at least the resolution, got {given}"
+        )
+    if config["c_dim"] < 0 or config["lr_multiplier"] <= 0:
+        raise ValueError(
+            "StyleGAN2: c_dim must not be negative and lr_multiplier be positive, got "
+            f"c_dim={config['c_dim']}, lr_multiplier={config['lr_multiplier']}"
+        )
+    clamp, halves, taps = (config[k] for k in ("conv_clamp", "num_fp16_res", "resample_filter"))
+    if clamp is not None and not clamp > 0:
+        raise ValueError(f"StyleGAN2: conv_clamp must be positive or None, got {clamp}")
+    most = int(math.log2(resolution)) - 2
+    if not 0 <= halves <= most:
+        raise ValueError(f"StyleGAN2: num_fp16_res must lie in [0, {most}], got {halves}")
+    if len(taps) not in range(2, 99, 2) or sum(taps) == 0:
+        raise ValueError(
+            "StyleGAN2: resample_filter must be an even number of taps, at most 98, that do not "
+            f"sum to 0, got {taps}"
+        )
+    rows = config["content_rows"]
+    if rows is not None and not (len(rows) == 2 and 0 <= rows[0] < rows[1] <= resolution):
+        raise ValueError(
+            f"StyleGAN2: content_rows must be (first, last + 1) within {resolution}, got {rows}"
+        )
 
 
 class ConstantInput(nn.Module):
@@ -270,42 +368,51 @@ class ActivationBias(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulated 3x3 convolution, optionally upsampling, with noise, bias and leaky ReLU."""
+    """Modulated 3x3 convolution, optionally upsampling, with noise, bias, leaky ReLU and clamp."""
 
-    def __init__(self, inputs: int, outputs: int, w_dim: int, up: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, up: int = 1, clamp: float | None = None
+    ) -> None:
         super().__init__()
         self.conv = ModulatedConv(inputs, outputs, 3, w_dim)
         self.noise = NoiseStrength()
         self.activate = ActivationBias(outputs)
-        self.up = up
+        self.up, self.clamp = up, clamp
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None, taps: Tensor) -> Tensor:
+        weight: Tensor = self.conv.weight[0]
+        bias: Tensor = self.activate.bias
         # The equalised-learning-rate gain goes into the style, the smallest of the factors.
+        style = style * self.conv.gain
+        noise = None if noise is None else noise * self.noise.weight
+        if weight.dtype != x.dtype:  # a float16 layer of a float32 network
+            weight, bias, style = weight.to(x.dtype), bias.to(x.dtype), style.to(x.dtype)
+            noise = None if noise is None else noise.to(x.dtype)
         return modulated_conv2d(
             x,
-            self.conv.weight[0],
-            style * self.conv.gain,
+            weight,
+            style,
             up=self.up,
             resample_filter=taps,
-            noise=None if noise is None else noise * self.noise.weight,
-            bias=self.activate.bias,
+            noise=noise,
+            bias=bias,
             act="lrelu",
+            clamp=self.clamp,
         )
 
 
 class ToRGB(nn.Module):
     """Modulated 1x1 convolution to three channels, without demodulation."""
 
-    def __init__(self, inputs: int, w_dim: int) -> None:
+    def __init__(self, inputs: int, w_dim: int, clamp: float | None = None) -> None:
         super().__init__()
         self.conv = ModulatedConv(inputs, 3, 1, w_dim)
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.clamp = clamp
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return modulated_conv2d(
-            x,
-            self.conv.weight[0],
-            style * self.conv.gain,
-            demodulate=False,
-            bias=self.bias.reshape(3),
-        )
+        style = style * self.conv.gain
+        weight, bias = self.conv.weight[0], self.bias.reshape(3)
+        if weight.dtype != x.dtype:  # a float16 layer of a float32 network
+            weight, bias, style = weight.to(x.dtype), bias.to(x.dtype), style.to(x.dtype)
+        return modulated_conv2d(x, weight, style, demodulate=False, bias=bias, clamp=self.clamp)
