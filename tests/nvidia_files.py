@@ -10,7 +10,8 @@ from __future__ import annotations
 import pickle
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,14 @@ def as_read(module: nn.Module) -> PickledObject:
 
 def write(path: Path, content: Any, protocol: int = 4) -> Path:
     """Pickle `content` as the original programs do, without needing them."""
+    with originals():
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@contextmanager
+def originals() -> Iterator[None]:
+    """What the files refer to can be imported: a plain `pickle.load` would execute it."""
     named = {name: types.ModuleType(name) for name in _STANDINS}
     before = {name: sys.modules.get(name) for name in named}
     homes = {thing: thing.__module__ for thing in _STANDINS.values() if thing}
@@ -216,7 +225,7 @@ def write(path: Path, content: Any, protocol: int = 4) -> Path:
             setattr(named[name], thing.__name__, thing)
             thing.__module__ = name
     try:
-        path.write_bytes(pickle.dumps(content, protocol=protocol))
+        yield
     finally:
         for thing, home in homes.items():
             thing.__module__ = home
@@ -225,7 +234,6 @@ def write(path: Path, content: Any, protocol: int = 4) -> Path:
                 del sys.modules[name]
             else:
                 sys.modules[name] = old
-    return path
 
 
 _STANDINS: dict[str, Any] = {  # what a file refers to, by the module it refers to it in

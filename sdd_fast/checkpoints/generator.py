@@ -34,6 +34,7 @@ _MARKS = ("input.input", "conv1.conv.weight", "to_rgb1.conv.weight", "convs.0.co
 _KERNEL = re.compile(r"convs\.\d*[02468]\.conv\.blur\.kernel|to_rgbs\.\d+\.upsample\.kernel")
 _SIZES = ("resolution", "w_dim", "z_dim", "n_mlp", "channel_base", "channel_max")
 _MOST_BLOCKS = 8  # 1024 pixels
+_OURS = "StyleGAN2 of this package"
 _OTHER_PARTS = {  # what stands beside a generator, by layout; None: a bare state dict
     "g_ema": ("g", "d", "g_optim", "d_optim", "args", "ada_aug_p", "latent_avg"),
     "state_dict": (
@@ -90,16 +91,16 @@ def generator_from(
     config, tensors = found.config, dict(found.tensors)
     if content_rows is not None:
         config = config | {"content_rows": list(content_rows)}
-    no_average = "latent_avg" not in tensors
+    no_average = found.layout != _OURS and "latent_avg" not in tensors
     if no_average:
         tensors["latent_avg"] = torch.zeros(config["w_dim"])
-    if not any(key.startswith("noises.") for key in tensors):
+    if found.layout != _OURS and not any(key.startswith("noises.") for key in tensors):
         tensors |= _drawn_noises(config["resolution"])
     try:
         with torch.device("meta"):  # first the shapes: what a file claims may not fit into memory
             outline = StyleGAN2(**config)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{checkpoint.path}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: sizes beyond 64 bits
+        raise ValueError(f"{checkpoint.path}: no such generator can be built: {error}") from error
     shapes = {key: value.to("meta") for key, value in tensors.items()}
     load_exactly(outline, shapes, source=str(checkpoint.path))
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
@@ -190,9 +191,11 @@ def _ours(checkpoint: Checkpoint) -> _Found | None:
         for key in _SIZES:
             if not isinstance(config[key], int):
                 raise TypeError(f"{key} is {config[key]!r}")
+        if config["n_mlp"] > len(checkpoint.content):
+            raise ValueError(f"n_mlp is {config['n_mlp']}, for {len(checkpoint.content)} tensors")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its configuration is damaged: {error!r}") from error
-    return _Found("StyleGAN2 of this package", config, checkpoint.content)
+    return _Found(_OURS, config, checkpoint.content)
 
 
 def _is_generator(state: Any) -> bool:

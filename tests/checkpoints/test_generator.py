@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,14 @@ import torch
 from torch import Tensor
 
 from sdd_fast.checkpoints.generator import describe, generator_from, load_generator
-from sdd_fast.checkpoints.read import Checkpoint, PickledObject
+from sdd_fast.checkpoints.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.files import save_tensors
 from sdd_fast.models import ConvEmbedding, StyleGAN2, stylegan2
 
 W_DIM = 12
 KERNEL = torch.ones(1, 3, 8, 1, 1)
+SIZES = {"resolution": 16, "w_dim": W_DIM, "z_dim": W_DIM, "n_mlp": 3, "channel_base": 128,
+         "channel_max": 8}  # fmt: skip
 
 
 def held(content: Any) -> Checkpoint:
@@ -147,6 +152,19 @@ def test_a_state_dict_as_safetensors(tmp_path: Path) -> None:
     save_tensors(tmp_path / "port.safetensors", state)
     network = load_generator(tmp_path / "port.safetensors")
     assert_agrees(network, reference.of_port(state, network.latent_avg))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_training_checkpoint_through_the_disk(tmp_path: Path, zipped: bool) -> None:
+    """With the `argparse.Namespace` that a safe `torch.load` refuses, and torch's own dicts."""
+    state = OrderedDict(reference.port_state(16))
+    state._metadata = OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined]
+    content = trained(state) | {"args": argparse.Namespace(size=16, path="pictures")}
+    content["d_optim"] = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))]).state_dict()
+    path = tmp_path / "550000.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    network = load_generator(path)
+    assert_agrees(network, reference.of_port(dict(state), network.latent_avg))
 
 
 def test_half_precision_becomes_single() -> None:
@@ -357,6 +375,11 @@ def test_damaged_files_of_our_own(tmp_path: Path) -> None:
         ("{", "configuration is damaged"),
         ('{"resolution": 16}', "configuration is damaged.*w_dim"),
         ("[]", "configuration is damaged"),
+        (json.dumps(SIZES | {"n_mlp": 10**12}), "damaged.*n_mlp is 1000000000000, for"),
+        (json.dumps(SIZES | {"w_dim": 10**12}), "does not fit a StyleGAN2|no such generator"),
+        (json.dumps(SIZES | {"w_dim": 2**62}), "does not fit a StyleGAN2|no such generator"),
+        (json.dumps(SIZES | {"resolution": 48}), "no such generator can be built: .*got 48"),
+        (json.dumps(SIZES | {"colour": 1}), "no such generator can be built: .*colour"),
     ):
         metadata = {"network": "StyleGAN2", "config": config}
         save_tensors(tmp_path / "ours.safetensors", state, metadata)
@@ -378,8 +401,6 @@ def test_description(tmp_path: Path) -> None:
         resample_filter=(1, 1), content_rows=(2, 14),
     )  # fmt: skip
     network.save(tmp_path / "ours.safetensors")
-    from sdd_fast.checkpoints.read import read_checkpoint
-
     facts = describe(read_checkpoint(tmp_path / "ours.safetensors"))
     assert facts == {
         "generator": "StyleGAN2 of this package, 16 × 16, W+ 6 × 8, 2 mapping layers, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import stylegan2_reference as reference
 import torch
 from torch import Tensor
 
-from sdd_fast.checkpoints.generator import describe, generator_from
+from sdd_fast.checkpoints.generator import describe, generator_from, load_generator
 from sdd_fast.checkpoints.nvidia import _rename
 from sdd_fast.checkpoints.read import Checkpoint, PickledObject
 from sdd_fast.models import StyleGAN2
@@ -119,6 +120,21 @@ def test_labels() -> None:
     z = torch.randn(2, 10, dtype=torch.float64)
     one, two = (network.mapping(z, labels=each) for each in (labels, labels.flip(0)))
     assert (one - two).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_through_the_disk(tmp_path: Path, protocol: int) -> None:
+    """Neither the source code in the file nor what it refers to is run: both would exit."""
+    original = nvidia_files.generator(16, c_dim=3, conv_clamp=256, num_fp16_res=1)
+    path = nvidia_files.write(tmp_path / "network.pkl", nvidia_files.snapshot(original), protocol)
+    assert nvidia_files.SOURCE.encode() in path.read_bytes()
+    with nvidia_files.originals():
+        with pytest.raises(SystemExit):
+            pickle.loads(path.read_bytes())
+        network = load_generator(path)
+    assert network.config["conv_clamp"] == 256 and network.config["num_fp16_res"] == 1
+    labels = torch.eye(3, dtype=torch.float64)[[1, 2]]
+    assert_agrees(network, original, labels, clamp=256)
 
 
 def test_which_network_is_taken() -> None:
@@ -276,4 +292,4 @@ def test_the_published_names_and_shapes() -> None:
     counts = [math.prod(shape) for name, shape in listed.items() if not name.endswith(buffers)]
     assert sum(counts) == 30_370_060
     # What the tests write has the same names.
-    assert set(nvidia_files.generator(1024, depth=8).state_dict()) == set(listed)
+    assert set(nvidia_files.generator(1024, depth=8, channel_base=4096).state_dict()) == set(listed)
