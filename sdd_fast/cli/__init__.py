@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import console, demo, distill, edit, info, select, train_domain
+from . import console, demo, distill, edit, info, invert, select, train_domain
 
 app = typer.Typer(
     name="sdd",
@@ -28,6 +28,7 @@ app.command("demo", rich_help_panel=_MAIN)(demo.demo)
 app.command("select", rich_help_panel=_MAIN)(select.select)
 app.command("distill", rich_help_panel=_MAIN)(distill.distill)
 app.command("edit", rich_help_panel=_FILES)(edit.edit)
+app.command("invert", rich_help_panel=_FILES)(invert.invert)
 app.command("export", rich_help_panel=_FILES)(edit.export)
 app.command("info", rich_help_panel=_FILES)(info.info)
 app.command("render", rich_help_panel=_OWN)(train_domain.render)

@@ -1,0 +1,141 @@
+"""sdd invert: a folder of pictures to the latents that generate them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options
+from .console import command, say
+
+if TYPE_CHECKING:
+    from sdd_fast.domains import Domain
+    from sdd_fast.invert import Inversion
+    from sdd_fast.landmarks import Detector
+
+_LISTED = 10  # pictures in a list on the terminal
+
+
+@command
+def invert(
+    folder: Annotated[Path, typer.Argument(help="A folder of pictures.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The latents file to write; the contact sheet goes beside it, as .png.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = Path("latents.safetensors"),
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned",
+            help="The pictures are already cropped the way the encoder expects: look for no faces.",
+        ),
+    ] = False,
+    detector: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights of the face detector YuNet (OpenCV's model zoo), for raw photographs: "
+            "faces are found, turned upright and cropped as in FFHQ."
+        ),
+    ] = None,
+    refine: Annotated[
+        int,
+        typer.Option(
+            help="Gradient steps from the encoder's latents towards the pictures: closer, at the "
+            "cost of time; 100 help."
+        ),
+    ] = 0,
+    pull: Annotated[
+        float | None,
+        typer.Option(
+            help="With --refine: what holds the latents near the encoder's, where edits work best."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 8,
+    domain: options.DomainName = "faces64",
+    restart: options.Restart = False,
+    device: options.Device = "cpu",
+) -> None:
+    """Find the latents of a folder of pictures, to train with or to edit.
+
+    Writes a latents file, and a contact sheet to see how well the generator can show the pictures.
+    Broken pictures are skipped and listed. Stop it with Ctrl-C and give the same command again: it
+    goes on where it was, to the same result.
+
+    \b
+    Examples:
+      sdd invert my-faces --out my-faces.safetensors
+      sdd invert my-faces --out closer.safetensors --refine 100
+      sdd edit runs/white-hair my-faces.safetensors
+    """
+    from dataclasses import replace
+
+    from sdd_fast.invert import invert as run
+    from sdd_fast.refine import Refinement
+
+    if aligned and detector is not None:
+        raise typer.BadParameter("--aligned and --detector exclude each other")
+    if refine < 0:
+        raise typer.BadParameter(f"must be 0 or more, got {refine}", param_hint="--refine")
+    if pull is not None and not refine:
+        raise typer.BadParameter("--pull is for --refine", param_hint="--pull")
+    if out.suffix.lower() != ".safetensors":
+        raise typer.BadParameter(f"{out.name!r} must end in .safetensors", param_hint="--out")
+    refinement = Refinement(steps=refine)
+    if pull is not None:
+        refinement = replace(refinement, pull=pull)
+    loaded = options.open_domain(domain, device)
+    done = run(
+        folder,
+        loaded.encoder,
+        loaded.generator,
+        out,
+        detector=None if aligned else _detector(loaded, detector),
+        refinement=refinement,
+        identity=loaded.identity if refine else None,
+        domain=loaded.name,
+        batch_size=batch_size,
+        resume=not restart,
+    )
+    show(done)
+    say(f"next:          {options.command_line('edit', 'runs/RUN', out)}")
+
+
+def _detector(domain: Domain, weights: Path | None) -> Detector | None:
+    """The face detector, if the domain's encoder expects aligned faces or one was asked for."""
+    if weights is None and not getattr(domain, "align", None):
+        return None
+    from sdd_fast.landmarks import YuNet
+
+    try:
+        return YuNet(weights)
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
+
+
+def show(done: Inversion) -> None:
+    """What was found, what was skipped, and how close the reconstructions are."""
+    worst = sorted(zip(done.psnr, done.names, strict=True))
+    listed = worst if len(worst) <= 2 * _LISTED else worst[:_LISTED]
+    if len(listed) < len(worst):
+        say(f"PSNR of the {len(listed)} furthest from their pictures (all are in the file):")
+    for value, name in listed:
+        say(f"  {value:5.1f} dB  {name}")
+    mean, before = (sum(values) / len(values) for values in (done.psnr, done.psnr_encoder))
+    better = f" (encoder alone: {before:.1f} dB)" if done.psnr != done.psnr_encoder else ""
+    say(f"mean PSNR:     {mean:.1f} dB{better}")
+    for title, lines in (
+        ("skipped", list(done.skipped.values())),
+        ("note", [f"{name}: {note}" for name, note in done.notes.items()]),
+    ):
+        for line in lines[:_LISTED]:
+            say(f"warning: {title}: {line}")
+        if len(lines) > _LISTED:
+            say(f"warning: {title}: {len(lines) - _LISTED} more, listed in the file's metadata")
+    count = len(done.names)
+    say(f"latents:       {done.path} ({count} picture{'s' if count > 1 else ''})")
+    say(f"contact sheet: {done.sheet}")
