@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import sd_layout as layout
 from .checkpoints.read import Checkpoint, read_checkpoint
-from .files import PathLike, read_json
+from .files import PathLike, content_kind, read_json
 from .sd_folder import PIPELINES, WEIGHTS, weight_variants
 from .sd_parts import SUPPORTED
 from .sd_single_file import (
@@ -39,7 +39,7 @@ def describe_teacher(source: PathLike | Checkpoint) -> dict[str, str] | None:
     path = Path(source).expanduser()
     if path.is_dir():
         return _describe_folder(path) if (path / "model_index.json").exists() else None
-    if path.suffix == ".safetensors":
+    if content_kind(path) == "safetensors":
         return _describe_file(*_read_header(path))
     return _describe_tensors(read_checkpoint(path))
 

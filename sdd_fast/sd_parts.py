@@ -47,11 +47,23 @@ def check_fit(parts: Components) -> None:
             f"the U-Net's cross_attention_dim is {unet.cross_attention_dim} but the text "
             f"encoder's hidden size is {sizes}; these parts belong to different models"
         )
+    for tokenizer, encoder in zip((parts.tokenizer, parts.tokenizer_2), encoders, strict=False):
+        _check_tokenizer(tokenizer, encoder.config.vocab_size)
     _check_conditions(parts)
     if getattr(vae, "shift_factor", None) or getattr(vae, "latents_mean", None):
         raise ValueError(
             "the VAE shifts its latents (shift_factor or latents_mean), which Stable Diffusion "
             f"1.x, 2.x and XL do not; supported: {SUPPORTED}"
+        )
+
+
+def _check_tokenizer(tokenizer: Any, embeddings: int) -> None:
+    # Where files are missing transformers makes a tokenizer of the special tokens only. Embeddings
+    # that no token uses do no harm, as long as they are few.
+    if tokenizer is not None and not embeddings / 2 < len(tokenizer) <= embeddings:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens but the text encoder {embeddings}; they "
+            "belong to different models, or the tokenizer's files are incomplete"
         )
 
 

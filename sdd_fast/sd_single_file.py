@@ -18,7 +18,8 @@ from . import sd_layout as layout
 from .checkpoints.identify import what_is
 from .checkpoints.read import Checkpoint, read_checkpoint
 from .quiet import quiet_loading
-from .sd_parts import SUPPORTED, Components, is_hub_id
+from .sd_parts import SUPPORTED, Components
+from .sd_tokenizer import load_tokenizers
 
 RESOLUTION = {"1.x": 512, "2.x": 512, "XL": 1024}
 RESOLUTION_V = RESOLUTION | {"2.x": 768}  # SD 2.x was published as ε at 512 and as v at 768
@@ -32,9 +33,7 @@ SCHEDULE: dict[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-CLIP_TOKENIZER = "openai/clip-vit-large-patch14"  # the vocabulary of all three families
 
-OFFLINE = {"local_files_only": True}
 
 # Weight of a network → its tensor in the file.
 Source = Callable[[str, Mapping[str, Tensor]], Tensor]
@@ -57,9 +56,9 @@ def load_single_file(
     checkpoint = read_checkpoint(Path(path).expanduser())
     tensors = original_tensors(checkpoint)
     family = check_family(checkpoint, {key: tuple(value.shape) for key, value in tensors.items()})
-    tokenizers = _load_tokenizers(family, Path(path), tokenizer)
+    tokenizers = load_tokenizers(family, Path(path).expanduser(), tokenizer)
     with quiet_loading():
-        networks = _build(checkpoint.path, tensors, family, dtype)
+        networks = build_networks(checkpoint.path, tensors, family, dtype)
     for network in networks.values():
         network.requires_grad_(False).to(device)
     predicts = prediction_type(tensors, checkpoint.metadata)
@@ -150,10 +149,18 @@ def _lone_part(shapes: layout.Shapes) -> str:
 # ── networks ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _build(
+def build_networks(
     path: Path, tensors: dict[str, Tensor], family: str, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """The frozen networks with the file's weights; every tensor of the file is accounted for."""
+    """The networks of a pipeline, by their names as parts, with the weights of a file.
+
+    Args:
+        path: of the file, for messages. tensors: all that it holds, by their original names.
+        family: "1.x", "2.x" or "XL". dtype: of the networks.
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of the wrong shape; all are named.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -270,9 +277,10 @@ def _fill(
         if key not in known and not layout.IGNORED.fullmatch(key)
     ]
     if problems:
+        listed = list(dict.fromkeys(problems))  # three weights may ask for one tensor
         raise ValueError(
-            f"{path} does not fit Stable Diffusion ({len(problems)} of its tensors):\n  "
-            + "\n  ".join(dict.fromkeys(problems))
+            f"{path} does not fit Stable Diffusion ({len(listed)} of its tensors):\n  "
+            + "\n  ".join(listed)
         )
 
 
@@ -322,42 +330,3 @@ def _scheduler(prediction_type: str, *, zero_snr: bool) -> Any:
 
     options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if zero_snr else {}
     return DDIMScheduler(**SCHEDULE, prediction_type=prediction_type, **options)
-
-
-def _load_tokenizers(family: str, path: Path, given: str | Path | None) -> dict[str, Any]:
-    """One vocabulary serves all. OpenCLIP pads with "!" (0), CLIP with the end of the text."""
-    from transformers import CLIPTokenizer
-
-    beside = path.expanduser().parent / "tokenizer"
-    if given is not None and is_hub_id(given):
-        source, options = str(given), {}
-    elif given is not None or beside.is_dir():
-        source, options = str(_vocabulary_folder(Path(given) if given else beside)), OFFLINE
-    else:
-        source, options = CLIP_TOKENIZER, OFFLINE
-    pads = {"1.x": ["<|endoftext|>"], "2.x": ["!"], "XL": ["<|endoftext|>", "!"]}[family]
-    try:
-        with quiet_loading():
-            made = [CLIPTokenizer.from_pretrained(source, pad_token=pad, **options) for pad in pads]
-    except Exception as error:  # a damaged vocabulary raises almost anything
-        kind = FileNotFoundError if isinstance(error, OSError) else ValueError
-        raise kind(
-            f"no tokenizer for {path}: a single file has none, and {source} could not be read "
-            f"({type(error).__name__}: {error}). Put CLIP's vocab.json and merges.txt into "
-            f"{beside}, give tokenizer= a folder with them, or give "
-            f"tokenizer={CLIP_TOKENIZER!r} to download them"
-        ) from error
-    return dict(zip(["tokenizer", "tokenizer_2"], made, strict=False))
-
-
-def _vocabulary_folder(given: Path) -> Path:
-    folder = given.expanduser()
-    if (folder / "tokenizer").is_dir():  # a whole Stable Diffusion folder
-        folder = folder / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
-        missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).exists()]
-        if missing:
-            raise FileNotFoundError(
-                f"the tokenizer folder {folder} lacks {' and '.join(missing)} (or tokenizer.json)"
-            )
-    return folder
