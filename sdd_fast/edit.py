@@ -5,8 +5,9 @@ image ──encoder──► W+ ──mapper(s) × strength──► W+ edited �
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .checkpoints.mapper import load_mapper
-from .files import PathLike, read_json
+from .files import PathLike, read_json, read_metadata
 from .images import ImageSource, list_images, load_image, save_png, to_pil
 from .manipulator import MapperInfo, manipulate
 from .models.mapper import LevelsMapper, StyleSpaceMapper
@@ -37,8 +38,10 @@ class Editor:
     Args:
         generator: a `StyleGAN2`.
         edits: (mapper, info) pairs, as `load_mapper` returns; a bare mapper counts as λ = 1.
-        encoder: image [B, 3, R, R] → W+; without it only latents can be edited. R is its
-            `resolution`, or else that of the generator.
+        encoder: image [B, 3, H, W] → W+; without it only latents can be edited. H and W are its
+            `input_size`, or its resolution, or that of the generator.
+        align: crops a photograph (a PIL image) as the encoder expects it, see `align_photo`; files
+            and PIL images go through it unless they are said to be aligned.
 
     Raises:
         ValueError: no edit, or a mapper that does not fit the generator.
@@ -52,6 +55,7 @@ class Editor:
         generator: Any,
         edits: nn.Module | Sequence[nn.Module | tuple[nn.Module, MapperInfo]],
         encoder: nn.Module | None = None,
+        align: Callable[[Image.Image], Image.Image] | None = None,
     ) -> None:
         listed = [edits] if isinstance(edits, nn.Module) else list(edits)
         pairs = [(e, MapperInfo()) if isinstance(e, nn.Module) else e for e in listed]
@@ -61,17 +65,19 @@ class Editor:
             _check_fits(mapper, info, generator)
         self.generator = generator
         self.encoder = encoder
+        self.align = align
         self.mappers = [mapper for mapper, _ in pairs]
         self.infos = [info for _, info in pairs]
-        config = getattr(encoder, "config", {})
-        self.resolution: int = config.get("resolution", generator.resolution)
+        self.input_size = input_size(encoder if encoder is not None else generator)
+        self.image_size: tuple[int, int] = generator.image_size
 
     @classmethod
     def load(
         cls,
         sources: PathLike | Sequence[PathLike],
-        domain: PathLike | Domain | None = None,
+        domain: PathLike | Mapping[str, Any] | Domain | None = None,
         device: str | torch.device | None = None,
+        **parts: PathLike | None,
     ) -> Editor:
         """Load distilled edits together with the domain that they belong to.
 
@@ -80,6 +86,7 @@ class Editor:
             domain: its name, its folder, or the domain itself; default: the one that the run folder
                 or mapper file names, else "faces64".
             device: where the networks go; default: that of a domain given as such, else the CPU.
+            parts: files that take the place of those of the domain, see `load_domain`.
 
         Raises:
             FileNotFoundError: a source or the domain does not exist, or a run folder holds no
@@ -91,11 +98,12 @@ class Editor:
         edits = [load_mapper(_mapper_file(Path(path))) for path in paths]
         if domain is None:
             domain = _common_domain([Path(path) for path in paths], [info for _, info in edits])
-        if isinstance(domain, (str, os.PathLike)):
+        if isinstance(domain, (str, os.PathLike, Mapping)):
             from .domains import load_domain
 
-            domain = load_domain(os.fspath(domain), device=str(device or "cpu"))
-        editor = cls(domain.generator, edits, domain.encoder)
+            name = domain if isinstance(domain, Mapping) else os.fspath(domain)
+            domain = load_domain(name, device=str(device or "cpu"), **parts)
+        editor = cls(domain.generator, edits, domain.encoder, domain.align_photo)
         return editor.to(editor.device if device is None else device)
 
     def to(self, device: str | torch.device) -> Editor:
@@ -110,7 +118,7 @@ class Editor:
         return next(self.generator.parameters()).device
 
     @torch.no_grad()
-    def encode(self, pictures: EditInput, batch_size: int = 16) -> Tensor:
+    def encode(self, pictures: EditInput, batch_size: int = 16, *, aligned: bool = False) -> Tensor:
         """Pictures → W+ [B, num_layers, w_dim].
 
         Args:
@@ -118,6 +126,8 @@ class Editor:
                 `images.load_image`), or a batch [B, 3, H, W] in [-1, 1]. Any size: they are
                 centre-cropped and resized. W+ latents [B, num_layers, w_dim], or those of one
                 image, pass unchanged.
+            aligned: files and PIL images are cropped already as the encoder expects faces; else
+                the landmarks of the face are found first, in a domain of photographs of faces.
 
         Raises:
             ValueError: there is no encoder, no picture, or a wrong shape; see also `load_image`.
@@ -127,15 +137,39 @@ class Editor:
             return sources.to(self.device, torch.float32)
         if self.encoder is None:
             raise ValueError(
-                "this Editor has no encoder, so it edits W+ latents only; give Editor(encoder=…) "
-                f"or latents [B, {self.generator.num_layers}, {self.generator.w_dim}]"
+                "this Editor has no encoder, so it edits W+ latents only; give Editor(encoder=…), "
+                "a domain with an encoder (--encoder on the command line), or latents [B, "
+                f"{self.generator.num_layers}, {self.generator.w_dim}]"
             )
         self.encoder.eval()
         chunks = []
         for start in range(0, len(sources), batch_size):
-            loaded = [load_image(s, self.resolution) for s in sources[start : start + batch_size]]
-            chunks.append(self.encoder(torch.stack([i.to(self.device) for i in loaded])))
+            loaded = self.load_pictures(sources[start : start + batch_size], aligned=aligned)
+            chunks.append(self.encoder(loaded.to(self.device)))
         return torch.cat(chunks)
+
+    def load_pictures(self, pictures: Sequence[ImageSource], *, aligned: bool = False) -> Tensor:
+        """Pictures as the encoder sees them: [B, 3, *input_size] in [-1, 1]; see `encode`."""
+        loaded = []
+        for source in pictures:
+            if self.align is not None and not aligned:
+                if isinstance(source, (str, os.PathLike)):
+                    source = to_pil(load_image(source))
+                if isinstance(source, Image.Image):
+                    source = self.align(source)
+            loaded.append(load_image(source, self.input_size))
+        return torch.stack(loaded)
+
+    def latents_of(self, path: PathLike) -> tuple[Tensor, list[str]]:
+        """The W+ latents [N, num_layers, w_dim] of a file, and a name for each."""
+        w_plus, names = _named_latents(Path(path))
+        wanted = [self.generator.num_layers, self.generator.w_dim]
+        if list(w_plus.shape[1:]) != wanted:
+            raise ValueError(
+                f"{path} holds latents of shape {list(w_plus.shape[1:])}, but the generator's are "
+                f"{wanted}: they belong to another generator"
+            )
+        return w_plus.to(self.device), names
 
     @torch.no_grad()
     def edit(
@@ -146,6 +180,7 @@ class Editor:
         *,
         output: str = "tensor",
         batch_size: int = 16,
+        aligned: bool = False,
     ) -> Any:
         """Edit pictures or W+ latents.
 
@@ -154,9 +189,10 @@ class Editor:
             strength: 0 reconstructs, 1 is the edit as distilled, negative goes the other way and
                 beyond 1 exaggerates. One number for all edits, or a list with one for each.
             levels: which of "coarse", "medium" and "fine" to change in this call; None: all.
-            output: "tensor" → [B, 3, R, R] in [-1, 1] (clamped) on the editor's device;
+            output: "tensor" → [B, 3, H, W] in [-1, 1] (clamped) on the editor's device;
                 "pil" → a list of PIL images.
             batch_size: pictures that go through the networks at once.
+            aligned: see `encode`.
         """
         if output not in ("tensor", "pil"):
             raise ValueError(f'output must be "tensor" or "pil", got {output!r}')
@@ -166,7 +202,7 @@ class Editor:
         factors = [s * info.lam for s, info in zip(strengths, self.infos, strict=True)]
         mappers = list(zip(self.mappers, factors, strict=True))
         self.generator.eval()
-        w_plus = self.encode(pictures, batch_size)
+        w_plus = self.encode(pictures, batch_size, aligned=aligned)
         chunks = w_plus.split(batch_size)
         edited = [manipulate(self.generator, chunk, mappers, levels).images for chunk in chunks]
         images = torch.cat(edited).clamp(-1, 1)
@@ -181,12 +217,15 @@ class Editor:
         *,
         suffix: str = "",
         batch_size: int = 16,
+        aligned: bool = False,
     ) -> list[Path]:
         """Edit image files and write PNGs of the same names into `out_dir`; returns their paths.
 
         Args:
-            paths: an image file, a folder of images, or a list of image files.
+            paths: an image file, a folder of images, a file of W+ latents, or a list of these.
+                Latents are named as the file says, or numbered.
             suffix: appended to the file names, before ".png".
+            aligned: see `encode`.
 
         Every file is checked before the first is written, and each is written atomically. Inputs
         are never overwritten.
@@ -195,16 +234,22 @@ class Editor:
             ValueError: no images, two inputs of the same name, an output that would overwrite its
                 input, or a broken image.
         """
-        if isinstance(paths, (str, os.PathLike)):
-            only = Path(paths)
-            files = list_images(only) if only.is_dir() else [only]
-        else:
-            files = [Path(path) for path in paths]
+        listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        files, names, latents = [], [], []
+        for path in map(Path, listed):
+            if path.suffix.lower() in LATENTS_SUFFIXES:
+                w_plus, of_rows = self.latents_of(path)
+                latents.append(w_plus)
+                names += of_rows
+            else:
+                files += list_images(path) if path.is_dir() else [path]
+        names = [path.stem for path in files] + names
         out = Path(out_dir)
-        targets = [out / f"{path.stem}{suffix}.png" for path in files]
+        targets = [out / f"{name}{suffix}.png" for name in names]
         _check_targets(files, targets)
-        w_plus = self.encode(files, batch_size)
-        for start in range(0, len(files), batch_size):
+        encoded = [self.encode(files, batch_size, aligned=aligned)] if files else []
+        w_plus = torch.cat([*encoded, *latents])
+        for start in range(0, len(targets), batch_size):
             chunk = w_plus[start : start + batch_size]
             edited = self.edit(chunk, strength, levels, batch_size=batch_size)
             for target, image in zip(targets[start:], edited, strict=False):
@@ -256,20 +301,22 @@ def _mapper_file(source: Path) -> Path:
     return source / MAPPER_FILE
 
 
-def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str:
-    """The domain that the edits were distilled in: a folder that a run remembers, or a name."""
-    homes = set()
+def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str | dict[str, Any]:
+    """The domain that the edits were distilled in: as a run remembers it, or by its name."""
+    homes: list[str | dict[str, Any]] = []
     for source, info in zip(sources, infos, strict=True):
         record = (source if source.is_dir() else source.parent) / "run.json"
-        folder = read_json(record).get("domain_folder") if record.exists() else None
-        homes.add(folder or info.domain)
-    homes.discard("")
+        remembered = read_json(record).get("domain_reference") if record.exists() else None
+        home = remembered or info.domain
+        if home and home not in homes:
+            homes.append(home)
     if len(homes) > 1:
+        names = [home if isinstance(home, str) else str(home["name"]) for home in homes]
         raise ValueError(
-            f"these edits belong to different domains: {', '.join(sorted(homes))}; load them in "
-            "separate Editors, or say which domain to use"
+            f"these edits belong to different domains: {', '.join(names)}; load them in separate "
+            "Editors, or say which domain to use"
         )
-    return homes.pop() if homes else "faces64"
+    return homes[0] if homes else "faces64"
 
 
 def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
@@ -289,8 +336,31 @@ def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
         )
 
 
+LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
+
+
+def _named_latents(path: Path) -> tuple[Tensor, list[str]]:
+    """W+ latents and a name for each: those that the file gives, or numbers."""
+    from .checkpoints.latents import load_latents
+
+    w_plus = load_latents(path)
+    names: list[str] = []
+    if path.suffix.lower() == ".safetensors":
+        names = json.loads(read_metadata(path).get("names", "[]"))
+    if len(names) != len(w_plus):
+        names = [f"{path.stem}-{i + 1:04d}" for i in range(len(w_plus))]
+    return w_plus, names
+
+
+def input_size(network: Any) -> tuple[int, int]:
+    """(height, width) of the pictures that an encoder, or a generator's own size, asks for."""
+    if hasattr(network, "input_size"):
+        return tuple(network.input_size)
+    return getattr(network, "image_size", (network.resolution, network.resolution))
+
+
 def _check_targets(files: list[Path], targets: list[Path]) -> None:
-    if not files:
+    if not targets:
         raise ValueError("no pictures to edit: the list is empty")
     names = [target.name for target in targets]
     doubled = sorted({name for name in names if names.count(name) > 1})
@@ -299,7 +369,7 @@ def _check_targets(files: list[Path], targets: list[Path]) -> None:
             f"several inputs would be written to {', '.join(doubled)}; edit them into different "
             "folders"
         )
-    for source, target in zip(files, targets, strict=True):
+    for source, target in zip(files, targets, strict=False):  # rows of latents come after
         if target.resolve() == source.resolve():
             raise ValueError(
                 f"{target} would overwrite its input; choose another folder or give a suffix"

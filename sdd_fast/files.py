@@ -180,10 +180,25 @@ def load_tensors(
             tensors = {name: handle.get_tensor(name) for name in names}
             return tensors, dict(handle.metadata() or {})
     except SafetensorError as error:
-        raise ValueError(
-            f"{source} is not a complete safetensors file ({error}); it may be truncated or "
-            "corrupt: write or download it again"
-        ) from error
+        raise _damaged(source, error) from error
+
+
+def read_metadata(path: PathLike) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors; errors as for `load_tensors`."""
+    source = _existing_file(path)
+    _refuse_other_formats(source)
+    try:
+        with safe_open(str(source), framework="pt") as handle:
+            return dict(handle.metadata() or {})
+    except SafetensorError as error:
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: Path, error: SafetensorError) -> ValueError:
+    return ValueError(
+        f"{source} is not a complete safetensors file ({error}); it may be truncated or corrupt: "
+        "write or download it again"
+    )
 
 
 def _existing_file(path: PathLike) -> Path:

@@ -22,12 +22,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from .files import PathLike, atomic_path
 
 ImageSource = PathLike | Image.Image | np.ndarray | torch.Tensor
+Size = int | tuple[int, int]
+"""Of a picture in pixels: the side of a square, or (height, width)."""
 
 MIN_SIDE = 16  # pixels; below this nothing recognisable is left to edit
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 
 
-def load_image(source: ImageSource, size: int | None = None) -> torch.Tensor:
+def load_image(source: ImageSource, size: Size | None = None) -> torch.Tensor:
     """Any picture → float32 [3, H, W] in [-1, 1].
 
     Args:
@@ -38,8 +40,8 @@ def load_image(source: ImageSource, size: int | None = None) -> torch.Tensor:
             - an array [H, W], [H, W, 1|3|4]: uint8 (0…255), uint16 (0…65535) or float in [0, 1];
             - a tensor [3, H, W]: uint8 (0…255), or float in [-1, 1] (beyond that is clamped, as
               generators overshoot).
-        size: if given, the picture is centre-cropped to a square and resized to [3, size, size]
-            (see `fit`).
+        size: if given, the picture is centre-cropped and resized to [3, size, size], or to
+            [3, *size] for a (height, width); see `fit`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -93,9 +95,9 @@ def list_images(folder: PathLike) -> list[Path]:
 
 
 def load_folder(
-    folder: PathLike, size: int, limit: int | None = None
+    folder: PathLike, size: Size, limit: int | None = None
 ) -> tuple[torch.Tensor, list[Path]]:
-    """Every image of a folder, cropped and resized: (float32 [N, 3, size, size] in [-1, 1], their
+    """Every image of a folder, cropped and resized: (float32 [N, 3, H, W] in [-1, 1], their
     paths).
 
     `limit` takes the first so many by name.  Errors are those of `list_images` and `load_image`.
@@ -104,24 +106,25 @@ def load_folder(
     return torch.stack([load_image(path, size) for path in paths]), paths
 
 
-def fit(image: torch.Tensor, size: int) -> torch.Tensor:
-    """Centre-crop [..., 3, H, W] to a square and resize it to [..., 3, size, size].
+def fit(image: torch.Tensor, size: Size) -> torch.Tensor:
+    """Centre-crop [..., 3, H, W] to the shape of `size` and resize it to that.
 
     The resize is antialiased bicubic; its overshoot is clamped to [-1, 1].
     """
-    if size < 1:
+    target = (size, size) if isinstance(size, int) else tuple(size)
+    if min(target) < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
     height, width = image.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[..., top : top + side, left : left + side]
-    if side == size:
-        return square.contiguous()
-    batch = square.reshape(-1, *square.shape[-3:])
-    resized = F.interpolate(
-        batch, (size, size), mode="bicubic", align_corners=False, antialias=True
-    )
-    return resized.clamp(-1, 1).reshape(*image.shape[:-2], size, size)
+    scale = min(height / target[0], width / target[1])
+    rows = min(height, max(1, round(scale * target[0])))
+    columns = min(width, max(1, round(scale * target[1])))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    crop = image[..., top : top + rows, left : left + columns]
+    if crop.shape[-2:] == target:
+        return crop.contiguous()
+    batch = crop.reshape(-1, *crop.shape[-3:])
+    resized = F.interpolate(batch, target, mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp(-1, 1).reshape(*image.shape[:-2], *target)
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
@@ -278,7 +281,7 @@ def grid(
         row_labels: text left of each row, such as "before" and "white hair".
         column_labels: text above each column.
         title: a line above everything.
-        cell: side of a picture on the grid in pixels; default: the image size, enlarged to at least
+        cell: width of a picture on the grid in pixels; default: the image's, enlarged to at least
             144 by a whole factor.
         resample: "lanczos" (smooth) or "nearest" (shows the pixels) when pictures are enlarged or
             reduced.
@@ -295,8 +298,9 @@ def grid(
     _check_labels("column", column_labels, columns)
     if resample not in ("lanczos", "nearest"):
         raise ValueError(f'resample must be "lanczos" or "nearest", got {resample!r}')
-    native = pictures[0][0].width if pictures[0] else next(r for r in pictures if r)[0].width
-    side = cell or native * max(1, -(-144 // native))
+    first = next(row for row in pictures if row)[0]
+    side = cell or first.width * max(1, -(-144 // first.width))
+    tall = round(side * first.height / first.width)
     kind = Image.Resampling.LANCZOS if resample == "lanczos" else Image.Resampling.NEAREST
 
     text_size = max(13, min(26, round(side / 9)))
@@ -313,7 +317,7 @@ def grid(
     if column_text:
         top += max(_text_size(text, font)[1] for text in column_text) + margin // 2
 
-    height = top + len(pictures) * side + (len(pictures) - 1) * gap + margin
+    height = top + len(pictures) * tall + (len(pictures) - 1) * gap + margin
     sheet = Image.new("RGB", (left + body + margin, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
@@ -324,14 +328,14 @@ def grid(
             (center, top - margin // 2), text, fill=_FAINT, font=font, anchor="md", align="center"
         )
     for r, row in enumerate(pictures):
-        y = top + r * (side + gap)
+        y = top + r * (tall + gap)
         if row_text:
-            middle = (left - margin, y + side / 2)
+            middle = (left - margin, y + tall / 2)
             draw.multiline_text(
                 middle, row_text[r], fill=_INK, font=font, anchor="rm", align="right"
             )
         for c, picture in enumerate(row):
-            sheet.paste(picture.resize((side, side), kind), (left + c * (side + gap), y))
+            sheet.paste(picture.resize((side, tall), kind), (left + c * (side + gap), y))
     return sheet
 
 

@@ -112,6 +112,8 @@ def measure_edit(
             f"or one of the prompts {', '.join(map(repr, EDITS))}"
         )
     attribute, values = target if target is not None else EDITS[prompt]
+    if domain.encoder is None:
+        raise ValueError(f"domain {domain.name} has no encoder to measure edits of pictures with")
     people = faces_without(attribute, values, faces, seed)
     before = render(people, domain.resolution)
     with torch.no_grad():

@@ -336,7 +336,7 @@ def test_unknown_and_broken_domains(sdd: Sdd, tmp_path: Path) -> None:
     (tmp_path / "domain.json").write_text("{")
     assert "not valid JSON" in sdd.fails("distill", "old", "--domain", tmp_path)
     (tmp_path / "domain.json").write_text('{"name": "x"}')
-    assert "missing ['resolution'" in sdd.fails("distill", "old", "--domain", tmp_path)
+    assert "missing ['source_text'" in sdd.fails("distill", "old", "--domain", tmp_path)
 
 
 def test_a_corrupt_curve(sdd: Sdd, domain: Path, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_load(
 
     def load_domain(name: str, *, device: str = "cpu") -> SimpleNamespace:
         asked.append(name)
-        return SimpleNamespace(generator=generator, encoder=encoder)
+        return SimpleNamespace(generator=generator, encoder=encoder, align_photo=None)
 
     monkeypatch.setattr(sdd_fast.domains, "load_domain", load_domain)
     run = tmp_path / "run"
@@ -203,12 +203,12 @@ def test_load(
     Editor.load(str(tmp_path / "other.safetensors"))
     Editor.load(run, domain=tmp_path)
     assert asked == ["cats", "faces64", str(tmp_path)]
-    write_json(run / "run.json", {"domain_folder": "/somewhere/cats"})
+    write_json(run / "run.json", {"domain_reference": "/somewhere/cats"})
     Editor.load([run, tmp_path / "other.safetensors"])
     assert asked.pop() == "/somewhere/cats"
     save_mapper(tmp_path / "dogs.safetensors", second, MapperInfo(domain="dogs"))
     with pytest.raises(ValueError, match="different domains: /somewhere/cats, dogs"):
         Editor.load([run, tmp_path / "dogs.safetensors"])
-    domain = SimpleNamespace(generator=generator, encoder=encoder)
+    domain = SimpleNamespace(generator=generator, encoder=encoder, align_photo=None)
     Editor.load(run, domain=domain)  # type: ignore[arg-type]
     assert len(asked) == 3

@@ -75,7 +75,14 @@ def distill(
         float, _training("Holds on to pictures that the diffusion model finds natural.")
     ] = options.TRAINED_BY.prior_weight,
     seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0,
-    domain: options.DomainName = "faces64",
+    template: options.Template = None,
+    domain: options.DomainName = None,
+    generator: options.Generator = None,
+    encoder: options.Encoder = None,
+    diffusion: options.Diffusion = None,
+    latents: options.Latents = None,
+    identity: options.Identity = None,
+    source_text: options.SourceText = options.PHOTO,
     out: options.RunOut = None,
     faces: Annotated[
         int,
@@ -98,6 +105,8 @@ def distill(
       sdd distill "a face with white hair" --out runs/white-hair
       sdd distill "a smiling face" --top 3 --levels medium --steps 400
       sdd distill "a bald face" --timesteps 700,750 --guidance-scale 50
+      sdd distill "white hair" --domain ffhq-1024 --template attribute --device cuda
+      sdd distill "a red car" --generator car.pkl --diffusion sd15/ --source-text "a car"
     """
     from sdd_fast.experiment import Selection, default_config, run_edit
     from sdd_fast.experiment.demo import slug
@@ -132,10 +141,20 @@ def distill(
     )
     selection = Selection(top=1 if largest else top, threshold=threshold, seed=seed)
     loaded_curve = HQSCurve.load(curve) if curve else None
+    parts: dict[str, Any] = {
+        "generator": generator,
+        "encoder": encoder,
+        "diffusion": diffusion,
+        "latents": latents,
+        "identity": identity,
+    }
     typed = options.command_line(
         "distill",
         prompt,
-        domain=None if domain == "faces64" else domain,
+        template=template,
+        domain=domain,
+        **parts,
+        source_text=None if source_text == options.PHOTO else source_text,
         out=place,
         top=top,
         threshold=threshold,
@@ -153,9 +172,10 @@ def distill(
         seed=seed or None,
         device=None if device == "cpu" else device,
     )  # fmt: skip
+    loaded = options.open_domain(domain, device, source_text, **parts)
     run = run_edit(
-        options.open_domain(domain, device),
-        prompt,
+        loaded,
+        loaded.prompt(prompt, template),
         place,
         selection=selection,
         timesteps=fixed,

@@ -26,8 +26,8 @@ def edit(
         list[Path],
         typer.Argument(
             metavar="RUN... PICTURE...",
-            help="One or several edits (run folders or mapper files), then picture files or "
-            "folders of them.",
+            help="One or several edits (run folders or mapper files, also StyleCLIP's), then "
+            "picture files, folders of them, or files of latents.",
         ),
     ],
     out: Annotated[
@@ -44,19 +44,29 @@ def edit(
         str | None,
         typer.Option(help="Only these of coarse,medium,fine. Default: all that were distilled."),
     ] = None,
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned",
+            help="The pictures are cropped like the domain's already: do not look for a face.",
+        ),
+    ] = False,
     domain: Annotated[
         str | None,
         typer.Option(
-            help="Domain name or folder. Default: the one that the edit was distilled in.",
-            rich_help_panel=options.OUTPUT,
+            help="Domain name, file or folder. Default: the one that the edit was distilled in.",
+            rich_help_panel=options.PARTS,
         ),
     ] = None,
+    generator: options.Generator = None,
+    encoder: options.Encoder = None,
     device: options.Device = "cpu",
 ) -> None:
     """Edit pictures: each in one forward pass, without a diffusion model.
 
-    Any size and common format; pictures are cropped to a square at the centre. Inputs are never
-    overwritten. Several edits are applied at once.
+    Any size and common format; pictures are cropped to the shape of the domain's, photographs of
+    faces by the landmarks of the face. A file of W+ latents, such as `sdd invert` writes, may stand
+    for pictures. Inputs are never overwritten. Several edits are applied at once.
 
     \b
     Examples:
@@ -64,6 +74,7 @@ def edit(
       sdd edit runs/smile faces/ --strength 0.6 --out smiling
       sdd edit runs/white-hair runs/smile me.jpg --strength 1,0.5
       sdd edit runs/white-hair me.jpg --strength=-1
+      sdd edit purple_hair.pt me.jpg --domain ffhq-1024
     """
     from sdd_fast.images import save_png
 
@@ -71,11 +82,11 @@ def edit(
     wanted = options.comma_list(levels, "--levels")
     edits, pictures = split_paths(paths)
     files = picture_files(pictures)
-    editor = open_editor(edits, domain, device)
+    editor = open_editor(edits, domain, device, generator=generator, encoder=encoder)
     amount = strengths[0] if len(strengths) == 1 else strengths
-    written = editor.edit_files(files, out, amount, wanted)
+    written = editor.edit_files(files, out, amount, wanted, aligned=aligned)
     grid_path = out / "grid" / "before-after.png"  # beside the pictures it would be taken for one
-    save_png(grid_path, _grid(editor, files[:SHOWN], written[:SHOWN], strengths))
+    save_png(grid_path, _grid(editor, files, written[:SHOWN], strengths, aligned))
     edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")
     say(f"edited {edited}: {written[0] if len(written) == 1 else out}")
     say(f"before/after: {grid_path}")
@@ -108,7 +119,15 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 def _is_edit(path: Path) -> bool:
     if path.is_dir():
         return any((path / name).exists() for name in ("run.json", "mapper.safetensors"))
-    return path.suffix.lower() in MAPPER_SUFFIXES
+    if path.suffix.lower() not in (*MAPPER_SUFFIXES, ".pth"):
+        return False
+    from sdd_fast.checkpoints import latents
+    from sdd_fast.checkpoints.read import read_checkpoint
+
+    try:
+        return latents.describe(read_checkpoint(path)) is None
+    except (OSError, ValueError):
+        return True  # what is wrong with it is said when it is loaded
 
 
 def picture_files(paths: Sequence[Path]) -> list[Path]:
@@ -120,12 +139,19 @@ def picture_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def open_editor(edits: Sequence[Path], domain: str | None, device: str) -> Editor:
-    """An Editor of the edits, in the domain that they were distilled in."""
+def open_editor(
+    edits: Sequence[Path], domain: str | None, device: str, **parts: Path | None
+) -> Editor:
+    """An Editor of the edits, in the domain that they were distilled in unless another is named."""
     from sdd_fast.edit import Editor
 
     options.check_device(device)
-    return Editor.load([mapper_file(path) for path in edits], domain=domain, device=device)
+    given = {
+        part: None if str(path) == "none" else path
+        for part, path in parts.items()
+        if path is not None
+    }
+    return Editor.load([mapper_file(path) for path in edits], domain, device, **given)
 
 
 def mapper_file(path: Path) -> Path:
@@ -137,31 +163,39 @@ def mapper_file(path: Path) -> Path:
             f"{path} holds no {MAPPER_FILE}: the distillation there has not finished; give its "
             "`sdd distill` command again to go on"
         )
-    if path.suffix.lower() == ".pt":
-        raise ValueError(
-            f"{path}: TorchScript files are for other programs; here give the run folder, or the "
-            "safetensors file of `sdd export`"
-        )
     return path / MAPPER_FILE if path.is_dir() else path
 
 
 def _grid(
-    editor: Editor, files: Sequence[Path], written: Sequence[Path], strengths: list[float]
+    editor: Editor,
+    files: Sequence[Path],
+    written: Sequence[Path],
+    strengths: list[float],
+    aligned: bool,
 ) -> Image:
+    """Before and after of the first pictures; of the first latents, if there are no pictures."""
     import torch
 
-    from sdd_fast.images import grid, load_image
+    from sdd_fast.edit import LATENTS_SUFFIXES
+    from sdd_fast.images import fit, grid, load_image
 
-    size = editor.resolution
-    before = torch.stack([load_image(path, size) for path in files])
-    after = torch.stack([load_image(path, size) for path in written])
+    after = torch.stack([load_image(path) for path in written])
+    pictures = [path for path in files if path.suffix.lower() not in LATENTS_SUFFIXES][:SHOWN]
+    rows, labels = [], []
+    if pictures:
+        loaded = editor.load_pictures(pictures, aligned=aligned)
+        rows, labels = [fit(loaded, editor.image_size)], ["input"]
+        w_plus = editor.encode(loaded)
+    else:
+        w_plus = editor.latents_of(files[0])[0][:SHOWN]
     shown = strengths * len(editor.infos) if len(strengths) == 1 else strengths
     parts = [
         f"“{info.prompt or 'edit'}” × {value:g}".replace("-", "−")
         for info, value in zip(editor.infos, shown, strict=True)
     ]
-    rows = [before, editor.edit(list(files), 0.0).cpu(), after]
-    return grid(rows, row_labels=["input", "reconstructed", " + ".join(parts)])
+    rows += [editor.edit(w_plus, 0.0).cpu(), after[: len(w_plus)]]
+    labels += ["reconstructed" if pictures else "before", " + ".join(parts)]
+    return grid(rows, row_labels=labels, cell=256 if editor.image_size[1] > 256 else None)
 
 
 @command

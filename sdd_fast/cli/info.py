@@ -184,7 +184,7 @@ def _domain(path: Path) -> Facts:
         "name": domain.name,
         "resolution": f"{domain.resolution} × {domain.resolution} pixels",
         "source text": domain.source_text,
-        "parts": sorted(domain.files),
+        "parts": sorted(domain.spec.parts),
         "size": f"{size / 2**20:.1f} MiB",
     }
     if domain.prompts:

@@ -18,14 +18,51 @@ TRAINED_BY = DistillConfig()
 """Where the defaults of the training come from."""
 
 CHOICE, CURVE, TRAINING, OUTPUT = "Which timesteps", "HQS curve", "Training", "Where and how"
+PARTS = "Which checkpoints"
+PHOTO = "a photo"
 
 Prompt = Annotated[str, typer.Argument(help="What the edited pictures should show.")]
 DomainName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--domain",
-        help="An embedded domain (faces64), or the folder of one made by `sdd train-domain`.",
-        rich_help_panel=OUTPUT,
+        help="faces64 (the default), a preset for published checkpoints (ffhq-1024, afhq-cat-512, "
+        "lsun-car-512), a domain file, or a folder with a domain.json.",
+        rich_help_panel=PARTS,
+    ),
+]
+
+
+def _part(text: str, name: str) -> Any:
+    return typer.Option(f"--{name}", help=text, rich_help_panel=PARTS, show_default=False)
+
+
+Generator = Annotated[
+    Path | None, _part("A StyleGAN2: .pt, .pkl (NVIDIA's) or .safetensors.", "generator")
+]
+Encoder = Annotated[Path | None, _part("An e4e or pSp encoder; none to do without.", "encoder")]
+Diffusion = Annotated[
+    str | None,
+    _part("A Stable Diffusion folder, single file or hub id (1.x, 2.x, XL).", "diffusion"),
+]
+Latents = Annotated[
+    Path | None, _part("W+ latents to work with, such as those of `sdd invert`.", "latents")
+]
+Identity = Annotated[
+    str | None,
+    _part("A face recognition network (ArcFace IR-SE50), or none to do without.", "identity"),
+]
+SourceText = Annotated[
+    str,
+    typer.Option(
+        help="What the pictures show before an edit, for a domain made of files alone.",
+        rich_help_panel=PARTS,
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        help="Fill PROMPT into this prompt template of the domain; `sdd info DOMAIN` lists them.",
     ),
 ]
 Device = Annotated[
@@ -96,15 +133,28 @@ def numbers(text: str, option: str) -> list[float]:
         ) from None
 
 
-def open_domain(name: str, device: str) -> Domain:
-    """Load a domain onto a device that exists.
+def open_domain(
+    name: str | None, device: str, source_text: str = PHOTO, **parts: str | Path | None
+) -> Domain:
+    """A domain on a device that exists; `parts` take the place of the files that it names.
+
+    A part called "none" is left out. Without a name: faces64, or, if a generator is given, the
+    domain that the parts make.
 
     Raises ValueError for an unknown device; see also `load_domain`.
     """
     from sdd_fast.domains import load_domain
+    from sdd_fast.domains.domain import from_parts
 
     check_device(device)
-    return load_domain(name, device=device)
+    given = {
+        part: None if str(path) == "none" else path
+        for part, path in parts.items()
+        if path is not None
+    }
+    if name is None and given.get("generator") is not None:
+        return from_parts(source_text, device=device, **given)
+    return load_domain(name or "faces64", device=device, **given)
 
 
 def check_device(name: str) -> None:

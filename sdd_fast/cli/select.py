@@ -54,7 +54,14 @@ def select(
     seed: Annotated[int, _curve("Fixes the noise.")] = 0,
     top: options.Top = None,
     threshold: options.Threshold = None,
-    domain: options.DomainName = "faces64",
+    template: options.Template = None,
+    domain: options.DomainName = None,
+    generator: options.Generator = None,
+    encoder: options.Encoder = None,
+    diffusion: options.Diffusion = None,
+    latents: options.Latents = None,
+    identity: options.Identity = None,
+    source_text: options.SourceText = options.PHOTO,
     out: options.RunOut = None,
     device: options.Device = "cpu",
 ) -> None:
@@ -68,6 +75,7 @@ def select(
       sdd select "a face with white hair"
       sdd select "a smiling face" --top 3 --out runs/smile
       sdd select "a bald face" --images my-faces/ --timesteps 100:900:50
+      sdd select "white hair" --domain ffhq-1024 --template attribute
     """
     from sdd_fast.experiment import Selection, choose, compute_curve, unknown_words_warning
     from sdd_fast.experiment.demo import slug
@@ -89,12 +97,20 @@ def select(
     )
     guidance = GuidanceConfig(guidance_scale=guidance_scale, jacobian=jacobian)  # type: ignore[arg-type]
     place = out or Path("runs") / slug(prompt)
-    loaded = options.open_domain(domain, device)
+    parts: dict[str, Any] = {
+        "generator": generator,
+        "encoder": encoder,
+        "diffusion": diffusion,
+        "latents": latents,
+        "identity": identity,
+    }
+    loaded = options.open_domain(domain, device, source_text, **parts)
+    asked, prompt = prompt, loaded.prompt(prompt, template)
     pictures = None
     if folder is not None:
         from sdd_fast.images import load_folder
 
-        pictures, _ = load_folder(folder, loaded.resolution)
+        pictures, _ = load_folder(folder, loaded.generator.image_size)
     _check_writable(place)
     words = unknown_words(loaded.prior.tokenizer, prompt)
     if words:
@@ -111,8 +127,9 @@ def select(
     curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=threshold)
     say(f"\nwritten: {place / CURVE_FILE} and {place / CURVE_PICTURE}")
     follow = options.command_line(
-        "distill", prompt, out=place, top=top, threshold=threshold,
-        domain=None if domain == "faces64" else domain,
+        "distill", asked, out=place, top=top, threshold=threshold, template=template,
+        domain=domain, **parts,
+        source_text=None if source_text == options.PHOTO else source_text,
     )  # fmt: skip
     say(f"next:    {follow}")
 

@@ -1,12 +1,14 @@
 """A domain: generator, encoder, teacher and judges that belong to one kind of image.
 
-On disk it is a folder with a small ``domain.json`` that names its parts; the embedded ``faces64``
-and a domain trained by a user are read by the same lines.
+A small declarative file names its parts (`spec`); the embedded ``faces64``, the presets for
+published checkpoints, a domain trained by a user and one put together from files are read by the
+same lines.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,165 +16,281 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sdd_fast.files import load_tensors, read_json
-from sdd_fast.models import ConvClassifier, ConvEmbedding, Encoder, StyleGAN2
+from ..files import PathLike, load_tensors, read_json
+from ..models import ConvClassifier, StyleGAN2
+from .spec import PARTS, DomainSpec, make_spec, read_spec
 
 if TYPE_CHECKING:
-    from sdd_fast.models.clip import Clip
-    from sdd_fast.prior import DiffusionPrior
+    from PIL.Image import Image
+    from torch import nn
 
-EMBEDDED = {"faces64": Path(__file__).parent / "faces64" / "weights"}
+    from ..models.clip import Clip
+    from ..prior import DiffusionPrior
 
-_REQUIRED = ("name", "resolution", "source_text", "generator", "encoder", "diffusion", "latents")
-_OPTIONAL = ("clip", "identity", "classifier", "prompts", "levels", "pull")
+HERE = Path(__file__).parent
+EMBEDDED = {"faces64": HERE / "faces64" / "weights"}
+PRESETS = {path.stem: path for path in sorted((HERE / "presets").glob("*.json"))}
+
+SAMPLED = 1064
+"""Latents that are drawn from the generator's mapping network if the domain names none."""
+SAMPLED_PSI = 0.7
+"""Their truncation ψ: latents drawn at random are edited at 0.7 since StyleCLIP (Sec. 5)."""
+HELD_OUT = 64
+"""Latents that are put aside to judge by, if the domain does not say which; at most a tenth."""
 
 
-@dataclass(frozen=True)
 class Domain:
     """The parts of a domain, each loaded when first used.
 
     Args:
-        name: its name, written into every mapper distilled with it.
-        folder: where its files are.
-        resolution: side of its images in pixels.
-        source_text: what its images show before an edit, e.g. "a photo of a face".
-        prompts: prompts that are known to work.
-        levels: {prompt: mapper levels that suit it}, where those are not all.
-        pull: {prompt: pull that suits it, see `balanced_guidance_scale`}, where it is not `PULL`.
-        files: part → path relative to the folder.
+        spec: what the domain file says.
         device: where networks are loaded to.
+        folder: where `quality.json` and a model card lie; None if nowhere.
+        reference: what `load_domain` finds the same domain by; default: `spec.to_json()`.
     """
 
-    name: str
-    folder: Path
-    resolution: int
-    source_text: str
-    prompts: tuple[str, ...]
-    levels: dict[str, tuple[str, ...]]
-    pull: dict[str, float]
-    files: dict[str, str]
-    device: str = "cpu"
+    def __init__(
+        self,
+        spec: DomainSpec,
+        device: str = "cpu",
+        folder: Path | None = None,
+        reference: str | dict[str, Any] | None = None,
+    ) -> None:
+        self.spec, self.device, self.folder = spec, device, folder
+        self.reference: str | dict[str, Any] = reference or spec.to_json()
+        self.name, self.source_text = spec.name, spec.source_text
+        self.prompts, self.prompt_templates = spec.prompts, spec.prompt_templates
+        self.levels, self.pull, self.align = spec.levels, spec.pull, spec.align
 
-    def _path(self, part: str) -> Path:
-        return self.folder / self.files[part]
+    def path(self, part: str) -> Path:
+        """Where a part is.
+
+        Raises:
+            FileNotFoundError: the domain names a file that is missing, or none at all.
+        """
+        if part in self.spec.absent:
+            raise FileNotFoundError(self.spec.absent[part])
+        if part not in self.spec.parts:
+            raise FileNotFoundError(
+                f"the domain {self.name} has no {part}; name a file with --{part} (in Python: "
+                f"load_domain(…, {part}=…)), or in its domain file"
+            )
+        return Path(self.spec.parts[part])
+
+    def _optional(self, part: str) -> Path | None:
+        named = part in self.spec.parts or part in self.spec.absent
+        return self.path(part) if named else None
+
+    @property
+    def resolution(self) -> int:
+        """Side of the generator's (square) pictures in pixels."""
+        return self.spec.resolution or self.generator.resolution
 
     @cached_property
     def generator(self) -> StyleGAN2:
-        return StyleGAN2.load(self._path("generator")).to(self.device).eval().requires_grad_(False)
+        from ..checkpoints.generator import load_generator
+
+        generator = load_generator(self.path("generator"))
+        if self.spec.content_rows is not None:
+            generator.show_rows(self.spec.content_rows)
+        return generator.to(self.device)
 
     @cached_property
-    def encoder(self) -> Encoder:
-        return Encoder.load(self._path("encoder")).to(self.device).eval().requires_grad_(False)
+    def encoder(self) -> nn.Module | None:
+        """Pictures → W+; None if the domain edits latents only."""
+        from ..checkpoints.encoder import load_encoder
+
+        path = self._optional("encoder")
+        return None if path is None else load_encoder(path).to(self.device)
+
+    @property
+    def align_photo(self) -> Callable[[Image], Image] | None:
+        """Crops a raw photograph as the encoder expects it; None if the centre will do."""
+        if self.spec.align is None:
+            return None
+        from ..align import align_photo
+
+        return align_photo
 
     @cached_property
     def prior(self) -> DiffusionPrior:
-        from sdd_fast.prior import DiffusionPrior
+        from ..prior import DiffusionPrior
 
-        return DiffusionPrior.from_pretrained(self._path("diffusion"), device=self.device)
+        # As text: a Path of "owner/name" would not be taken for a hub id.
+        self.path("diffusion")
+        return DiffusionPrior.from_pretrained(self.spec.parts["diffusion"], device=self.device)
 
     @cached_property
     def clip(self) -> Clip | None:
         """Judge of directions; None if the domain has none."""
-        from sdd_fast.models.clip import Clip
+        from ..models.clip import Clip
 
-        return Clip.load(self._path("clip")).to(self.device) if "clip" in self.files else None
+        path = self._optional("clip")
+        return None if path is None else Clip.load(path).to(self.device)
 
     @cached_property
-    def identity(self) -> ConvEmbedding | None:
+    def identity(self) -> nn.Module | None:
         """Images → unit vectors that are equal for the same person; None if there is none."""
-        if "identity" not in self.files:
-            return None
-        network = ConvEmbedding.load(self._path("identity"))
-        return network.to(self.device).eval().requires_grad_(False)
+        from ..checkpoints.identity import load_identity
+
+        path = self._optional("identity")
+        return None if path is None else load_identity(path).to(self.device)
 
     @cached_property
     def classifier(self) -> ConvClassifier | None:
         """Attributes of images, for measuring; None for a domain without labels."""
-        if "classifier" not in self.files:
+        path = self._optional("classifier")
+        if path is None:
             return None
-        network = ConvClassifier.load(self._path("classifier"))
+        network = ConvClassifier.load(path)
         return network.to(self.device).eval().requires_grad_(False)
-
-    @cached_property
-    def _latents(self) -> dict[str, Tensor]:
-        tensors, _ = load_tensors(self._path("latents"))
-        missing = {"train", "held_out"} - set(tensors)
-        if missing:
-            raise ValueError(f"{self._path('latents')} lacks {', '.join(sorted(missing))}")
-        return {k: v.float().to(self.device) for k, v in tensors.items()}
 
     @cached_property
     def quality(self) -> dict[str, Any] | None:
         """What was measured of the domain when it was trained; None if nothing was."""
-        path = self.folder / "quality.json"
-        return read_json(path) if path.exists() else None
+        path = None if self.folder is None else self.folder / "quality.json"
+        return read_json(path) if path is not None and path.exists() else None
+
+    def prompt(self, text: str, template: str | None = None) -> str:
+        """`text`, or a template of the domain filled in with it: "white hair" → "a photo of a …".
+
+        Raises:
+            ValueError: the domain has no such template.
+        """
+        if template is None:
+            return text
+        if template not in self.prompt_templates:
+            names = ", ".join(self.prompt_templates) or "none"
+            raise ValueError(
+                f"the domain {self.name} has no prompt template {template!r}; it has: {names}"
+            )
+        return self.prompt_templates[template].format(text)
+
+    # --- latents ----------------------------------------------------------------------------------
 
     @property
     def w_plus(self) -> Tensor:
-        """[N, num_layers, w_dim]: encoded pictures to distil with."""
-        return self._latents["train"]
+        """[N, num_layers, w_dim]: latents to distil with."""
+        return self._latents[0]
 
     @property
     def held_out(self) -> Tensor:
-        """[M, num_layers, w_dim]: encoded pictures that no mapper is trained on."""
-        return self._latents["held_out"]
+        """[M, num_layers, w_dim]: latents that no mapper is trained on."""
+        return self._latents[1]
 
     @cached_property
     def w_std(self) -> Tensor:
         """[num_layers, w_dim]: standard deviation of W+, the unit of a mapper's output."""
         return self.w_plus.std(0).clamp(min=1e-3)
 
+    @cached_property
+    def _latents(self) -> tuple[Tensor, Tensor]:
+        path, held_out_path = self._optional("latents"), self._optional("held_out")
+        if path is None:
+            train, held_out = _put_aside(_sampled(self.generator))
+        else:
+            train, held_out = _read_latents(path)
+        if held_out_path is not None:
+            held_out = _read_latents(held_out_path, whole=True)[0]
+        return train.to(self.device), held_out.to(self.device)
 
-def load_domain(name_or_folder: str | Path, *, device: str = "cpu") -> Domain:
-    """Opens an embedded domain by name (``faces64``) or any folder with a ``domain.json``.
+
+def load_domain(
+    domain: PathLike | Mapping[str, Any], *, device: str = "cpu", **parts: PathLike | None
+) -> Domain:
+    """Opens a domain.
+
+    Args:
+        domain: an embedded domain (``faces64``), a preset for published checkpoints (``ffhq-1024``,
+            ``afhq-cat-512``, ``lsun-car-512``; their files are looked for in the folder
+            ``checkpoints`` or $SDD_FAST_CHECKPOINTS), a folder with a ``domain.json``, a domain
+            file, or what such a file holds.
+        parts: files that take the place of those that the domain names: generator, encoder,
+            diffusion, latents, held_out, identity, clip, classifier; None does without.
 
     Raises:
-        FileNotFoundError: neither a known name nor such a folder, or one of its files is missing.
-        ValueError: ``domain.json`` is not what it should be.
+        FileNotFoundError: neither a known name nor such a file, or one of its files is missing; of
+            a preset, only once the part is used.
+        ValueError: the domain file is not what it should be.
+        TypeError: an unknown part.
     """
-    folder = EMBEDDED.get(str(name_or_folder), Path(name_or_folder))
-    listing = folder / "domain.json"
-    if not listing.is_file() and any(folder.glob("training/*.checkpoint.safetensors")):
-        raise FileNotFoundError(
-            f"the domain in {folder} is not complete; the command of `sdd train-domain` that began "
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise TypeError(f"load_domain: unknown part {unknown[0]!r}; parts are {', '.join(PARTS)}")
+    device = str(torch.device(device))
+    replaced = {part: None if path is None else str(path) for part, path in parts.items()}
+    # Latents belong to the generator: those of another one would only look like it.
+    if replaced.get("generator") is not None:
+        replaced = {"latents": None, "held_out": None, **replaced}
+    if isinstance(domain, Mapping):
+        spec = make_spec(dict(domain), Path(), "the domain", replaced, lenient=False)
+        return Domain(spec, device)
+    name = os.fspath(domain)
+    if name in PRESETS:
+        return Domain(read_spec(PRESETS[name], replaced, lenient=True), device)
+    path = EMBEDDED.get(name, Path(name).expanduser())
+    listing = path / "domain.json" if path.is_dir() else path
+    if not listing.is_file():
+        raise FileNotFoundError(_why_missing(name, path))
+    spec = read_spec(listing, replaced, lenient=False)
+    # An embedded domain is found by its name, wherever the package is.
+    here = name if name in EMBEDDED else str(path.resolve())
+    return Domain(spec, device, listing.parent, None if replaced else here)
+
+
+def from_parts(source_text: str, *, device: str = "cpu", **parts: PathLike | None) -> Domain:
+    """A domain put together from files, without a domain file; named after the generator's."""
+    given = {part: str(path) for part, path in parts.items() if path is not None}
+    if "generator" not in given:
+        raise ValueError(
+            f"{', '.join(given)} given without a generator: name one, or a domain to take the "
+            "other parts from"
+        )
+    content = {"name": Path(given["generator"]).stem, "source_text": source_text}
+    return Domain(make_spec(content, Path(), "the domain", given, lenient=False), device)
+
+
+def _why_missing(name: str, path: Path) -> str:
+    if path.is_dir() and any(path.glob("training/*.checkpoint.safetensors")):
+        return (
+            f"the domain in {path} is not complete; the command of `sdd train-domain` that began "
             "it goes on"
         )
-    if not listing.is_file():
-        raise FileNotFoundError(
-            f"no domain {str(name_or_folder)!r}: expected one of {', '.join(EMBEDDED)} or a folder "
-            "with a domain.json, as `sdd train-domain` writes it"
-        )
-    spec = read_json(listing)
-    _check(listing, spec)
-    files = {k: spec[k] for k in (*_REQUIRED[3:], *_OPTIONAL[:3]) if spec.get(k)}
-    for part, relative in files.items():
-        if not (folder / relative).exists():
-            raise FileNotFoundError(f"{listing} names {relative} as its {part}, which is missing")
-    return Domain(
-        name=spec["name"],
-        folder=folder,
-        resolution=spec["resolution"],
-        source_text=spec["source_text"],
-        prompts=tuple(spec.get("prompts", ())),
-        levels={prompt: tuple(names) for prompt, names in spec.get("levels", {}).items()},
-        pull={prompt: float(pull) for prompt, pull in spec.get("pull", {}).items()},
-        files=files,
-        device=str(torch.device(device)),
+    return (
+        f"no domain {name!r}: expected one of {', '.join([*EMBEDDED, *PRESETS])}, a domain file or "
+        "a folder with a domain.json, as `sdd train-domain` writes it"
     )
 
 
-def _check(listing: Path, spec: Any) -> None:
-    if not isinstance(spec, dict):
-        raise ValueError(f"{listing}: expected an object, got {type(spec).__name__}")
-    missing = [k for k in _REQUIRED if k not in spec]
-    unknown = [k for k in spec if k not in (*_REQUIRED, *_OPTIONAL)]
-    if missing or unknown:
-        raise ValueError(
-            f"{listing}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}; "
-            f"required are {', '.join(_REQUIRED)}, optional {', '.join(_OPTIONAL)}"
-        )
-    if not isinstance(spec["resolution"], int) or spec["resolution"] < 8:
-        raise ValueError(f"{listing}: resolution must be a whole number of at least 8 pixels")
-    for key in (*_REQUIRED[:1], *_REQUIRED[2:]):
-        if not isinstance(spec[key], str) or not spec[key]:
-            raise ValueError(f"{listing}: {key} must be non-empty text, got {spec[key]!r}")
+def _sampled(generator: StyleGAN2) -> Tensor:
+    """[SAMPLED, num_layers, w_dim] of random z, the same every time."""
+    rng = torch.Generator().manual_seed(0)
+    z = torch.randn(SAMPLED, generator.z_dim, generator=rng)
+    like = generator.latent_avg
+    labels = None
+    if generator.c_dim:
+        classes = torch.randint(generator.c_dim, (SAMPLED,), generator=rng)
+        labels = torch.nn.functional.one_hot(classes, generator.c_dim).to(like)
+    with torch.no_grad():
+        w = generator.mapping(z.to(like), c=labels, truncation_psi=SAMPLED_PSI)
+        return generator.broadcast(w).contiguous()
+
+
+def _read_latents(path: Path, whole: bool = False) -> tuple[Tensor, Tensor]:
+    """Latents to train with and to judge by; with `whole`, none are put aside for judging."""
+    from ..checkpoints.latents import load_latents
+
+    if path.suffix == ".safetensors":
+        tensors, _ = load_tensors(path)
+        if {"train", "held_out"} <= set(tensors):
+            return tensors["train"].float(), tensors["held_out"].float()
+    w_plus = load_latents(path)
+    return (w_plus, w_plus[:0]) if whole else _put_aside(w_plus)
+
+
+def _put_aside(w_plus: Tensor) -> tuple[Tensor, Tensor]:
+    """Splits off the last latents, to judge by; a single one serves both purposes."""
+    if len(w_plus) == 1:
+        return w_plus, w_plus
+    count = min(HELD_OUT, max(1, len(w_plus) // 10))
+    return w_plus[:-count], w_plus[-count:]

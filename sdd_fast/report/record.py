@@ -52,8 +52,7 @@ def new_record(
         "version": VERSION,
         "prompt": prompt,
         "domain": domain.name,
-        # An embedded domain is found by its name, wherever the package is.
-        "domain_folder": None if is_embedded(domain) else str(domain.folder.resolve()),
+        "domain_reference": domain.reference,
         "resolution": domain.resolution,
         "source_text": domain.source_text,
         "complete": False,
@@ -63,12 +62,6 @@ def new_record(
         "started": earlier.get("started", now),
         "versions": versions(domain.device),
     }
-
-
-def is_embedded(domain: Domain) -> bool:
-    from ..domains.domain import EMBEDDED
-
-    return domain.folder in EMBEDDED.values()
 
 
 def without_nan(value: Any) -> Any:

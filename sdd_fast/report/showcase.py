@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..domains.faces64.attributes import ATTRIBUTES
 from ..domains.faces64.target import Target, target_in
+from ..edit import input_size
 from ..images import grid
 from ..manipulator import manipulate
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..domains.faces64.renderer import Faces
 
 SHOWN_SEED = 30_001  # neither training nor measuring draws faces from it
+RENDERED_AT_ONCE = 8
 
 
 def shows_faces(domain: Domain) -> bool:
@@ -68,7 +70,7 @@ def pick(faces: Faces, index: Sequence[int]) -> Faces:
 
 def shown_pictures(domain: Domain, count: int, lacking: Sequence[Target] = ()) -> Tensor | None:
     """[count, 3, R, R] held-out pictures; None if the domain keeps latents of pictures only."""
-    if not shows_faces(domain):
+    if not shows_faces(domain) or domain.encoder is None:
         return None
     from ..domains.faces64.renderer import render
 
@@ -101,35 +103,48 @@ def before_after(
         w_plus = domain.held_out[:count]
         labels.append("before")
     else:
+        assert domain.encoder is not None  # a domain that has pictures to show has one
         w_plus = domain.encoder(pictures.to(domain.device))
         rows.append(pictures)
         labels += ["input picture", "encoded and generated again"]
-    rows.append(domain.generator.synthesis(w_plus).clamp(-1, 1).cpu())
+    rows.append(_rendered(domain.generator, w_plus))
     if pictures is not None:
         fidelity = float(psnr(rows[1], pictures).mean())
     for strength in strengths:
-        edited = manipulate(domain.generator, w_plus, [(mapper, lam * strength)]).images
-        rows.append(edited.clamp(-1, 1).cpu())
+        rows.append(_rendered(domain.generator, w_plus, [(mapper, lam * strength)]))
         labels.append(f"strength {strength:g}".replace("-", "−"))
     return grid(rows, row_labels=labels, title=title, cell=_cell(domain)), fidelity
 
 
 @torch.no_grad()
 def milliseconds_per_edit(domain: Domain, mapper: nn.Module, lam: float, batch: int = 16) -> float:
-    """Time to encode, edit and generate one picture, in a batch; the best of three."""
-    pictures = torch.zeros(batch, 3, domain.resolution, domain.resolution, device=domain.device)
+    """Time to encode (where the domain has an encoder), edit and generate one picture, in a batch;
+    the best of three."""
+    encoder = domain.encoder
+    if encoder is None:  # of a domain that edits latents only
+        w_plus = domain.held_out[:1].expand(batch, -1, -1)
+    else:
+        pictures = torch.zeros(batch, 3, *input_size(encoder), device=domain.device)
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()
-        images = manipulate(domain.generator, domain.encoder(pictures), [(mapper, lam)]).images
+        if encoder is not None:
+            w_plus = encoder(pictures)
+        images = manipulate(domain.generator, w_plus, [(mapper, lam)]).images
         images.cpu()  # waits for a GPU
         best = min(best, time.perf_counter() - began)
     return 1000 * best / batch
 
 
+def _rendered(generator: Any, w_plus: Tensor, mappers: Sequence[Any] = ()) -> Tensor:
+    """Images of latents, a few at a time: a batch of large ones need not fit a GPU."""
+    chunks = [manipulate(generator, w, mappers).images for w in w_plus.split(RENDERED_AT_ONCE)]
+    return torch.cat([chunk.clamp(-1, 1).cpu() for chunk in chunks])
+
+
 def _cell(domain: Domain) -> int:
     """Side of a picture on a grid: whole multiples of small pictures look sharpest."""
-    return domain.resolution * max(1, round(144 / domain.resolution))
+    return min(256, domain.resolution * max(1, round(144 / domain.resolution)))
 
 
 def training_figure(history: Sequence[dict[str, Any]]) -> Any:

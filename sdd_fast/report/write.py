@@ -129,7 +129,7 @@ def _edit_commands(runs: list[Run]) -> list[str]:
 
 def _snippet(runs: list[Run]) -> str:
     record = runs[0].record
-    name = _quoted(record["domain_folder"] or record["domain"])
+    name = json.dumps(record["domain_reference"], ensure_ascii=False)
     folder, prompt = _quoted(str(runs[0].folder)), _quoted(runs[0].prompt)
     return f"""
 import sdd_fast as sdd

@@ -81,7 +81,7 @@ def test_the_folder_tells_everything(finished: EditRun, domain: Domain) -> None:
     record = read_run(finished.folder)
     assert record == json.loads(json.dumps(finished.record))
     assert record["complete"] and record["prompt"] == PROMPT
-    assert record["domain_folder"] == str(domain.folder.resolve())
+    assert record["domain_reference"] == str(domain.folder.resolve())
     assert record["unknown_words"] and record["monitor"]["verdict"]
     assert set(record["seconds"]) == {"select", "distill", "measure"}
     assert record["quality"]["faces"] == 8 and record["unedited"]["strength"] == 0.0
@@ -188,7 +188,7 @@ def test_starting_over_discards_everything(domain: Domain, tmp_path: Path) -> No
 
 
 def test_levels_that_suit_the_prompt(domain: Domain, tmp_path: Path) -> None:
-    suited = replace(domain, levels={"old hair": ("medium",)})
+    suited = Domain(replace(domain.spec, levels={"old hair": ("medium",)}))
     options: dict[str, Any] = {"timesteps": [300], "config": config(steps=1), "faces": 0}
     run = run_edit(suited, "old hair", tmp_path / "a", progress=False, **options)
     assert run.record["levels"] == ["medium"]

@@ -29,7 +29,7 @@ QUALITY = {
 }  # fmt: skip
 RECORD: dict[str, Any] = {
     "format": FORMAT, "version": VERSION, "prompt": PROMPT, "domain": "faces64",
-    "domain_folder": None, "resolution": 64, "source_text": "a photo of a face",
+    "domain_reference": "faces64", "resolution": 64, "source_text": "a photo of a face",
     "complete": True, "command": "sdd distill 'x' --out runs/x", "unknown_words": [],
     "distill": {"steps": 120, "batch_size": 8, "guidance": {"guidance_scale": 30.0}},
     "seconds": {"select": 12.0, "distill": 61.0, "measure": 5.5},
@@ -131,7 +131,7 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     folder = run_folder(
         tmp_path / "run", curve=False, quality=None, unedited=None, monitor=monitor,
         reconstruction_psnr=None, rendered_faces=False, rule="given by hand",
-        seconds={"distill": 61.0, "measure": 5.5}, domain_folder="/data/cars",
+        seconds={"distill": 61.0, "measure": 5.5}, domain_reference="/data/cars",
     )  # fmt: skip
     (folder / "training.png").unlink()
     page = check(write_report(folder))
