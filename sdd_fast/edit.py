@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .checkpoints.latents import load_latents
 from .checkpoints.mapper import load_mapper
 from .files import PathLike, read_json, read_metadata
 from .images import ImageSource, list_images, load_image, save_png, to_pil
@@ -162,7 +163,8 @@ class Editor:
 
     def latents_of(self, path: PathLike) -> tuple[Tensor, list[str]]:
         """The W+ latents [N, num_layers, w_dim] of a file, and a name for each."""
-        w_plus, names = _named_latents(Path(path))
+        w_plus = load_latents(path, self.generator.num_layers)
+        names = _names(Path(path), len(w_plus))
         wanted = [self.generator.num_layers, self.generator.w_dim]
         if list(w_plus.shape[1:]) != wanted:
             raise ValueError(
@@ -339,17 +341,14 @@ def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
 LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
 
 
-def _named_latents(path: Path) -> tuple[Tensor, list[str]]:
-    """W+ latents and a name for each: those that the file gives, or numbers."""
-    from .checkpoints.latents import load_latents
-
-    w_plus = load_latents(path)
-    names: list[str] = []
+def _names(path: Path, count: int) -> list[str]:
+    """A name for each latent of a file: the stems of the pictures that it tells of, or numbers."""
     if path.suffix.lower() == ".safetensors":
-        names = json.loads(read_metadata(path).get("names", "[]"))
-    if len(names) != len(w_plus):
-        names = [f"{path.stem}-{i + 1:04d}" for i in range(len(w_plus))]
-    return w_plus, names
+        told = json.loads(read_metadata(path).get("names", "[]"))
+        names = [Path(name).stem for name in told]
+        if len(set(names)) == count == len(names):
+            return names
+    return [f"{path.stem}-{i + 1:04d}" for i in range(count)]
 
 
 def input_size(network: Any) -> tuple[int, int]:

@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..checkpoints.encoder import load_encoder
+from ..checkpoints.generator import load_generator
+from ..checkpoints.identity import load_identity
+from ..checkpoints.latents import load_latents
 from ..files import PathLike, load_tensors, read_json
 from ..models import ConvClassifier, StyleGAN2
 from .spec import PARTS, DomainSpec, make_spec, read_spec
@@ -88,18 +92,20 @@ class Domain:
 
     @cached_property
     def generator(self) -> StyleGAN2:
-        from ..checkpoints.generator import load_generator
-
         generator = load_generator(self.path("generator"))
-        if self.spec.content_rows is not None:
-            generator.show_rows(self.spec.content_rows)
+        rows = self.spec.content_rows
+        if rows is not None:
+            if rows[1] > generator.resolution:
+                raise ValueError(
+                    f"content_rows of the domain {self.name} are {list(rows)}, but its generator's "
+                    f"pictures have {generator.resolution} rows"
+                )
+            generator.content_rows = rows
         return generator.to(self.device)
 
     @cached_property
     def encoder(self) -> nn.Module | None:
         """Pictures → W+; None if the domain edits latents only."""
-        from ..checkpoints.encoder import load_encoder
-
         path = self._optional("encoder")
         return None if path is None else load_encoder(path).to(self.device)
 
@@ -131,8 +137,6 @@ class Domain:
     @cached_property
     def identity(self) -> nn.Module | None:
         """Images → unit vectors that are equal for the same person; None if there is none."""
-        from ..checkpoints.identity import load_identity
-
         path = self._optional("identity")
         return None if path is None else load_identity(path).to(self.device)
 
@@ -186,12 +190,13 @@ class Domain:
     @cached_property
     def _latents(self) -> tuple[Tensor, Tensor]:
         path, held_out_path = self._optional("latents"), self._optional("held_out")
+        layers = self.generator.num_layers
         if path is None:
             train, held_out = _put_aside(_sampled(self.generator))
         else:
-            train, held_out = _read_latents(path)
+            train, held_out = _read_latents(path, layers)
         if held_out_path is not None:
-            held_out = _read_latents(held_out_path, whole=True)[0]
+            held_out = load_latents(held_out_path, layers)
         return train.to(self.device), held_out.to(self.device)
 
 
@@ -272,20 +277,17 @@ def _sampled(generator: StyleGAN2) -> Tensor:
         classes = torch.randint(generator.c_dim, (SAMPLED,), generator=rng)
         labels = torch.nn.functional.one_hot(classes, generator.c_dim).to(like)
     with torch.no_grad():
-        w = generator.mapping(z.to(like), c=labels, truncation_psi=SAMPLED_PSI)
+        w = generator.mapping(z.to(like), SAMPLED_PSI, labels)
         return generator.broadcast(w).contiguous()
 
 
-def _read_latents(path: Path, whole: bool = False) -> tuple[Tensor, Tensor]:
-    """Latents to train with and to judge by; with `whole`, none are put aside for judging."""
-    from ..checkpoints.latents import load_latents
-
+def _read_latents(path: Path, num_layers: int) -> tuple[Tensor, Tensor]:
+    """Latents to train with and to judge by, told apart by the file or put aside."""
     if path.suffix == ".safetensors":
         tensors, _ = load_tensors(path)
         if {"train", "held_out"} <= set(tensors):
             return tensors["train"].float(), tensors["held_out"].float()
-    w_plus = load_latents(path)
-    return (w_plus, w_plus[:0]) if whole else _put_aside(w_plus)
+    return _put_aside(load_latents(path, num_layers))
 
 
 def _put_aside(w_plus: Tensor) -> tuple[Tensor, Tensor]:

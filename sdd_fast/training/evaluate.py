@@ -32,6 +32,7 @@ def measure_parts(domain: Domain, *, faces: int = 512, seed: int = 30_000) -> di
     decoded, generated = [], []
     for x in images.split(64):
         decoded.append(domain.prior.decode(domain.prior.encode(x)).clamp(-1, 1))
+        assert domain.encoder is not None
         generated.append(domain.generator.synthesis(domain.encoder(x)).clamp(-1, 1))
     vae, gan = torch.cat(decoded), torch.cat(generated)
     return {
