@@ -167,38 +167,35 @@ def load_tensors(
         ValueError: the file is empty, truncated, a pickle (`.pt`, `.pth`, `.pkl`, `.ckpt`) or
             something else.
     """
-    source = Path(path)
-    if content_kind(source) != "safetensors":
-        raise ValueError(
-            f"{source} is a pickle (PyTorch .pt/.pth/.ckpt or Python .pkl), which can run code "
-            "when loaded and is refused. Convert it to safetensors where you trust it: "
-            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'out.safetensors')"
-        )
-    try:
-        with safe_open(str(source), framework="pt", device=str(device)) as handle:
-            names = handle.keys()  # a handle is not iterable itself
-            tensors = {name: handle.get_tensor(name) for name in names}
-            return tensors, dict(handle.metadata() or {})
-    except SafetensorError as error:
-        raise _damaged(source, error) from error
+    with _opened(path, device) as handle:
+        names = handle.keys()  # a handle is not iterable itself
+        tensors = {name: handle.get_tensor(name) for name in names}
+        return tensors, dict(handle.metadata() or {})
 
 
 def read_metadata(path: PathLike) -> dict[str, str]:
     """The metadata of a safetensors file, without its tensors; errors as for `load_tensors`."""
-    source = _existing_file(path)
-    _refuse_other_formats(source)
+    with _opened(path) as handle:
+        return dict(handle.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(path: PathLike, device: str | torch.device = "cpu") -> Iterator[Any]:
+    source = Path(path)
+    if content_kind(source) != "safetensors":
+        raise ValueError(
+            f"{source} is a pickle (PyTorch .pt/.pth/.ckpt or Python .pkl), which can run code "
+            "when loaded and is refused here. If it is a checkpoint that sdd_fast knows, this "
+            f"reads it without running anything in it: sdd convert {source} OUT.safetensors"
+        )
     try:
-        with safe_open(str(source), framework="pt") as handle:
-            return dict(handle.metadata() or {})
+        with safe_open(str(source), framework="pt", device=str(device)) as handle:
+            yield handle
     except SafetensorError as error:
-        raise _damaged(source, error) from error
-
-
-def _damaged(source: Path, error: SafetensorError) -> ValueError:
-    return ValueError(
-        f"{source} is not a complete safetensors file ({error}); it may be truncated or corrupt: "
-        "write or download it again"
-    )
+        raise ValueError(
+            f"{source} is not a complete safetensors file ({error}); it may be truncated or "
+            "corrupt: write or download it again"
+        ) from error
 
 
 def _existing_file(path: PathLike) -> Path:
