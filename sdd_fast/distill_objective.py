@@ -223,6 +223,8 @@ class Objective:
         self.identity = identity if config.identity_weight > 0 else None
         self.config = config
         self.guidance = config.guidance or GuidanceConfig()
+        image_size = w_plus.shape[-2:] if generator is None else generator.image_size
+        self._latent_shape = prior.latent_shape_for(*image_size)
         self._cache: dict[int, Before] = {}
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -231,9 +233,7 @@ class Objective:
         Its value means nothing: the guidance term is linear, with d as its constant slope.
         """
         config = self.config
-        index, t, noise = draw(
-            config, step, len(self.w_plus), self.timesteps, self.prior.latent_shape
-        )
+        index, t, noise = draw(config, step, len(self.w_plus), self.timesteps, self._latent_shape)
         t, noise = _send(t, self.prior.device), _send(noise, self.prior.device)
         w = self.w_plus[_send(index, self.w_plus.device)]  # [B, L, D], or images [B, 3, R, R]
         images, change = self._edited(w)

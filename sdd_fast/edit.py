@@ -78,7 +78,7 @@ class Editor:
         sources: PathLike | Sequence[PathLike],
         domain: PathLike | Mapping[str, Any] | Domain | None = None,
         device: str | torch.device | None = None,
-        **parts: PathLike | None,
+        **parts: Any,
     ) -> Editor:
         """Load distilled edits together with the domain that they belong to.
 
@@ -99,11 +99,10 @@ class Editor:
         edits = [load_mapper(_mapper_file(Path(path))) for path in paths]
         if domain is None:
             domain = _common_domain([Path(path) for path in paths], [info for _, info in edits])
-        if isinstance(domain, (str, os.PathLike, Mapping)):
+        if domain is None or isinstance(domain, (str, os.PathLike, Mapping)):
             from .domains import load_domain
 
-            name = domain if isinstance(domain, Mapping) else os.fspath(domain)
-            domain = load_domain(name, device=str(device or "cpu"), **parts)
+            domain = load_domain(domain, device=str(device or "cpu"), **parts)
         editor = cls(domain.generator, edits, domain.encoder, domain.align_photo)
         return editor.to(editor.device if device is None else device)
 
@@ -303,7 +302,7 @@ def _mapper_file(source: Path) -> Path:
     return source / MAPPER_FILE
 
 
-def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str | dict[str, Any]:
+def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str | dict[str, Any] | None:
     """The domain that the edits were distilled in: as a run remembers it, or by its name."""
     homes: list[str | dict[str, Any]] = []
     for source, info in zip(sources, infos, strict=True):
@@ -318,13 +317,14 @@ def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str | dict[s
             f"these edits belong to different domains: {', '.join(names)}; load them in separate "
             "Editors, or say which domain to use"
         )
-    return homes[0] if homes else "faces64"
+    return homes[0] if homes else None
 
 
 def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
     name = f"the mapper for {info.prompt!r}" if info.prompt else "the mapper"
     if isinstance(mapper, LevelsMapper):
-        has = [mapper.num_layers, mapper.w_dim]
+        # A mapper of any number of layers, of a file that does not tell it, fits all of them.
+        has = [mapper.num_layers or generator.num_layers, mapper.w_dim]
         needs = [generator.num_layers, generator.w_dim]
         if has != needs:
             raise ValueError(

@@ -146,12 +146,8 @@ def open_editor(
     from sdd_fast.edit import Editor
 
     options.check_device(device)
-    given = {
-        part: None if str(path) == "none" else path
-        for part, path in parts.items()
-        if path is not None
-    }
-    return Editor.load([mapper_file(path) for path in edits], domain, device, **given)
+    files = [mapper_file(path) for path in edits]
+    return Editor.load(files, domain, device, **options.chosen(parts))
 
 
 def mapper_file(path: Path) -> Path:

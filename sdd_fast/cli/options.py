@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,25 +137,23 @@ def numbers(text: str, option: str) -> list[float]:
 def open_domain(
     name: str | None, device: str, source_text: str = PHOTO, **parts: str | Path | None
 ) -> Domain:
-    """A domain on a device that exists; `parts` take the place of the files that it names.
-
-    A part called "none" is left out. Without a name: faces64, or, if a generator is given, the
-    domain that the parts make.
+    """A domain on a device that exists; see `load_domain` for the rest.
 
     Raises ValueError for an unknown device; see also `load_domain`.
     """
     from sdd_fast.domains import load_domain
-    from sdd_fast.domains.domain import from_parts
 
     check_device(device)
-    given = {
+    return load_domain(name, device=device, source_text=source_text, **chosen(parts))
+
+
+def chosen(parts: Mapping[str, str | Path | None]) -> dict[str, str | Path | None]:
+    """Those of the options that were given, with None for what is to be done without ("none")."""
+    return {
         part: None if str(path) == "none" else path
         for part, path in parts.items()
         if path is not None
     }
-    if name is None and given.get("generator") is not None:
-        return from_parts(source_text, device=device, **given)
-    return load_domain(name or "faces64", device=device, **given)
 
 
 def check_device(name: str) -> None:

@@ -201,7 +201,11 @@ class Domain:
 
 
 def load_domain(
-    domain: PathLike | Mapping[str, Any], *, device: str = "cpu", **parts: PathLike | None
+    domain: PathLike | Mapping[str, Any] | None = None,
+    *,
+    device: str = "cpu",
+    source_text: str = "a photo",
+    **parts: PathLike | None,
 ) -> Domain:
     """Opens a domain.
 
@@ -209,7 +213,9 @@ def load_domain(
         domain: an embedded domain (``faces64``), a preset for published checkpoints (``ffhq-1024``,
             ``afhq-cat-512``, ``lsun-car-512``; their files are looked for in the folder
             ``checkpoints`` or $SDD_FAST_CHECKPOINTS), a folder with a ``domain.json``, a domain
-            file, or what such a file holds.
+            file, or what such a file holds. None: ``faces64``, or, if a generator is given, the
+            domain that the parts make, named after the generator's file.
+        source_text: what the pictures of a domain that the parts make show before an edit.
         parts: files that take the place of those that the domain names: generator, encoder,
             diffusion, latents, held_out, identity, clip, classifier; None does without.
 
@@ -227,10 +233,13 @@ def load_domain(
     # Latents belong to the generator: those of another one would only look like it.
     if replaced.get("generator") is not None:
         replaced = {"latents": None, "held_out": None, **replaced}
+    if domain is None and replaced.get("generator") is not None:
+        content = {"name": Path(str(replaced["generator"])).stem, "source_text": source_text}
+        return Domain(make_spec(content, Path(), "the domain", replaced, lenient=False), device)
     if isinstance(domain, Mapping):
         spec = make_spec(dict(domain), Path(), "the domain", replaced, lenient=False)
         return Domain(spec, device)
-    name = os.fspath(domain)
+    name = os.fspath(domain or "faces64")
     if name in PRESETS:
         return Domain(read_spec(PRESETS[name], replaced, lenient=True), device)
     path = EMBEDDED.get(name, Path(name).expanduser())
@@ -241,18 +250,6 @@ def load_domain(
     # An embedded domain is found by its name, wherever the package is.
     here = name if name in EMBEDDED else str(path.resolve())
     return Domain(spec, device, listing.parent, None if replaced else here)
-
-
-def from_parts(source_text: str, *, device: str = "cpu", **parts: PathLike | None) -> Domain:
-    """A domain put together from files, without a domain file; named after the generator's."""
-    given = {part: str(path) for part, path in parts.items() if path is not None}
-    if "generator" not in given:
-        raise ValueError(
-            f"{', '.join(given)} given without a generator: name one, or a domain to take the "
-            "other parts from"
-        )
-    content = {"name": Path(given["generator"]).stem, "source_text": source_text}
-    return Domain(make_spec(content, Path(), "the domain", given, lenient=False), device)
 
 
 def _why_missing(name: str, path: Path) -> str:
