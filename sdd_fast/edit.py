@@ -41,8 +41,8 @@ class Editor:
         edits: (mapper, info) pairs, as `load_mapper` returns; a bare mapper counts as λ = 1.
         encoder: image [B, 3, H, W] → W+; without it only latents can be edited. H and W are its
             `input_size`, or its resolution, or that of the generator.
-        align: crops a photograph (a PIL image) as the encoder expects it, see `align_photo`; files
-            and PIL images go through it unless they are said to be aligned.
+        align: crops a photograph as the encoder expects it, see `Domain.align_photo`; files and PIL
+            images go through it unless they are said to be aligned.
 
     Raises:
         ValueError: no edit, or a mapper that does not fit the generator.
@@ -103,7 +103,8 @@ class Editor:
             from .domains import load_domain
 
             domain = load_domain(domain, device=str(device or "cpu"), **parts)
-        editor = cls(domain.generator, edits, domain.encoder, domain.align_photo)
+        align = domain.align_photo if domain.align else None
+        editor = cls(domain.generator, edits, domain.encoder, align)
         return editor.to(editor.device if device is None else device)
 
     def to(self, device: str | torch.device) -> Editor:

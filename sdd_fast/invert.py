@@ -408,7 +408,7 @@ def _squared(images: Tensor, side: int) -> Tensor:
 
 def _fit(picture: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
-    return load_image(picture, height if height == width else size)  # type: ignore[arg-type]
+    return load_image(picture, height if height == width else size)
 
 
 def _mean(values: list[float]) -> float:

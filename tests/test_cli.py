@@ -467,6 +467,7 @@ def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_pat
     (tmp_path / "broken.png").write_bytes(face.read_bytes()[:200])
     (tmp_path / "empty").mkdir()
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    assert sdd("export", run, "--out", tmp_path / "x.pt").code == 0
     out = tmp_path / "out"
     for words, message in (
         ([run, tmp_path / "broken.png"], "broken.png is a truncated or corrupt image"),

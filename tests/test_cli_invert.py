@@ -14,6 +14,7 @@ from tiny_domain import write_tiny_domain
 from sdd_fast import contact_sheet as contact_sheet_module
 from sdd_fast.cli import main
 from sdd_fast.cli.invert import show
+from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.files import load_tensors
 from sdd_fast.images import save_png
@@ -125,7 +126,11 @@ def test_other_settings_and_restart(sdd: Sdd, faces: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--aligned", "--detector", "y.onnx"], 2, "--aligned and --detector exclude each other"),
+        (
+            ["--aligned", "--detector", __file__],
+            2,
+            "--aligned and --detector exclude each other",
+        ),
         (["--refine", "-1"], 2, "must be 0 or more, got -1"),
         (["--pull", "1"], 2, "--pull is for --refine"),
         (["--out", "w.pt"], 2, "'w.pt' must end in .safetensors"),
@@ -150,13 +155,14 @@ def test_raw_photographs_need_a_detector(
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     out = ["--out", tmp_path / "w.safetensors"]
-    message = sdd.fails(faces, *out, "--detector", "yunet.onnx")
+    assert "given as the detector, does not exist" in sdd.fails(faces, *out, "--detector", "y")
+    (tmp_path / "yunet.onnx").write_bytes(b"weights")
+    message = sdd.fails(faces, *out, "--detector", tmp_path / "yunet.onnx")
     assert "needs OpenCV: pip install 'sdd_fast[faces]'" in message and "--aligned" in message
     assert "bug" not in message
-    import sdd_fast.domains.domain
-
-    monkeypatch.setattr(sdd_fast.domains.domain.Domain, "align", "ffhq", raising=False)
-    assert "needs OpenCV" in sdd.fails(faces, *out)
+    monkeypatch.setattr(Domain, "align", True)
+    message = sdd.fails(faces, *out)
+    assert "name a file with --detector" in message and "--aligned" in message
     assert sdd(faces, *out, "--aligned")[0] == 0
 
 

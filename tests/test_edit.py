@@ -184,7 +184,7 @@ def test_load(
 
     def load_domain(name: object, *, device: str = "cpu") -> SimpleNamespace:
         asked.append(name)
-        return SimpleNamespace(generator=generator, encoder=encoder, align_photo=None)
+        return SimpleNamespace(generator=generator, encoder=encoder, align=False)
 
     monkeypatch.setattr(sdd_fast.domains, "load_domain", load_domain)
     run = tmp_path / "run"
@@ -209,6 +209,6 @@ def test_load(
     save_mapper(tmp_path / "dogs.safetensors", second, MapperInfo(domain="dogs"))
     with pytest.raises(ValueError, match="different domains: /somewhere/cats, dogs"):
         Editor.load([run, tmp_path / "dogs.safetensors"])
-    domain = SimpleNamespace(generator=generator, encoder=encoder, align_photo=None)
+    domain = SimpleNamespace(generator=generator, encoder=encoder, align=False)
     Editor.load(run, domain=domain)  # type: ignore[arg-type]
     assert len(asked) == 3

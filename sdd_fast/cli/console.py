@@ -92,9 +92,16 @@ def explain(error: Exception) -> str:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         first = text.splitlines()[0] if text else ""
         text = f"out of memory. Try a smaller --batch-size or fewer --images. {first}".strip()
-    elif not isinstance(error, (ValueError, OSError, FloatingPointError)):
+    elif not _is_plain(error):
         text = f"{type(error).__name__}: {text}. This may be a bug; {DEBUG} shows the traceback"
     return text.replace("resume=False", "--restart")
+
+
+def _is_plain(error: Exception) -> bool:
+    """Whether the message is meant for a user as it is."""
+    # A missing package that we ask for has no name there; one that Python failed to import has.
+    asked_for = isinstance(error, ModuleNotFoundError) and error.name is None
+    return asked_for or isinstance(error, (ValueError, OSError, FloatingPointError))
 
 
 def _show_warnings_plainly() -> None:

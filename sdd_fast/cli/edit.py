@@ -60,6 +60,7 @@ def edit(
     ] = None,
     generator: options.Generator = None,
     encoder: options.Encoder = None,
+    detector: options.Detector = None,
     device: options.Device = "cpu",
 ) -> None:
     """Edit pictures: each in one forward pass, without a diffusion model.
@@ -82,7 +83,8 @@ def edit(
     wanted = options.comma_list(levels, "--levels")
     edits, pictures = split_paths(paths)
     files = picture_files(pictures)
-    editor = open_editor(edits, domain, device, generator=generator, encoder=encoder)
+    parts = {"generator": generator, "encoder": encoder, "detector": detector}
+    editor = open_editor(edits, domain, device, **parts)
     amount = strengths[0] if len(strengths) == 1 else strengths
     written = editor.edit_files(files, out, amount, wanted, aligned=aligned)
     grid_path = out / "grid" / "before-after.png"  # beside the pictures it would be taken for one
@@ -152,12 +154,18 @@ def open_editor(
 
 def mapper_file(path: Path) -> Path:
     """What `load_mapper` reads, or a ValueError that says why there is nothing to read."""
+    from sdd_fast.checkpoints.read import scan
     from sdd_fast.edit import MAPPER_FILE
 
     if path.is_dir() and not (path / MAPPER_FILE).exists():
         raise ValueError(
             f"{path} holds no {MAPPER_FILE}: the distillation there has not finished; give its "
             "`sdd distill` command again to go on"
+        )
+    if path.suffix.lower() == ".pt" and path.exists() and scan(path).format == "torchscript":
+        raise ValueError(
+            f"{path}: TorchScript files are for other programs; here give the run folder, or the "
+            "safetensors file of `sdd export`"
         )
     return path / MAPPER_FILE if path.is_dir() else path
 

@@ -11,9 +11,7 @@ from . import options
 from .console import command, say
 
 if TYPE_CHECKING:
-    from sdd_fast.domains import Domain
     from sdd_fast.invert import Inversion
-    from sdd_fast.landmarks import Detector
 
 _LISTED = 10  # pictures in a list on the terminal
 
@@ -35,13 +33,6 @@ def invert(
             help="The pictures are already cropped the way the encoder expects: look for no faces.",
         ),
     ] = False,
-    detector: Annotated[
-        Path | None,
-        typer.Option(
-            help="Weights of the face detector YuNet (OpenCV's model zoo), for raw photographs: "
-            "faces are found, turned upright and cropped as in FFHQ."
-        ),
-    ] = None,
     refine: Annotated[
         int,
         typer.Option(
@@ -56,7 +47,11 @@ def invert(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 8,
-    domain: options.DomainName = "faces64",
+    domain: options.DomainName = None,
+    generator: options.Generator = None,
+    encoder: options.Encoder = None,
+    identity: options.Identity = None,
+    detector: options.Detector = None,
     restart: options.Restart = False,
     device: options.Device = "cpu",
 ) -> None:
@@ -71,6 +66,7 @@ def invert(
       sdd invert my-faces --out my-faces.safetensors
       sdd invert my-faces --out closer.safetensors --refine 100
       sdd edit runs/white-hair my-faces.safetensors
+      sdd invert photos --domain ffhq-1024 --out photos.safetensors
     """
     from dataclasses import replace
 
@@ -88,13 +84,17 @@ def invert(
     refinement = Refinement(steps=refine)
     if pull is not None:
         refinement = replace(refinement, pull=pull)
-    loaded = options.open_domain(domain, device)
+    loaded = options.open_domain(
+        domain, device, generator=generator, encoder=encoder, identity=identity, detector=detector
+    )
+    if loaded.encoder is None:
+        raise ValueError(f"the domain {loaded.name} has no encoder; name one with --encoder")
     done = run(
         folder,
         loaded.encoder,
         loaded.generator,
         out,
-        detector=None if aligned else _detector(loaded, detector),
+        detector=loaded.detector if loaded.align and not aligned else None,
         refinement=refinement,
         identity=loaded.identity if refine else None,
         domain=loaded.name,
@@ -103,18 +103,6 @@ def invert(
     )
     show(done)
     say(f"next:          {options.command_line('edit', 'runs/RUN', out)}")
-
-
-def _detector(domain: Domain, weights: Path | None) -> Detector | None:
-    """The face detector, if the domain's encoder expects aligned faces or one was asked for."""
-    if weights is None and not getattr(domain, "align", None):
-        return None
-    from sdd_fast.landmarks import YuNet
-
-    try:
-        return YuNet(weights)
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
 
 
 def show(done: Inversion) -> None:

@@ -53,6 +53,13 @@ Identity = Annotated[
     str | None,
     _part("A face recognition network (ArcFace IR-SE50), or none to do without.", "identity"),
 ]
+Detector = Annotated[
+    Path | None,
+    _part(
+        "YuNet's weights (OpenCV's model zoo): raw photographs are cropped to the face as in FFHQ.",
+        "detector",
+    ),
+]
 SourceText = Annotated[
     str,
     typer.Option(

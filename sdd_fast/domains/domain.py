@@ -8,7 +8,7 @@ same lines.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+    from ..landmarks import Detector
     from ..models.clip import Clip
     from ..prior import DiffusionPrior
 
@@ -64,7 +65,7 @@ class Domain:
         self.reference: str | dict[str, Any] = reference or spec.to_json()
         self.name, self.source_text = spec.name, spec.source_text
         self.prompts, self.prompt_templates = spec.prompts, spec.prompt_templates
-        self.levels, self.pull, self.align = spec.levels, spec.pull, spec.align
+        self.levels, self.pull = spec.levels, spec.pull
 
     def path(self, part: str) -> Path:
         """Where a part is.
@@ -110,13 +111,39 @@ class Domain:
         return None if path is None else load_encoder(path).to(self.device)
 
     @property
-    def align_photo(self) -> Callable[[Image], Image] | None:
-        """Crops a raw photograph as the encoder expects it; None if the centre will do."""
-        if self.spec.align is None:
-            return None
-        from ..align import align_photo
+    def align(self) -> bool:
+        """Whether raw photographs are cropped by the landmarks of the face, as FFHQ's were."""
+        return self.spec.align is not None or "detector" in self.spec.parts
 
-        return align_photo
+    @cached_property
+    def detector(self) -> Detector:
+        """What finds the landmarks; errors as for `YuNet`."""
+        from ..landmarks import YuNet
+
+        try:
+            return YuNet(self.path("detector"))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}. Pictures that are already cropped to the face need none: --aligned (in "
+                "Python: aligned=True)"
+            ) from error
+
+    def align_photo(self, photo: Image) -> Image:
+        """A raw photograph cropped to its largest face, see `align_face`.
+
+        Raises:
+            ValueError: no face was found. FileNotFoundError, ModuleNotFoundError: nothing is there
+                to find it with.
+        """
+        from ..align import align_face
+
+        faces = self.detector(photo)
+        if not faces:
+            raise ValueError(
+                "no face was found in a picture; crop it to the face and say --aligned (in Python: "
+                "aligned=True)"
+            )
+        return align_face(photo, faces[0])
 
     @cached_property
     def prior(self) -> DiffusionPrior:
@@ -217,7 +244,7 @@ def load_domain(
             domain that the parts make, named after the generator's file.
         source_text: what the pictures of a domain that the parts make show before an edit.
         parts: files that take the place of those that the domain names: generator, encoder,
-            diffusion, latents, held_out, identity, clip, classifier; None does without.
+            diffusion, latents, held_out, identity, clip, classifier, detector; None does without.
 
     Raises:
         FileNotFoundError: neither a known name nor such a file, or one of its files is missing; of

@@ -11,7 +11,8 @@ A domain file is JSON. Everything but `name` and `source_text` may be left out::
       "identity": "model_ir_se50.pth",
       "latents": "train_faces.pt",               pictures to distil with; else drawn at random
       "held_out": "test_faces.pt",               pictures to judge by; else some of the latents
-      "align": "ffhq",                           how raw photographs are cropped
+      "align": "ffhq",                           raw photographs are cropped by landmarks
+      "detector": "yunet.onnx",                  what finds the landmarks
       "content_rows": [64, 448],                 rows of a generated picture that show something
       "prompt_templates": {"attribute": "a photo of a face with {}"}
     }
@@ -32,6 +33,7 @@ from ..files import read_json
 
 PARTS = (
     "generator", "encoder", "diffusion", "latents", "held_out", "clip", "identity", "classifier",
+    "detector",
 )  # fmt: skip
 FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"
 
