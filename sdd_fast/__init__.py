@@ -16,6 +16,10 @@ from __future__ import annotations
 
 from . import ops
 from ._build_info import build_info
+from .checkpoints.convert import convert
+from .checkpoints.encoder import load_encoder
+from .checkpoints.generator import load_generator
+from .checkpoints.identity import load_identity
 from .checkpoints.latents import load_latents, load_styles
 from .checkpoints.mapper import load_mapper
 from .distill import DistillConfig, DistillResult, distill
@@ -68,12 +72,16 @@ __all__ = [
     "__version__",
     "balanced_guidance_scale",
     "build_info",
+    "convert",
     "distill",
     "export_torchscript",
     "guidance",
     "hqs",
     "image_gradient",
     "load_domain",
+    "load_encoder",
+    "load_generator",
+    "load_identity",
     "load_image",
     "load_latents",
     "load_mapper",

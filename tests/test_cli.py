@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_runner import Sdd
 from PIL import Image
 from tiny_domain import write_tiny_domain
 
@@ -21,33 +22,17 @@ from sdd_fast.distill import DistillConfig
 from sdd_fast.files import load_tensors
 from sdd_fast.report.verdict import Verdict
 
-COMMANDS = ("demo", "select", "distill", "edit", "export", "info", "render", "train-domain")
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-class Sdd:
-    """Runs a command line in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *words: Any) -> Result:
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(word) for word in words])
-        captured = self.capsys.readouterr()
-        return Result(int(exit_.value.code or 0), captured.out, captured.err)
-
-    def fails(self, *words: Any, code: int = 1) -> str:
-        """The one message of a command that must fail, without a traceback."""
-        result = self(*words)
-        assert result.code == code, result.err
-        assert "Traceback" not in result.err
-        return " ".join(result.err.replace("│", " ").split())
+COMMANDS = (
+    "demo",
+    "select",
+    "distill",
+    "edit",
+    "export",
+    "convert",
+    "info",
+    "render",
+    "train-domain",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -511,72 +496,6 @@ def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
     face = runs / "faces" / "face-1.png"
     assert "no domain 'tiny'" in sdd.fails("edit", weights, face, "--out", tmp_path / "o")
     assert "not" in sdd.fails("export", run, "--out", weights, "--levels", "fine")
-
-
-# --- info -----------------------------------------------------------------------------------------
-
-
-def test_info_about_the_installation(sdd: Sdd) -> None:
-    shown = sdd("info")
-    assert shown.code == 0 and torch.__version__ in shown.out and "domain faces64" in shown.out
-    named = sdd("info", "faces64")
-    assert named.code == 0 and "64 × 64 pixels" in named.out and "a bald face" in named.out
-    facts = json.loads(sdd("info", "--json").out)
-    assert facts["torch"] == torch.__version__ and "native ops" in facts
-
-
-def test_info_knows_every_kind(
-    sdd: Sdd, runs: Path, run: Path, domain: Path, tiny_sd: Path
-) -> None:
-    for path, expected in (
-        (run, ["run ", "a bald face", "2, complete", "report.html"]),
-        (run / "run.json", ["a bald face"]),
-        (runs, ["folder of runs", "old-hair"]),
-        (run / "curve.json", ["HQS curve", "a bald face", "largest"]),
-        (run / "mapper.safetensors", ["LevelsMapper", "a bald face", "coarse, medium", "tiny"]),
-        (domain, ["domain ", "32 × 32 pixels", "an old face", "white hair", "classifier"]),
-        (domain / "generator.safetensors", ["StyleGAN2"]),
-        (tiny_sd, ["StableDiffusionPipeline", "32 pixels", "4 × 8 × 8", "epsilon", "1000"]),
-        (runs / "faces", ["folder of pictures", "6"]),
-        (runs / "faces" / "face-1.png", ["PNG picture", "32 × 32"]),
-    ):
-        shown = sdd("info", path)
-        assert shown.code == 0, shown.err
-        for text in expected:
-            assert text in shown.out, (path, text, shown.out)
-
-
-def test_info_about_a_folder_of_the_api_and_an_unfinished_domain(
-    sdd: Sdd, run: Path, tmp_path: Path
-) -> None:
-    for name in ("mapper.safetensors", "curve.json"):  # as `distill` and `curve.save` leave them
-        (tmp_path / name).write_bytes((run / name).read_bytes())
-    assert "LevelsMapper" in sdd("info", tmp_path).out
-    (tmp_path / "d" / "training").mkdir(parents=True)
-    (tmp_path / "d" / "training" / "vae.checkpoint.safetensors").touch()
-    assert "not complete" in sdd("info", tmp_path / "d").out
-    refused = sdd.fails("distill", "old", "--domain", tmp_path / "d")
-    assert "is not complete; the command of `sdd train-domain`" in refused
-
-
-def test_info_about_nothing_known(sdd: Sdd, run: Path, tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.pt")
-    (tmp_path / "text.txt").write_text("hello")
-    (tmp_path / "other.json").write_text("{}")
-    (tmp_path / "empty").mkdir()
-    whole = (run / "mapper.safetensors").read_bytes()
-    (tmp_path / "cut.safetensors").write_bytes(whole[:40])
-    (tmp_path / "nothing.safetensors").write_bytes(b"")
-    for name, message in (
-        ("none", "no file or folder"),
-        ("pickle.pt", "a PyTorch pickle, which can run code"),
-        ("text.txt", "nothing that sdd_fast knows"),
-        ("other.json", "JSON, but no HQS curve"),
-        ("empty", "is no run, domain, Stable Diffusion folder or folder of pictures"),
-        ("cut.safetensors", "not a complete safetensors file"),
-        ("nothing.safetensors", "not a complete safetensors file"),
-    ):
-        assert message in sdd.fails("info", tmp_path / name), name
 
 
 # --- render and train-domain ----------------------------------------------------------------------

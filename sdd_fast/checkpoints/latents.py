@@ -12,15 +12,19 @@ file "train" is read. In .pt, .pth, .safetensors and .npy files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..files import PathLike
 from .identify import what_is
+from .npy import is_npy, read_npy
 from .read import Checkpoint, read_checkpoint
+
+KIND = "w_plus latents"
+"""What the metadata of our latents files call them, as "kind"."""
 
 STYLE_WIDTH = 512
 """What every style of a padded tensor is padded to, whatever the resolution."""
@@ -43,7 +47,7 @@ def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
         ValueError: it holds no latents, w or style latents, those of another generator, or values
             that are NaN or infinite.
     """
-    checkpoint = _read(path)
+    checkpoint = read_npy(path) if is_npy(path) else read_checkpoint(path)
     tensor = _find(checkpoint.content)
     if tensor is None:
         if _style_list(checkpoint.content):
@@ -91,7 +95,7 @@ def load_styles(path: PathLike, style_dims: Sequence[int]) -> list[Tensor]:
         ValueError: it holds no such latents, those of another generator, a padding that is not
             zero (the styles are then longer than `style_dims`), or NaN or infinity.
     """
-    checkpoint = _read(path)
+    checkpoint = read_npy(path) if is_npy(path) else read_checkpoint(path)
     dims = list(style_dims)
     listed = _style_list(checkpoint.content)
     tensor = _find(checkpoint.content)
@@ -143,30 +147,25 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     else:
         return None
     rest = named.get("held_out")
-    return {"latents": f"{text}, and {len(rest)} held out" if isinstance(rest, Tensor) else text}
+    return {
+        "latents": f"{text}, and {len(rest)} held out"
+        if isinstance(rest, Tensor) and rest.ndim
+        else text
+    }
 
 
 def _pictures(count: int) -> str:
     return f"{count} picture" + ("s" if count != 1 else "")
 
 
-def _read(path: PathLike) -> Checkpoint:
-    if Path(path).suffix.lower() != ".npy":
-        return read_checkpoint(path)
-    import numpy as np
-
-    try:
-        # Mapped first: a header that promises more than the file holds then claims no memory.
-        array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-        return Checkpoint(Path(path), "npy", torch.from_numpy(array))
-    except (ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{path} is no complete .npy file of numbers: {error}") from error
-
-
 def _find(content: Any) -> Tensor | None:
     if isinstance(content, Mapping):
-        named = [content[name] for name in _NAMES if isinstance(content.get(name), Tensor)]
-        return named[0] if named else None
+        for name in _NAMES:
+            if isinstance(content.get(name), (Tensor, np.ndarray)):
+                return _find(content[name])
+        return None
+    if isinstance(content, np.ndarray):
+        return torch.tensor(content)
     return content if isinstance(content, Tensor) else None
 
 
@@ -176,7 +175,7 @@ def _style_list(content: Any) -> list[Tensor]:
         return []
     for style in content:
         fits = isinstance(style, Tensor) and style.ndim == 5 and style.is_floating_point()
-        if not fits or len(style) != len(content[0]) or style[0].numel() != style.shape[2]:
+        if not fits or not style.numel() or style.numel() != len(content[0]) * style.shape[2]:
             return []
     return list(content)
 

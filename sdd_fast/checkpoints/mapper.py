@@ -157,18 +157,20 @@ class _Foreign:
 
 def _load_foreign(found: _Foreign, source: str) -> tuple[nn.Module, MapperInfo]:
     try:
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
-            mapper: nn.Module = _OURS[found.network](**found.config)
+        with torch.device("meta"):  # first the shapes: what a file claims may not fit into memory
+            outline: nn.Module = _OURS[found.network](**found.config)
     except ValueError as error:
         raise ValueError(f"{source}: its tensors describe no mapper: {error}") from error
     tensors = {_our_name(key): value for key, value in found.tensors.items()}
-    levels: tuple[str, ...] = LEVELS
-    if isinstance(mapper, LevelsMapper):
-        tensors["scale"] = mapper.scale  # ones: theirs work in the units of W+
-        levels = tuple(mapper.levels)
+    if isinstance(outline, LevelsMapper):  # theirs work in the units of W+
+        tensors["scale"] = torch.ones_like(outline.scale, device="cpu")
     tensors |= {name: torch.empty(0) for name in found.others}  # to be listed as unexpected
-    names = {name: found.prefix + _their_name(name) for name in mapper.state_dict()}
+    names = {name: found.prefix + _their_name(name) for name in outline.state_dict()}
+    load_exactly(outline, {k: v.to("meta") for k, v in tensors.items()}, source, names)
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+        mapper: nn.Module = _OURS[found.network](**found.config)
     load_exactly(mapper, tensors, source, names)
+    levels = tuple(mapper.levels) if isinstance(mapper, LevelsMapper) else LEVELS
     return mapper, MapperInfo(prompt=found.prompt, lam=LAM, levels=levels)
 
 
@@ -180,16 +182,17 @@ def _find(content: Any) -> _Foreign | None:
     if isinstance(content.get("state_dict"), Mapping):
         return _styleclip(content)
     for part in ("name", "mapper", "model"):  # in the order in which the authors' loader tries them
-        if isinstance(content.get(part), Mapping) and any(map(_is_key, content[part])):
+        if isinstance(content.get(part), Mapping) and _weights(content[part]):
             others = _besides(content, part, "optimizer")
             return _tell("the SDD authors' code", "", content[part], others)
-    return _tell("bare weights", "", content, []) if any(map(_is_key, content)) else None
+    return _tell("bare weights", "", content, []) if _weights(content) else None
 
 
 def _styleclip(content: Mapping[str, Any]) -> _Foreign | None:
-    state, prefix = content["state_dict"], "mapper."
+    state = {str(key): value for key, value in content["state_dict"].items()}
+    prefix = "mapper."
     mapper = {key[7:]: value for key, value in state.items() if key.startswith(prefix)}
-    if not any(map(_is_key, mapper)):
+    if not _weights(mapper):
         return None
     others = _besides(content, "state_dict", "opts")
     others += [key for key in state if not key.startswith((prefix, "decoder."))]
@@ -216,7 +219,7 @@ def _tell(
     on: Sequence[str] = (),
 ) -> _Foreign:
     """The architecture, from names and shapes. `on`: levels that the file says it has."""
-    tensors = {k: v for k, v in state.items() if _is_key(k) and isinstance(v, Tensor) and v.ndim}
+    tensors = _weights(state)
     others = others + [f"{prefix}{key}" for key in state if key not in tensors]
     widths: dict[str, int] = {}
     depth = 0
@@ -265,8 +268,13 @@ def _their_name(name: str) -> str:
     return f"{theirs.get(mlp) or f'mapper_{mlp}'}.mapping.{rest}" if mlp else name
 
 
-def _is_key(key: Any) -> bool:
-    return isinstance(key, str) and _KEY.fullmatch(key) is not None
+def _weights(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Those of the entries that are tensors of a mapper."""
+    return {
+        key: value
+        for key, value in state.items()
+        if isinstance(key, str) and _KEY.fullmatch(key) and isinstance(value, Tensor) and value.ndim
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import console, demo, distill, edit, info, invert, select, train_domain
+from . import console, convert, demo, distill, edit, info, invert, select, train_domain
 
 app = typer.Typer(
     name="sdd",
@@ -30,6 +30,7 @@ app.command("distill", rich_help_panel=_MAIN)(distill.distill)
 app.command("edit", rich_help_panel=_FILES)(edit.edit)
 app.command("invert", rich_help_panel=_FILES)(invert.invert)
 app.command("export", rich_help_panel=_FILES)(edit.export)
+app.command("convert", rich_help_panel=_FILES)(convert.convert)
 app.command("info", rich_help_panel=_FILES)(info.info)
 app.command("render", rich_help_panel=_OWN)(train_domain.render)
 app.command("train-domain", rich_help_panel=_OWN)(train_domain.train_domain)

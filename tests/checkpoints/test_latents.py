@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,20 @@ def test_wrapped_in_a_dict(name: str, suffix: str, tmp_path: Path) -> None:
     assert torch.equal(load_latents(path), w_plus())
 
 
+def test_arrays_in_a_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    for content in (w_plus().numpy(), {"latents": w_plus().double().numpy(), "names": ["a"]}):
+        path.write_bytes(pickle.dumps(content))
+        assert torch.equal(load_latents(path), w_plus())
+
+
 def test_held_out_latents_of_a_domain_stay_unseen(tmp_path: Path) -> None:
     content = {"held_out": torch.zeros(5, LAYERS, DIM), "train": w_plus()}
     path = write(content, tmp_path / "a.safetensors")
     assert torch.equal(load_latents(path), w_plus())
     assert facts(content) == "W+ 10 × 16 of 3 pictures, and 5 held out"
+    content["held_out"] = torch.tensor(0.0)
+    assert facts(content) == "W+ 10 × 16 of 3 pictures"
 
 
 def test_w_is_broadcast_when_asked_to(tmp_path: Path) -> None:
@@ -137,12 +147,9 @@ def test_npy_files_run_nothing_and_claim_no_memory(tmp_path: Path) -> None:
         load_latents(path)
     np.save(path, np.zeros((3, 10, 4), np.float32))
     whole = path.read_bytes()
-    for broken in (
-        whole[:-1],
-        whole[:30],
-        b"",
-        whole.replace(b"(3, 10, 4)", b"(3, 10, 4" + b"0" * 9 + b")"),
-    ):
+    more = whole.replace(b"(3, 10, 4), }" + b" " * 9, b"(3000000000, 10, 4), }")
+    assert more != whole and len(more) == len(whole)
+    for broken in (whole[:-1], whole[:30], b"", more):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match="no complete"):
             load_latents(path)
@@ -216,6 +223,17 @@ def test_style_errors(tmp_path: Path) -> None:
 
 
 def test_description_of_what_is_no_latents() -> None:
-    for content in (torch.zeros(()), torch.zeros(3, 7, 4), torch.zeros(2, 1, 513, 1, 1), {}, [],
-                    torch.zeros(0, 10, 4), {"w": 1}, torch.zeros(2, 10, 4, dtype=torch.int8)):  # fmt: skip
+    for content in (
+        torch.zeros(()),
+        torch.zeros(3, 7, 4),
+        torch.zeros(0, 10, 4),
+        torch.zeros(2, 10, 4, dtype=torch.int8),
+        torch.zeros(2, 1, 513, 1, 1),
+        {"w": 1},
+        {0: 1},
+        {},
+        [torch.zeros(0, 1, 3, 1, 1)] * 2,
+        [torch.zeros(2, 1, 3, 1, 1), torch.zeros(3, 1, 3, 1, 1)],
+        [],
+    ):
         assert facts(content) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -203,8 +204,17 @@ def test_options_of_any_form() -> None:
         assert facts["mapper"] == "coarse of W+ any number × 6 (StyleCLIP)"
 
 
+def test_a_namespace_is_read_too(tmp_path: Path) -> None:
+    """StyleCLIP writes vars(opts); forks of it write the Namespace itself."""
+    content = styleclip(levels_state("course_mapping"))
+    content["opts"] = argparse.Namespace(description="beard", stylegan_size=256)
+    mapper, info = load(content, tmp_path)
+    assert info.prompt == "beard" and mapper.num_layers == 14
+
+
 def test_description_of_what_is_no_mapper() -> None:
-    for content in (torch.zeros(2), [1], {"g_ema": {}}, {"state_dict": {"encoder.x": 1}}, {}):
+    for content in (torch.zeros(2), [1], {"g_ema": {}}, {"state_dict": {"encoder.x": 1}}, {},
+                    {"course_mapping.mapping.1.bias": 3}):  # fmt: skip
         assert describe(Checkpoint(Path("m.pt"), "torch", content)) is None
 
 
@@ -262,6 +272,30 @@ def test_a_name_without_a_usable_tensor(value: Any, tmp_path: Path) -> None:
     state["course_mapping.mapping.1.bias"] = value
     with pytest.raises(ValueError, match=r"missing: course_mapping\.mapping\.1\.bias"):
         load(state, tmp_path)
+
+
+def test_claims_no_more_memory_than_it_fills(tmp_path: Path) -> None:
+    """A vector is as wide as a mapper of terabytes; the file has kilobytes."""
+    state = {"course_mapping.mapping.1.bias": torch.zeros(1).expand(3_000_000)}
+    with pytest.raises(ValueError, match=r"missing: course_mapping\.mapping\.1\.weight"):
+        load(state, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {0: 1, "mapper.course_mapping.mapping.1.weight": torch.zeros(2, 2)}},
+        {"mapper": {1: 2, "course_mapping.mapping.1.bias": torch.zeros(0)}, "name": 7},
+        {"mapper_0.mapping.1.bias": torch.zeros(0)},
+        {"mapper_99.mapping.9.bias": torch.zeros(2)},
+        {"mapping.mapping.1.weight": torch.zeros(2, 2, dtype=torch.complex64)},
+    ],
+)
+def test_nonsense_in_any_place(content: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mapper\.pt"):
+        load(content, tmp_path)
+    facts = describe(Checkpoint(Path("m.pt"), "torch", content))
+    assert facts is not None and "mapper" in facts
 
 
 # --- ours -----------------------------------------------------------------------------------------

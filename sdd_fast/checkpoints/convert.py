@@ -1,0 +1,92 @@
+"""Any checkpoint file → our safetensors file of one of the things in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..files import PathLike, save_tensors
+from ..manipulator import save_mapper
+from .encoder import load_encoder
+from .generator import load_generator
+from .identify import KINDS, held, what_is
+from .identity import load_identity
+from .latents import KIND, load_latents
+from .mapper import load_mapper
+from .npy import is_npy, read_npy
+from .read import read_checkpoint
+
+_LOADERS: dict[str, Callable[[PathLike], Any]] = {
+    "generator": load_generator,
+    "encoder": load_encoder,
+    "identity": load_identity,
+}
+PARTS = (*_LOADERS, "mapper", "latents")
+ENCODERS = ("e4e", "psp")
+
+
+def convert(source: PathLike, target: PathLike, part: str | None = None) -> str:
+    """Write what a foreign file holds as our safetensors file, atomically.
+
+    The network or latents are exactly those that the `load_` function of their kind returns, in
+    float32. The metadata tell, besides what every file of ours tells, the "source": name, format
+    and SHA-256 of the input, and the version of this package.
+
+    Args:
+        source: a file that `load_generator`, `load_encoder`, `load_identity`, `load_mapper` or
+            `load_latents` reads.
+        target: the file to write, *.safetensors.
+        part: which of `PARTS`, where the file holds several; None: the only one. "e4e" or "psp" is
+            an encoder of a file that does not tell which of them it holds.
+
+    Returns:
+        The part that was written.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds nothing that can be converted, several parts or not that one;
+            what its loader finds wrong with it; or `target` is `source`, or no .safetensors file.
+    """
+    path, out = Path(source), Path(target)
+    if out.suffix.lower() != ".safetensors":
+        raise ValueError(f"{out} must end in .safetensors")
+    if part is not None and part not in (*PARTS, *ENCODERS):
+        raise ValueError(f"there is no part {part!r}; parts are {', '.join((*PARTS, *ENCODERS))}")
+    kind, part = (part, "encoder") if part in ENCODERS else (None, part)
+    checkpoint = read_npy(path) if is_npy(path) else read_checkpoint(path)
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"{out} is the input, which is never overwritten; give another name")
+    there = [kind for kind in held(checkpoint) if kind in PARTS]
+    if part is None and len(there) > 1:
+        names = " and ".join(KINDS[kind] for kind in there)
+        raise ValueError(f"{path} holds {names}: say which part, {' or '.join(there)}")
+    if not there or (part is not None and part not in there):
+        wanted = KINDS[part] if part else f"one of {', '.join(PARTS)}"
+        raise ValueError(f"{path} is {what_is(checkpoint)}; expected {wanted}")
+    chosen = part or there[0]
+    metadata = {"source": json.dumps(_source(path, checkpoint.format))}
+    if chosen == "mapper":
+        mapper, info = load_mapper(path)
+        save_mapper(out, mapper, info, metadata)
+    elif chosen == "latents":
+        save_tensors(out, {"w_plus": load_latents(path)}, {"kind": KIND, **metadata})
+    else:
+        network = load_encoder(path, kind=kind) if kind else _LOADERS[chosen](path)
+        network.save(out, metadata=metadata)
+    return chosen
+
+
+def _source(path: Path, file_format: str) -> dict[str, str]:
+    from .. import __version__
+
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {
+        "file": path.name, "format": file_format, "sha256": digest.hexdigest(),
+        "sdd_fast": __version__,
+    }  # fmt: skip

@@ -1,0 +1,219 @@
+"""What a file or folder is: facts for `sdd info`. Reads descriptions, executes nothing."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+Facts = dict[str, Any]
+"""What to print; the first entry says what the thing is."""
+
+_EXTRA, _MOST_EXTRA = "/extra/sdd.json", 2**20
+
+
+def describe(path: Path) -> Facts:
+    """What is at `path`.
+
+    Raises:
+        FileNotFoundError: nothing. ValueError: nothing that belongs to this package.
+    """
+    from sdd_fast.domains.domain import EMBEDDED, PRESETS
+    from sdd_fast.images import SUFFIXES
+
+    if not path.exists():
+        path = EMBEDDED.get(str(path)) or PRESETS.get(str(path)) or path
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {path}")
+    if path.is_dir():
+        return _folder(path)
+    if path.suffix.lower() == ".json":
+        return _json_file(path)
+    if path.suffix.lower() in SUFFIXES:
+        return _picture(path)
+    return _torchscript(path) or _checkpoint(path)
+
+
+def _folder(path: Path) -> Facts:
+    if (path / "run.json").exists():
+        return _run(path)
+    if (path / "domain.json").exists():
+        return _domain(path)
+    if (path / "model_index.json").exists():
+        return _diffusion(path)
+    runs = sorted(inner.parent for inner in path.glob("*/run.json"))
+    if runs:
+        facts: Facts = {"folder of runs": path}
+        facts |= {run.name: _run(run)["verdict"] for run in runs}
+        if (path / "report.html").exists():
+            facts["report"] = path / "report.html"
+        return facts
+    if (path / "mapper.safetensors").exists():
+        return _checkpoint(path / "mapper.safetensors")
+    if (path / "curve.json").exists():
+        return _json_file(path / "curve.json")
+    if any(path.glob("training/*.checkpoint.safetensors")):
+        rest = "not complete; the command of `sdd train-domain` that began it goes on"
+        return {"domain": path, "training": rest}
+    from sdd_fast.images import list_images
+
+    try:
+        pictures = list_images(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no run, domain, Stable Diffusion folder or folder of pictures"
+        ) from error
+    facts = {"folder of pictures": path, "pictures": len(pictures)}
+    facts["captions"] = "metadata.jsonl" if (path / "metadata.jsonl").exists() else "none"
+    return facts
+
+
+def _run(path: Path) -> Facts:
+    from sdd_fast.files import read_json
+    from sdd_fast.report.record import read_run
+
+    record = read_run(path)
+    facts: Facts = {"run": path, "prompt": record["prompt"], "domain": record["domain"]}
+    if record.get("timesteps"):
+        facts["timesteps"] = f"{text(record['timesteps'])} ({record['rule']})"
+    steps = record["distill"]["steps"]
+    if record["complete"]:
+        facts["steps"] = f"{steps}, complete"
+        facts["verdict"] = f"{record['verdict']['level']}: {record['verdict']['headline']}"
+        facts["report"] = path / "report.html"
+    else:
+        history = read_json(path / "history.json") if (path / "history.json").exists() else []
+        done = history[-1]["step"] if history else 0
+        facts["steps"] = f"{done} of {steps}"
+        facts["verdict"] = "not finished; give the same command again to go on"
+        facts["command"] = record["command"]
+    return facts
+
+
+def _domain(path: Path) -> Facts:
+    from sdd_fast.domains import load_domain
+    from sdd_fast.domains.domain import PRESETS
+
+    # Reads the domain file alone; networks load when used. A preset may lack files, by its name.
+    name = path.stem if path in PRESETS.values() else str(path)
+    domain = load_domain(name)
+    spec = domain.spec
+    facts: Facts = {"domain": path, "name": domain.name}
+    if spec.resolution:
+        facts["resolution"] = f"{spec.resolution} × {spec.resolution} pixels"
+    facts["source text"] = domain.source_text
+    facts["parts"] = sorted(spec.parts)
+    if spec.absent:
+        facts["missing"] = sorted(spec.absent)
+        facts["how to get them"] = [spec.absent[part] for part in sorted(spec.absent)]
+    if path.is_dir():
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        facts["size"] = f"{size / 2**20:.1f} MiB"
+    if domain.prompt_templates:
+        facts["prompt templates"] = domain.prompt_templates
+    if domain.prompts:
+        facts["prompts"] = "; ".join(domain.prompts)
+    parts = (domain.quality or {}).get("parts")
+    if parts:
+        facts["reconstruction"] = (
+            f"VAE {parts['vae_psnr']:.1f} dB, encoder + generator {parts['generator_psnr']:.1f} dB"
+        )
+    if (path / "MODEL_CARD.md").exists():
+        facts["model card"] = path / "MODEL_CARD.md"
+    return facts
+
+
+def _diffusion(path: Path) -> Facts:
+    from sdd_fast.files import read_json
+    from sdd_fast.sd_describe import describe_teacher
+
+    def config(part: str, name: str = "config.json") -> Any:
+        file = path / part / name
+        return read_json(file) if file.exists() else {}
+
+    index, unet, vae = read_json(path / "model_index.json"), config("unet"), config("vae")
+    scheduler = config("scheduler", "scheduler_config.json")
+    facts: Facts = {"Stable Diffusion folder": path, "pipeline": index.get("_class_name")}
+    told = describe_teacher(path) or {}
+    if "teacher" in told:
+        facts["teacher"] = told["teacher"]
+    if isinstance(unet.get("sample_size"), int) and vae:
+        factor = 2 ** (len(vae.get("block_out_channels", [1])) - 1)
+        facts["resolution"] = f"{unet['sample_size'] * factor} pixels"
+        facts["latents"] = f"{unet['in_channels']} × {unet['sample_size']} × {unet['sample_size']}"
+    facts["prediction"] = scheduler.get("prediction_type", "unknown")
+    facts["timesteps"] = scheduler.get("num_train_timesteps", "unknown")
+    weights = sum(file.stat().st_size for file in path.rglob("*.safetensors"))
+    facts["weights"] = f"{weights / 2**20:.1f} MiB of safetensors"
+    if told.get("weights", "plain") != "plain":
+        facts["variants"] = told["weights"]
+    return facts
+
+
+def _json_file(path: Path) -> Facts:
+    from sdd_fast.files import read_json
+    from sdd_fast.hqs_curve import FORMAT, HQSCurve
+
+    content = read_json(path)
+    if isinstance(content, dict) and {"name", "source_text"} <= set(content):
+        return _domain(path.parent if path.name == "domain.json" else path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if path.name in ("run.json", "domain.json", "model_index.json"):
+            return _folder(path.parent)
+        raise ValueError(f"{path} is JSON, but no HQS curve and no domain; see also its folder, {path.parent}")
+    curve = HQSCurve.load(path)
+    return {
+        "HQS curve": path,
+        "prompt": curve.prompt,
+        "timesteps": f"{curve.timesteps[0]} … {curve.timesteps[-1]} ({len(curve.timesteps)})",
+        "pictures": curve.num_images,
+        "largest": f"{curve.largest()} (HQS {float(curve.mean.max()):.3f})",
+        "three best": curve.top(min(3, len(curve.timesteps))),
+        "computed with": f"{curve.gradient_map}, {curve.normalise}, "
+        f"guidance scale {curve.config.guidance_scale:g}, seed {curve.seed}",
+    }
+
+
+def _checkpoint(path: Path) -> Facts:
+    """Weights or latents of any program, also those that are refused; ValueError for the rest."""
+    from sdd_fast.checkpoints.identify import describe_file
+
+    facts = describe_file(path)
+    return {facts.pop("network", "checkpoint"): path, **facts}
+
+
+def _torchscript(path: Path) -> Facts | None:
+    """The JSON beside the module, read as from any zip file: no code of the module runs."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            extra = [entry for entry in archive.infolist() if entry.filename.endswith(_EXTRA)]
+            if not extra or extra[0].file_size > _MOST_EXTRA:
+                return None
+            found = json.loads(archive.read(extra[0]))
+    except zipfile.BadZipFile:
+        return None
+    names = ("prompt", "lam", "levels", "timesteps", "domain", "extra")
+    facts: Facts = {f"TorchScript of a {found.get('network')}": path}
+    facts |= {name: found[name] for name in names if found.get(name)}
+    facts["size"] = f"{path.stat().st_size / 1024:.0f} KiB"
+    return facts
+
+
+def _picture(path: Path) -> Facts:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            size = f"{picture.width} × {picture.height} pixels, {picture.mode}"
+            return {f"{picture.format} picture": path, "size": size}
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is called like a picture, but is none") from None
+
+
+def text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {text(inner)}" for name, inner in value.items())
+    return str(value)

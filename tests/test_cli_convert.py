@@ -1,0 +1,51 @@
+"""sdd convert: the command around `checkpoints.convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import foreign_files
+import pytest
+from cli_runner import Sdd
+
+from sdd_fast.checkpoints.generator import load_generator
+from sdd_fast.checkpoints.latents import load_latents
+
+
+@pytest.fixture
+def sdd(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sdd:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    return Sdd(capsys)
+
+
+def test_says_what_was_written(sdd: Sdd, tmp_path: Path) -> None:
+    source, target = foreign_files.write(tmp_path, "train_faces.pt"), tmp_path / "o.safetensors"
+    done = sdd("convert", source, target)
+    assert done.code == 0 and not done.err
+    assert done.out == f"written: {target} (1 KiB), latents: W+ 8 × 12 of 3 pictures\n"
+    assert load_latents(target).shape == (3, 8, 12)
+
+
+def test_a_part(sdd: Sdd, tmp_path: Path) -> None:
+    source, target = foreign_files.write(tmp_path, "e4e.pt"), tmp_path / "o.safetensors"
+    message = sdd.fails("convert", source, target)
+    assert "holds a generator and an encoder: say which part, generator or encoder" in message
+    done = sdd("convert", source, target, "--part", "generator")
+    assert done.code == 0 and "generator: StyleGAN2" in done.out
+    assert load_generator(target).resolution == 32
+
+
+def test_errors(sdd: Sdd, tmp_path: Path) -> None:
+    source = foreign_files.write(tmp_path, "sdd.pt")
+    target = tmp_path / "o.safetensors"
+    for words, message in (
+        ([tmp_path / "none.pt", target], "none.pt"),
+        ([source, tmp_path / "o.pt"], "must end in .safetensors"),
+        ([source, target, "--part", "hair"], "no part 'hair'; parts are generator, encoder"),
+        ([source, target, "--part", "encoder"], "a latent mapper ("),
+    ):
+        assert message in sdd.fails("convert", *words)
+    assert sdd("convert", source, target).code == 0
+    assert "is the input, which is never overwritten" in sdd.fails("convert", target, target)
+    assert "Missing argument" in sdd.fails("convert", source, code=2)

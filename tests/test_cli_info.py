@@ -1,0 +1,188 @@
+"""sdd info: what is said of every kind of file and folder."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import foreign_files
+import pytest
+import torch
+from cli_runner import Sdd
+from tiny_domain import write_tiny_domain
+
+from sdd_fast.cli import main
+from sdd_fast.export import export_torchscript
+from sdd_fast.files import save_tensors
+from sdd_fast.models import LevelsMapper
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+
+
+@pytest.fixture
+def sdd(capsys: pytest.CaptureFixture[str]) -> Sdd:
+    return Sdd(capsys)
+
+
+@pytest.fixture(scope="module")
+def domain(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Path:
+    return write_tiny_domain(tmp_path_factory.mktemp("domain") / "tiny", tiny_sd)
+
+
+@pytest.fixture(scope="module")
+def runs(domain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one run of two training steps, and one of pictures."""
+    folder = tmp_path_factory.mktemp("runs")
+    few = ["--steps", "2", "--batch-size", "2", "--faces", "4", "--top", "1"]
+    for words in (
+        ["select", "a bald face", "--images", "2", "--timesteps", "200,500"],
+        ["distill", "a bald face", *few],
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main([*words, "--domain", str(domain), "--out", str(folder / "bald")])
+        assert not exit_.value.code
+    with pytest.raises(SystemExit):
+        main(["render", "--out", str(folder / "faces"), "-n", "6"])
+    return folder
+
+
+def test_the_installation(sdd: Sdd) -> None:
+    shown = sdd("info")
+    assert shown.code == 0 and torch.__version__ in shown.out and "domain faces64" in shown.out
+    named = sdd("info", "faces64")
+    assert named.code == 0 and "64 × 64 pixels" in named.out and "a bald face" in named.out
+    facts = json.loads(sdd("info", "--json").out)
+    assert facts["torch"] == torch.__version__ and "native ops" in facts
+
+
+def test_what_this_package_writes(sdd: Sdd, runs: Path, domain: Path, tiny_sd: Path) -> None:
+    run = runs / "bald"
+    safe = "safe: safetensors"
+    for path, expected in (
+        (run, ["run ", "a bald face", "2, complete", "report.html"]),
+        (run / "run.json", ["a bald face"]),
+        (runs, ["folder of runs", "bald"]),
+        (run / "curve.json", ["HQS curve", "a bald face", "largest"]),
+        (run / "mapper.safetensors",
+         ["LevelsMapper", "a bald face", "coarse, medium of W+ 8 × 16", "tiny", safe]),
+        (domain, ["domain ", "32 × 32 pixels", "an old face", "white hair", "classifier"]),
+        (domain / "domain.json", ["domain ", "32 × 32 pixels", "an old face"]),
+        (domain / "generator.safetensors", ["StyleGAN2", "32 × 32, W+ 8 × 16", safe]),
+        (domain / "encoder.safetensors", ["Encoder", "W+ 8 × 16", safe]),
+        (domain / "classifier.safetensors", ["ConvClassifier", safe]),
+        (domain / "latents.safetensors", ["W+ 8 × 16 of 16 pictures, and 8 held out", safe]),
+        (tiny_sd, ["StableDiffusionPipeline", "32 pixels", "4 × 8 × 8", "epsilon", "1000",
+                   "ε-prediction"]),
+        (runs / "faces", ["folder of pictures", "6"]),
+        (next((runs / "faces").glob("*.png")), ["PNG picture", "64 × 64"]),
+    ):  # fmt: skip
+        shown = sdd("info", path)
+        assert shown.code == 0, shown.err
+        for text in expected:
+            assert text in shown.out, (path, text, shown.out)
+
+
+def test_domain_files_and_presets(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = str(domain / "generator.safetensors")
+    content = {"name": "mine", "source_text": "a boat", "generator": generator}
+    (tmp_path / "boats.json").write_text(json.dumps(content))
+    shown = sdd("info", tmp_path / "boats.json")
+    assert shown.code == 0, shown.err
+    assert "a boat" in shown.out and "generator" in shown.out and "size" not in shown.out
+    monkeypatch.setenv("SDD_FAST_CHECKPOINTS", str(tmp_path))
+    shown = sdd("info", "ffhq-1024")
+    assert shown.code == 0, shown.err
+    assert "missing" in shown.out and "which is missing: neither in" in shown.out
+
+
+def test_a_folder_of_the_api_and_an_unfinished_domain(sdd: Sdd, runs: Path, tmp_path: Path) -> None:
+    for name in ("mapper.safetensors", "curve.json"):  # as `distill` and `curve.save` leave them
+        (tmp_path / name).write_bytes((runs / "bald" / name).read_bytes())
+    assert "LevelsMapper" in sdd("info", tmp_path).out
+    (tmp_path / "d" / "training").mkdir(parents=True)
+    (tmp_path / "d" / "training" / "vae.checkpoint.safetensors").touch()
+    assert "not complete" in sdd("info", tmp_path / "d").out
+    refused = sdd.fails("distill", "old", "--domain", tmp_path / "d")
+    assert "is not complete; the command of `sdd train-domain`" in refused
+
+
+@pytest.mark.parametrize("name", foreign_files.HOLDS)
+def test_foreign_files(name: str, sdd: Sdd, tmp_path: Path) -> None:
+    path = foreign_files.write(tmp_path, name)
+    shown = sdd("info", path)
+    assert shown.code == 0, shown.err
+    lines = {line.split("  ")[0]: line for line in shown.out.splitlines()}
+    assert str(path) in lines["checkpoint"] and " safe" in lines["safety"]
+    assert set(foreign_files.HOLDS[name]) <= set(lines)
+    facts = json.loads(sdd("info", path, "--json").out)
+    assert facts["checkpoint"] == str(path) and facts["tensors"] > 0
+
+
+def test_a_converted_file_tells_where_it_is_from(sdd: Sdd, tmp_path: Path) -> None:
+    source, target = foreign_files.write(tmp_path, "sdd.pt"), tmp_path / "m.safetensors"
+    assert sdd("convert", source, target).code == 0
+    shown = sdd("info", target)
+    assert "LevelsMapper" in shown.out and "file sdd.pt, format torch, sha256 " in shown.out
+
+
+class RunsACommand:
+    def __reduce__(self) -> Any:
+        import os
+
+        return os.system, ("touch executed",)
+
+
+def test_a_refused_file_is_described(sdd: Sdd, tmp_path: Path) -> None:
+    """Saying what a file is succeeds, also where the answer is that it is not to be loaded."""
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps(RunsACommand()))
+    shown = sdd("info", path)
+    assert shown.code == 0 and not shown.err
+    assert "refused: would run posix.system when unpickled" in shown.out
+    assert list(tmp_path.iterdir()) == [path] and not Path("executed").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript(sdd: Sdd, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    about = {"prompt": "white hair", "lam": 0.1, "timesteps": [800], "domain": "faces64"}
+    export_torchscript(LevelsMapper(10, 6), path, **about)  # type: ignore[arg-type]
+    shown = sdd("info", path)
+    assert shown.code == 0 and "TorchScript of a LevelsMapper" in shown.out
+    assert "white hair" in shown.out and "800" in shown.out
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(path))
+    shown = sdd("info", path)
+    assert shown.code == 0 and "a program: torch.jit.load, and nothing else, runs it" in shown.out
+
+
+def test_nothing_known(sdd: Sdd, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html>")
+    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    save_tensors(tmp_path / "whole", {"a": torch.zeros(9)})
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "whole").read_bytes()[:40])
+    (tmp_path / "nothing.safetensors").write_bytes(b"")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "whole")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole").read_bytes()[:-200])
+    for name, message in (
+        ("none", "no file or folder"),
+        ("text.txt", "nor any other kind of weights"),
+        ("text.png", "is called like a picture, but is none"),
+        ("page.pt", "a web page, not weights"),
+        ("other.json", "JSON, but no HQS curve and no domain"),
+        ("empty", "is no run, domain, Stable Diffusion folder or folder of pictures"),
+        ("cut.safetensors", "not a complete safetensors file"),
+        ("nothing.safetensors", "is empty (0 bytes)"),
+        ("cut.pt", "cut.pt: "),
+    ):
+        assert message in sdd.fails("info", tmp_path / name), name
