@@ -18,7 +18,7 @@ KINDS = {
     "encoder": "an encoder",
     "identity": "an identity network",
     "mapper": "a latent mapper",
-    "latents": "latents",
+    "latents": "a set of latents",
     "teacher": "a diffusion model",
 }
 """What a file may hold, and how a sentence calls it. All but the last have a `load_` function."""

@@ -31,7 +31,7 @@ def test_every_kind_is_told(name: str, tmp_path: Path) -> None:
     )
     words = what_is(checkpoint)
     names = {"generator": "a generator (", "encoder": "an encoder (", "mapper": "a latent mapper (",
-             "identity": "an identity network (", "latents": "latents ("}  # fmt: skip
+             "identity": "an identity network (", "latents": "a set of latents ("}  # fmt: skip
     assert words.startswith(names[foreign_files.HOLDS[name][0]])
     for kind in foreign_files.HOLDS[name]:
         assert names[kind] in words
