@@ -161,7 +161,9 @@ def _json_file(path: Path) -> Facts:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         if path.name in ("run.json", "domain.json", "model_index.json"):
             return _folder(path.parent)
-        raise ValueError(f"{path} is JSON, but no HQS curve and no domain; see also its folder, {path.parent}")
+        raise ValueError(
+            f"{path} is JSON, but no HQS curve and no domain; see also its folder, {path.parent}"
+        )
     curve = HQSCurve.load(path)
     return {
         "HQS curve": path,
