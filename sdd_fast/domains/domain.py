@@ -93,15 +93,8 @@ class Domain:
 
     @cached_property
     def generator(self) -> StyleGAN2:
-        generator = load_generator(self.path("generator"))
         rows = self.spec.content_rows
-        if rows is not None:
-            if rows[1] > generator.resolution:
-                raise ValueError(
-                    f"content_rows of the domain {self.name} are {list(rows)}, but its generator's "
-                    f"pictures have {generator.resolution} rows"
-                )
-            generator.content_rows = rows
+        generator = load_generator(self.path("generator"), content_rows=rows)
         return generator.to(self.device)
 
     @cached_property
