@@ -105,8 +105,7 @@ def _domain(path: Path) -> Facts:
     facts["source text"] = domain.source_text
     facts["parts"] = sorted(spec.parts)
     if spec.absent:
-        facts["missing"] = sorted(spec.absent)
-        facts["how to get them"] = [spec.absent[part] for part in sorted(spec.absent)]
+        facts |= {f"no {part}": reason for part, reason in spec.absent.items()}
     if path.is_dir():
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         facts["size"] = f"{size / 2**20:.1f} MiB"

@@ -22,7 +22,7 @@ from ..checkpoints.identity import load_identity
 from ..checkpoints.latents import load_latents
 from ..files import PathLike, load_tensors, read_json
 from ..models import ConvClassifier, StyleGAN2
-from .spec import PARTS, DomainSpec, make_spec, read_spec
+from .spec import PARTS, PRESETS_FOLDER, DomainSpec, make_spec, read_spec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 EMBEDDED = {"faces64": HERE / "faces64" / "weights"}
-PRESETS = {path.stem: path for path in sorted((HERE / "presets").glob("*.json"))}
+PRESETS = {path.stem: path for path in sorted(PRESETS_FOLDER.glob("*.json"))}
 
 SAMPLED = 1064
 """Latents that are drawn from the generator's mapping network if the domain names none."""

@@ -36,6 +36,7 @@ PARTS = (
     "detector",
 )  # fmt: skip
 FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"
+PRESETS_FOLDER = Path(__file__).parent / "presets"
 
 _TEXTS = ("name", "source_text")
 _OTHERS = ("resolution", "prompts", "prompt_templates", "levels", "pull", "align", "content_rows",
@@ -100,7 +101,8 @@ def read_spec(path: Path, replaced: Mapping[str, str | None], *, lenient: bool) 
         FileNotFoundError: a file that it names is missing.
         ValueError: it is not what it should be.
     """
-    return make_spec(read_json(path), path.parent, str(path), replaced, lenient=lenient)
+    source = path.stem if path.parent == PRESETS_FOLDER else str(path)
+    return make_spec(read_json(path), path.parent, source, replaced, lenient=lenient)
 
 
 def make_spec(
@@ -167,10 +169,11 @@ def _absence(source: str, part: str, content: dict[str, Any], folder: Path) -> s
     names = content[part]
     listed = names if isinstance(names, str) else " or ".join(names)
     where = content.get("where", {}).get(part)
+    places = [checkpoints_folder()] if folder == PRESETS_FOLDER else [folder, checkpoints_folder()]
     return (
-        f"{source} names {listed} as its {part}, which is missing: neither in {folder} nor in "
-        f"{checkpoints_folder()} (${FOLDER_VARIABLE}). Put it there, or name another file with "
-        f"--{part.replace('_', '-')}" + (f". It is published at {where}" if where else "")
+        f"the {part} of {source} is missing: {listed}, looked for in "
+        f"{' and '.join(map(str, places))} (${FOLDER_VARIABLE}). Put it there or give "
+        f"--{part.replace('_', '-')} FILE" + (f"; published at {where}" if where else "")
     )
 
 

@@ -182,7 +182,7 @@ def test_what_is_missing_or_does_not_fit_is_said(
         (["edit", files / "purple_hair.pt", photo, *generator], "no encoder"),
         (["edit", files / "purple_hair.pt", photo], "another generator"),
         (["edit", trained, tmp_path / "other.pt"], "another resolution"),
-        (["edit", files / "arcface.pth", photo], "an ArcFace"),
+        (["edit", files / "arcface.pth", photo], "is an identity network (ArcFace on IR-SE50"),
         (["select", "hair", "--template", "color"], "no prompt template 'color'"),
     ):
         with pytest.raises(SystemExit) as exit_:

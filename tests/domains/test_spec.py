@@ -36,7 +36,7 @@ def generator_file(tmp_path_factory) -> Path:
 def test_presets_open_without_their_files_and_say_what_is_missing(name):
     domain = load_domain(name)
     assert domain.name == name and domain.source_text.startswith("a photo of a ")
-    with pytest.raises(FileNotFoundError, match=r"its generator, which is missing: .*published at"):
+    with pytest.raises(FileNotFoundError, match=r"the generator of .* is missing: .*published at"):
         _ = domain.generator
     assert all(domain.prompt("x", template).count("x") >= 1 for template in domain.prompt_templates)
 
