@@ -43,6 +43,7 @@ CLASSES = {
     "text_encoder": "CLIPTextModel",
     "text_encoder_2": "CLIPTextModelWithProjection",
 }
+ONLY_A_VARIANT = " If the repository has only the weights of a variant, name it: variant='fp16'."
 CONTENTS = """A Stable Diffusion folder contains
   model_index.json                                          StableDiffusionPipeline
   vae/config.json, diffusion_pytorch_model.safetensors      AutoencoderKL
@@ -88,7 +89,7 @@ def load_components(
             with _explained(name, part):
                 parts[part] = _load_tokenizer(name, part, TOKENIZERS[index[part][1]], local)
         for part in _networks(xl):
-            with _explained(name, part):
+            with _explained(name, part, "" if local or variant else ONLY_A_VARIANT):
                 chosen = variants.get(part, variant)
                 parts[part] = _load_model(name, part, dtype, chosen, local).to(device)
     blank = bool(index.get("force_zeros_for_empty_prompt", xl))
@@ -213,7 +214,7 @@ def _advice(folder: Path, there: dict[str, list[str]]) -> str:
 
 
 @contextlib.contextmanager
-def _explained(source: str, part: str) -> Iterator[None]:
+def _explained(source: str, part: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):
@@ -223,7 +224,7 @@ def _explained(source: str, part: str) -> Iterator[None]:
         raise ValueError(
             f"could not load {part}/ of {source}: {type(error).__name__}: {error}\n"
             "It may be truncated, corrupt or of another model; write or download it "
-            f"again.\n{CONTENTS}"
+            f"again.{hint}\n{CONTENTS}"
         ) from error
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from . import sd_layout as layout
-from .checkpoints.identify import what_is
+from .checkpoints import identify
 from .checkpoints.read import Checkpoint, read_checkpoint
 from .quiet import quiet_loading
 from .sd_parts import SUPPORTED, Components
@@ -105,7 +105,7 @@ def check_family(checkpoint: Checkpoint, shapes: layout.Shapes) -> str:
     family = layout.family(shapes)
     if family is None:
         part = _lone_part(shapes)
-        held = part if part else what_is(checkpoint)
+        held = part if part else identify.what_is(checkpoint)
         raise ValueError(
             f"{path} is no complete Stable Diffusion checkpoint: it holds {held}. Expected the "
             f"U-Net ({layout.UNET}*), VAE ({layout.VAE}*) and text encoders (cond_stage_model.* or "

@@ -380,6 +380,51 @@ def test_hub_id_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
         DiffusionPrior.from_pretrained("someone/model")
 
 
+def test_hub_id_is_loaded_part_by_part(
+    tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the hub would answer is in a folder here; the variant is asked for as given."""
+    import diffusers
+    import transformers
+
+    asked = []
+
+    def answering(load):
+        def from_hub(name: str, **options):
+            asked.append((options.get("subfolder"), options.get("variant")))
+            assert name == "someone/model" and not options.get("local_files_only")
+            return load(tiny_sdxl, **options)
+
+        return from_hub
+
+    for cls, method in (
+        (diffusers.DiffusionPipeline, "load_config"),
+        (diffusers.DDIMScheduler, "load_config"),
+        (diffusers.UNet2DConditionModel, "from_pretrained"),
+        (diffusers.AutoencoderKL, "from_pretrained"),
+        (transformers.CLIPTextModel, "from_pretrained"),
+        (transformers.CLIPTextModelWithProjection, "from_pretrained"),
+        (transformers.CLIPTokenizer, "from_pretrained"),
+    ):
+        monkeypatch.setattr(cls, method, answering(getattr(cls, method)))
+    monkeypatch.chdir(tmp_path)
+    prior = DiffusionPrior.from_pretrained("someone/model")
+    assert prior.text_encoder_2 is not None and prior.force_zeros_for_empty_prompt
+    parts = ["scheduler", "tokenizer", "tokenizer_2", "vae", "unet"]
+    parts += ["text_encoder", "text_encoder_2"]
+    assert asked == [(None, None), *((part, None) for part in parts)]
+    with pytest.raises(ValueError, match="could not load vae/ of someone/model"):
+        DiffusionPrior.from_pretrained("someone/model", variant="fp16")
+    assert asked[-1] == ("vae", "fp16")
+
+    def missing(*_, **options):
+        raise OSError(f"no file named {options['subfolder']}/model.safetensors")
+
+    monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", missing)
+    with pytest.raises(ValueError, match="has only the weights of a variant, name it: variant="):
+        DiffusionPrior.from_pretrained("someone/model")
+
+
 @pytest.mark.parametrize(
     "name",
     [
