@@ -89,6 +89,12 @@ def generator_from(
             "expected a generator's .safetensors, .pt or .pkl, or an e4e, pSp or StyleCLIP file"
         )
     config, tensors = found.config, dict(found.tensors)
+    whole = [f"{k} ({v.dtype})" for k, v in tensors.items() if not v.is_floating_point()]
+    if whole:
+        raise ValueError(
+            f"{checkpoint.path}: a generator's tensors are floating point numbers, but not "
+            + ", ".join(whole)
+        )
     if content_rows is not None:
         config = config | {"content_rows": list(content_rows)}
     no_average = found.layout != _OURS and "latent_avg" not in tensors
@@ -155,9 +161,10 @@ def _find(checkpoint: Checkpoint) -> _Found | None:
         config, tensors = read_generator(network)
         config |= _shapes_tell(tensors)
         for ours, theirs in (("resolution", "img_resolution"), ("w_dim",) * 2, ("z_dim",) * 2):
-            if network.state.get(theirs) != config[ours]:
+            stated = network.state.get(theirs)
+            if not isinstance(stated, int) or stated != config[ours]:
                 raise ValueError(
-                    f"its {theirs} is {network.state.get(theirs)!r}, but its tensors are those of "
+                    f"its {theirs} is {stated!r}, but its tensors are those of "
                     f"{theirs} {config[ours]}"
                 )
         return _Found("StyleGAN2 of NVIDIA", config, tensors)
@@ -228,6 +235,7 @@ def _has_tensors(value: Any) -> bool:
 def _port(state: dict[str, Any], latent_avg: Any, where: str) -> _Found:
     """A state dict of the PyTorch port, whose names are ours."""
     others = [f"{k} is a {type(v).__name__}" for k, v in state.items() if not isinstance(v, Tensor)]
+    others += [f"{k!r} is no name" for k in state if not isinstance(k, str)]
     if others:
         raise ValueError("a generator with entries that are no tensors: " + ", ".join(others))
     filters = {key: value for key, value in state.items() if _KERNEL.fullmatch(key)}

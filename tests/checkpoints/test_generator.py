@@ -310,6 +310,7 @@ def with_kernel(kernel: Tensor) -> Callable[[dict[str, Any]], dict[str, Any]]:
             "and 99 resolutions above 4 × 4; .* at most 8",
         ),
         (widened, r"8 at 4, 8 at 8, 16 at 16, 8 at 32 channels, which is not min\(base"),
+        (lambda s: s | {3: torch.ones(1)}, "entries that are no tensors: 3 is no name"),
         (lambda s: s | {"step": 3}, "entries that are no tensors: step is a int"),
         (with_kernel(torch.ones(4, 4)), r"convs\.2\..*kernel \[4, 4\] is not a separable filter"),
         (with_kernel(torch.ones(3, 3) * 4 / 9), "even number of taps"),
@@ -362,6 +363,15 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="holds no StyleGAN2 generator: it is a"):
             generator_from(held(content))
         assert describe(held(content)) is None
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    state = reference.port_state(16)
+    state["conv1.activate.bias"] = torch.ones(8, dtype=torch.int64)
+    with pytest.raises(
+        ValueError, match=r"file\.pt: .* but not conv1\.activate\.bias .torch\.int64"
+    ):
+        generator_from(held(state))
 
 
 def test_rows_that_the_image_lacks() -> None:
