@@ -121,10 +121,12 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     """What generator a file holds, for `sdd info`; None if it holds none."""
     try:
         found = _find(checkpoint)
-    except ValueError as error:
+        return None if found is None else _facts(found)
+    except (TypeError, ValueError) as error:  # TypeError: settings of ours that are no numbers
         return {"generator": f"cannot be loaded: {error}"}
-    if found is None:
-        return None
+
+
+def _facts(found: _Found) -> dict[str, str]:
     config, tensors = found.config, found.tensors
     side = config["resolution"]
     layers = 2 * (side.bit_length() - 1) - 2
@@ -346,7 +348,10 @@ def _what_else(checkpoint: Checkpoint) -> str:
     content = content if isinstance(content, dict) else {}
     if checkpoint.metadata.get("network"):
         return f"a {checkpoint.metadata['network']} of this package"
-    if any(key in content for key in ("d", "D", "final_linear.0.weight", "b4.out.weight")):
+    inner = content.get("d", content.get("D", content))
+    if isinstance(inner, PickledObject) and "Discriminator" in inner.type:
+        return "a discriminator"
+    if isinstance(inner, dict) and "final_linear.0.weight" in inner:
         return "a discriminator"
     if "synthesis.b4.const" in content:
         return (

@@ -389,12 +389,15 @@ def test_damaged_files_of_our_own(tmp_path: Path) -> None:
         (json.dumps(SIZES | {"w_dim": 10**12}), "does not fit a StyleGAN2|no such generator"),
         (json.dumps(SIZES | {"w_dim": 2**62}), "does not fit a StyleGAN2|no such generator"),
         (json.dumps(SIZES | {"resolution": 48}), "no such generator can be built: .*got 48"),
+        (json.dumps(SIZES | {"conv_clamp": "x"}), "no such generator can be built: "),
+        (json.dumps(SIZES | {"content_rows": 5}), "no such generator can be built: "),
         (json.dumps(SIZES | {"colour": 1}), "no such generator can be built: .*colour"),
     ):
         metadata = {"network": "StyleGAN2", "config": config}
         save_tensors(tmp_path / "ours.safetensors", state, metadata)
         with pytest.raises(ValueError, match=rf"ours\.safetensors.*{message}"):
             load_generator(tmp_path / "ours.safetensors")
+        assert describe(read_checkpoint(tmp_path / "ours.safetensors")) is not None
 
 
 def test_description(tmp_path: Path) -> None:
