@@ -146,11 +146,10 @@ class _Job:
         self.device = next(generator.parameters()).device
         side = getattr(encoder, "resolution", generator.resolution)
         height, width = self.input_size = getattr(encoder, "input_size", (side, side))
-        longest = generator.resolution
-        self.target_size = (
-            round(longest * min(1, height / width)),
-            round(longest * min(1, width / height)),
-        )
+        # Of the generator's images, the part in the middle that has the encoder's shape.
+        tall, wide = getattr(generator, "image_size", (generator.resolution,) * 2)
+        scale = min(tall / height, wide / width)
+        self.target_size = (round(height * scale), round(width * scale))
 
     def empty(self) -> Tensor:
         return torch.zeros(0, self.generator.num_layers, self.generator.w_dim)
@@ -192,12 +191,11 @@ class _Job:
     @torch.no_grad()
     def generate(self, w_plus: Tensor) -> Tensor:
         images: Tensor = self.generator.synthesis(w_plus.to(self.device)).float().clamp(-1, 1)
-        return images
+        return content(images, self.target_size)
 
     def psnr(self, w_plus: Tensor, targets: Tensor) -> list[float]:
         """In dB, of pictures whose values span 2."""
-        seen = content(self.generate(w_plus), self.target_size)
-        error = (seen - targets).square().mean((1, 2, 3)).clamp(min=1e-10)
+        error = (self.generate(w_plus) - targets).square().mean((1, 2, 3)).clamp(min=1e-10)
         return [round(value, 4) for value in (10 * torch.log10(4 / error)).tolist()]
 
 
@@ -220,8 +218,7 @@ def _run(
         total=len(files) * steps,
         initial=state.done * steps,
         desc="inverting",
-        unit="picture",
-        unit_scale=1 / steps,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
         disable=None if progress else True,
     )
     with bar, InterruptAfterStep() as interrupt:
@@ -252,7 +249,8 @@ def _run(
                 state.psnr += job.psnr(w_plus, targets)
                 state.names += names
                 latents.append(w_plus.cpu())
-                bar.set_postfix_str(f"PSNR {_mean(state.psnr):.1f} dB", refresh=False)
+                so_far = f"{state.done} of {len(files)} pictures, {_mean(state.psnr):.1f} dB"
+                bar.set_postfix_str(so_far)
             state.w_plus = torch.cat(latents)
             # Rarely enough that writing takes little of the time, however many there are.
             due = time.monotonic() - saved > max(_SAVE_AFTER, 20 * cost)
@@ -380,7 +378,7 @@ def _sheet(job: _Job, state: Inversion, paths: dict[str, Path], batch_size: int)
     for start in range(0, len(shown), batch_size):
         some = shown[start : start + batch_size]
         pictures, targets = job.tensors([job.load(paths[state.names[i]])[0] for i in some])
-        inputs.append(_squared(targets.cpu(), job.generator.resolution))
+        inputs.append(targets.cpu())
         encoded.append(job.generate(job.encode(pictures)).cpu())
         refined.append(job.generate(state.w_plus[some]).cpu())
     rows = {"input": torch.cat(inputs), "encoder": torch.cat(encoded)}
@@ -397,13 +395,6 @@ def _decibels(state: Inversion, i: int, steps: int) -> str:
 
 def _short(name: str, length: int = 18) -> str:
     return name if len(name) <= length else f"{name[: length - 8]}…{name[-7:]}"
-
-
-def _squared(images: Tensor, side: int) -> Tensor:
-    """[B, 3, h, w] in the middle of black squares."""
-    square = torch.full((len(images), 3, side, side), -1.0)
-    content(square, (images.shape[-2], images.shape[-1])).copy_(images)
-    return square
 
 
 def _fit(picture: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,8 +6,9 @@ the batch changes nothing but rounding.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,16 +58,21 @@ class Refinement:
 
 @torch.no_grad()
 def w_std(generator: Any, samples: int = 4096) -> Tensor:
-    """[w_dim]: the standard deviation of w over `samples` z, the same ones every time."""
+    """[w_dim]: the standard deviation of w over `samples` z and classes, always the same ones."""
     rng = torch.Generator().manual_seed(0)
     z = torch.randn(samples, generator.z_dim, generator=rng)
     like = next(generator.parameters())
-    w: Tensor = generator.mapping(z.to(like.device, like.dtype))
+    classes = getattr(generator, "c_dim", 0)
+    labels = {}
+    if classes:
+        drawn = torch.randint(classes, (samples,), generator=rng)
+        labels["labels"] = F.one_hot(drawn, classes).to(like.device, like.dtype)
+    w: Tensor = generator.mapping(z.to(like.device, like.dtype), **labels)
     return w.float().std(0).clamp(min=1e-4)
 
 
 def content(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle [..., height, width] of images: without the bars of a domain that has them."""
+    """The middle [..., height, width] of images."""
     top, left = ((images.shape[i] - size[i]) // 2 for i in (-2, -1))
     return images[..., top : top + size[0], left : left + size[1]]
 
@@ -96,30 +102,31 @@ def refine(
         start: [B, num_layers, w_dim], the encoder's latents.
         targets: [B, 3, h, w] in [-1, 1], compared with the middle of the generator's images.
         std: [w_dim], the unit of `lr` and `pull`; see `w_std`.
-        identity: pictures of the generator's size → vectors; used where targets fill the picture.
+        identity: pictures of the generator's size → vectors; used if targets have that size.
         after_step: called after every step, for a progress bar.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
     """
     size = (int(targets.shape[-2]), int(targets.shape[-1]))
-    whole = size == (generator.resolution, generator.resolution)
+    whole = size == getattr(generator, "image_size", (generator.resolution,) * 2)
     judge = identity if settings.identity > 0 and whole else None
     with torch.no_grad():
         persons = targets if judge is None else judge(targets)
     moved = torch.zeros_like(start, requires_grad=True)  # in standard deviations
     optimizer = torch.optim.Adam([moved], lr=settings.lr, betas=(0.9, 0.99))
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr_at(step)
-        images = generator.synthesis(start + moved * std)
-        loss = multiscale_error(content(images, size), targets)
-        loss = loss + settings.pull * moved.square().mean((1, 2))
-        if judge is not None:
-            loss = loss + settings.identity * (1 - F.cosine_similarity(judge(images), persons))
-        (moved.grad,) = torch.autograd.grad(loss.sum(), [moved])
-        optimizer.step()
-        after_step()
+    with _float32(generator):
+        for step in range(settings.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr_at(step)
+            images = generator.synthesis(start + moved * std)
+            loss = multiscale_error(content(images, size), targets)
+            loss = loss + settings.pull * moved.square().mean((1, 2))
+            if judge is not None:
+                loss = loss + settings.identity * (1 - F.cosine_similarity(judge(images), persons))
+            (moved.grad,) = torch.autograd.grad(loss.sum(), [moved])
+            optimizer.step()
+            after_step()
     refined = (start + moved * std).detach()
     if not bool(torch.isfinite(refined).all()):
         raise FloatingPointError(
@@ -127,3 +134,14 @@ def refine(
             f"then try a lower lr ({settings.lr:g} now)"
         )
     return refined
+
+
+@contextlib.contextmanager
+def _float32(generator: Any) -> Iterator[None]:
+    """Without float16 layers, in which the gradient of a mean over a million pixels vanishes."""
+    before = getattr(generator, "fp16", None)
+    generator.fp16 = False
+    try:
+        yield
+    finally:
+        generator.fp16 = before

@@ -137,6 +137,31 @@ def test_nothing_but_broken_pictures(networks: Networks, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["faces"]
 
 
+def test_an_encoder_of_another_shape(networks: Networks, folder: Path, tmp_path: Path) -> None:
+    class Wide(nn.Module):
+        input_size = (24, 48)
+        given: list[list[int]] = []
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.given.append(list(images.shape[1:]))
+            return networks.generator.latent_avg.expand(len(images), 8, W_DIM)
+
+    def psnr(name: str, rows: slice) -> float:
+        done = invert_module.invert(
+            folder, Wide(), networks.generator, tmp_path / name, progress=False
+        )
+        networks.generator.content_rows = None
+        image = networks.generator.synthesis(done.w_plus[:1])[0].clamp(-1, 1)
+        error = (image[:, rows] - load_image(folder / "0.png", (16, 32))).square().mean()
+        assert abs(done.psnr[0] - float(10 * torch.log10(4 / error))) < 1e-3
+        return done.psnr[0]
+
+    middle = psnr("whole.safetensors", slice(8, 24))  # of a square image
+    networks.generator.content_rows = (10, 26)
+    assert psnr("rows.safetensors", slice(10, 26)) != middle
+    assert {tuple(shape) for shape in Wide.given} == {(3, 24, 48)}
+
+
 # --- resuming -------------------------------------------------------------------------------------
 
 
@@ -377,6 +402,33 @@ def test_the_unit_is_the_deviation_of_w(networks: Networks) -> None:
     w = networks.generator.mapping(z).double()
     expected = ((w - w.mean(0)) ** 2).sum(0).div(4095).sqrt()
     torch.testing.assert_close(w_std(networks.generator).double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_unit_of_a_generator_with_classes() -> None:
+    generator = StyleGAN2(
+        8, w_dim=4, z_dim=4, n_mlp=1, channel_base=64, channel_max=4, c_dim=3
+    ).requires_grad_(False)
+    std = w_std(generator)
+    assert std.shape == (4,) and torch.equal(std, w_std(generator))
+    one = generator.mapping(torch.randn(4096, 4), labels=torch.eye(3)[:1].expand(4096, 3))
+    assert not torch.allclose(std, one.std(0), rtol=0.01)
+
+
+def test_gradients_are_those_of_float32(networks: Networks) -> None:
+    seen = []
+    generator = networks.generator.double()
+    generator.fp16 = True
+    start, targets = start_and_targets(1)
+    std = torch.ones(W_DIM)
+
+    def note() -> None:
+        seen.append(generator.fp16)
+
+    refine(generator, start, targets, std, Refinement(steps=2), after_step=note)
+    assert seen == [False, False] and generator.fp16 is True
+    with pytest.raises(FloatingPointError):
+        refine(generator, start, targets * float("nan"), std, Refinement(steps=1))
+    assert generator.fp16 is True
 
 
 def test_content_is_the_middle() -> None:
