@@ -49,16 +49,18 @@ def export_torchscript(
         mapper: a `LevelsMapper`, a `StyleSpaceMapper` or any module that `torch.jit.script` takes.
             It is copied to the CPU and left unchanged.
         path: the file to write, customarily `*.pt`.
-        prompt: the text the mapper was distilled from.
+        prompt: the text the mapper was distilled from; "" if that is unknown.
         lam: the factor λ on the mapper's output, `w_plus + lam * mapper(w_plus)`, at strength 1.
-        timesteps: the diffusion timesteps it was distilled at.
-        domain: name of the domain (generator) whose latents it edits.
+        timesteps: the diffusion timesteps it was distilled at; none for a mapper of another
+            program.
+        domain: name of the domain (generator) whose latents it edits; "" if that is unknown.
         levels: keep only these levels of a `LevelsMapper`; None keeps all it has.
         extra: further JSON values to keep in the file, under "extra".
 
     Raises:
-        ValueError: an empty prompt, domain or list of timesteps, a λ that is not finite, levels
-            the mapper lacks, `extra` that is not JSON, or a module that cannot be scripted.
+        ValueError: a prompt or domain that is no text, timesteps that are no whole numbers, a λ
+            that is not finite, levels the mapper lacks, `extra` that is not JSON, or a module that
+            cannot be scripted.
         OSError: the file cannot be written; nothing half-written is left.
     """
     timesteps = [int(t) if isinstance(t, Integral) else t for t in timesteps]  # numpy's too
@@ -161,12 +163,11 @@ def _torchscript() -> Iterator[None]:
 
 def _check(*, prompt: str, lam: float, timesteps: Sequence[int], domain: str) -> None:
     for name, text in (("prompt", prompt), ("domain", domain)):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"export_torchscript: {name} must be a non-empty text, got {text!r}")
+        if not isinstance(text, str):
+            raise ValueError(f"export_torchscript: {name} must be a text, got {text!r}")
     if not math.isfinite(lam):
         raise ValueError(f"export_torchscript: lam must be a finite number, got {lam}")
-    if not timesteps or any(not isinstance(t, int) or t < 0 for t in timesteps):
+    if any(not isinstance(t, int) or t < 0 for t in timesteps):
         raise ValueError(
-            "export_torchscript: timesteps must be one or more integers of at least 0, "
-            f"got {list(timesteps)}"
+            f"export_torchscript: timesteps must be integers of at least 0, got {list(timesteps)}"
         )

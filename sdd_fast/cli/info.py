@@ -17,19 +17,24 @@ from .describe import Facts, describe, text
 def info(
     path: Annotated[
         Path | None,
-        typer.Argument(help="A run folder, mapper, curve, domain, Stable Diffusion folder …"),
+        typer.Argument(
+            help="A run folder, curve, domain, Stable Diffusion folder, picture or checkpoint of "
+            "any program: generator, encoder, identity network, mapper, latents."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what is installed, or what a file or folder is.
 
-    Of files only the descriptions are read; nothing in them is executed.
+    Nothing in a file is executed. Of a checkpoint it is said what is in it and whether it is safe;
+    describing one that is refused, because unpickling it would run code, is no error: the exit code
+    is 0, and 1 only where nothing can be said.
 
     \b
     Examples:
       sdd info
       sdd info runs/demo
-      sdd info white-hair.pt
+      sdd info e4e_ffhq_encode.pt
     """
     facts = installation() if path is None else describe(path)
     if as_json:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sdd_fast.checkpoints.mapper import describe, load_mapper
 from sdd_fast.checkpoints.read import Checkpoint, PickledObject, read_checkpoint
+from sdd_fast.edit import Editor
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.manipulator import MapperInfo, save_mapper
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
@@ -168,6 +169,30 @@ def test_sizes_of_the_published_style_space() -> None:
         state[f"mapper_{i}.mapping.1.weight"] = torch.empty(dims[i], dims[i], device="meta")
     facts = describe(Checkpoint(Path("m.pt"), "torch", {"mapper": state}))
     assert facts == {"mapper": "26 style vectors, without toRGB (the SDD authors' code)"}
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_an_edit_is_theirs(tells: bool, tmp_path: Path) -> None:
+    """G(w + 0.1 M(w)), of a file that tells the number of layers and of one that does not."""
+    generator = StyleGAN2(64, w_dim=DIM, z_dim=DIM, n_mlp=1, channel_base=128, channel_max=8)
+    generator = generator.eval().requires_grad_(False)
+    state = levels_state("course_mapping", "fine_mapping")
+    content = styleclip(state, 64) if tells else {"mapper": state}
+    w_plus = torch.randn(2, 10, DIM)
+    found = Editor(generator, [load(content, tmp_path)]).edit(w_plus)
+    changed = w_plus.double() + 0.1 * their_levels(state, w_plus.double())
+    expected = generator.double().synthesis(changed).clamp(-1, 1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-3)
+    if tells:
+        small = StyleGAN2(32, w_dim=DIM, z_dim=DIM, n_mlp=1, channel_base=64, channel_max=8)
+        with pytest.raises(ValueError, match=r"\[10, 6\], but the generator's is \[8, 6\]"):
+            Editor(small, [load(content, tmp_path)])
+
+
+def test_a_style_mapper_of_another_generator(tmp_path: Path) -> None:
+    generator = StyleGAN2(16, w_dim=DIM, z_dim=DIM, n_mlp=1, channel_base=64, channel_max=5)
+    with pytest.raises(ValueError, match="edits styles of lengths .*another generator"):
+        Editor(generator, [load({"mapper": styles_state(False)}, tmp_path)])
 
 
 # --- what they tell -------------------------------------------------------------------------------
