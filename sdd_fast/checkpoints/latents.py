@@ -164,8 +164,8 @@ def _find(content: Any) -> Tensor | None:
             if isinstance(content.get(name), (Tensor, np.ndarray)):
                 return _find(content[name])
         return None
-    if isinstance(content, np.ndarray):
-        return torch.tensor(content)
+    if isinstance(content, np.ndarray) and content.dtype.kind == "f" and content.itemsize <= 8:
+        return torch.tensor(content.astype(content.dtype.newbyteorder("=")))
     return content if isinstance(content, Tensor) else None
 
 

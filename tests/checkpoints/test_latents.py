@@ -72,7 +72,12 @@ def test_wrapped_in_a_dict(name: str, suffix: str, tmp_path: Path) -> None:
 
 def test_arrays_in_a_pickle(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
-    for content in (w_plus().numpy(), {"latents": w_plus().double().numpy(), "names": ["a"]}):
+    big_endian = w_plus().numpy().astype(">f4")
+    for content in (
+        w_plus().numpy(),
+        big_endian,
+        {"latents": w_plus().double().numpy(), "names": ["a"]},
+    ):
         path.write_bytes(pickle.dumps(content))
         assert torch.equal(load_latents(path), w_plus())
 
@@ -230,6 +235,7 @@ def test_description_of_what_is_no_latents() -> None:
         torch.zeros(2, 10, 4, dtype=torch.int8),
         torch.zeros(2, 1, 513, 1, 1),
         {"w": 1},
+        {"w": np.array(["a"])},
         {0: 1},
         {},
         [torch.zeros(0, 1, 3, 1, 1)] * 2,
