@@ -326,7 +326,8 @@ def _digest(network: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        data = tensor.detach().cpu().reshape(-1).view(torch.uint8)  # bfloat16 has no numpy type
+        digest.update(data.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -103,6 +103,14 @@ def test_the_file_holds_latents_and_where_they_are_from(
     assert changed["generator"] != metadata["generator"]
 
 
+def test_networks_are_told_apart_by_every_tensor() -> None:
+    one, other = nn.BatchNorm2d(2), nn.BatchNorm2d(2)  # with a count that has no dimensions
+    assert invert_module._digest(one) == invert_module._digest(other)
+    other.num_batches_tracked += 1
+    assert invert_module._digest(one) != invert_module._digest(other)
+    assert invert_module._digest(one) != invert_module._digest(one.bfloat16())
+
+
 def test_psnr_is_that_of_pictures_spanning_two(
     networks: Networks, folder: Path, tmp_path: Path
 ) -> None:
