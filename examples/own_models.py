@@ -1,7 +1,7 @@
-"""Any Stable Diffusion 1.x/2.x folder as the teacher, and any StyleGAN2 of this package to edit.
+"""Any Stable Diffusion 1.x, 2.x or XL as the teacher, and any StyleGAN2 to edit.
 
     python examples/own_models.py "a photo of a cat with blue eyes" \
-        --diffusion stable-diffusion-v1-5/ --generator cats.safetensors --device cuda
+        --diffusion stable-diffusion-v1-5/ --generator afhqcat.pkl --device cuda
 
 No encoder is needed: latents are sampled from the generator's mapping network. Without arguments
 the script uses the parts of faces64, each loaded on its own as somebody else's would be.
@@ -30,7 +30,7 @@ def main() -> None:
     faces64 = sdd.load_domain("faces64").folder
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("prompt", nargs="?", default="a face with white hair")
-    parser.add_argument("--diffusion", default=faces64 / "diffusion", help="folder or hub id")
+    parser.add_argument("--diffusion", default=faces64 / "diffusion", help="folder, file or hub id")
     parser.add_argument("--generator", type=Path, default=faces64 / "generator.safetensors")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--device", default="cpu")
@@ -41,7 +41,7 @@ def main() -> None:
     prior = sdd.DiffusionPrior.from_pretrained(
         options.diffusion, dtype=getattr(torch, options.dtype), device=options.device
     )
-    generator = sdd.StyleGAN2.load(options.generator).to(options.device).eval()
+    generator = sdd.load_generator(options.generator).to(options.device)
     train = sample_latents(generator, 256, seed=1, psi=0.7)
     held_out = sample_latents(generator, 8, seed=2, psi=0.7)
 
