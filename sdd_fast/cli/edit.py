@@ -111,6 +111,9 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             f"pictures, as in sdd edit runs/white-hair {first}"
         )
     if not pictures:
+        missing = [path for path in edits if not path.exists()]
+        if missing:
+            raise ValueError(f"{missing[0]}: there is no such file")
         raise ValueError(
             "no pictures were given: name picture files or a folder of them after the edit, as in "
             f"sdd edit {edits[0]} me.jpg"

@@ -130,6 +130,16 @@ def test_a_mapper_of_styleclip_edits(files: Path, tmp_path: Path) -> None:
     assert (load_image(tmp_path / "1.png") - want).abs().max() <= 1.01 / 255
 
 
+def test_photographs_become_latents(files: Path, tmp_path: Path) -> None:
+    words = ["--generator", files / "stylegan2.pt", "--encoder", files / "e4e.pt"]
+    run("invert", files / "photos", *words, "--out", tmp_path / "w.safetensors")
+    w_plus = sdd.load_latents(tmp_path / "w.safetensors")
+    pictures = [load_image(files / "photos" / f"{i}.png", (256, 256)) for i in range(2)]
+    torch.testing.assert_close(w_plus, sdd.load_encoder(files / "e4e.pt")(torch.stack(pictures)))
+    run("edit", files / "purple_hair.pt", tmp_path / "w.safetensors", *words, "--out", tmp_path)
+    assert (tmp_path / "0.png").exists() and (tmp_path / "1.png").exists()
+
+
 def test_one_domain_file_instead_of_many_options(
     trained: Path, files: Path, tiny_sd: Path, tmp_path: Path
 ) -> None:
