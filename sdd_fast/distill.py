@@ -22,7 +22,7 @@ from .distill_objective import DistillConfig, Embedding, Objective
 from .files import PathLike
 from .guidance import PULL, GuidanceConfig, balanced_guidance_scale
 from .interrupt import InterruptAfterStep
-from .manipulator import MapperInfo, frozen
+from .manipulator import MapperInfo, frozen, rendered_at_once
 from .models.mapper import LEVELS, LevelsMapper, level_range
 from .monitor import EditMonitor
 from .prior import DiffusionPrior, PromptEmbeds
@@ -296,7 +296,11 @@ def _balanced(
 ) -> GuidanceConfig:
     some = w_plus[:_BALANCED_ON]
     with torch.no_grad():
-        images = some if generator is None else generator.synthesis(some)
+        if generator is None:
+            images = some
+        else:
+            chunks = some.split(rendered_at_once(generator))
+            images = torch.cat([generator.synthesis(chunk) for chunk in chunks])
     scale = balanced_guidance_scale(
         prior, images, embeds, timesteps.tolist(), pull=config.pull or PULL, seed=config.seed
     )

@@ -20,7 +20,7 @@ from .checkpoints.latents import load_latents
 from .checkpoints.mapper import load_mapper
 from .files import PathLike, read_json, read_metadata
 from .images import ImageSource, list_images, load_image, save_png, to_pil
-from .manipulator import MapperInfo, manipulate
+from .manipulator import MapperInfo, manipulate, rendered_at_once
 from .models.mapper import LevelsMapper, StyleSpaceMapper
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class Editor:
             levels: which of "coarse", "medium" and "fine" to change in this call; None: all.
             output: "tensor" → [B, 3, H, W] in [-1, 1] (clamped) on the editor's device;
                 "pil" → a list of PIL images.
-            batch_size: pictures that go through the networks at once.
+            batch_size: pictures that go through the networks at once; fewer if they are large.
             aligned: see `encode`.
         """
         if output not in ("tensor", "pil"):
@@ -205,7 +205,7 @@ class Editor:
         mappers = list(zip(self.mappers, factors, strict=True))
         self.generator.eval()
         w_plus = self.encode(pictures, batch_size, aligned=aligned)
-        chunks = w_plus.split(batch_size)
+        chunks = w_plus.split(min(batch_size, rendered_at_once(self.generator)))
         edited = [manipulate(self.generator, chunk, mappers, levels).images for chunk in chunks]
         images = torch.cat(edited).clamp(-1, 1)
         return [to_pil(image) for image in images] if output == "pil" else images

@@ -19,15 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .align import align_face
+from .checkpoints.latents import KIND
 from .contact_sheet import contact_sheet
 from .files import PathLike, load_tensors, save_tensors
 from .images import list_images, load_image, save_png, to_pil
 from .interrupt import InterruptAfterStep
 from .landmarks import Detector
 from .refine import Refinement, content, refine, w_std
-
-KIND = "w_plus latents"
-"""What the metadata of a latents file calls it."""
 
 _UNFINISHED = "unfinished w_plus latents"
 _SAVE_AFTER = 30.0  # seconds between two writes of what is done so far

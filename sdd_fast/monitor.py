@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .manipulator import frozen, manipulate
+from .manipulator import frozen, manipulate, rendered_at_once
 
 NOTHING_BELOW = 0.05
 """peak_change below this share of the full range is "nothing": a person would hardly see it."""
@@ -63,7 +63,7 @@ class EditMonitor:
         clip: measures the direction of the edit; None leaves `direction` and `clip_gain` out.
         identity: images → embeddings; None leaves `identity` out.
         w_std: [num_layers or 1, w_dim] the unit of `latent_change`; None: 1.
-        batch_size: latents rendered at once.
+        batch_size: latents rendered at once; default: 16, fewer of large pictures.
 
     The dict holds, as means over the held-out images:
         edit_size: |ŷ − y| as a share of the full range, 0…1 (both clamped to it);
@@ -88,7 +88,7 @@ class EditMonitor:
         clip: ImageTextEncoder | None = None,
         identity: Callable[[Tensor], Tensor] | None = None,
         w_std: Tensor | None = None,
-        batch_size: int = 16,
+        batch_size: int | None = None,
     ) -> None:
         if w_plus.ndim != 3 or len(w_plus) == 0:
             raise ValueError(
@@ -101,7 +101,8 @@ class EditMonitor:
                 f"images show before, got {prompt!r} and {source_text!r}"
             )
         self.generator, self.clip, self.identity = generator, clip, identity
-        self.prompt, self.source_text, self.batch_size = prompt, source_text, batch_size
+        self.prompt, self.source_text = prompt, source_text
+        self.batch_size = batch_size or min(16, rendered_at_once(generator))
         self.w_plus = w_plus.detach()
         self.w_std = w_std
         self._before: list[_Seen] = []

@@ -15,7 +15,7 @@ from sdd_fast.monitor import ADVICE, EditMonitor, describe, judge
 class Paint(nn.Module):
     """A stand-in for a generator: W+ [B, 2, 3] → flat colour above, another below, 16×16."""
 
-    num_layers, w_dim = 2, 3
+    num_layers, w_dim, image_size = 2, 3, (16, 16)
 
     def __init__(self) -> None:
         super().__init__()

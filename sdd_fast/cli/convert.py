@@ -25,7 +25,8 @@ def convert(
         str | None,
         typer.Option(
             help="Which of generator, encoder, identity, mapper, latents, where the file holds "
-            "several: an e4e file holds an encoder and its generator."
+            "several: an e4e file holds an encoder and its generator. e4e or psp for an encoder "
+            "whose file does not tell which it is."
         ),
     ] = None,
 ) -> None:

@@ -42,7 +42,10 @@ def edit(
     ] = "1",
     levels: Annotated[
         str | None,
-        typer.Option(help="Only these of coarse,medium,fine. Default: all that were distilled."),
+        typer.Option(
+            help="Only these of coarse,medium,fine (or all, of a mapper with one MLP). Default: "
+            "those that were distilled."
+        ),
     ] = None,
     aligned: Annotated[
         bool,

@@ -14,14 +14,13 @@ from ..domains.faces64.attributes import ATTRIBUTES
 from ..domains.faces64.target import Target, target_in
 from ..edit import input_size
 from ..images import grid
-from ..manipulator import manipulate
+from ..manipulator import manipulate, rendered_at_once
 
 if TYPE_CHECKING:
     from ..domains import Domain
     from ..domains.faces64.renderer import Faces
 
 SHOWN_SEED = 30_001  # neither training nor measuring draws faces from it
-RENDERED_AT_ONCE = 8
 
 
 def shows_faces(domain: Domain) -> bool:
@@ -138,8 +137,8 @@ def milliseconds_per_edit(domain: Domain, mapper: nn.Module, lam: float, batch: 
 
 def _rendered(generator: Any, w_plus: Tensor, mappers: Sequence[Any] = ()) -> Tensor:
     """Images of latents, a few at a time: a batch of large ones need not fit a GPU."""
-    chunks = [manipulate(generator, w, mappers).images for w in w_plus.split(RENDERED_AT_ONCE)]
-    return torch.cat([chunk.clamp(-1, 1).cpu() for chunk in chunks])
+    chunks = w_plus.split(rendered_at_once(generator))
+    return torch.cat([manipulate(generator, w, mappers).images.clamp(-1, 1).cpu() for w in chunks])
 
 
 def _cell(domain: Domain) -> int:
