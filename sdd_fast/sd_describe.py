@@ -12,7 +12,7 @@ from . import sd_layout as layout
 from .checkpoints.read import Checkpoint, read_checkpoint
 from .files import PathLike, content_kind, read_json
 from .sd_folder import PIPELINES, WEIGHTS, weight_variants
-from .sd_parts import SUPPORTED
+from .sd_parts import SUPPORTED, native_size
 from .sd_single_file import (
     RESOLUTION,
     RESOLUTION_V,
@@ -45,7 +45,7 @@ def describe_teacher(source: PathLike | Checkpoint) -> dict[str, str] | None:
 
 
 def _describe_folder(folder: Path) -> dict[str, str]:
-    index = read_json(folder / "model_index.json")
+    index = _read_config(folder / "model_index.json")
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES or index.get("requires_aesthetics_score"):
         what = "an SDXL refiner" if pipeline in PIPELINES else f"a {pipeline}"
@@ -61,7 +61,7 @@ def _describe_folder(folder: Path) -> dict[str, str]:
     parts = [f"Stable Diffusion {family} architecture", "folder of diffusers"]
     if unet.get("sample_size") and vae.get("block_out_channels"):
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        parts.append(_size(unet["sample_size"] * factor))
+        parts.append(_size(native_size(unet["sample_size"]) * factor))
     predicts = scheduler.get("prediction_type", "epsilon")
     parts.append(PREDICTS.get(predicts, f"{predicts!r} prediction, which is not supported"))
     there = weight_variants(folder / "unet", WEIGHTS["unet"])
@@ -70,7 +70,10 @@ def _describe_folder(folder: Path) -> dict[str, str]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    config = read_json(path) if path.exists() else {}
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return config
 
 
 def _read_header(path: Path) -> tuple[Checkpoint, layout.Shapes]:

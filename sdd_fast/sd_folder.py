@@ -198,8 +198,14 @@ def weight_variants(folder: Path, stem: str) -> dict[str, list[str]]:
         if single := re.fullmatch(r"(?:\.(\w+))?\.safetensors", name):
             found[single[1] or ""] = []
         elif index := re.fullmatch(r"\.safetensors\.index(?:\.(\w+))?\.json", name):
-            shards = set(read_json(path).get("weight_map", {}).values())
-            missing = [shard for shard in sorted(shards) if not (folder / shard).exists()]
+            content = read_json(path)
+            weights = content.get("weight_map") if isinstance(content, dict) else None
+            if not isinstance(weights, dict) or not all(
+                isinstance(s, str) for s in weights.values()
+            ):
+                raise ValueError(f"{path} must name the file of each weight in weight_map")
+            shards = sorted(set(weights.values()))
+            missing = [shard for shard in shards if not (folder / shard).exists()]
             found.setdefault(index[1] or "", missing)
     return found
 

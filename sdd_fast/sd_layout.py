@@ -66,8 +66,7 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
     """
     levels: list[list[int]] = [[]]  # level → depth of the transformer (0: none) of each layer
     channels: list[int] = []
-    last = max(_numbers(shapes, UNET + r"input_blocks\.(\d+)\."))
-    for i in range(1, last + 1):
+    for i in range(1, _count(shapes, UNET + r"input_blocks\.(\d+)\.")):
         block = f"{UNET}input_blocks.{i}."
         if block + "0.op.weight" in shapes:
             levels.append([])
@@ -76,8 +75,10 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
         channels[len(levels) - 1 :] = [shapes[block + "0.out_layers.3.weight"][0]]
     depths = [level[0] if level else 0 for level in levels]
     layers = len(levels[0])
-    if any(level != [depth] * layers for level, depth in zip(levels, depths, strict=True)):
-        raise ValueError(f"its U-Net has levels of unequal layers: {levels}")
+    if not layers or any(
+        level != [depth] * layers for level, depth in zip(levels, depths, strict=True)
+    ):
+        raise ValueError(f"its U-Net has levels of unequal layers, or none: {levels}")
     middle = _count(shapes, re.escape(UNET) + r"middle_block\.1\.transformer_blocks\.(\d+)\.")
     last_depth = depths[-1] or middle
     if middle != last_depth or middle == 0:
@@ -161,7 +162,7 @@ def unet_source(key: str, config: Mapping[str, Any]) -> str:
 
 def vae_config(shapes: Shapes) -> dict[str, Any]:
     """Arguments of AutoencoderKL but for the scaling factor, which no tensor tells."""
-    levels = 1 + max(_numbers(shapes, VAE + r"encoder\.down\.(\d+)\."))
+    levels = _count(shapes, VAE + r"encoder\.down\.(\d+)\.")
     layers = _count(shapes, VAE + r"encoder\.down\.0\.block\.(\d+)\.")
     return {
         "in_channels": shapes[VAE + "encoder.conv_in.weight"][1],
@@ -290,10 +291,7 @@ def _renamed(key: str, names: Mapping[str, str]) -> tuple[str, str]:
     return names.get(name, name), rest
 
 
-def _numbers(shapes: Shapes, pattern: str) -> set[int]:
-    found = (re.match(pattern, key) for key in shapes)
-    return {int(match[1]) for match in found if match}
-
-
 def _count(shapes: Shapes, pattern: str) -> int:
-    return len(_numbers(shapes, pattern))
+    """How many numbers there are where the pattern has its group. They count from 0."""
+    found = (re.match(pattern, key) for key in shapes)
+    return len({match[1] for match in found if match})

@@ -116,8 +116,9 @@ def check_family(checkpoint: Checkpoint, shapes: layout.Shapes) -> str:
             f"{path} is an EDM model (such as Playground 2.5 or CosXL), whose noise levels are "
             f"continuous; supported: {SUPPORTED}"
         )
-    channels = shapes[layout.UNET + "input_blocks.0.0.weight"][1]
-    latent = shapes.get(layout.VAE + "decoder.conv_in.weight", (0, channels))[1]
+    # [out, in, 3, 3]. Anything else is found to be of the wrong shape later.
+    (channels,) = shapes[layout.UNET + "input_blocks.0.0.weight"][1:2] or (0,)
+    (latent,) = shapes.get(layout.VAE + "decoder.conv_in.weight", ())[1:2] or (channels,)
     if channels != latent:
         raise ValueError(
             f"{path}: the U-Net takes {channels} channels but the VAE's latents have {latent}; "
@@ -161,38 +162,18 @@ def build_networks(
     Raises:
         ValueError: tensors are missing, unexpected or of the wrong shape; all are named.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     try:
-        unet, vae = layout.unet_config(shapes), layout.vae_config(shapes)
-        texts = {}
-        if family == "1.x":
-            texts["text_encoder"] = layout.clip_config(shapes, layout.CLIP)
-        elif family == "2.x":
-            # What precedes the last layer is used, so SD 2.x's text encoder ends there.
-            texts["text_encoder"] = layout.open_clip_config(
-                shapes, layout.OPEN_CLIP, layers_left_out=1
-            )
-        else:
-            texts["text_encoder"] = layout.clip_config(shapes, layout.CLIP_XL)
-            texts["text_encoder_2"] = layout.open_clip_config(
-                shapes, layout.OPEN_CLIP_XL, layers_left_out=0
-            )
+        configs = _configs(shapes, family)
+        networks = _make(configs, family)
     except KeyError as error:
         raise ValueError(f"{path} lacks the tensor {error.args[0]}; it may be incomplete") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; supported: {SUPPORTED}") from None
-    with torch.device("meta"):
-        networks: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**unet),
-            "vae": AutoencoderKL(**vae, scaling_factor=SCALING_FACTOR[family]),
-        }
-        for name, config in texts.items():
-            pooled = name == "text_encoder_2"
-            made = CLIPTextModelWithProjection if pooled else CLIPTextModel
-            networks[name] = made(CLIPTextConfig(**config))
+    except Exception as error:  # the libraries raise almost anything for shapes that make no sense
+        raise ValueError(
+            f"{path} does not fit Stable Diffusion: {error or type(error).__name__}; supported: "
+            f"{SUPPORTED}"
+        ) from error
+    unet, vae = configs["unet"], configs["vae"]
     sources: dict[str, Source] = {
         "unet": lambda key, found: found[layout.unet_source(key, unet)],
         "vae": lambda key, found: found[layout.vae_source(key, vae)],
@@ -203,12 +184,46 @@ def build_networks(
     }
     ignored = set()
     if family == "2.x":
-        last = (
-            f"{layout.OPEN_CLIP}transformer.resblocks.{texts['text_encoder']['num_hidden_layers']}."
-        )
+        layers = configs["text_encoder"]["num_hidden_layers"]
+        last = f"{layout.OPEN_CLIP}transformer.resblocks.{layers}."
         ignored = {key for key in tensors if key.startswith(last)}
         ignored.add(layout.OPEN_CLIP + "text_projection")
     _fill(path, networks, sources, tensors, ignored, dtype)
+    return networks
+
+
+def _configs(shapes: layout.Shapes, family: str) -> dict[str, dict[str, Any]]:
+    configs = {"unet": layout.unet_config(shapes), "vae": layout.vae_config(shapes)}
+    configs["vae"]["scaling_factor"] = SCALING_FACTOR[family]
+    if family == "1.x":
+        configs["text_encoder"] = layout.clip_config(shapes, layout.CLIP)
+    elif family == "2.x":
+        # What precedes the last layer is used, so SD 2.x's text encoder ends there.
+        configs["text_encoder"] = layout.open_clip_config(
+            shapes, layout.OPEN_CLIP, layers_left_out=1
+        )
+    else:
+        configs["text_encoder"] = layout.clip_config(shapes, layout.CLIP_XL)
+        configs["text_encoder_2"] = layout.open_clip_config(
+            shapes, layout.OPEN_CLIP_XL, layers_left_out=0
+        )
+    return configs
+
+
+def _make(configs: dict[str, dict[str, Any]], family: str) -> dict[str, Any]:
+    """The networks without memory: their weights are to be assigned."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        networks: dict[str, Any] = {
+            "unet": UNet2DConditionModel(**configs["unet"]),
+            "vae": AutoencoderKL(**configs["vae"]),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**configs["text_encoder"])),
+        }
+        if family == "XL":
+            config = CLIPTextConfig(**configs["text_encoder_2"])
+            networks["text_encoder_2"] = CLIPTextModelWithProjection(config)
     return networks
 
 
@@ -220,9 +235,12 @@ def _open_clip(prefix: str) -> Source:
     def source(key: str, found: Mapping[str, Tensor]) -> Tensor:
         name, third = layout.open_clip_source(key.removeprefix("text_model."), prefix)
         tensor = found[name]
-        if name.endswith("text_projection"):
+        if name.endswith("text_projection") and tensor.ndim == 2:
             return tensor.T  # OpenCLIP multiplies by it from the right
-        return tensor if third is None else tensor.chunk(3)[third]
+        if third is None or tensor.ndim == 0:
+            return tensor
+        rows = -(-len(tensor) // 3)
+        return tensor[third * rows : (third + 1) * rows]
 
     return source
 

@@ -134,6 +134,9 @@ def test_sharded_weights(broken: Path, tiny_prior: DiffusionPrior, suffix: str) 
     (broken / f"unet/diffusion_pytorch_model{suffix}-00002-of-00002.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="lacks unet/.*-00002-of-00002.safetensors"):
         DiffusionPrior.from_pretrained(broken)
+    index.write_text("[1]", encoding="utf-8")
+    with pytest.raises(ValueError, match="must name the file of each weight in weight_map"):
+        DiffusionPrior.from_pretrained(broken)
 
 
 # ── text ──────────────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from sdd_fast.distill import DistillConfig, distill
 from sdd_fast.guidance import GuidanceConfig, balanced_guidance_scale, guidance, residual
 from sdd_fast.hqs import hqs
 from sdd_fast.prior import DiffusionPrior, PromptEmbeds
@@ -226,6 +227,18 @@ def test_guidance_and_hqs_need_not_know_the_family(tiny_xl64: DiffusionPrior) ->
     assert balanced_guidance_scale(tiny_xl64, images.detach(), embeds, [300, 600]) >= 1
     curve = hqs(tiny_xl64, images.detach().float(), embeds, [300, 600], batch_size=1)
     assert curve.entropy.shape == (2, 2) and curve.entropy.isfinite().all()
+
+
+def test_distillation_need_not_know_the_family(tiny_sdxl: Path) -> None:
+    prior = DiffusionPrior.from_pretrained(tiny_sdxl)
+    mapper = torch.nn.Conv2d(3, 3, 1)
+    before = mapper.weight.detach().clone()
+    config = DistillConfig(
+        steps=2, batch_size=2, guidance=GuidanceConfig(guidance_scale=5.0), l2_weight=0.0
+    )
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    distill(prior, None, images, "old", [300, 600], mapper=mapper, config=config, progress=False)
+    assert (mapper.weight - before).abs().max() > 0 and mapper.weight.isfinite().all()
 
 
 # ── sampling ──────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import socket
 import sys
 import types
@@ -16,9 +18,15 @@ from safetensors.torch import load_file, save_file
 from sd_families import FAMILIES, RESOLUTION, SCALING_FACTOR, write_family_folder
 from torch import Tensor
 
-from sdd_fast import sd_tokenizer
+from sdd_fast import sd_layout, sd_tokenizer
+from sdd_fast.checkpoints.read import Checkpoint
 from sdd_fast.prior import DiffusionPrior
-from sdd_fast.sd_single_file import load_single_file, predicts_noise
+from sdd_fast.sd_single_file import (
+    build_networks,
+    check_family,
+    load_single_file,
+    predicts_noise,
+)
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
@@ -251,6 +259,34 @@ def test_a_tensor_that_tells_the_architecture_is_missing(files, folders, tmp_pat
         load_single_file(tmp_path / "model.safetensors", tokenizer=folders["1.x"])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_damaged_shapes_and_names_give_value_errors(family: str, files) -> None:
+    """Any tensor missing, renamed or of another shape is an error that names the file."""
+    rng = random.Random(0)
+    path = Path("model.safetensors")
+    used = [k for k in files[family] if not sd_layout.IGNORED.fullmatch(k)]
+    used = [k for k in used if ".resblocks.2." not in k or family == "XL"]  # SD 2.x leaves it out
+    used = [k for k in used if not (k.endswith("text_projection") and family == "2.x")]
+    used = [k for k in used if "embedding" not in k]  # tell how many tokens and positions there are
+    for _ in range(20):
+        tensors = dict(files[family])
+        key = rng.choice(used)
+        tensor = tensors.pop(key)
+        kind = rng.randrange(5)
+        if kind == 1:
+            tensors[key] = torch.zeros(())
+        elif kind == 2:
+            tensors[key] = torch.cat([tensor, tensor[:1]])
+        elif kind == 3:
+            tensors[key] = tensor[None, :2]
+        elif kind == 4:
+            tensors[re.sub(r"\d", "123456789", key, count=1) + "x"] = tensor
+        with pytest.raises(ValueError, match="model.safetensors"):
+            checkpoint = Checkpoint(path, "safetensors", tensors)
+            shapes = {k: tuple(t.shape) for k, t in tensors.items()}
+            build_networks(path, tensors, check_family(checkpoint, shapes), torch.float32)
+
+
 def test_a_truncated_file(files, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(files["1.x"], path)
@@ -317,7 +353,9 @@ def test_other_kinds_of_stable_diffusion(files, folders, tmp_path: Path) -> None
         key.replace("input_blocks.2.1.", "input_blocks.2.5."): t for key, t in files["1.x"].items()
     }
     save_file(uneven, path)
-    with pytest.raises(ValueError, match=r"levels of unequal layers: \[\[1, 0\].*supported: "):
+    with pytest.raises(
+        ValueError, match=r"levels of unequal layers, or none: \[\[1, 0\].*supported: "
+    ):
         DiffusionPrior.from_pretrained(path, tokenizer=folders["1.x"])
 
 
