@@ -95,7 +95,9 @@ def refine(
     identity: nn.Module | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Latents whose pictures are closer to `targets` than those of `start`.
+    """Latents whose pictures are closer to `targets` than those of `start`, or `start` itself.
+
+    Of all steps the one of least loss counts, for each picture by itself.
 
     Args:
         generator: a `StyleGAN2`; its weights are left alone.
@@ -113,27 +115,39 @@ def refine(
     judge = identity if settings.identity > 0 and whole else None
     with torch.no_grad():
         persons = targets if judge is None else judge(targets)
+
+    def loss_of(moved: Tensor) -> Tensor:  # [B]
+        images = generator.synthesis(start + moved * std)
+        loss = multiscale_error(content(images, size), targets)
+        loss = loss + settings.pull * moved.square().mean((1, 2))
+        if judge is not None:
+            loss = loss + settings.identity * (1 - F.cosine_similarity(judge(images), persons))
+        return loss
+
     moved = torch.zeros_like(start, requires_grad=True)  # in standard deviations
+    best, least = torch.zeros_like(start), torch.full_like(start[:, 0, 0], torch.inf)
     optimizer = torch.optim.Adam([moved], lr=settings.lr, betas=(0.9, 0.99))
     with _float32(generator):
-        for step in range(settings.steps):
+        for step in range(settings.steps + 1):
+            last = step == settings.steps
+            with torch.set_grad_enabled(not last):
+                loss = loss_of(moved)
+            better = loss.detach() < least
+            least = torch.where(better, loss.detach(), least)
+            best = torch.where(better[:, None, None], moved.detach(), best)
+            if last:
+                break
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr_at(step)
-            images = generator.synthesis(start + moved * std)
-            loss = multiscale_error(content(images, size), targets)
-            loss = loss + settings.pull * moved.square().mean((1, 2))
-            if judge is not None:
-                loss = loss + settings.identity * (1 - F.cosine_similarity(judge(images), persons))
             (moved.grad,) = torch.autograd.grad(loss.sum(), [moved])
             optimizer.step()
             after_step()
-    refined = (start + moved * std).detach()
-    if not bool(torch.isfinite(refined).all()):
+    if not bool(torch.isfinite(moved).all()):
         raise FloatingPointError(
             "the refinement became NaN or infinite: check that generator and pictures are finite, "
             f"then try a lower lr ({settings.lr:g} now)"
         )
-    return refined
+    return (start + best * std).detach()
 
 
 @contextlib.contextmanager

@@ -379,6 +379,14 @@ def test_steps_against_adam_written_out(networks: Networks) -> None:
     assert float(moved.abs().max()) > 0.1
 
 
+def test_steps_that_lead_away_do_not_count(networks: Networks) -> None:
+    start, targets = start_and_targets(2)
+    targets[0] = networks.generator.double().synthesis(start[:1])[0]  # nothing is left to gain
+    settings, std = Refinement(steps=3, lr=0.5), w_std(networks.generator)
+    result = refine(networks.generator, start, targets, std, settings)
+    assert torch.equal(result[0], start[0]) and not torch.equal(result[1], start[1])
+
+
 def test_what_else_is_in_the_batch_does_not_matter(networks: Networks) -> None:
     settings = Refinement(steps=10)
     together = refined(networks, 3, settings)
