@@ -37,7 +37,7 @@ class ArrayType(PickledObject):
         super().__init__("numpy.dtype", {"code": code, "order": "|"})
 
 
-MOST_ITEMS = 4_000_000
+MOST_ITEMS = 2_000_000
 DEEPEST = 100  # networks of networks stay below 30
 SPARE_BYTES = 64 * 2**20
 SHARED = 8  # how often all tensors of a file may be shared

@@ -83,7 +83,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         tensors, metadata = load_tensors(path)
         return Checkpoint(Path(path), "safetensors", tensors, metadata)
     data = _mapped(path)
-    budget = Budget()
+    budget = Budget(len(data))
     try:
         if kind == "zip":
             found, content = "torch", read_zip(data, budget)
@@ -129,13 +129,13 @@ def scan(path: PathLike) -> Scan:
         if kind == "zip":
             found, pickles = zip_pickles(data)
             for pickle in pickles:
-                _scan_pickles(pickle, 1, names, Budget())
+                _scan_pickles(pickle, 1, names, Budget(len(data)))
         elif is_legacy(data):
             found = "torch-legacy"
-            _scan_pickles(data, LEGACY_PICKLES, names, Budget())
+            _scan_pickles(data, LEGACY_PICKLES, names, Budget(len(data)))
         else:
             found = "pickle"
-            _scan_pickles(data, 1, names, Budget())
+            _scan_pickles(data, 1, names, Budget(len(data)))
     except ValueError as error:
         problem = error
     refused = tuple(shown(name) for name in names if name not in ALLOWED)

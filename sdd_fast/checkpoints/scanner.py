@@ -48,17 +48,13 @@ class Scanner(StackMachine):
         self._names = {} if names is None else names
         self.identifiers: list[tuple[Any, ...]] = []
 
-    def find(self, module: str, name: str) -> Any:
-        known = full_name(module, name)
+    def find(self, module: Any, name: Any) -> Any:
+        if type(module) is str and type(name) is str:
+            known = full_name(module, name)
+        else:
+            known = "<computed name>"  # what some call would give
         self._names[known] = None
         return Global(known)
-
-    def _stack_global(self, _: None) -> None:
-        module, name = self._pop_many(2)
-        if isinstance(module, str) and isinstance(name, str):
-            self.stack.append(self.find(module, name))
-        else:  # the name is itself the result of a call
-            self.stack.append(self.find("", "<computed name>"))
 
     def call(self, function: Any, arguments: Any) -> Any:
         is_nested = type(function) is Global and function.type == "torch.storage._load_from_bytes"

@@ -19,44 +19,49 @@ from .opcodes import read_operation
 
 
 class Budget:
-    """What one file may cost, the pickles inside of it included."""
+    """What one file may cost, the pickles inside of it included.
+
+    Args:
+        file_bytes: length of the file.
+    """
 
     # Some 20 operations and 5 containers for each tensor: far beyond any known checkpoint.
-    OPERATIONS = 4_000_000
-    CONTAINERS = 1_000_000
+    OPERATIONS = 2_000_000
+    CONTAINERS = 500_000
     TENSORS = 100_000
 
-    def __init__(self) -> None:
+    def __init__(self, file_bytes: int) -> None:
+        # An array of numbers is copied from text to bytes and from there to its place.
+        self.most_copied = 3 * file_bytes + 64 * 2**20
         self.operations = 0
         self.containers = 0
         self.tensors = 0
+        self.copied = 0
 
     def charge(self, items: int) -> None:
         """Count what an operation does beyond its own size in the file, such as a copied list."""
         self.operations += items
         if self.operations > self.OPERATIONS:
-            raise ValueError(
-                f"it takes more than {self.OPERATIONS:,} operations to read, far beyond any known "
-                "checkpoint"
-            )
+            raise _too_much(f"takes more than {self.OPERATIONS:,} operations to read")
 
     def charge_bytes(self, copied: int) -> None:
-        self.charge(copied // 256)  # as fast as one operation
+        self.copied += copied
+        if self.copied > self.most_copied:
+            raise _too_much("asks for more copies of its bytes than there can be reason for")
 
     def container(self) -> None:
         self.containers += 1
         if self.containers > self.CONTAINERS:
-            raise ValueError(
-                f"it holds more than {self.CONTAINERS:,} containers, far beyond any known "
-                "checkpoint"
-            )
+            raise _too_much(f"holds more than {self.CONTAINERS:,} containers")
 
     def tensor(self) -> None:
         self.tensors += 1
         if self.tensors > self.TENSORS:
-            raise ValueError(
-                f"it holds more than {self.TENSORS:,} tensors, far beyond any known checkpoint"
-            )
+            raise _too_much(f"holds more than {self.TENSORS:,} tensors")
+
+
+def _too_much(problem: str) -> ValueError:
+    return ValueError(f"it {problem}, far beyond any known checkpoint")
 
 
 class StackMachine:
@@ -76,8 +81,8 @@ class StackMachine:
         self.marks: list[int] = []  # heights of the stack
         self.memo: dict[int, Any] = {}
 
-    def find(self, module: str, name: str) -> Any:
-        """What stands for the global `module.name`."""
+    def find(self, module: Any, name: Any) -> Any:
+        """What stands for the global `module.name`; in a sane pickle, both are texts."""
         raise NotImplementedError
 
     def call(self, function: Any, arguments: Any) -> Any:
@@ -226,10 +231,7 @@ class StackMachine:
         self.stack.append(self.find(*names))
 
     def _stack_global(self, _: None) -> None:
-        module, name = self._pop_many(2)
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise self._damaged("the name of a global is not a text")
-        self.stack.append(self.find(module, name))
+        self.stack.append(self.find(*self._pop_many(2)))
 
     def _call(self, function: Any, arguments: Any) -> None:
         self._push_container(self.call(function, arguments))

@@ -124,7 +124,7 @@ def read_legacy(data: memoryview, budget: Budget, *, inside_pickle: bool = False
     """
     start = _legacy_content(data, budget)
     # The numbers come after the pickle that needs them, and where they lie depends on their types.
-    scanner = Scanner(data, start, Budget())
+    scanner = Scanner(data, start, Budget(len(data)))
     scanner.run()
     described: dict[str, tuple[torch.dtype, int]] = {}
     for identifier in scanner.identifiers:

@@ -41,7 +41,9 @@ class Unpickler(StackMachine):
         self._nested_storages: dict[int, tuple[Any, tensors.Storage]] = {}
         self._tuple_keys = 0
 
-    def find(self, module: str, name: str) -> Any:
+    def find(self, module: Any, name: Any) -> Any:
+        if type(module) is not str or type(name) is not str:
+            raise self._damaged("the name of a global is not a text")
         known = full_name(module, name)
         if known in tensors.DTYPES:
             return tensors.DTYPES[known]
