@@ -5,7 +5,12 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+from sdd_fast.checkpoints.read import read_checkpoint
 
 SYSTEM = "touch executed"  # the command that would leave a trace
 
@@ -85,3 +90,12 @@ def legacy(content: bytes, keys: list[str], numbers: list[tuple[int, bytes]]) ->
     rest = b"".join(struct.pack("<q", count) + raw for count, raw in numbers)
     magic = b"\x80\x02" + integer(0x1950A86A20F9469CFC6C) + b"."
     return magic + b"\x80\x02M\xe9\x03." + machine + content + names + rest
+
+
+def refused(path: Path, content: bytes, message: str = r"a\.p") -> str:
+    """The message of the error that reading a file of this `content` raises."""
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_checkpoint(path)
+    assert str(path) in str(error.value)
+    return str(error.value)
