@@ -227,8 +227,9 @@ def content_kind(path: PathLike) -> Literal["safetensors", "zip", "pickle"]:
         last = handle.read(1)
     if not head:
         raise ValueError(f"{source} is empty (0 bytes); write or download it again")
-    # A safetensors file starts with its header's length (8 bytes, little-endian) and then '{'.
-    if head[8:9] == b"{" and not head.startswith((b"PK\x03\x04", b"<")):
+    # A safetensors file starts with its header's length (8 bytes, little-endian, at most 100 MB)
+    # and then '{'.
+    if head[4:9] == b"\0\0\0\0{" and not head.startswith((b"PK\x03\x04", b"<")):
         return "safetensors"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"

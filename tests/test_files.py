@@ -147,7 +147,7 @@ def test_pickles_are_refused_by_content_not_by_name(tmp_path: Path, suffix: str,
         path.write_bytes(pickle.dumps({"a": Bomb()}))
     else:
         torch.save({"a": Bomb()}, path, _use_new_zipfile_serialization=kind == "zip")
-    with pytest.raises(ValueError, match=r"is a pickle .*refused. Convert it"):
+    with pytest.raises(ValueError, match=r"is a pickle .*refused.*sdd convert"):
         files.load_tensors(path)
 
 
@@ -169,6 +169,13 @@ def test_other_content_is_named(tmp_path: Path, content: bytes, message: str) ->
     with pytest.raises(ValueError, match=message) as error:
         files.load_tensors(path)
     assert "w.safetensors" in str(error.value)
+
+
+def test_a_pickle_with_a_brace_where_safetensors_has_one_is_a_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "w.pkl"
+    path.write_bytes(pickle.dumps(["ab{"], protocol=0))
+    assert path.read_bytes()[8:9] == b"{"
+    assert files.content_kind(path) == "pickle"
 
 
 def test_missing_folder_and_truncated_files(tmp_path: Path) -> None:
