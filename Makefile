@@ -19,7 +19,8 @@
 # ARGS       more arguments: make demo ARGS="--out runs/mine"   make test ARGS="-k hqs"
 # SDD_FAST_NATIVE=0   leave the compiled extension out.
 # SDD_FAST_CUDA=0     leave the CUDA kernels out; without nvcc that is so anyway.
-# OTHER_TORCH         make wheel-check OTHER_TORCH=torch==2.11.0: beside another torch (gigabytes).
+# OTHER_TORCH         what make wheel-check tries the wheel beside, as pip takes it. Default: the oldest
+#                     torch that is supported (a download of 0.5 GB); "this": that of .venv.
 # OTHER_PYTHON        ... with another Python, or beside what that environment has.
 
 SHELL := /bin/bash

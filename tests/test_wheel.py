@@ -1,7 +1,9 @@
 """The wheel: what is in it, and that another environment runs it. `make wheel-check` builds it and
-names it in SDD_FAST_WHEEL; it is installed beside the torch of
+names it in SDD_FAST_WHEEL; it is installed beside
 
-    OTHER_TORCH   what pip takes, as torch==2.11.0: downloaded into build/wheel-check (gigabytes)
+    OTHER_TORCH   what pip takes, as torch==2.12.1, downloaded into build/wheel-check; "this": the
+                  torch of this environment. Default: the oldest that is supported; where it cannot
+                  be had the tests say so, and take this.
     OTHER_PYTHON  an interpreter: without OTHER_TORCH one that has torch and pytest. Default: this.
 """
 
@@ -13,19 +15,22 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from other_torch import NotThere, install_alone
 from sanitize import LEFT_OUT
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "sdd_fast/_C.abi3.so"
 WEIGHTS = "sdd_fast/domains/faces64/"
 NEEDED = ("numpy", "pillow", "safetensors", "tqdm", "typer", "pytest", "hypothesis")
+OLDEST = "torch==2.11.0"
 
-OTHER = os.environ.get("OTHER_TORCH") or os.environ.get("OTHER_PYTHON")
 WHEEL = Path(os.environ.get("SDD_FAST_WHEEL", ""))
 pytestmark = pytest.mark.skipif(not WHEEL.is_file(), reason="run make wheel-check")
 
@@ -52,34 +57,79 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
     return done.stdout
 
 
-def with_torch() -> Path:
-    """An interpreter that has the other torch; what was once downloaded is kept."""
-    python = os.environ.get("OTHER_PYTHON") or sys.executable
-    torch = os.environ.get("OTHER_TORCH", "")
-    if not torch:
-        return Path(python)
-    version = run(python, "-c", "import sys; print(sys.version_info[:2])")
-    folder = ROOT / "build" / "wheel-check" / re.sub(r"\W+", "-", torch + version).strip("-")
-    if not (folder / "complete").is_file():
-        run(python, "-m", "venv", "--clear", folder)
-        run(folder / "bin" / "python", "-m", "pip", "install", *torch.split(), *NEEDED)
-        (folder / "complete").touch()
-    return folder / "bin" / "python"
+@dataclass(frozen=True)
+class Torch:
+    """An interpreter, and the folders with torch and the other packages, the first to be searched
+    first. this: torch is that of this environment."""
+
+    python: Path
+    packages: tuple[Path, ...]
+    said: str
+    this: bool = False
+
+
+def packages_of(python: str | Path) -> Path:
+    return Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+
+
+def downloaded(torch: str, folder: Path) -> str:
+    """What is said about it; what was once downloaded is kept."""
+    note = folder / "complete"
+    if not note.is_file():
+        began = time.monotonic()
+        shutil.rmtree(folder, ignore_errors=True)
+        stubs = install_alone(torch, folder)
+        beside = f"; stubs of {', '.join(stubs)}" if stubs else ""
+        note.write_text(f"{torch}, installed in {time.monotonic() - began:.0f} s{beside}")
+    return note.read_text()
+
+
+def with_torch() -> Torch:
+    torch, python = os.environ.get("OTHER_TORCH", ""), os.environ.get("OTHER_PYTHON", "")
+    here = Path(python or sys.executable)
+    if torch == "this" or (python and not torch):
+        return Torch(here, (packages_of(here),), f"the torch of {here}", this=not python)
+    version = run(here, "-c", "import sys; print(sys.version_info[:2])")
+    name = re.sub(r"\W+", "-", (torch or OLDEST) + version).strip("-")
+    folder = ROOT / "build" / "wheel-check" / name
+    if python:  # with all its dependencies
+        if not (folder / "complete").is_file():
+            run(python, "-m", "venv", "--clear", folder)
+            run(folder / "bin" / "python", "-m", "pip", "install", *torch.split(), *NEEDED)
+            (folder / "complete").touch()
+        here = folder / "bin" / "python"
+        return Torch(here, (packages_of(here),), torch)
+    packages = packages_of(here)
+    try:
+        said = downloaded(torch or OLDEST, folder)
+    except NotThere as error:
+        if torch:
+            raise
+        said = f"NO OTHER TORCH, but that of this environment: {OLDEST} cannot be had: {error}"
+        return Torch(here, (packages,), said, this=True)
+    return Torch(here, (folder, packages), said)
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def torch_there(request: pytest.FixtureRequest) -> Torch:
+    torch = with_torch()
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n    beside {torch.said}", flush=True)
+    return torch
+
+
+@pytest.fixture(scope="module")
+def other(torch_there: Torch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a fresh environment: the wheel, and the packages of `with_torch`.
 
     They are shared through a .pth file, which hides an editable install of this package there.
     """
-    source = with_torch()
     folder = tmp_path_factory.mktemp("wheel") / "environment"
-    run(source, "-m", "venv", "--without-pip", folder)
-    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    run(torch_there.python, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
-    packages = Path(run(python, "-c", where).strip())
-    (packages / "shared.pth").write_text(run(source, "-c", where))
+    shared = "".join(f"{packages}\n" for packages in torch_there.packages)
+    (packages_of(python) / "shared.pth").write_text(shared)
     run(
         sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps",
         "--no-index", WHEEL,
@@ -156,19 +206,23 @@ def test_it_loads_quietly_with_a_cuda_kernel_beside_every_cpu_kernel(
     assert info["cuda_targets"] == ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"]
 
 
-def test_sdd_info_tells_the_truth(other: Path, state: dict[str, Any], tmp_path: Path) -> None:
+def test_sdd_info_tells_the_truth(
+    torch_there: Torch, other: Path, state: dict[str, Any], tmp_path: Path
+) -> None:
     torch = json.loads(
         run(other, "-c", "import json, torch; print(json.dumps([torch.__version__, "
             "torch.version.cuda, torch.cuda.is_available()]))", cwd=tmp_path)
     )  # fmt: skip
     facts = json.loads(run(other, "-m", "sdd_fast.cli", "info", "--json", cwd=tmp_path))
     assert facts["torch"] == torch[0] == state["info"]["torch"]
+    if torch_there.packages[0].name.startswith("torch-2-11-0"):
+        assert torch[0].startswith("2.11.0")
     assert facts["cuda kernels"].startswith("for sm_80, ")
     assert ("a build without CUDA" in facts["cuda kernels"]) == (torch[1] is None)
     assert ("not in use" in facts["cuda kernels"]) == (not torch[2])
 
 
-def test_the_tests_of_the_ops_pass_there(other: Path, tmp_path: Path) -> None:
+def test_the_tests_of_the_ops_pass_there(torch_there: Torch, other: Path, tmp_path: Path) -> None:
     """A copy of them, out of the checkout, with their helpers. Beside the torch of this environment
     those that are quick: `make test` runs them all."""
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
@@ -179,7 +233,7 @@ def test_the_tests_of_the_ops_pass_there(other: Path, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\naddopts = --import-mode=importlib\npythonpath = tests\n"
     )
-    quick = " and ".join(f"not {name}" for name in LEFT_OUT) if not OTHER else ""
+    quick = " and ".join(f"not {name}" for name in LEFT_OUT) if torch_there.this else ""
     said = run(
         other, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", quick, "tests/ops",
         cwd=tmp_path,
