@@ -47,7 +47,7 @@ from .models import (
     StyleSpaceMapper,
 )
 from .monitor import EditMonitor
-from .prior import DiffusionPrior, PromptEmbeds
+from .teacher.prior import DiffusionPrior, PromptEmbeds
 
 __version__ = "0.1.0"
 

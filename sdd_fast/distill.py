@@ -25,8 +25,8 @@ from .interrupt import InterruptAfterStep
 from .manipulator import MapperInfo, frozen, rendered_at_once
 from .models.mapper import LEVELS, LevelsMapper, level_range
 from .monitor import EditMonitor
-from .prior import DiffusionPrior, PromptEmbeds
 from .run_folder import Progress, RunFolder
+from .teacher.prior import DiffusionPrior, PromptEmbeds
 
 __all__ = ["DistillConfig", "DistillResult", "distill"]
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .guidance import GuidanceConfig, residual
 from .manipulator import manipulate
-from .prior import DiffusionPrior, PromptEmbeds
+from .teacher.prior import DiffusionPrior, PromptEmbeds
 
 Embedding = Callable[[Tensor], Tensor]
 

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .prior import DiffusionPrior, PromptEmbeds, Timesteps
+from .teacher.prior import DiffusionPrior, PromptEmbeds, Timesteps
 
 PULL = 3.2  # of balanced_guidance_scale
 MAX_BALANCED_SCALE = 150.0  # a prompt this weak means nothing to the teacher

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from .guidance import GuidanceConfig, residual
 from .hqs_curve import NORMALISATIONS, HQSCurve
 from .ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
-from .prior import DiffusionPrior, PromptEmbeds
+from .teacher.prior import DiffusionPrior, PromptEmbeds
 
 
 def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:

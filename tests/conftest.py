@@ -10,7 +10,7 @@ import torch
 from sd_families import write_family_folder
 from tiny_tokenizer import write_tokenizer
 
-from sdd_fast.prior import DiffusionPrior
+from sdd_fast.teacher.prior import DiffusionPrior
 
 TINY_RESOLUTION = 32  # image pixels; the VAE halves twice, so latents are 8x8
 

@@ -375,7 +375,7 @@ def test_ctrl_c(sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_nan_is_explained(
     sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sdd_fast.prior import DiffusionPrior
+    from sdd_fast.teacher.prior import DiffusionPrior
 
     original = DiffusionPrior.predict_noise
     monkeypatch.setattr(

@@ -16,7 +16,7 @@ from sdd_fast.distill import DistillConfig, DistillResult, distill
 from sdd_fast.files import load_tensors, read_json
 from sdd_fast.guidance import GuidanceConfig
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
-from sdd_fast.prior import DiffusionPrior
+from sdd_fast.teacher.prior import DiffusionPrior
 
 STEPS, TIMESTEPS = 7, [800, 150]
 FILES = ["checkpoint.safetensors", "config.json", "history.json", "mapper.safetensors"]

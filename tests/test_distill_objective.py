@@ -16,7 +16,7 @@ from sdd_fast.distill_objective import (
 )
 from sdd_fast.guidance import GuidanceConfig
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
-from sdd_fast.prior import DiffusionPrior
+from sdd_fast.teacher.prior import DiffusionPrior
 
 PROMPT, TIMESTEPS = "white hair", torch.tensor([150, 400, 800])
 

@@ -19,7 +19,7 @@ from sdd_fast.guidance import (
     keep_largest,
     residual,
 )
-from sdd_fast.prior import DiffusionPrior, PromptEmbeds
+from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
 
 G = 12.0
 TIMESTEPS = [40, 500, 900]

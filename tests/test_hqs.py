@@ -11,7 +11,7 @@ import torch
 
 from sdd_fast.guidance import GuidanceConfig
 from sdd_fast.hqs import default_timesteps, hqs, image_noise
-from sdd_fast.prior import DiffusionPrior
+from sdd_fast.teacher.prior import DiffusionPrior
 
 CONFIG = GuidanceConfig(guidance_scale=10.0)
 STEPS = [50, 300, 600, 900]

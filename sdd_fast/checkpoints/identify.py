@@ -51,7 +51,7 @@ def what_is(checkpoint: Checkpoint) -> str:
 def held(checkpoint: Checkpoint) -> dict[str, str]:
     """Everything that is known of what the file holds: those of `KINDS` in it, and their facts."""
     # Here rather than above: these modules describe unknown files by `what_is`.
-    from ..sd_describe import describe_teacher
+    from ..teacher.describe import describe_teacher
     from . import encoder, generator, identity, latents, mapper
 
     facts: dict[str, str] = {}

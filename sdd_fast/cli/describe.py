@@ -125,7 +125,7 @@ def _domain(path: Path) -> Facts:
 
 def _diffusion(path: Path) -> Facts:
     from sdd_fast.files import read_json
-    from sdd_fast.sd_describe import describe_teacher
+    from sdd_fast.teacher.describe import describe_teacher
 
     def config(part: str, name: str = "config.json") -> Any:
         file = path / part / name

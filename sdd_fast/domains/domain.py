@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..landmarks import Detector
     from ..models.clip import Clip
-    from ..prior import DiffusionPrior
+    from ..teacher.prior import DiffusionPrior
 
 HERE = Path(__file__).parent
 EMBEDDED = {"faces64": HERE / "faces64" / "weights"}
@@ -140,7 +140,7 @@ class Domain:
 
     @cached_property
     def prior(self) -> DiffusionPrior:
-        from ..prior import DiffusionPrior
+        from ..teacher.prior import DiffusionPrior
 
         # As text: a Path of "owner/name" would not be taken for a hub id.
         self.path("diffusion")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sdd_fast.experiment.vocabulary import SMALL_VOCABULARY, unknown_words
-from sdd_fast.prior import DiffusionPrior
+from sdd_fast.teacher.prior import DiffusionPrior
 
 
 @pytest.mark.parametrize(

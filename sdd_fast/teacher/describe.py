@@ -8,12 +8,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from . import sd_layout as layout
-from .checkpoints.read import Checkpoint, read_checkpoint
-from .files import PathLike, content_kind, read_json
-from .sd_folder import PIPELINES, WEIGHTS, weight_variants
-from .sd_parts import SUPPORTED, native_size
-from .sd_single_file import (
+from ..checkpoints.read import Checkpoint, read_checkpoint
+from ..files import PathLike, content_kind, read_json
+from . import layout
+from .folder import PIPELINES, WEIGHTS, weight_variants
+from .parts import SUPPORTED, native_size
+from .single_file import (
     RESOLUTION,
     RESOLUTION_V,
     check_family,

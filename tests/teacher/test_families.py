@@ -13,7 +13,7 @@ import torch
 from sdd_fast.distill import DistillConfig, distill
 from sdd_fast.guidance import GuidanceConfig, balanced_guidance_scale, guidance, residual
 from sdd_fast.hqs import hqs
-from sdd_fast.prior import DiffusionPrior, PromptEmbeds
+from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .quiet import quiet_loading
-from .sd_parts import is_hub_id
+from ..quiet import quiet_loading
+from .parts import is_hub_id
 
 CLIP_TOKENIZER = "openai/clip-vit-large-patch14"  # the vocabulary of all three families
 VOCABULARY = ("vocab.json", "merges.txt")

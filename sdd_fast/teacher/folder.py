@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from .files import read_json
-from .quiet import quiet_loading
-from .sd_parts import SUPPORTED, Components, is_hub_id
+from ..files import read_json
+from ..quiet import quiet_loading
+from .parts import SUPPORTED, Components, is_hub_id
 
 # Pipeline named in model_index.json → whether it is SDXL.
 PIPELINES = {

@@ -1,7 +1,7 @@
 """Stable Diffusion from a single `.safetensors` or `.ckpt` file in the original layout.
 
 Nothing in the file is executed and nothing is downloaded: the architecture is told from the
-tensors (`sd_layout`), and what no tensor tells is the same for every model of a family, but for the
+tensors (`layout`), and what no tensor tells is the same for every model of a family, but for the
 prediction type of SD 2.x, which is measured.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import sd_layout as layout
-from .checkpoints import identify
-from .checkpoints.read import Checkpoint, read_checkpoint
-from .quiet import quiet_loading
-from .sd_parts import SUPPORTED, Components
-from .sd_tokenizer import load_tokenizers
+from ..checkpoints import identify
+from ..checkpoints.read import Checkpoint, read_checkpoint
+from ..quiet import quiet_loading
+from . import layout
+from .parts import SUPPORTED, Components
+from .tokenizer import load_tokenizers
 
 RESOLUTION = {"1.x": 512, "2.x": 512, "XL": 1024}
 RESOLUTION_V = RESOLUTION | {"2.x": 768}  # SD 2.x was published as ε at 512 and as v at 768

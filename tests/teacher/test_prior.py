@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load_file, save_file
 
-from sdd_fast.prior import DiffusionPrior, PromptEmbeds
+from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_network_is_frozen_and_in_eval_mode(tiny_prior: DiffusionPrior) ->
 
 def test_modules_are_light_to_import() -> None:
     code = (
-        "import sys, sdd_fast.prior, sdd_fast.guidance, sdd_fast.hqs\n"
+        "import sys, sdd_fast.teacher.prior, sdd_fast.guidance, sdd_fast.hqs\n"
         "print([m for m in ('diffusers', 'transformers', 'matplotlib') if m in sys.modules])"
     )
     run = subprocess.run(
@@ -72,7 +72,7 @@ def test_modules_are_light_to_import() -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert run.stdout.strip() == "[]"
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from sdd_fast.checkpoints.read import read_checkpoint
-from sdd_fast.sd_describe import describe_teacher
+from sdd_fast.teacher.describe import describe_teacher
 
 
 def edit_json(path: Path, **changes: object) -> None:

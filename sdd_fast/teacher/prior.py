@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from .folder import load_components
+from .parts import Components, check_fit, native_size
 from .prompt_embeds import PromptEmbeds, encode_texts, encode_texts_xl, read_texts
-from .sd_folder import load_components
-from .sd_parts import Components, check_fit, native_size
-from .sd_single_file import load_single_file
+from .single_file import load_single_file
 
 Timesteps = int | Sequence[int] | Tensor
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from sd_families import FAMILIES, RESOLUTION, SCALING_FACTOR, write_family_folder
 from torch import Tensor
 
-from sdd_fast import sd_layout, sd_tokenizer
 from sdd_fast.checkpoints.read import Checkpoint
-from sdd_fast.prior import DiffusionPrior
-from sdd_fast.sd_single_file import (
+from sdd_fast.teacher import layout, tokenizer
+from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.teacher.single_file import (
     build_networks,
     check_family,
     load_single_file,
@@ -264,7 +264,7 @@ def test_damaged_shapes_and_names_give_value_errors(family: str, files) -> None:
     """Any tensor missing, renamed or of another shape is an error that names the file."""
     rng = random.Random(0)
     path = Path("model.safetensors")
-    used = [k for k in files[family] if not sd_layout.IGNORED.fullmatch(k)]
+    used = [k for k in files[family] if not layout.IGNORED.fullmatch(k)]
     used = [k for k in used if ".resblocks.2." not in k or family == "XL"]  # SD 2.x leaves it out
     used = [k for k in used if not (k.endswith("text_projection") and family == "2.x")]
     used = [k for k in used if "embedding" not in k]  # tell how many tokens and positions there are
@@ -436,7 +436,7 @@ def test_declared_prediction_type(
 
 def test_tokenizers(files, folders, priors, tmp_path: Path, monkeypatch) -> None:
     """Named, beside the file, or in the hub's cache; both of SDXL come from one vocabulary."""
-    monkeypatch.setattr(sd_tokenizer, "CLIP_TOKENIZER", "nobody/has-this-cached")
+    monkeypatch.setattr(tokenizer, "CLIP_TOKENIZER", "nobody/has-this-cached")
     path = tmp_path / "model.safetensors"
     save_file(files["XL"], path)
     message = "no tokenizer for .*has-this-cached is not in the hub's cache .*vocab.json and merges"

@@ -1,0 +1,8 @@
+"""The diffusion model as the teacher: reading it, and what the method asks of it."""
+
+from __future__ import annotations
+
+from .prior import DiffusionPrior
+from .prompt_embeds import PromptEmbeds
+
+__all__ = ["DiffusionPrior", "PromptEmbeds"]
