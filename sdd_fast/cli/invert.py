@@ -11,7 +11,7 @@ from . import options
 from .console import command, say
 
 if TYPE_CHECKING:
-    from sdd_fast.invert import Inversion
+    from sdd_fast.inversion.invert import Inversion
 
 _LISTED = 10  # pictures in a list on the terminal
 
@@ -70,8 +70,8 @@ def invert(
     """
     from dataclasses import replace
 
-    from sdd_fast.invert import invert as run
-    from sdd_fast.refine import Refinement
+    from sdd_fast.inversion.invert import invert as run
+    from sdd_fast.inversion.refine import Refinement
 
     if aligned and detector is not None:
         raise typer.BadParameter("--aligned and --detector exclude each other")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
-    from ..landmarks import Detector
+    from ..inversion.landmarks import Detector
     from ..models.clip import Clip
     from ..teacher.prior import DiffusionPrior
 
@@ -111,7 +111,7 @@ class Domain:
     @cached_property
     def detector(self) -> Detector:
         """What finds the landmarks; errors as for `YuNet`."""
-        from ..landmarks import YuNet
+        from ..inversion.landmarks import YuNet
 
         try:
             return YuNet(self.path("detector"))
@@ -128,7 +128,7 @@ class Domain:
             ValueError: no face was found. FileNotFoundError, ModuleNotFoundError: nothing is there
                 to find it with.
         """
-        from ..align import align_face
+        from ..inversion.align import align_face
 
         faces = self.detector(photo)
         if not faces:

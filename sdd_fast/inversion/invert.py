@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..checkpoints.latents import KIND
+from ..files import PathLike, load_tensors, save_tensors
+from ..images import list_images, load_image, save_png, to_pil
+from ..interrupt import InterruptAfterStep
 from .align import align_face
-from .checkpoints.latents import KIND
 from .contact_sheet import contact_sheet
-from .files import PathLike, load_tensors, save_tensors
-from .images import list_images, load_image, save_png, to_pil
-from .interrupt import InterruptAfterStep
 from .landmarks import Detector
 from .refine import Refinement, content, refine, w_std
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..files import PathLike
 from .align import face_quad
-from .files import PathLike
 
 Detector = Callable[[Image.Image], list[np.ndarray]]
 """Picture → the landmarks of each face in it, [5, 2] or [68, 2] (see `align.face_points`), the

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdd_fast.align import align_face, face_points, face_quad
-from sdd_fast.landmarks import WEIGHTS, YuNet
+from sdd_fast.inversion.align import align_face, face_points, face_quad
+from sdd_fast.inversion.landmarks import WEIGHTS, YuNet
 
 # A face in units of half the distance of its eyes, y downwards: the eyes at (±1, 0).
 FACE = np.array([[-1.0, 0.0], [1.0, 0.0], [0.1, 1.2], [-0.8, 2.2], [0.8, 2.2]])

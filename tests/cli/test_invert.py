@@ -18,7 +18,7 @@ from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.files import load_tensors
 from sdd_fast.images import save_png
-from sdd_fast.invert import Inversion
+from sdd_fast.inversion.invert import Inversion
 from sdd_fast.models import Encoder
 
 

@@ -1,0 +1,1 @@
+"""Raw photographs to latents: finding and cropping the face, encoding, refining."""
