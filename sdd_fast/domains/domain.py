@@ -136,7 +136,7 @@ class Domain:
                 "no face was found in a picture; crop it to the face and say --aligned (in Python: "
                 "aligned=True)"
             )
-        return align_face(photo, faces[0])
+        return align_face(photo, faces[0], self.resolution)
 
     @cached_property
     def prior(self) -> DiffusionPrior:
