@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny_domain import write_tiny_domain
 
-from sdd_fast import contact_sheet as contact_sheet_module
 from sdd_fast.cli import main
 from sdd_fast.cli.invert import show
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.files import load_tensors
 from sdd_fast.images import save_png
+from sdd_fast.inversion import contact_sheet as contact_sheet_module
 from sdd_fast.inversion.invert import Inversion
 from sdd_fast.models import Encoder
 
