@@ -87,7 +87,7 @@ def _size(file: Surroundings, arguments: tuple[Any, ...]) -> tuple[int, ...]:
 
 def _device(file: Surroundings, arguments: tuple[Any, ...]) -> str:
     _expect(arguments, 1, 2)
-    return ":".join(_text_of(item) for item in arguments)
+    return ":".join(_texts(file, arguments))
 
 
 def _text_of(value: Any) -> str:
@@ -123,18 +123,32 @@ def _array_in(file: Surroundings, arguments: tuple[Any, ...]) -> np.ndarray:
 _LATIN_1 = ("latin1", "latin-1")
 
 
-def _encoded(file: Surroundings, arguments: tuple[Any, ...]) -> bytes:
+def _latin_1(file: Surroundings, arguments: tuple[Any, ...]) -> bytes:
+    return _encoded(arguments, file.budget)
+
+
+def _encoded(arguments: tuple[Any, ...], budget: Budget) -> bytes:
     """Python 3's way of writing bytes where only texts existed (protocol 2)."""
     _expect(arguments, 1, 2)
     text, encoding = (*arguments, "latin1")[:2]
     if type(text) is not str or type(encoding) is not str or encoding not in _LATIN_1:
         raise ValueError("bytes are not given as latin-1 text")
-    file.budget.charge_bytes(len(text))
+    budget.charge_bytes(len(text))
     return text.encode("latin-1")
 
 
+def bytes_made(function: str, arguments: Any, budget: Budget) -> bytes | None:
+    """What `_codecs.encode` gives; None for other functions and arguments."""
+    if function != "_codecs.encode" or type(arguments) is not tuple:
+        return None
+    try:
+        return _encoded(arguments, budget)
+    except ValueError:
+        return None
+
+
 def _bytes(file: Surroundings, arguments: tuple[Any, ...]) -> bytes:
-    return _encoded(file, arguments) if arguments else b""
+    return _encoded(arguments, file.budget) if arguments else b""
 
 
 def _bytearray(file: Surroundings, arguments: tuple[Any, ...]) -> bytes | memoryview:
@@ -172,11 +186,11 @@ def _tuple(file: Surroundings, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _set(file: Surroundings, arguments: tuple[Any, ...]) -> set[Any]:
-    return {as_key(item) for item in _items(file, arguments)}
+    return {as_key(item, file.budget) for item in _items(file, arguments)}
 
 
 def _frozenset(file: Surroundings, arguments: tuple[Any, ...]) -> frozenset[Any]:
-    return frozenset(as_key(item) for item in _items(file, arguments))
+    return frozenset(as_key(item, file.budget) for item in _items(file, arguments))
 
 
 def _dict(file: Surroundings, arguments: tuple[Any, ...]) -> dict[Any, Any]:
@@ -187,7 +201,7 @@ def _dict(file: Surroundings, arguments: tuple[Any, ...]) -> dict[Any, Any]:
     pairs = _items(file, arguments)
     if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
         raise ValueError("a dict is made from something else than pairs")
-    return {as_key(key): value for key, value in pairs}
+    return {as_key(key, file.budget): value for key, value in pairs}
 
 
 def _default_dict(file: Surroundings, arguments: tuple[Any, ...]) -> dict[Any, Any]:
@@ -235,14 +249,14 @@ def _network(file: Surroundings, arguments: tuple[Any, ...]) -> PickledObject:
 
 
 def _posix_path(file: Surroundings, arguments: tuple[Any, ...]) -> str:
-    return str(pathlib.PurePosixPath(*_path_parts(file, arguments)))
+    return str(pathlib.PurePosixPath(*_texts(file, arguments)))
 
 
 def _windows_path(file: Surroundings, arguments: tuple[Any, ...]) -> str:
-    return str(pathlib.PureWindowsPath(*_path_parts(file, arguments)))
+    return str(pathlib.PureWindowsPath(*_texts(file, arguments)))
 
 
-def _path_parts(file: Surroundings, arguments: tuple[Any, ...]) -> tuple[str, ...]:
+def _texts(file: Surroundings, arguments: tuple[Any, ...]) -> tuple[str, ...]:
     parts = tuple(_text_of(part) for part in arguments)
     file.budget.charge(sum(map(len, parts)))
     return parts
@@ -269,7 +283,7 @@ ALLOWED: dict[str, Builder | None] = {
     "numpy._core.numeric._frombuffer": _array_in,
     "numpy.ndarray": None,
     "numpy.dtype": _array_type,
-    "_codecs.encode": _encoded,
+    "_codecs.encode": _latin_1,
     "builtins.bytes": _bytes,
     "builtins.bytearray": _bytearray,
     "builtins.complex": _complex,

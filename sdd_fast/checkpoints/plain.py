@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .stack_machine import Budget
+
 
 @dataclass(frozen=True)
 class PickledObject:
@@ -38,6 +40,7 @@ class ArrayType(PickledObject):
 
 
 MOST_ITEMS = 2_000_000
+MOST_PATHS = 16_000_000  # of 64 characters: how long "a.b.0" and so on are for all items
 DEEPEST = 100  # networks of networks stay below 30
 SPARE_BYTES = 64 * 2**20
 SHARED = 8  # how often all tensors of a file may be shared
@@ -49,14 +52,15 @@ _KEYS = frozenset((type(None), bool, int, float, str, bytes))
 _LARGEST_INTEGER_KEY = 2**61 - 2  # beyond, different integers have one hash, and dicts turn slow
 
 
-def as_key(value: Any) -> Any:
+def as_key(value: Any, budget: Budget) -> Any:
     """`value` as a dict key or a member of a set; a class is known by its name.
 
     Only small keys of known types: hashing tuples in tuples in … takes unbounded time and depth.
 
     Raises:
-        ValueError: it cannot be one.
+        ValueError: it cannot be one, or there are too many.
     """
+    budget.key(value)
     if type(value) is str:
         return value
     if type(value) is Global:
@@ -87,10 +91,11 @@ def check_plain(content: Any, file_bytes: int) -> None:
     Raises:
         ValueError: something in it is not plain data, contains itself, is nested deeper than
             `DEEPEST`, or with everything that is shared counted as often as it appears there are
-            more than `MOST_ITEMS` items or tensors of more than `SHARED` times the file.
+            more than `MOST_ITEMS` items, paths to them of more than `MOST_PATHS`, or tensors of
+            more than `SHARED` times the file.
     """
     most_bytes = SHARED * file_bytes + SPARE_BYTES
-    done: dict[int, tuple[int, int, int]] = {}  # id → items, bytes of tensors, depth
+    done: dict[int, tuple[int, int, int, int]] = {}  # id → items, bytes of tensors, depth, paths
     open_now: set[int] = set()
     stack = [content]
     while stack:
@@ -100,7 +105,7 @@ def check_plain(content: Any, file_bytes: int) -> None:
             stack.pop()
             continue
         if type(value) in _LEAVES:
-            done[identity] = (*_leaf_size(value), 0)
+            done[identity] = (*_leaf_size(value), 0, 0)
             stack.pop()
             continue
         parts = _parts(value)
@@ -111,22 +116,29 @@ def check_plain(content: Any, file_bytes: int) -> None:
                 raise ValueError("it holds a container that contains itself")
             stack.extend(waiting)
             continue
-        items, size, depth = 1, 0, 0
-        for part in parts:
+        items, size, depth, paths = 1, 0, 0, 0
+        names = parts[: len(parts) // 2] if type(value) in (dict, PickledObject) else []
+        for i, part in enumerate(parts):
             if id(part) in open_now:
                 raise ValueError("it holds a container that contains itself")
-            part_items, part_size, part_depth = done[id(part)]
+            part_items, part_size, part_depth, part_paths = done[id(part)]
             items, size, depth = items + part_items, size + part_size, max(depth, part_depth + 1)
+            name = done[id(names[i - len(names)])][0] if i >= len(names) > 0 else 1
+            paths += part_paths + part_items * name
         if depth > DEEPEST:
             raise ValueError(f"its containers are nested more than {DEEPEST} deep")
         if items > MOST_ITEMS:
             raise ValueError(f"it describes more than {MOST_ITEMS:,} items")
+        if paths > MOST_PATHS:
+            raise ValueError(
+                f"the paths to its items have more than 64 × {MOST_PATHS:,} characters"
+            )
         if size > most_bytes:
             raise ValueError(f"its tensors would take {size:,} bytes; the file has {file_bytes:,}")
         open_now.discard(identity)
-        done[identity] = (items, size, depth)
+        done[identity] = (items, size, depth, paths)
         stack.pop()
-    items, size, _ = done[id(content)]
+    size = done[id(content)][1]
     if size > most_bytes:
         raise ValueError(f"its tensors would take {size:,} bytes; the file has {file_bytes:,}")
 

@@ -70,8 +70,9 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     Nothing in the file is executed or imported: a pickle may only refer to the names listed in
     `allowed`, and for each we build plain data ourselves. Tensors are mapped from the file where
     their alignment allows it, so that what is not used is not read. Hence the file must not be
-    changed in place while they are in use (replacing it, as `atomic_path` does, is fine); writing
-    to the tensors does not change the file.
+    changed in place while they are in use (replacing it, as `atomic_path` does, is fine): if it is
+    shortened, the operating system ends the process (SIGBUS). Writing to the tensors does not
+    change the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -100,9 +101,13 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
 def _read_pickle(data: memoryview, budget: Budget) -> Any:
     unpickler = Unpickler(data, 0, budget, nested=load_nested)
     content = unpickler.run()
-    if unpickler.position != len(data):
-        raise ValueError(f"{len(data) - unpickler.position} bytes follow the pickle's end")
+    _at_end(data, unpickler.position)
     return content
+
+
+def _at_end(data: memoryview, position: int) -> None:
+    if position != len(data):
+        raise ValueError(f"{len(data) - position} bytes follow the pickle's end")
 
 
 def _mapped(path: PathLike) -> memoryview:
@@ -135,7 +140,7 @@ def scan(path: PathLike) -> Scan:
             _scan_pickles(data, LEGACY_PICKLES, names, Budget(len(data)))
         else:
             found = "pickle"
-            _scan_pickles(data, 1, names, Budget(len(data)))
+            _at_end(data, _scan_pickles(data, 1, names, Budget(len(data))))
     except ValueError as error:
         problem = error
     refused = tuple(shown(name) for name in names if name not in ALLOWED)
@@ -146,11 +151,15 @@ def scan(path: PathLike) -> Scan:
 
 def _scan_pickles(
     data: memoryview, count: int, names: dict[str, None], budget: Budget, *, inside: bool = False
-) -> None:
-    """Add to `names` what the first `count` pickles in `data` refer to, even if one is damaged."""
+) -> int:
+    """Add to `names` what the first `count` pickles in `data` refer to, even if one is damaged.
 
-    def scan_nested(raw: memoryview) -> None:
-        if inside or not is_legacy(raw):
+    Returns:
+        where they end.
+    """
+
+    def scan_nested(raw: memoryview | None) -> None:
+        if inside or raw is None or not is_legacy(raw):
             names["<unknown data inside of the pickle>"] = None
         else:
             _scan_pickles(raw, LEGACY_PICKLES, names, budget, inside=True)
@@ -160,3 +169,4 @@ def _scan_pickles(
         scanner = Scanner(data, position, budget, names, scan_nested)
         scanner.run()
         position = scanner.position
+    return position

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .allowed import full_name
+from .allowed import bytes_made, full_name
 from .plain import Global
 from .stack_machine import Budget, StackMachine
 
@@ -29,7 +29,8 @@ class Scanner(StackMachine):
         budget: what it may cost.
         names: the full names found are added to it as keys, also where the pickle turns out to be
             damaged later on.
-        nested: is given the raw bytes of each file of torch's inside the pickle.
+        nested: is given the raw bytes of each file of torch's inside the pickle, None where they
+            are not simply there.
 
     Attributes:
         identifiers: of tensor data in the surrounding file.
@@ -41,7 +42,7 @@ class Scanner(StackMachine):
         start: int,
         budget: Budget,
         names: dict[str, None] | None = None,
-        nested: Callable[[memoryview], None] | None = None,
+        nested: Callable[[memoryview | None], None] | None = None,
     ) -> None:
         super().__init__(data, start, budget)
         self._nested = nested
@@ -57,12 +58,14 @@ class Scanner(StackMachine):
         return Global(known)
 
     def call(self, function: Any, arguments: Any) -> Any:
-        is_nested = type(function) is Global and function.type == "torch.storage._load_from_bytes"
-        if is_nested and self._nested and type(arguments) is tuple:
-            for raw in arguments:
-                if isinstance(raw, bytes | memoryview):
-                    self._nested(memoryview(raw))
-        return _UNKNOWN
+        name = function.type if type(function) is Global else ""
+        if name == "torch.storage._load_from_bytes" and self._nested:
+            for raw in arguments if type(arguments) is tuple else (None,):
+                is_data = isinstance(raw, bytes | memoryview)
+                self._nested(memoryview(raw) if is_data else None)
+        # Protocols 0 to 2 have no bytes, hence the files inside of them are made by a call.
+        made = bytes_made(name, arguments, self.budget)
+        return _UNKNOWN if made is None else made
 
     def set_state(self, target: Any, state: Any) -> None:
         pass

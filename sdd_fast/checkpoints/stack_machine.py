@@ -29,6 +29,9 @@ class Budget:
     OPERATIONS = 2_000_000
     CONTAINERS = 500_000
     TENSORS = 100_000
+    # Their hashes are not randomised: a file could choose keys that make a dict slow.
+    NUMBER_KEYS = 100_000
+    TUPLE_KEYS = 10_000  # all of which could have one hash
 
     def __init__(self, file_bytes: int) -> None:
         # An array of numbers is copied from text to bytes and from there to its place.
@@ -37,6 +40,8 @@ class Budget:
         self.containers = 0
         self.tensors = 0
         self.copied = 0
+        self.number_keys = 0
+        self.tuple_keys = 0
 
     def charge(self, items: int) -> None:
         """Count what an operation does beyond its own size in the file, such as a copied list."""
@@ -58,6 +63,15 @@ class Budget:
         self.tensors += 1
         if self.tensors > self.TENSORS:
             raise _too_much(f"holds more than {self.TENSORS:,} tensors")
+
+    def key(self, value: Any) -> None:
+        """Count a key of a dict or a member of a set."""
+        self.number_keys += type(value) in (int, float)
+        self.tuple_keys += type(value) is tuple
+        if self.number_keys > self.NUMBER_KEYS:
+            raise _too_much(f"has more than {self.NUMBER_KEYS:,} numbers as keys")
+        if self.tuple_keys > self.TUPLE_KEYS:
+            raise _too_much(f"has more than {self.TUPLE_KEYS:,} tuples as keys")
 
 
 def _too_much(problem: str) -> ValueError:
@@ -217,6 +231,8 @@ class StackMachine:
         self._push_container(frozenset(members))
 
     def _put(self, index: int) -> None:
+        if not 0 <= index < 2**32:  # beyond 61 bits, different numbers have one hash
+            raise self._damaged("it numbers an object as no pickler does")
         self.memo[index] = self._top()
 
     def _memoize(self, _: None) -> None:

@@ -101,6 +101,8 @@ def tensor_in(
             f"a tensor of shape {list(shape)} and strides {list(strides)} at {offset} reaches "
             f"beyond its storage of {capacity} elements"
         )
+    if storage.data.storage_offset() % dtype.itemsize:  # a part of a storage of smaller numbers
+        raise ValueError("a tensor has a type that it cannot have at the place of its data")
     numbers = storage.data[: capacity * dtype.itemsize].view(dtype)
     return numbers.as_strided(shape, strides, numbers.storage_offset() + offset)
 

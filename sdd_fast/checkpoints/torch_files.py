@@ -92,23 +92,28 @@ def read_zip(archive: memoryview, budget: Budget) -> Any:
 
 def _folder(entries: dict[str, Entry]) -> str:
     """The folder that all entries are in, with its slash."""
-    folders = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
-    if len(folders) != 1 or folders[0].count("/") != 1:
+    # torch takes DATA.PKL for data.pkl: two of them, and it may read another one than is read here.
+    found = [name for name in entries if name.lower().endswith("/data.pkl")]
+    if len(found) != 1 or found[0].count("/") != 1 or not found[0].endswith("/data.pkl"):
         raise ValueError(
             "it is a zip archive, but not one of torch.save (it has no data.pkl). If the "
             "checkpoint is a file inside of it, unpack it first"
         )
-    return folders[0]
+    return found[0].removesuffix("data.pkl")
 
 
 def zip_pickles(archive: memoryview) -> tuple[str, Iterator[memoryview]]:
     """The format of an archive, and all the pickles in it."""
     entries = entries_of(archive)
-    script = any(name.endswith("/constants.pkl") for name in entries)
+    script = any(name.lower().endswith("/constants.pkl") for name in entries)
     if not script:
         _folder(entries)
-    pickles = (entry.read(archive) for name, entry in entries.items() if name.endswith(".pkl"))
+    pickles = (entry.read(archive) for name, entry in entries.items() if _is_pickle(name))
     return "torchscript" if script else "torch", pickles
+
+
+def _is_pickle(name: str) -> bool:
+    return name.lower().endswith(".pkl")
 
 
 def read_legacy(data: memoryview, budget: Budget, *, inside_pickle: bool = False) -> Any:

@@ -12,8 +12,6 @@ from .allowed import ALLOWED, full_name, refuse, shown
 from .plain import ArrayType, Global, PickledObject, as_key
 from .stack_machine import Budget, StackMachine
 
-_MOST_TUPLE_KEYS = 10_000  # their hashes are not randomised: a file could make all of them equal
-
 
 class Unpickler(StackMachine):
     """Builds what one pickle describes out of plain data.
@@ -39,7 +37,6 @@ class Unpickler(StackMachine):
         self._storage_of = storage_of
         self._nested = nested
         self._nested_storages: dict[int, tuple[Any, tensors.Storage]] = {}
-        self._tuple_keys = 0
 
     def find(self, module: Any, name: Any) -> Any:
         if type(module) is not str or type(name) is not str:
@@ -102,17 +99,10 @@ class Unpickler(StackMachine):
     def add(self, target: Any, items: list[Any]) -> None:
         if type(target) is not set:
             raise self._damaged(f"items are added to a {type(target).__name__}")
-        target.update(self._key(item) for item in items)
+        target.update(as_key(item, self.budget) for item in items)
 
     def assign(self, target: Any, items: list[Any]) -> None:
         if type(target) is not dict:
             raise self._damaged(f"entries are set in a {type(target).__name__}")
         for position in range(0, len(items), 2):
-            target[self._key(items[position])] = items[position + 1]
-
-    def _key(self, value: Any) -> Any:
-        if type(value) is tuple:
-            self._tuple_keys += 1
-            if self._tuple_keys > _MOST_TUPLE_KEYS:
-                raise ValueError(f"it has more than {_MOST_TUPLE_KEYS:,} tuples as keys")
-        return as_key(value)
+            target[as_key(items[position], self.budget)] = items[position + 1]
