@@ -8,6 +8,10 @@ STABLE_TORCH_LIBRARY(sdd_fast, m) {
   m.def(
       "softmax_entropy_l1(Tensor x, bool abs_mean) -> "
       "(Tensor entropy, Tensor l1, Tensor deficit, Tensor log_mean_exp)");
+  m.def(
+      "softmax_entropy_l1_backward(Tensor? grad_entropy, Tensor? grad_l1, Tensor? grad_deficit, "
+      "Tensor? grad_log_mean_exp, Tensor x, Tensor deficit, Tensor log_mean_exp, bool abs_mean) -> "
+      "Tensor x_grad");
   // act: 0 linear, 1 relu, 2 lrelu
   m.def("bias_act(Tensor x, Tensor? b, int act, float alpha, float gain, float? clamp) -> Tensor");
   m.def(

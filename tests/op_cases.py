@@ -43,6 +43,37 @@ def entropy_reference(x: Tensor) -> MapStatistics:
     return MapStatistics(entropy.astype(np.float64), l1, deficit.astype(np.float64))
 
 
+# Of a gradient: the norm of its error as a share of its norm.
+ENTROPY_GRADIENT_TOLERANCE = {
+    torch.float64: 1e-11,
+    torch.float32: 1e-6,
+    torch.bfloat16: 2.0**-8,
+    torch.float16: 2.0**-11,
+}
+
+
+def entropy_gradient_reference(
+    x: Tensor, of_deficit: float, of_l1: float = 0.0, abs_mean: bool = False
+) -> Tensor:
+    """The gradient of of_deficit * D + of_l1 * L1 in x, [N, n] or [N, C, n]: p (log p + H) and the
+    signs, in extended precision (80-bit on x86), where log p + H has digits to spare."""
+    wide = x.detach().to(torch.float64).numpy().astype(np.longdouble)
+    y = np.abs(wide).mean(1) if abs_mean else wide
+    z = y - y.max(-1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    p = np.exp(log_p)
+    grad = of_deficit * p * (log_p - (p * log_p).sum(-1, keepdims=True)) + of_l1 * np.sign(y)
+    if abs_mean:
+        grad = grad[:, None] * np.sign(wide) / x.shape[1]
+    return torch.from_numpy(grad.astype(np.float64))
+
+
+def norm_error(actual: Tensor, expected: Tensor) -> float:
+    """The norm of the difference as a share of the norm."""
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    return float((actual.detach().cpu().double() - expected).norm() / expected.norm())
+
+
 def entropy_reference_small(x: Tensor) -> np.ndarray:
     """Deficits [N] of maps with |x - mean| << 1, from the cumulants of x in float64:
     D = k2 / 2 + k3 / 3 + k4 / 8 + ..., the Taylor series of the definition at the uniform softmax.

@@ -16,6 +16,12 @@
 // the chain rule of the Kullback-Leibler divergence, with w_k the softmax mass of chunk k:
 //   D = sum w_k D_k + KL(w || n_k / n)                                                      (3)
 // and the last term is (2) again, over the v_k with weights n_k / n.
+//
+// The gradient: with L = log mean e^x, dL/dx_i = p_i and dD/dx_i = p_i (log p_i + H) = -dH/dx_i.
+// Nothing cancels in either once x is taken relative to its mean under p, m = sum p_i x_i = L + D:
+//   t = x - m,   p_i = e^t e^D / n,   log p_i + H = t                                       (5)
+// so that what comes back to the statistics of the row, g_H, g_D, g_L and g_l1, gives
+//   dx = e^t (g_L + (g_D - g_H) t) e^D / n + g_l1 sign(x).                                  (6)
 #pragma once
 
 #include "../common/real.h"
@@ -27,6 +33,18 @@ struct RowStats {
   double log_mean_exp;  // log((1/n) sum e^x)
   double deficit;       // D
   double l1;            // sum |x|
+};
+
+// A number of every row; zeros where there are none.
+struct RowNumbers {
+  const double* numbers;  // [rows], or null
+  int64_t stride;         // in numbers
+};
+
+// What the gradient of the rows is made of: two of their statistics, and what comes back to all.
+struct GradientRows {
+  RowNumbers deficit, log_mean_exp;
+  RowNumbers grad_entropy, grad_l1, grad_deficit, grad_log_mean_exp;
 };
 
 namespace {
@@ -154,6 +172,47 @@ inline RowStats merge_chunks(const RowStats* chunk, int64_t num_chunks, int64_t 
   row.deficit += within / (1 + a);
   row.l1 = l1;
   return row;
+}
+
+// What (6) takes of a row, for entries x - offset. The mean is kept in two numbers: what x has in
+// common with it must not cost t its precision.
+template <class S>
+struct GradientTerms {
+  S mean, mean_rest;
+  S constant, slope;  // g_L e^D / n and (g_D - g_H) e^D / n
+  S l1;
+};
+
+SDD_FN double number_of(const RowNumbers& r, int64_t row) {
+  return r.numbers ? r.numbers[row * r.stride] : 0;
+}
+
+// Float64 is slow on many GPUs: it serves where digits would cancel.
+template <class S>
+SDD_FN GradientTerms<S> gradient_terms(const GradientRows& rows, int64_t row, int64_t n,
+                                       double offset) {
+  const double deficit = number_of(rows.deficit, row);
+  const double mean = number_of(rows.log_mean_exp, row) + deficit - offset;
+  const double slope = number_of(rows.grad_deficit, row) - number_of(rows.grad_entropy, row);
+  const S d = S(deficit);
+  const S scale = exp_in_range(d) * (1 + S(deficit - double(d))) / S(n);
+  return {S(mean), S(mean - double(S(mean))), S(number_of(rows.grad_log_mean_exp, row)) * scale,
+          S(slope) * scale, S(number_of(rows.grad_l1, row))};
+}
+
+// Equation (6) without its last term, of an entry or a vector of them. Where e^t counts as 0 it is:
+// t may be as large as x.
+template <class T, class S>
+SDD_FN T gradient_of_entry(T x, const GradientTerms<S>& g) {
+  const T t = clamp_exponent(T((x - g.mean) - g.mean_rest));
+  const T e = t > T{} + ExpConstants<S>::lowest ? exp_in_range(t) : T{};
+  return e * (g.constant + g.slope * t);
+}
+
+// sign(x) * value, with sign(0) = 0.
+template <class T, class V>
+SDD_FN T with_sign(T x, V value) {
+  return x > T{} ? T{} + value : x < T{} ? T{} - value : T{};
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// CPU entry of softmax_entropy_l1: checks, threads, and the merge of the chunks of each row.
+// CPU entries of softmax_entropy_l1 and its gradient: checks, threads, and the merge of the chunks
+// of each row.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <tuple>
 
 #include "../common/cpu_level.h"
+#include "../common/new_tensor.h"
 #include "softmax_entropy_l1.h"
 #include "softmax_entropy_l1_kernel.h"
 #include "softmax_entropy_l1_torch.h"
@@ -16,6 +18,9 @@ namespace sdd {
 void entropy_chunk_portable(const EntropyChunk&, RowStats*);
 void entropy_chunk_x86_64_v3(const EntropyChunk&, RowStats*);
 void entropy_chunk_x86_64_v4(const EntropyChunk&, RowStats*);
+void entropy_gradient_portable(const EntropyGradientChunk&, const GradientRows&);
+void entropy_gradient_x86_64_v3(const EntropyGradientChunk&, const GradientRows&);
+void entropy_gradient_x86_64_v4(const EntropyGradientChunk&, const GradientRows&);
 
 namespace {
 
@@ -32,15 +37,30 @@ Tensor new_statistic(int64_t rows) {
   return Tensor(handle);
 }
 
+// body(task) for every chunk of every row, on as many threads as that is worth.
+template <class Body>
+void for_chunks(const EntropyInput& in, const Body& body) {
+  const int64_t chunks = (in.n + kEntropyChunk - 1) / kEntropyChunk;  // per row
+  const int64_t entries = std::min(in.n, kEntropyChunk) * std::max<int64_t>(in.channels, 1);
+  const auto* data = static_cast<const char*>(in.x.const_data_ptr());
+  const auto size = static_cast<int64_t>(in.x.element_size());
+  torch::stable::parallel_for(
+      0, in.rows * chunks, std::max<int64_t>(1, kGrainEntries / entries),
+      [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t row = task / chunks, first = task % chunks * kEntropyChunk;
+          body(task, row, first,
+               EntropyChunk{data + (row * in.row_stride + first) * size, in.element,
+                            std::min(kEntropyChunk, in.n - first), in.channels, in.channel_stride});
+        }
+      });
+}
+
 // x: [N, n], or [N, C, n] with abs_mean -> entropy, l1, deficit, log_mean_exp: [N] float64
 std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& input, bool abs_mean) {
   STD_TORCH_CHECK(input.is_cpu(), "softmax_entropy_l1: this kernel takes CPU tensors");
   const EntropyInput in = entropy_input(input, abs_mean);
-  const Tensor& x = in.x;
-  const int64_t rows = in.rows, n = in.n, channels = in.channels;
-  const int64_t element_size = static_cast<int64_t>(x.element_size());
-  const char* data = static_cast<const char*>(x.const_data_ptr());
-
+  const int64_t rows = in.rows, n = in.n;
   Tensor entropy = new_statistic(rows), l1 = new_statistic(rows);
   Tensor deficit = new_statistic(rows), log_mean_exp = new_statistic(rows);
   if (rows == 0) return {entropy, l1, deficit, log_mean_exp};
@@ -48,18 +68,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& inpu
   const int64_t chunks = (n + kEntropyChunk - 1) / kEntropyChunk;  // per row
   const std::unique_ptr<RowStats[]> stats(new RowStats[rows * chunks]);
   const EntropyChunkFn entropy_chunk = SDD_FOR_CPU_LEVEL(entropy_chunk_);
-  const int64_t entries = std::min(n, kEntropyChunk) * std::max<int64_t>(channels, 1);
-  torch::stable::parallel_for(
-      0, rows * chunks, std::max<int64_t>(1, kGrainEntries / entries),
-      [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t row = task / chunks;
-          const int64_t first = task % chunks * kEntropyChunk;
-          const EntropyChunk chunk{data + (row * in.row_stride + first) * element_size, in.element,
-                                   std::min(kEntropyChunk, n - first), channels, in.channel_stride};
-          entropy_chunk(chunk, &stats[task]);
-        }
-      });
+  for_chunks(in, [&](int64_t task, int64_t, int64_t, const EntropyChunk& chunk) {
+    entropy_chunk(chunk, &stats[task]);
+  });
 
   double* out_entropy = static_cast<double*>(entropy.mutable_data_ptr());
   double* out_l1 = static_cast<double*>(l1.mutable_data_ptr());
@@ -80,9 +91,37 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& inpu
   return {entropy, l1, deficit, log_mean_exp};
 }
 
+// The gradient of the result of softmax_entropy_l1(x, abs_mean), of which deficit and log_mean_exp
+// are two; grad_...: what comes back to each, [N] float64 -> contiguous, like x
+Tensor softmax_entropy_l1_backward(const std::optional<Tensor>& grad_entropy,
+                                   const std::optional<Tensor>& grad_l1,
+                                   const std::optional<Tensor>& grad_deficit,
+                                   const std::optional<Tensor>& grad_log_mean_exp,
+                                   const Tensor& input, const Tensor& deficit,
+                                   const Tensor& log_mean_exp, bool abs_mean) {
+  STD_TORCH_CHECK(input.is_cpu(), "softmax_entropy_l1_backward: this kernel takes CPU tensors");
+  const EntropyInput in = entropy_input(input, abs_mean);
+  const GradientRows rows{row_numbers(deficit, input),      row_numbers(log_mean_exp, input),
+                          row_numbers(grad_entropy, input), row_numbers(grad_l1, input),
+                          row_numbers(grad_deficit, input), row_numbers(grad_log_mean_exp, input)};
+  const GradientShape shape(in);
+  const Tensor grad = new_tensor(input.dim(), input.sizes().data(), shape.strides, input);
+  if (in.rows == 0) return grad;
+
+  const EntropyGradientFn entropy_gradient = SDD_FOR_CPU_LEVEL(entropy_gradient_);
+  const auto size = static_cast<int64_t>(grad.element_size());
+  char* data = static_cast<char*>(grad.mutable_data_ptr());
+  for_chunks(in, [&](int64_t, int64_t row, int64_t first, const EntropyChunk& chunk) {
+    char* place = data + (row * shape.maps * in.n + first) * size;
+    entropy_gradient({chunk, place, in.n, row, in.n}, rows);
+  });
+  return grad;
+}
+
 }  // namespace
 }  // namespace sdd
 
 STABLE_TORCH_LIBRARY_IMPL(sdd_fast, CPU, m) {
   m.impl("softmax_entropy_l1", TORCH_BOX(&sdd::softmax_entropy_l1));
+  m.impl("softmax_entropy_l1_backward", TORCH_BOX(&sdd::softmax_entropy_l1_backward));
 }

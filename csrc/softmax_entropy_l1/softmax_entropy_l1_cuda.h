@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../common/element_type.h"
+#include "softmax_entropy_l1.h"
 
 namespace sdd {
 
@@ -22,5 +23,15 @@ struct EntropyCuda {
 int64_t entropy_room(Element element, bool abs_mean, int64_t rows, int64_t n);
 
 void softmax_entropy_l1_cuda(const EntropyCuda&, void* stream);
+
+struct EntropyGradientCuda {
+  const void* x;  // as above
+  Element element;
+  int64_t rows, n, channels, row_stride, channel_stride;
+  void* grad;  // contiguous
+  GradientRows of_rows;
+};
+
+void softmax_entropy_l1_backward_cuda(const EntropyGradientCuda&, void* stream);
 
 }  // namespace sdd

@@ -20,6 +20,7 @@ template <class Held, int kCount>
 struct Numbers {
   using Word = Held;
   Word words[kCount];
+  __device__ __forceinline__ Held stored(int i) const { return words[i]; }
   __device__ __forceinline__ Compute<Held> value(int i) const { return widened(words[i]); }
   __device__ __forceinline__ void put(int i, Held x) { words[i] = x; }
 };
@@ -30,9 +31,10 @@ template <class Held, int kCount>
 struct Numbers<Held, kCount> {
   using Word = uint32_t;
   Word words[kCount / 2];
-  __device__ __forceinline__ float value(int i) const {
-    return widened(__builtin_bit_cast(Held, uint16_t(words[i / 2] >> i % 2 * 16)));
+  __device__ __forceinline__ Held stored(int i) const {
+    return __builtin_bit_cast(Held, uint16_t(words[i / 2] >> i % 2 * 16));
   }
+  __device__ __forceinline__ float value(int i) const { return widened(stored(i)); }
   __device__ __forceinline__ void put(int i, Held x) {
     uint32_t bits = __builtin_bit_cast(uint16_t, x);  // const, nvcc 13.0 aborts over it
     uint32_t& pair = words[i / 2];

@@ -1,10 +1,12 @@
-// One chunk of one row on the CPU; compiled once per instruction set (SDD_ISA names the copy).
+// One chunk of one row on the CPU, and its gradient; compiled once per instruction set (SDD_ISA
+// names the copy).
 //
 // Most chunks take a single pass over memory (one_pass.h), the rest two (wide_chunk.h). Elements
 // are float32, or float64 for float64 input; a tile of at most 64 vectors is summed in that
 // precision, everything above it in float64. Formulas: softmax_entropy_l1.h.
 #include "softmax_entropy_l1_kernel.h"
 
+#include "gradient_chunk.h"
 #include "map_entries.h"
 #include "one_pass.h"
 #include "wide_chunk.h"
@@ -73,19 +75,38 @@ void any_chunk(const EntropyChunk& c, RowStats* out) {
   }
 }
 
+template <class E>
+void any_gradient(const EntropyGradientChunk& c, const GradientRows& rows) {
+  if (c.entries.channels > 0) {
+    abs_mean_gradient<E>(c, rows);
+  } else {
+    signed_gradient<E>(c, rows);
+  }
+}
+
+// body(E{}) with the type of an element.
+template <class Body>
+void with_element(Element element, const Body& body) {
+  switch (element) {
+    case Element::kFloat64:
+      return body(PlainElement<double>{});
+    case Element::kFloat32:
+      return body(PlainElement<float>{});
+    case Element::kFloat16:
+      return body(HalfElement{});
+    case Element::kBFloat16:
+      return body(BFloat16Element{});
+  }
+}
+
 }  // namespace
 
 void SDD_JOIN(entropy_chunk_, SDD_ISA)(const EntropyChunk& c, RowStats* out) {
-  switch (c.element) {
-    case Element::kFloat64:
-      return any_chunk<PlainElement<double>>(c, out);
-    case Element::kFloat32:
-      return any_chunk<PlainElement<float>>(c, out);
-    case Element::kFloat16:
-      return any_chunk<HalfElement>(c, out);
-    case Element::kBFloat16:
-      return any_chunk<BFloat16Element>(c, out);
-  }
+  with_element(c.element, [&](auto e) { any_chunk<decltype(e)>(c, out); });
+}
+
+void SDD_JOIN(entropy_gradient_, SDD_ISA)(const EntropyGradientChunk& c, const GradientRows& rows) {
+  with_element(c.entries.element, [&](auto e) { any_gradient<decltype(e)>(c, rows); });
 }
 
 }  // namespace sdd

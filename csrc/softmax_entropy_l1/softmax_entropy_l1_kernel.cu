@@ -6,6 +6,7 @@
 // leave behind are sums about shifts of their own: the last kernel moves them to a common one, in a
 // fixed order. Float64 is slow on many GPUs: only sums of many numbers and what one thread of a
 // block does are float64.
+#include "gradient_device.h"
 #include "softmax_entropy_l1_cuda.h"
 #include "softmax_entropy_l1_device.h"
 
@@ -370,6 +371,15 @@ void softmax_entropy_l1_cuda(const EntropyCuda& c, Stream stream) {
   with_element(c.element, [&](auto zero) {
     using Stored = decltype(zero);
     c.channels > 0 ? entropy<Stored, true>(c, stream) : entropy<Stored, false>(c, stream);
+  });
+}
+
+void softmax_entropy_l1_backward_cuda(const EntropyGradientCuda& c, Stream stream) {
+  with_element(c.element, [&](auto zero) {
+    using Stored = decltype(zero);
+    if (c.channels == 0) return gradient_of<Stored, kSigned>(c, stream);
+    c.channels == 3 ? gradient_of<Stored, 3>(c, stream)
+                    : gradient_of<Stored, kAnyChannels>(c, stream);
   });
 }
 

@@ -20,6 +20,17 @@ struct EntropyChunk {
 struct RowStats;
 using EntropyChunkFn = void (*)(const EntropyChunk&, RowStats*);
 
+// The same chunk, and where its gradient belongs.
+struct EntropyGradientChunk {
+  EntropyChunk entries;
+  void* grad;                   // signed map: [count]; abs-mean map: [channels, count]
+  int64_t grad_channel_stride;  // elements
+  int64_t row, n;               // which row it is of, and the entries of that
+};
+
+struct GradientRows;
+using EntropyGradientFn = void (*)(const EntropyGradientChunk&, const GradientRows&);
+
 // Entries per chunk: the unit of work, whatever the number of threads, so that the result does not
 // depend on them. 16384 floats stay in the second-level cache for a second pass.
 constexpr int64_t kEntropyChunk = 16384;

@@ -148,6 +148,12 @@ def calls(memory_format: torch.memory_format) -> dict[str, tuple[int, Callable[[
     f, square = randn(4, seed=7), randn(3, 5, seed=8)
     pads = (2, 1, 2, 1, False, 1.0)
     back, epilogue_back = OPS.bias_act_backward, OPS.conv_epilogue_backward
+
+    def entropy_back(x: Tensor, abs_mean: bool) -> Tensor:
+        d = torch.linspace(0.1, 0.3, len(x), dtype=torch.float64)
+        of_l1 = torch.ones((), dtype=torch.float64).expand(len(x))
+        return OPS.softmax_entropy_l1_backward(d, of_l1, None, None, x, d, d, abs_mean)
+
     return {
         "bias_act": (1, lambda: OPS.bias_act(x, bias, *ACT)),
         "bias_act, odd": (1, lambda: OPS.bias_act(odd, bias[:7], *ACT)),
@@ -176,6 +182,8 @@ def calls(memory_format: torch.memory_format) -> dict[str, tuple[int, Callable[[
         "upfirdn2d, any, odd": (1, lambda: OPS.upfirdn2d(odd, square, 3, 2, *pads)),
         "softmax_entropy_l1": (2, lambda: OPS.softmax_entropy_l1(rows, False)),
         "softmax_entropy_l1, abs-mean": (2, lambda: OPS.softmax_entropy_l1(channels, True)),
+        "softmax_entropy_l1_backward": (1, lambda: entropy_back(rows, False)),
+        "softmax_entropy_l1_backward, abs-mean": (1, lambda: entropy_back(channels, True)),
     }  # fmt: skip
 
 
@@ -225,4 +233,6 @@ def test_nothing_is_launched_for_nothing(emulation: Any) -> None:
     OPS.conv_epilogue(x, None, None, None, *ACT)
     OPS.upfirdn2d(x, torch.ones(4), 2, 1, 2, 1, 2, 1, False, 4.0)
     OPS.softmax_entropy_l1(torch.empty(0, 9), False)
+    none = torch.empty(0, dtype=torch.float64)
+    OPS.softmax_entropy_l1_backward(none, none, none, none, torch.empty(0, 9), none, none, False)
     assert emulation.counts()["launches"] == 0

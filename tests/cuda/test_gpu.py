@@ -91,7 +91,8 @@ def test_the_kernels_are_there() -> None:
     major, minor = torch.cuda.get_device_capability()
     oldest = min(int(target.removeprefix("sm_")) for target in NATIVE.cuda_targets)
     assert 10 * major + minor >= oldest
-    for op in ("bias_act", "conv_epilogue", "upfirdn2d", "softmax_entropy_l1"):
+    for op in ("bias_act", "conv_epilogue", "upfirdn2d", "softmax_entropy_l1",
+               "softmax_entropy_l1_backward"):  # fmt: skip
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"sdd_fast::{op}", "CUDA"), op
 
 
@@ -260,6 +261,7 @@ def opcheck_arguments() -> list[tuple[str, tuple[Any, ...]]]:
     factor, noise, bias = new(2, 3, seed=2), new(1, 1, 5, 7, seed=3), new(3, seed=4)
     act = (2, 0.2, 1.5, 2.0)
     taps = torch.ones(4, device=DEVICE)
+    statistic = torch.linspace(0.1, 0.3, 3, dtype=torch.float64, device=DEVICE)
     return [
         ("bias_act", (x, bias, *act)),
         ("bias_act_backward", (grad, x.detach(), *act, True)),
@@ -269,10 +271,12 @@ def opcheck_arguments() -> list[tuple[str, tuple[Any, ...]]]:
         ("upfirdn2d", (x, taps, 2, 1, 2, 1, 2, 1, False, 1.0)),
         ("softmax_entropy_l1", (new(3, 50), False)),
         ("softmax_entropy_l1", (new(3, 2, 50), True)),
+        ("softmax_entropy_l1_backward", (statistic, None, statistic, None,
+                                         new(3, 50).detach(), statistic, statistic, False)),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("index", range(8))
 def test_opcheck(index: int) -> None:
     op, arguments = opcheck_arguments()[index]
     torch.library.opcheck(getattr(torch.ops.sdd_fast, op).default, arguments)
@@ -425,6 +429,13 @@ def test_softmax_entropy_l1_beyond_31_bits() -> None:
         total = total + powers.sum()
         weighted = weighted + (powers * wide).sum()
         expected = expected + wide.abs().sum()
-    entropy, l1, _ = softmax_entropy_l1(x)
-    torch.testing.assert_close(entropy[0], total.log() - weighted / total, rtol=0.0, atol=4e-6)
+    entropy, l1, deficit = softmax_entropy_l1(x.requires_grad_())
+    right = total.log() - weighted / total
+    torch.testing.assert_close(entropy[0], right, rtol=0.0, atol=4e-6)
     torch.testing.assert_close(l1[0], expected, rtol=1e-6, atol=0.0)
+    weight = BEYOND / 64  # most gradients are then 1e-4, those at the end 1e4
+    (grad,) = torch.autograd.grad(weight * deficit.sum(), x)
+    for place in places(BEYOND):
+        log_p = x.detach()[0, place].double() - total.log()
+        wanted = weight * log_p.exp() * (log_p + right)
+        assert ((grad[0, place].double() - wanted).abs() <= 2.0**-10 * wanted.abs() + 1e-6).all()

@@ -13,11 +13,14 @@ import pytest
 import torch
 from op_cases import (
     DEFICIT_TOLERANCE,
+    ENTROPY_GRADIENT_TOLERANCE,
     FEATURE_TOLERANCE,
+    entropy_gradient_reference,
     entropy_reference,
     epilogue_reference,
     gradient_rows,
     modulated_conv2d_reference,
+    norm_error,
     relative_error,
     upfirdn2d_error,
     upfirdn2d_reference,
@@ -362,6 +365,54 @@ def test_softmax_entropy_l1_gradient(device: torch.device, gradient_map: str) ->
     entropy, l1, deficit = softmax_entropy_l1(there, gradient_map)
     (actual,) = torch.autograd.grad((2 * entropy + l1 + 3 * deficit).sum(), there)
     torch.testing.assert_close(actual.cpu(), expected, rtol=1e-9, atol=1e-12)
+
+
+def check_entropy_backward(
+    device: torch.device, x: Tensor, of_deficit: float, of_l1: float, abs_mean: bool
+) -> None:
+    """In every layout, into each entry of every row and into nothing else."""
+    expected = entropy_gradient_reference(x, of_deficit, of_l1, abs_mean)
+    weights = torch.tensor([of_deficit, of_l1], dtype=torch.float64, device=device)
+    for layout, there in in_layouts(x, device):
+        _, _, deficit, log_mean_exp = torch.ops.sdd_fast.softmax_entropy_l1(there, abs_mean)
+        # Half of what comes back to the deficit comes back to the entropy.
+        d, n = (weights[i].expand(len(x)) for i in range(2))
+        actual = torch.ops.sdd_fast.softmax_entropy_l1_backward(
+            -d / 2, n if of_l1 else None, d / 2, None, there, deficit, log_mean_exp, abs_mean
+        )
+        assert actual.dtype == x.dtype and actual.is_contiguous()
+        assert norm_error(actual, expected) < 2 * ENTROPY_GRADIENT_TOLERANCE[x.dtype], layout
+
+
+@DTYPES
+@pytest.mark.parametrize("n", LENGTHS)
+def test_softmax_entropy_l1_backward(device: torch.device, dtype: torch.dtype, n: int) -> None:
+    for std in (1e-3, 0.2, 5.0):
+        x = gradient_rows(3, n, std, offset=2 * std).to(dtype)
+        check_entropy_backward(device, x, n / std, 0.3, abs_mean=False)
+        if n > 100:
+            check_entropy_backward(device, x, n / std, 0.0, abs_mean=False)
+
+
+@DTYPES
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_softmax_entropy_l1_backward_abs_mean(
+    device: torch.device, dtype: torch.dtype, channels: int
+) -> None:
+    for n in (1, 9, 257, 1024, 4099, 20001):
+        x = gradient_rows(2 * channels, n, 0.1, offset=0.02).to(dtype).view(2, channels, n)
+        x[:, 0, 1::5] = 0
+        check_entropy_backward(device, x, 10.0 * n, 0.3, abs_mean=True)
+
+
+def test_softmax_entropy_l1_backward_of_many_and_of_no_rows(device: torch.device) -> None:
+    for rows, n in ((0, 5), (1, 70001), (300, 33)):
+        x = gradient_rows(rows, n, 0.5)
+        if rows:
+            check_entropy_backward(device, x, 1.0, 0.0, abs_mean=False)
+        there = placed(x, device).requires_grad_()
+        softmax_entropy_l1(there).deficit.sum().backward()
+        assert there.grad.shape == x.shape
 
 
 # --- modulated_conv2d ---------------------------------------------------------------------------

@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_cases import (
     DEFICIT_TOLERANCE,
+    ENTROPY_GRADIENT_TOLERANCE,
     curve_error,
+    entropy_gradient_reference,
     entropy_reference,
     entropy_reference_small,
     gradient_rows,
+    norm_error,
 )
 from torch import Tensor
 
@@ -397,18 +400,200 @@ def test_gradcheck_and_gradgradcheck(op, gradient_map) -> None:
     assert torch.autograd.gradgradcheck(function, x)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradient_of_small_maps_keeps_its_direction(dtype: torch.dtype) -> None:
-    """dD/dx = (x - mean) / n to first order: a difference that rounding must not swamp."""
-    x = gradient_rows(1, 5000, 1e-4, offset=1e-4).to(dtype).requires_grad_()
-    softmax_entropy_l1(x).deficit.sum().backward()
-    centred = x.detach().double() - x.detach().double().mean()
-    assert x.grad is not None and x.grad.dtype == dtype
-    cosine = torch.cosine_similarity(x.grad.double(), centred).item()
-    assert cosine > (0.9999 if dtype == torch.float32 else 0.999)
-    assert (x.grad.double() * x.shape[1]).norm().item() == pytest.approx(
-        centred.norm().item(), 1e-2
-    )
+def gradient(
+    x: Tensor, of_deficit: float, of_l1: float = 0.0, gradient_map: str = "signed", op=None
+) -> Tensor:
+    """Of of_deficit * D + of_l1 * L1; what has weight 0 is left out of the sum."""
+    x = x.detach().requires_grad_()
+    result = (op or softmax_entropy_l1)(x, gradient_map)
+    parts = [(of_deficit, result.deficit), (of_l1, result.l1)]
+    total = sum(weight * part.sum() for weight, part in parts if weight)
+    (grad,) = torch.autograd.grad(total, x)
+    assert grad.dtype == x.dtype and grad.shape == x.shape
+    return grad
+
+
+def weight_for(x: Tensor) -> float:
+    """With it the largest gradients of a deficit are near 1: 16 bits would have them all 0."""
+    return 1 / float(entropy_gradient_reference(x, 1.0).abs().max())
+
+
+@pytest.mark.parametrize("dtype", list(ENTROPY_GRADIENT_TOLERANCE))
+@pytest.mark.parametrize("offset", [0.0, 0.1, -3.0])
+@pytest.mark.parametrize("std", STDS)
+def test_gradient_of_the_deficit(std: float, offset: float, dtype: torch.dtype) -> None:
+    """For small maps it is (x - mean) / n to first order: a difference that rounding must not
+    swamp."""
+    offset *= std if dtype.itemsize == 2 else 1  # 16 bits would round all to one number
+    x = gradient_rows(3, CHUNK + 4099, std, offset=offset).to(dtype)
+    weight = weight_for(x)
+    expected = entropy_gradient_reference(x, weight)
+    grad = gradient(x, weight)
+    rounding = 1e-15 * (1 + abs(offset)) / std if dtype == torch.float64 else 0.0  # of the mean
+    assert norm_error(grad, expected) < ENTROPY_GRADIENT_TOLERANCE[dtype] + rounding
+    assert torch.cosine_similarity(grad.double().flatten(), expected.flatten(), 0) > 1 - 1e-5
+
+
+@pytest.mark.parametrize("dtype", list(ENTROPY_GRADIENT_TOLERANCE))
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("std", [1e-5, 1e-3, 0.05, 2.0])
+def test_gradient_of_abs_mean_maps(std: float, channels: int, dtype: torch.dtype) -> None:
+    x = gradient_rows(2 * channels, 5003, std, offset=4 * std).to(dtype).view(2, channels, -1)
+    x[:, 0, ::7] = 0  # where it has no sign
+    weight = weight_for(x.abs().double().mean(1))
+    for of_l1 in (0.0, 0.3):
+        expected = entropy_gradient_reference(x, weight, of_l1, abs_mean=True)
+        grad = gradient(x, weight, of_l1, "abs-mean")
+        assert norm_error(grad, expected) < 2 * ENTROPY_GRADIENT_TOLERANCE[dtype]
+        assert (grad[:, 0, ::7] == 0).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_gradient_of_abs_mean_maps_of_unlike_channels(offset: float) -> None:
+    """What the channels have in common, each by itself, costs the others no digits."""
+    x = gradient_rows(6, 3000, 1e-3, offset=1e-2).view(2, 3, -1)
+    x[:, 1] -= offset
+    expected = entropy_gradient_reference(x, 1.0, abs_mean=True)
+    assert norm_error(gradient(x, 1.0, 0.0, "abs-mean"), expected) < 1e-6
+
+
+@BOTH
+@pytest.mark.parametrize("n", [1, 2, 3, 15, 17, 31, 33, 63, 65, 1023, 1025, CHUNK, CHUNK + 1])
+def test_gradient_lengths(op, n: int) -> None:
+    x = gradient_rows(4, n, 0.3, offset=0.1)
+    for gradient_map in ("signed", "abs-mean"):
+        shaped = x.view(2, 2, n) if gradient_map == "abs-mean" else x
+        expected = entropy_gradient_reference(shaped, n, 0.7, gradient_map == "abs-mean")
+        assert norm_error(gradient(shaped, n, 0.7, gradient_map, op), expected) < 1e-6
+        if n == 1:  # the deficit is 0 whatever x
+            assert not gradient(shaped, 1.0, 0.0, gradient_map, op).any()
+
+
+@pytest.mark.parametrize("kind", ["laplace", "sparse", "outlier", "one of many", "all one number"])
+@pytest.mark.parametrize("std", [1e-3, 0.3, 4.0])
+def test_gradient_of_uneven_maps(kind: str, std: float) -> None:
+    x = gradient_rows(3, 9000, std)
+    rare = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.01
+    x = {
+        "laplace": lambda: x * x.abs() / std,
+        "sparse": lambda: x * rare,
+        "outlier": lambda: x + 30.0 * (torch.arange(9000) == 77),
+        "one of many": lambda: torch.where(torch.arange(9000) == 77, x, x - 1e30),
+        "all one number": lambda: torch.full_like(x, 0.1),
+    }[kind]()
+    # The mean of x under p, L + D, is known to the digits that D has.
+    of_mean = float(entropy_reference(x).deficit.max() * x.double().softmax(-1).norm())
+    for of_l1 in (0.0, 1e-3):
+        expected = entropy_gradient_reference(x, 1.0, of_l1)
+        error = float((gradient(x, 1.0, of_l1).double() - expected).norm())
+        assert error < 1e-6 * (float(expected.norm()) + of_mean) + 1e-18
+
+
+def test_gradient_at_the_end_of_the_range() -> None:
+    x = torch.linspace(-3e38, 3e38, 1000, dtype=torch.float64).float()[None]
+    assert not gradient(x, 1.0).any()  # p is 1 at one entry and 0 at the rest
+
+
+@needs_native
+def test_gradient_at_the_end_of_the_range_of_float64() -> None:
+    x = torch.tensor([[1.5, 1.0, -1.0]], dtype=torch.float64) * 1e308
+    assert gradient(x, 1.0, 1.0).tolist() == [[1.0, 1.0, -1.0]]
+
+
+@BOTH
+def test_gradient_layouts(op) -> None:
+    base = gradient_rows(12, 3000, 0.1)
+    for x in (base[:, ::2], base[::3], base[:, 7:1203], base.t(), base[:1].expand(4, -1),
+              base[:, :1], base[:0]):  # fmt: skip
+        grad = gradient(x, 1.0, 0.1, "signed", op)
+        assert torch.equal(grad, gradient(x.contiguous(), 1.0, 0.1, "signed", op))
+    maps = base.view(4, 3, 3000)
+    for x in (maps, maps.transpose(1, 2).contiguous().transpose(1, 2), maps[:, ::2], maps[..., 5:],
+              maps[:, :1].expand(-1, 3, -1), maps[:0]):  # fmt: skip
+        grad = gradient(x, 1.0, 0.1, "abs-mean", op)
+        assert torch.equal(grad, gradient(x.contiguous(), 1.0, 0.1, "abs-mean", op))
+
+
+@needs_native
+@pytest.mark.parametrize("shape", [(5, 70), (5, 3, 70), (0, 70)])
+def test_backward_op(shape: tuple[int, ...]) -> None:
+    """Every statistic by itself; what is not there counts as zeros, whatever the strides."""
+    x = gradient_rows(max(shape[0], 1) * (3 if len(shape) == 3 else 1), 70, 0.5)
+    x, abs_mean = x[: math.prod(shape[:-1])].view(shape), len(shape) == 3
+    _, _, deficit, log_mean_exp = torch.ops.sdd_fast.softmax_entropy_l1(x, abs_mean)
+    saved = (x, deficit, log_mean_exp, abs_mean)
+    backward = torch.ops.sdd_fast.softmax_entropy_l1_backward
+    grads = [*torch.randn(4, shape[0], dtype=torch.float64).unbind()]
+    whole = backward(*grads, *saved)
+    assert whole.is_contiguous() and whole.shape == x.shape
+    alone = [backward(*(g if i == j else None for j, g in enumerate(grads)), *saved)
+             for i in range(4)]  # fmt: skip
+    torch.testing.assert_close(sum(alone), whole, rtol=1e-5, atol=1e-6)
+    assert not backward(None, None, None, None, *saved).any()
+    zero = torch.zeros(shape[0], dtype=torch.float64)
+    assert torch.equal(backward(zero, grads[1], zero, zero, *saved), alone[1])
+    one = torch.ones((), dtype=torch.float64).expand(shape[0])
+    spread = torch.stack([one, 2 * one], 1)[:, 0]
+    dense = one.contiguous()
+    expected = backward(None, dense, dense, None, *saved)
+    assert torch.equal(backward(None, one, spread, None, *saved), expected)
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_gradient_of_nan_and_infinity_stays_in_its_row(op, bad: float) -> None:
+    x = gradient_rows(3, CHUNK + 900, 0.1)
+    clean = gradient(x, 1.0, 0.5, op=op)
+    x[1, CHUNK + 5] = bad
+    grad = gradient(x, 1.0, 0.5, op=op)
+    assert grad[1].isnan().all() and torch.equal(grad[[0, 2]], clean[[0, 2]])
+
+
+@pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
+def test_gradient_bits_do_not_depend_on_the_number_of_threads(gradient_map) -> None:
+    x = gradient_rows(6, 5 * CHUNK + 5, 0.05, offset=0.2)
+    x = x.view(2, 3, -1) if gradient_map == "abs-mean" else x
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 7):
+            torch.set_num_threads(count)
+            results.append(gradient(x, 1.0, 0.1, gradient_map))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(other, results[0]) for other in results[1:])
+
+
+@needs_native
+@pytest.mark.parametrize("strides", [(2**31 + 5, 40, 1), (40, 2**31 + 5, 1)])
+def test_gradient_at_offsets_beyond_31_bits(strides: tuple[int, int, int]) -> None:
+    furthest = sum(strides) + 38
+    x = without_memory(furthest + 1, torch.float16).as_strided((2, 2, 40), strides)
+    x.copy_(gradient_rows(4, 40, 1.0).view(2, 2, 40))
+    for view, gradient_map in ((x, "abs-mean"), (x[:, 1], "signed"), (x[1], "signed")):
+        grad = gradient(view, 1.0, 0.1, gradient_map)
+        assert torch.equal(grad, gradient(view.contiguous(), 1.0, 0.1, gradient_map))
+
+
+@BOTH
+def test_jacobians_and_second_gradients_of_float32(op) -> None:
+    x = gradient_rows(3, 9, 0.5).requires_grad_()
+    rows = torch.eye(3, dtype=torch.float64)
+    deficit = op(x).deficit
+    (batched,) = torch.autograd.grad(deficit, x, rows, is_grads_batched=True, retain_graph=True)
+    (summed,) = torch.autograd.grad(deficit.sum(), x, create_graph=True)
+    torch.testing.assert_close(batched.sum(0), summed)
+    (second,) = torch.autograd.grad(summed.square().sum(), x)
+    wide = x.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(plain_statistics(wide)[2].sum(), wide, create_graph=True)
+    (expected,) = torch.autograd.grad(expected.square().sum(), wide)
+    assert norm_error(second, expected) < 1e-5
+
+
+def test_under_torch_func() -> None:
+    x = gradient_rows(3, 50, 0.5)
+    grad = torch.func.grad(lambda x: softmax_entropy_l1(x).deficit.sum())(x)
+    torch.testing.assert_close(grad, gradient(x, 1.0), rtol=1e-5, atol=1e-9)
 
 
 @needs_native
@@ -418,6 +603,21 @@ def test_opcheck(abs_mean: bool, requires_grad: bool) -> None:
     x = gradient_rows(6, 40, 0.1).view((2, 3, 40) if abs_mean else (6, 40))
     x.requires_grad_(requires_grad)
     torch.library.opcheck(torch.ops.sdd_fast.softmax_entropy_l1, (x, abs_mean))
+
+
+@needs_native
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("abs_mean", [False, True])
+def test_opcheck_of_the_gradient(abs_mean: bool, requires_grad: bool) -> None:
+    x = gradient_rows(6, 40, 0.1).view((2, 3, 40) if abs_mean else (6, 40))
+    _, _, *statistics = torch.ops.sdd_fast.softmax_entropy_l1(x, abs_mean)
+    grads = torch.randn(4, len(x), dtype=torch.float64)
+    for some in ([*grads.unbind()], [None, None, grads[0], None]):
+        tensors = [t if t is None else t.clone() for t in (*some, x, *statistics)]
+        for tensor in tensors:
+            if tensor is not None:
+                tensor.requires_grad_(requires_grad)
+        torch.library.opcheck(torch.ops.sdd_fast.softmax_entropy_l1_backward, (*tensors, abs_mean))
 
 
 @BOTH
@@ -433,6 +633,21 @@ def test_compile_fullgraph_forward_and_backward(op) -> None:
         call(x).backward()
         grads.append(x.grad)
     assert torch.allclose(grads[0], grads[1], rtol=1e-6, atol=0)
+
+
+@needs_native
+@pytest.mark.parametrize("field", [0, 1, 2])
+def test_compile_where_one_statistic_is_used(field: int) -> None:
+    """Nothing comes back to the others."""
+    compiled = torch.compile(
+        lambda x: softmax_entropy_l1(x)[field].sum(), fullgraph=True, backend="aot_eager"
+    )
+    grads = []
+    for call in (compiled, lambda x: softmax_entropy_l1(x)[field].sum()):
+        x = gradient_rows(3, 100, 0.5).requires_grad_()
+        call(x).backward()
+        grads.append(x.grad)
+    assert torch.equal(*grads)
 
 
 @needs_native
@@ -486,3 +701,13 @@ def test_the_native_side_checks_again() -> None:
     ):
         with pytest.raises(RuntimeError, match="softmax_entropy_l1"):
             native(x, abs_mean)
+    backward = torch.ops.sdd_fast.softmax_entropy_l1_backward
+    x, right = torch.ones(2, 3), torch.ones(2, dtype=torch.float64)
+    assert backward(None, None, right, None, x, right, right, False).shape == (2, 3)
+    for wrong in (right.float(), right[:1], right[None]):
+        for grad, deficit, shift in ((wrong, right, right), (right, wrong, right),
+                                     (right, right, wrong)):  # fmt: skip
+            with pytest.raises(RuntimeError, match="must be float64"):
+                backward(None, None, grad, None, x, deficit, shift, False)
+    with pytest.raises(RuntimeError, match="3 dimensions"):
+        backward(None, None, right, None, x, right, right, True)
