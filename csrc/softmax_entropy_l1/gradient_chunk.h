@@ -32,7 +32,7 @@ SDD_FN typename E::Compute entries_at(const typename E::Stored* p, typename E::C
 template <class E>
 void signed_gradient(const EntropyGradientChunk& c, const GradientRows& rows) {
   using T = typename E::Compute;
-  const auto g = gradient_terms<T>(rows, c.row, c.n, 0);
+  const auto g = gradient_terms<T>(rows, c.row, c.inverse_n, 0);
   const auto* x = static_cast<const typename E::Stored*>(c.entries.data);
   auto* grad = static_cast<typename E::Stored*>(c.grad);
   for_entries<T>(c.entries.count, [&](auto kind, int64_t i) {
@@ -65,7 +65,7 @@ void abs_mean_gradient(const EntropyGradientChunk& c, const GradientRows& rows) 
         M::put(map + i, decltype(kind)(entries_at<M>(map + i, kind) + above));
       });
     }
-    const auto g = gradient_terms<T>(rows, c.row, c.n, offset);
+    const auto g = gradient_terms<T>(rows, c.row, c.inverse_n, offset);
     for_entries<T>(count, [&](auto kind, int64_t i) {
       const auto entry = gradient_of_entry(entries_at<M>(map + i, kind), g);
       M::put(map + i, decltype(kind)((entry + g.l1) * inverse));

@@ -1,7 +1,6 @@
 // The gradient on the GPU, equation (6): every block reads its piece of a row into registers, and
-// one of its threads, meanwhile, what (6) takes of the row. An abs-mean map is made of channels
-// that are still there when their gradients are written: in registers if there are three, otherwise
-// in the caches.
+// one of its threads, meanwhile, what (6) takes of the row. The channels of an abs-mean map are
+// read twice, the second time from the caches: a piece of all of them takes little room there.
 #pragma once
 
 #include "../common/device_elements.h"
@@ -12,17 +11,12 @@
 namespace sdd {
 namespace {
 
-constexpr int kGradientThreads = 128;
+constexpr int kGradientThreads = 256;
 constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;  // of one launch
-constexpr int kSigned = -1, kAnyChannels = 0;
 
-// Of a thread: four packs, or as many of every channel as registers hold.
-template <class Stored, int kChannels>
-constexpr int kGradientNumbers = kChannels == kSigned  ? 4 * kPack<Stored>
-                                 : sizeof(Stored) == 8 ? 4
-                                                       : 8;
-template <class Stored>
-constexpr int kGradientBlocks = sizeof(Stored) == 8 ? 6 : 8;  // of a multiprocessor
+// Of a thread: two packs, or of every channel as many as registers hold.
+template <class Stored, bool kAbsMean>
+constexpr int kGradientNumbers = (kAbsMean && sizeof(Stored) == 2 ? 1 : 2) * kPack<Stored>;
 
 // Where the i-th number of a thread lies in the piece of its block.
 template <class Stored>
@@ -78,17 +72,17 @@ __device__ __forceinline__ void write_numbers(Stored* __restrict__ x, int count,
   }
 }
 
-// x: [rows, n], or [rows, channels, n] unless kSigned -> grad: the same, contiguous. A block for
-// each of the pieces of each row. kChannels: 3, or any number.
-template <class Stored, int kChannels>
-__global__ void __launch_bounds__(kGradientThreads, kGradientBlocks<Stored>)
+// x: [rows, n], or [rows, channels, n] with kAbsMean -> grad: the same, contiguous. A block for
+// each of the pieces of each row.
+template <class Stored, bool kAbsMean>
+__global__ void __launch_bounds__(kGradientThreads, 6)
     entropy_gradient(const Stored* __restrict__ x, Stored* __restrict__ grad, GradientRows rows,
                      int64_t first_row, int64_t n, int64_t row_stride, int64_t channels,
-                     int64_t channel_stride, FastDivide pieces, bool packs) {
+                     int64_t channel_stride, double inverse_n, double inverse_channels,
+                     FastDivide pieces, bool packs) {
   using T = Compute<Stored>;
-  constexpr int count_of_thread = kGradientNumbers<Stored, kChannels>;
-  constexpr int size = kGradientThreads * count_of_thread;
-  using Held = Numbers<Stored, count_of_thread>;
+  constexpr int of_thread = kGradientNumbers<Stored, kAbsMean>;
+  constexpr int size = kGradientThreads * of_thread;
   __shared__ GradientTerms<T> of_row;
 
   const int64_t row = first_row + pieces.quotient(blockIdx.x);
@@ -96,66 +90,61 @@ __global__ void __launch_bounds__(kGradientThreads, kGradientBlocks<Stored>)
   const int count = int(n - first < size ? n - first : size);
   packs = packs && count == size;
   x += row * row_stride + first;
-  if constexpr (kChannels == kSigned) {
-    grad += row * n + first;
-    Held numbers;
-    read_numbers(x, count, packs, numbers);
-    if (threadIdx.x == 0) of_row = gradient_terms<T>(rows, row, n, 0);
-    __syncthreads();
-    const GradientTerms<T> g = of_row;
-#pragma unroll
-    for (int i = 0; i < count_of_thread; ++i) {
-      const T v = numbers.value(i);
-      numbers.put(i, narrowed<Stored>(gradient_of_entry(v, g) + with_sign(v, g.l1)));
-    }
-    write_numbers(grad, count, packs, numbers);
-  } else {
-    channels = kChannels == kAnyChannels ? channels : kChannels;
-    grad += row * channels * n + first;
-    Held kept[kChannels == kAnyChannels ? 1 : kChannels];
-    const auto held = [&](int64_t c) -> Held& { return kept[kChannels == kAnyChannels ? 0 : c]; };
-    constexpr int unroll = kChannels == kAnyChannels ? 1 : kChannels;
-    const T inverse = T(1) / T(channels);
-    T map[count_of_thread];
+  grad += row * (kAbsMean ? channels : 1) * n + first;
+  Numbers<Stored, of_thread> numbers;
+  if constexpr (kAbsMean) {
+    const T inverse = T(inverse_channels);
+    T map[of_thread];
     double common = 0;  // of the channels, in thread 0
 #pragma unroll
-    for (int i = 0; i < count_of_thread; ++i) map[i] = 0;
-#pragma unroll(unroll)
+    for (int i = 0; i < of_thread; ++i) map[i] = 0;
+#pragma unroll 1
     for (int64_t c = 0; c < channels; ++c) {
-      read_numbers(x + c * channel_stride, count, packs, held(c));
+      read_numbers(x + c * channel_stride, count, packs, numbers);
       // As in load_tile(): what the |x_c| have in common must not cost their sum its precision.
       T near = magnitude(widened(x[c * channel_stride]));
       near = near < T(__builtin_inf()) ? near : T(0);
 #pragma unroll
-      for (int i = 0; i < count_of_thread; ++i) {
-        map[i] += (magnitude(held(c).value(i)) - near) * inverse;
+      for (int i = 0; i < of_thread; ++i) {
+        map[i] += (magnitude(numbers.value(i)) - near) * inverse;
       }
       if (threadIdx.x == 0) common += double(near);
     }
-    if (threadIdx.x == 0) of_row = gradient_terms<T>(rows, row, n, common / double(channels));
+    if (threadIdx.x == 0)
+      of_row = gradient_terms<T>(rows, row, inverse_n, common * inverse_channels);
     __syncthreads();
     const GradientTerms<T> g = of_row;
     // The map is never negative: it has the sign 1 wherever one of its channels has any.
 #pragma unroll
-    for (int i = 0; i < count_of_thread; ++i) {
+    for (int i = 0; i < of_thread; ++i) {
       map[i] = (gradient_of_entry(map[i], g) + g.l1) * inverse;
     }
-#pragma unroll(unroll)
+#pragma unroll 1
     for (int64_t c = 0; c < channels; ++c) {
-      Held& numbers = held(c);
-      if (kChannels == kAnyChannels) read_numbers(x + c * channel_stride, count, packs, numbers);
+      read_numbers(x + c * channel_stride, count, packs, numbers);
 #pragma unroll
-      for (int i = 0; i < count_of_thread; ++i) {
+      for (int i = 0; i < of_thread; ++i) {
         numbers.put(i, narrowed<Stored>(with_sign(numbers.value(i), map[i])));
       }
       write_numbers(grad + c * n, count, packs, numbers);
     }
+  } else {
+    read_numbers(x, count, packs, numbers);
+    if (threadIdx.x == 0) of_row = gradient_terms<T>(rows, row, inverse_n, 0);
+    __syncthreads();
+    const GradientTerms<T> g = of_row;
+#pragma unroll
+    for (int i = 0; i < of_thread; ++i) {
+      const T v = numbers.value(i);
+      numbers.put(i, narrowed<Stored>(gradient_of_entry(v, g) + with_sign(v, g.l1)));
+    }
+    write_numbers(grad, count, packs, numbers);
   }
 }
 
-template <class Stored, int kChannels>
+template <class Stored, bool kAbsMean>
 void gradient_of(const EntropyGradientCuda& c, Stream stream) {
-  constexpr int64_t size = kGradientThreads * kGradientNumbers<Stored, kChannels>;
+  constexpr int64_t size = kGradientThreads * kGradientNumbers<Stored, kAbsMean>;
   const auto* x = static_cast<const Stored*>(c.x);
   auto* grad = static_cast<Stored*>(c.grad);
   const auto divisible = [](int64_t stride) { return stride % kPack<Stored> == 0; };
@@ -164,9 +153,10 @@ void gradient_of(const EntropyGradientCuda& c, Stream stream) {
   const int64_t pieces = divide_up(c.n, size), most = kMaxBlocks / pieces;
   for (int64_t row = 0; row < c.rows; row += most) {
     const int64_t rows = c.rows - row < most ? c.rows - row : most;
-    launch("softmax_entropy_l1_backward", entropy_gradient<Stored, kChannels>,
+    launch("softmax_entropy_l1_backward", entropy_gradient<Stored, kAbsMean>,
            dim3(unsigned(rows * pieces)), kGradientThreads, stream, x, grad, c.of_rows, row, c.n,
-           c.row_stride, c.channels, c.channel_stride, FastDivide(pieces), packs);
+           c.row_stride, c.channels, c.channel_stride, 1 / double(c.n), 1 / double(c.channels),
+           FastDivide(pieces), packs);
   }
 }
 

@@ -187,15 +187,15 @@ SDD_FN double number_of(const RowNumbers& r, int64_t row) {
   return r.numbers ? r.numbers[row * r.stride] : 0;
 }
 
-// Float64 is slow on many GPUs: it serves where digits would cancel.
+// Float64 is slow on many GPUs: it serves where digits would cancel. inverse_n: 1 / n
 template <class S>
-SDD_FN GradientTerms<S> gradient_terms(const GradientRows& rows, int64_t row, int64_t n,
+SDD_FN GradientTerms<S> gradient_terms(const GradientRows& rows, int64_t row, double inverse_n,
                                        double offset) {
   const double deficit = number_of(rows.deficit, row);
   const double mean = number_of(rows.log_mean_exp, row) + deficit - offset;
   const double slope = number_of(rows.grad_deficit, row) - number_of(rows.grad_entropy, row);
   const S d = S(deficit);
-  const S scale = exp_in_range(d) * (1 + S(deficit - double(d))) / S(n);
+  const S scale = exp_in_range(d) * (1 + S(deficit - double(d))) * S(inverse_n);
   return {S(mean), S(mean - double(S(mean))), S(number_of(rows.grad_log_mean_exp, row)) * scale,
           S(slope) * scale, S(number_of(rows.grad_l1, row))};
 }
@@ -209,10 +209,12 @@ SDD_FN T gradient_of_entry(T x, const GradientTerms<S>& g) {
   return e * (g.constant + g.slope * t);
 }
 
-// sign(x) * value, with sign(0) = 0.
+// sign(x) * value, with sign(0) = 0: by its bits, without a branch.
 template <class T, class V>
 SDD_FN T with_sign(T x, V value) {
-  return x > T{} ? T{} + value : x < T{} ? T{} - value : T{};
+  const auto sign = Real<T>::bits(x) & Real<ScalarOf<T>>::bits(-ScalarOf<T>(0));
+  const T signed_value = Real<T>::from_bits(Real<T>::bits(T{} + value) ^ sign);
+  return x == T{} ? T{} : signed_value;
 }
 
 }  // namespace

@@ -113,7 +113,7 @@ Tensor softmax_entropy_l1_backward(const std::optional<Tensor>& grad_entropy,
   char* data = static_cast<char*>(grad.mutable_data_ptr());
   for_chunks(in, [&](int64_t, int64_t row, int64_t first, const EntropyChunk& chunk) {
     char* place = data + (row * shape.maps * in.n + first) * size;
-    entropy_gradient({chunk, place, in.n, row, in.n}, rows);
+    entropy_gradient({chunk, place, in.n, row, 1 / double(in.n)}, rows);
   });
   return grad;
 }

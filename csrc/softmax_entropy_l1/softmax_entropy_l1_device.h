@@ -241,28 +241,35 @@ __device__ __forceinline__ void moments(const Tile& tile, int count, T (&sums)[4
 }
 
 // values -> totals over the block, the last kMaxima of them maxima: in the precision of the values
-// over few threads, then in float64. The totals are there for all threads.
+// over eight threads, then in float64. The totals are there for all threads. An eighth of the block
+// adds up each: a warp of a large one, four lanes of a small one.
 template <int kMaxima, int kCount, class T, int kThreads, int kStatistics>
 __device__ __forceinline__ void block_totals(const T (&values)[kCount],
                                              T (&of_thread)[kStatistics][kThreads],
                                              double (&totals)[kStatistics]) {
-  static_assert(kCount <= kStatistics);
-  const int lane = threadIdx.x % kWarp;
+  constexpr int kLanes = kThreads / 8;
+  static_assert(kCount <= kStatistics && kStatistics <= 8 && kLanes <= kWarp);
+  const int lane = threadIdx.x % kLanes, group = threadIdx.x / kLanes;
 #pragma unroll
   for (int s = 0; s < kCount; ++s) of_thread[s][threadIdx.x] = values[s];
   __syncthreads();
-  for (int s = threadIdx.x / kWarp; s < kCount; s += kThreads / kWarp) {
-    const bool maximum = s >= kCount - kMaxima;
+  if (group < kCount || kLanes < kWarp) {  // every lane of a warp comes to the shuffles
+    const int s = group < kCount ? group : 0;
+    const bool maximum = kMaxima > 0 && s >= kCount - kMaxima;
     const auto joined = [&](auto a, auto b) { return maximum ? (a > b ? a : b) : a + b; };
-    T few = of_thread[s][lane];
+    // Groups of one warp begin elsewhere each: the rows of of_thread lie in the same banks.
+    const int first = kLanes < kWarp ? group : 0;
+    T few = of_thread[s][lane + first * kLanes];
 #pragma unroll
-    for (int i = kWarp; i < kThreads; i += kWarp) few = joined(few, of_thread[s][lane + i]);
+    for (int i = 1; i < 8; ++i) {
+      few = joined(few, of_thread[s][lane + (first + i) % 8 * kLanes]);
+    }
     double total = double(few);
 #pragma unroll
-    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    for (int distance = kLanes / 2; distance > 0; distance /= 2) {
       total = joined(total, __shfl_xor_sync(kAllLanes, total, distance));
     }
-    if (lane == 0) totals[s] = total;
+    if (lane == 0 && group < kCount) totals[s] = total;
   }
   __syncthreads();
 }

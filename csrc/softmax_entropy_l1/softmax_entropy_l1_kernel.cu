@@ -377,9 +377,7 @@ void softmax_entropy_l1_cuda(const EntropyCuda& c, Stream stream) {
 void softmax_entropy_l1_backward_cuda(const EntropyGradientCuda& c, Stream stream) {
   with_element(c.element, [&](auto zero) {
     using Stored = decltype(zero);
-    if (c.channels == 0) return gradient_of<Stored, kSigned>(c, stream);
-    c.channels == 3 ? gradient_of<Stored, 3>(c, stream)
-                    : gradient_of<Stored, kAnyChannels>(c, stream);
+    c.channels > 0 ? gradient_of<Stored, true>(c, stream) : gradient_of<Stored, false>(c, stream);
   });
 }
 

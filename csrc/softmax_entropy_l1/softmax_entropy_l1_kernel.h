@@ -25,7 +25,8 @@ struct EntropyGradientChunk {
   EntropyChunk entries;
   void* grad;                   // signed map: [count]; abs-mean map: [channels, count]
   int64_t grad_channel_stride;  // elements
-  int64_t row, n;               // which row it is of, and the entries of that
+  int64_t row;                  // which it is of
+  double inverse_n;             // 1 / entries of a row
 };
 
 struct GradientRows;
