@@ -110,15 +110,16 @@ def demangle(symbols: list[str]) -> list[str]:
 def kernels_of(nvcc: str, source: Path) -> Iterator[Kernel]:
     """Compiles one file for every target and reads what ptxas says."""
     with tempfile.TemporaryDirectory() as folder:
-        common = [nvcc, "-std=c++20", "-O3", '-DSDD_CUDA_TARGETS=""', str(source), "-o"]
-        ptx = Path(folder) / "kernels.ptx"
-        run([*common, str(ptx), "-ptx", "-arch=compute_80"])
+        codes = [f"-gencode=arch=compute_{t},code=sm_{t}" for t in LIMITS]
+        said = run(
+            [nvcc, "-std=c++20", "-O3", '-DSDD_CUDA_TARGETS=""', str(source), "-Xptxas=-v", *codes,
+             "-fatbin", "-o", f"{folder}/all.fatbin", "--keep", f"--keep-dir={folder}"]
+        )  # fmt: skip
+        (ptx,) = Path(folder).glob(f"*compute_{next(iter(LIMITS))}.ptx")  # what ptxas was given
         blocks = re.findall(r"\.entry (\w+)\(.*?\.maxntid (\d+)", ptx.read_text(), re.DOTALL)
         entries = len(re.findall(r"\.entry \w+", ptx.read_text()))
-        if len(blocks) != entries:
-            sys.exit(f"{source.name}: every kernel must state its __launch_bounds__")
-        codes = [f"-gencode=arch=compute_{t},code=sm_{t}" for t in LIMITS]
-        said = run([*common, f"{folder}/all.fatbin", "-fatbin", "-Xptxas=-v", *codes])
+    if len(blocks) != entries:
+        sys.exit(f"{source.name}: every kernel must state its __launch_bounds__")
     threads = {symbol: int(count) for symbol, count in blocks}
     names = dict(zip(threads, demangle(list(threads)), strict=True))
     pattern = (
