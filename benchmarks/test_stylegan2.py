@@ -72,8 +72,9 @@ def layer(styled: Callable[..., Tensor], to_rgb: Callable[..., Tensor]) -> Calla
         noise: Tensor | None = None,
         bias: Tensor | None = None,
         act: str = "linear",
+        clamp: float | None = None,
     ) -> Tensor:
-        assert bias is not None
+        assert bias is not None and clamp is None
         if not demodulate:
             return to_rgb(x, weight, styles, bias)
         assert noise is not None and act == "lrelu"

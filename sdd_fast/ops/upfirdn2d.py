@@ -253,6 +253,7 @@ def _fake(
     flip_filter: bool,
     gain: float,
 ) -> Tensor:
+    torch._check(up >= 1 and down >= 1, lambda: "upfirdn2d: up and down must be at least 1")
     n, c, height, width = x.shape
     size = (
         n,

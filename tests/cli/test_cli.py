@@ -35,22 +35,6 @@ COMMANDS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
-
-
-@pytest.fixture
-def sdd(capsys: pytest.CaptureFixture[str]) -> Sdd:
-    return Sdd(capsys)
-
-
-@pytest.fixture(scope="module")
-def domain(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Path:
-    return write_tiny_domain(tmp_path_factory.mktemp("domain") / "tiny", tiny_sd)
-
-
 @pytest.fixture(scope="module")
 def runs(domain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo of two prompts with two training steps each: the folder that most tests read."""

@@ -5,18 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import foreign_files
-import pytest
 from cli_runner import Sdd
 
 from sdd_fast.checkpoints.generator import load_generator
 from sdd_fast.checkpoints.latents import load_latents
-
-
-@pytest.fixture
-def sdd(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sdd:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
-    return Sdd(capsys)
 
 
 def test_says_what_was_written(sdd: Sdd, tmp_path: Path) -> None:

@@ -11,28 +11,11 @@ import foreign_files
 import pytest
 import torch
 from cli_runner import Sdd
-from tiny_domain import write_tiny_domain
 
 from sdd_fast.cli import main
 from sdd_fast.export import export_torchscript
 from sdd_fast.files import save_tensors
 from sdd_fast.models import LevelsMapper
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
-
-
-@pytest.fixture
-def sdd(capsys: pytest.CaptureFixture[str]) -> Sdd:
-    return Sdd(capsys)
-
-
-@pytest.fixture(scope="module")
-def domain(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Path:
-    return write_tiny_domain(tmp_path_factory.mktemp("domain") / "tiny", tiny_sd)
 
 
 @pytest.fixture(scope="module")

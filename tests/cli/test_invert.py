@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_domain import write_tiny_domain
+from cli_runner import Result, Sdd
 
-from sdd_fast.cli import main
 from sdd_fast.cli.invert import show
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.renderer import render, sample_faces
@@ -22,41 +21,25 @@ from sdd_fast.inversion.invert import Inversion
 from sdd_fast.models import Encoder
 
 
-class Sdd:
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
+class Invert(Sdd):
+    """Runs `sdd invert` in the tiny domain."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str], domain: Path) -> None:
-        self.capsys, self.domain = capsys, domain
+    domain: Path
 
-    def __call__(self, *words: Any) -> tuple[int, str, str]:
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main(["invert", *(str(word) for word in words), "--domain", str(self.domain)])
-        captured = self.capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    def fails(self, *words: Any, code: int = 1) -> str:
-        got, _, err = self(*words)
-        assert got == code, err
-        return " ".join(err.replace("│", " ").split())
+    def __call__(self, *words: Any) -> Result:
+        return super().__call__("invert", *words, "--domain", self.domain)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
     monkeypatch.setattr(contact_sheet_module, "CELL", 48)
 
 
-@pytest.fixture(scope="module")
-def domain(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Path:
-    return write_tiny_domain(tmp_path_factory.mktemp("domain") / "tiny", tiny_sd)
-
-
 @pytest.fixture
-def sdd(capsys: pytest.CaptureFixture[str], domain: Path) -> Sdd:
-    return Sdd(capsys, domain)
+def sdd(capsys: pytest.CaptureFixture[str], domain: Path) -> Invert:
+    invert = Invert(capsys)
+    invert.domain = domain
+    return invert
 
 
 @pytest.fixture
@@ -66,10 +49,11 @@ def faces(tmp_path: Path) -> Path:
     return tmp_path / "faces"
 
 
-def test_a_folder_becomes_latents(sdd: Sdd, faces: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_latents(sdd: Invert, faces: Path, tmp_path: Path) -> None:
     (faces / "broken.jpg").write_bytes(b"")
     out = tmp_path / "w.safetensors"
-    code, text, err = sdd(faces, "--out", out)
+    done = sdd(faces, "--out", out)
+    code, text, err = done.code, done.out, done.err
     assert code == 0, err
     tensors, metadata = load_tensors(out)
     assert tensors["w_plus"].shape == (3, 8, 16) and metadata["domain"] == "tiny"
@@ -85,10 +69,11 @@ def test_a_folder_becomes_latents(sdd: Sdd, faces: Path, tmp_path: Path) -> None
     assert lines[6] == f"next:          sdd edit runs/RUN {out}"
 
 
-def test_refining(sdd: Sdd, faces: Path, tmp_path: Path) -> None:
-    code, text, err = sdd(
+def test_refining(sdd: Invert, faces: Path, tmp_path: Path) -> None:
+    done = sdd(
         faces, "--out", tmp_path / "w.safetensors", "--refine", 2, "--pull", 0.5, "--batch-size", 2
     )
+    code, text, err = done.code, done.out, done.err
     assert code == 0, err
     assert "dB (encoder alone: " in text
     settings = json.loads(load_tensors(tmp_path / "w.safetensors")[1]["settings"])
@@ -97,7 +82,7 @@ def test_refining(sdd: Sdd, faces: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_and_going_on(
-    sdd: Sdd, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sdd: Invert, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = Encoder.forward
 
@@ -110,17 +95,17 @@ def test_ctrl_c_and_going_on(
         patch.setattr(Encoder, "forward", interrupted)
         message = sdd.fails(*words, code=130)
     assert "stopped after 1 of 3 pictures; they are kept in" in message
-    assert sdd(*words)[0] == 0
+    assert sdd(*words).code == 0
     assert not list(tmp_path.glob("*.partial.*"))
 
 
-def test_other_settings_and_restart(sdd: Sdd, faces: Path, tmp_path: Path) -> None:
+def test_other_settings_and_restart(sdd: Invert, faces: Path, tmp_path: Path) -> None:
     words = [faces, "--out", tmp_path / "w.safetensors"]
-    assert sdd(*words)[0] == 0
+    assert sdd(*words).code == 0
     message = sdd.fails(*words, "--refine", 1)
     assert "belongs to other pictures or settings" in message
     assert "pass --restart to start over" in message
-    assert sdd(*words, "--refine", 1, "--restart")[0] == 0
+    assert sdd(*words, "--refine", 1, "--restart").code == 0
 
 
 @pytest.mark.parametrize(
@@ -139,19 +124,19 @@ def test_other_settings_and_restart(sdd: Sdd, faces: Path, tmp_path: Path) -> No
     ],
 )
 def test_wrong_command_lines(
-    sdd: Sdd, faces: Path, words: list[str], code: int, message: str
+    sdd: Invert, faces: Path, words: list[str], code: int, message: str
 ) -> None:
     assert message in sdd.fails(faces, *words, code=code)
 
 
-def test_no_pictures(sdd: Sdd, tmp_path: Path) -> None:
+def test_no_pictures(sdd: Invert, tmp_path: Path) -> None:
     assert "there is no such folder" in sdd.fails(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "no images in" in sdd.fails(tmp_path / "empty")
 
 
 def test_raw_photographs_need_a_detector(
-    sdd: Sdd, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sdd: Invert, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     out = ["--out", tmp_path / "w.safetensors"]
@@ -163,11 +148,12 @@ def test_raw_photographs_need_a_detector(
     monkeypatch.setattr(Domain, "align", True)
     message = sdd.fails(faces, *out)
     assert "name a file with --detector" in message and "--aligned" in message
-    assert sdd(faces, *out, "--aligned")[0] == 0
+    assert sdd(faces, *out, "--aligned").code == 0
 
 
-def test_help_teaches(sdd: Sdd) -> None:
-    code, text, _ = sdd("--help")
+def test_help_teaches(sdd: Invert) -> None:
+    done = sdd("--help")
+    code, text = done.code, done.out
     assert code == 0 and "sdd invert my-faces --out my-faces.safetensors" in text
 
 

@@ -25,6 +25,7 @@ from gpu_cases import (
 )
 from torch import Tensor
 
+from sdd_fast.models import StyleGAN2
 from sdd_fast.ops import (
     bias_act,
     bias_act_ref,
@@ -241,6 +242,29 @@ def test_autocast(op: str, dtype: torch.dtype) -> None:
         # The slope of an activation changes where rounding changes a sign.
         share = {"modulated_conv2d": 0.1, "StyleGAN2": 0.2}.get(op, 0.0)
         assert_near(call.name, [y, *gradients], expected, share)
+
+
+def test_float16_layers_of_a_float32_generator() -> None:
+    """By default the highest resolutions of such a network are computed in float16 on a GPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = StyleGAN2(
+            32, w_dim=8, n_mlp=1, channel_base=1024, channel_max=32, num_fp16_res=2, conv_clamp=256
+        )
+    generator = generator.to(DEVICE).requires_grad_(False)
+    w_plus = random(2, generator.num_layers, 8, dtype=torch.float32, device=DEVICE)
+    cotangent = random(2, 3, 32, 32, dtype=torch.float32, device=DEVICE, seed=1)
+    seen = []
+    for fp16 in (False, None if GPU else True):
+        generator.fp16 = fp16
+        leaf = w_plus.clone().requires_grad_()
+        images = generator.synthesis(leaf)
+        assert images.dtype == torch.float32
+        seen.append((images.detach(), torch.autograd.grad(images, leaf, cotangent)[0]))
+    # Rounded, and no more; in the gradient some entries fall on the other side of the leaky ReLU.
+    for whole, half, most in zip(*seen, (1e-2, 5e-2), strict=True):
+        error = float((half - whole).norm() / whole.norm())
+        assert 1e-6 < error < most, error
 
 
 @pytest.mark.parametrize("op", [op for op in MAKERS if op != "StyleGAN2"])

@@ -44,6 +44,10 @@ def good() -> dict[str, dict[str, Any]]:
 
 NATIVE_GOOD: dict[str, list[Any]] = {
     "softmax_entropy_l1": [torch.ones(2, 20), False],
+    "softmax_entropy_l1_backward": [
+        *[torch.ones(2, dtype=torch.float64)] * 4, torch.ones(2, 20),
+        *[torch.ones(2, dtype=torch.float64)] * 2, False,
+    ],
     "bias_act": [torch.ones(2, 3, 4, 5), torch.ones(3), 2, 0.2, 1.5, 2.0],
     "bias_act_backward": [torch.ones(2, 3, 4), torch.ones(2, 3, 4), 2, 0.2, 1.5, 2.0, True],
     "conv_epilogue": [
