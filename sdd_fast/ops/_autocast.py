@@ -10,9 +10,13 @@ from torch import Tensor
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
-@torch.compiler.assume_constant_result  # torch 2.11 cannot trace it
-def _available(device: str) -> bool:
-    return torch.amp.is_autocast_available(device)
+# Asked once: torch 2.11 cannot trace the question, and marking it as constant for the compiler
+# would import the compiler together with this package.
+_DEVICES = frozenset(
+    device
+    for device in ("cpu", "cuda", "mps", "xpu", "hpu")
+    if torch.amp.is_autocast_available(device)
+)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
@@ -21,7 +25,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     if not _any_autocast():  # a fifth of the time of what follows
         return None
     device = x.device.type
-    if x.dtype == torch.float64 or not _available(device):
+    if x.dtype == torch.float64 or device not in _DEVICES:
         return None
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
@@ -29,6 +33,6 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 def without_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Within it, operations on the device of `x` keep the dtypes they are given."""
     device = x.device.type
-    if not _available(device):  # for instance "meta"
+    if device not in _DEVICES:  # for instance "meta"
         return nullcontext()
     return torch.autocast(device, enabled=False)
