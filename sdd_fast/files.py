@@ -122,13 +122,23 @@ def read_json(path: PathLike) -> Any:
     """
     source = _existing_file(path)
     try:
-        return json.loads(source.read_bytes().decode("utf-8"))
+        return parse_json(source.read_bytes().decode("utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{source} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{source} is not a JSON text file: it is not UTF-8") from error
+    except ValueError as error:
+        raise ValueError(f"{source} is not valid JSON: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """`json.loads`, which does not raise ValueError for everything that is wrong."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def save_tensors(

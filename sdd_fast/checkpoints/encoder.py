@@ -7,7 +7,6 @@ input_layer.*, body.*, styles.*, latlayer1.*, latlayer2.* the encoder alone
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import PathLike
+from ..files import PathLike, parse_json
 from ..models.encoder import Encoder
 from ..models.psp import PyramidEncoder
 from .identify import what_is
@@ -182,7 +181,8 @@ def _check_kind(found: _Found, source: str) -> None:
 
 
 def _encoder_type(opts: dict[str, Any]) -> str | None:
-    return str(opts["encoder_type"]) if "encoder_type" in opts else None
+    kind = opts.get("encoder_type")
+    return kind if isinstance(kind, str) or kind is None else f"<{type(kind).__name__}>"
 
 
 def _deltas(opts: dict[str, Any], kind: str | None, source: str) -> bool:
@@ -207,7 +207,9 @@ def _w_dim(found: _Found, source: str) -> int:
 
 def _input_size(opts: dict[str, Any]) -> tuple[int, int]:
     """No tensor depends on it, since the encoder is convolutional; the training data tell it."""
-    return (192, 256) if str(opts.get("dataset_type", "")).startswith("cars") else (256, 256)
+    kind = opts.get("dataset_type")
+    cars = isinstance(kind, str) and kind.startswith("cars")
+    return (192, 256) if cars else (256, 256)
 
 
 def _starts_from_average(opts: dict[str, Any]) -> bool:
@@ -238,7 +240,7 @@ def _latent_avg(found: _Found, num_layers: int, w_dim: int, source: str) -> Tens
 
 def _describe_ours(metadata: dict[str, str]) -> str:
     try:
-        config = json.loads(metadata["config"])
+        config = parse_json(metadata["config"])
         shape = f"W+ {config['num_layers']} × {config['w_dim']}"
         if metadata["network"] == "Encoder":
             side = config["resolution"]
@@ -246,5 +248,5 @@ def _describe_ours(metadata: dict[str, str]) -> str:
         height, width = config["input_size"]
         kind = "e4e" if config["deltas"] else "pSp"
         return f"{kind} on {trunk_name(config)}, {shape}, input {height} × {width}"
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):
         return "of this package, with a damaged configuration"

@@ -12,7 +12,6 @@ no `latent_avg`: it is estimated from 10,000 z.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import PathLike
+from ..files import PathLike, parse_json
 from ..models import StyleGAN2
-from ..models.checkpoint import load_exactly
+from ..models.checkpoint import load_exactly, outline
 from .filters import USUAL, resampling_taps
 from .identify import what_is
 from .nvidia import generator_in, read_generator
@@ -103,12 +102,11 @@ def generator_from(
     if found.layout != _OURS and not any(key.startswith("noises.") for key in tensors):
         tensors |= _drawn_noises(config["resolution"])
     try:
-        with torch.device("meta"):  # first the shapes: what a file claims may not fit into memory
-            outline = StyleGAN2(**config)
-    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: sizes beyond 64 bits
+        described = outline(StyleGAN2, config, tensors)
+    except ValueError as error:
         raise ValueError(f"{checkpoint.path}: no such generator can be built: {error}") from error
     shapes = {key: value.to("meta") for key, value in tensors.items()}
-    load_exactly(outline, shapes, source=str(checkpoint.path))
+    load_exactly(described, shapes, source=str(checkpoint.path))
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
         network = StyleGAN2(**config)
     load_exactly(network, tensors, source=str(checkpoint.path))
@@ -122,7 +120,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     try:
         found = _find(checkpoint)
         return None if found is None else _facts(found)
-    except (TypeError, ValueError) as error:  # TypeError: settings of ours that are no numbers
+    except (LookupError, TypeError, ValueError) as error:  # settings of ours that are no numbers
         return {"generator": f"cannot be loaded: {error}"}
 
 
@@ -196,7 +194,7 @@ def _ours(checkpoint: Checkpoint) -> _Found | None:
     if checkpoint.metadata["network"] != "StyleGAN2":
         return None
     try:
-        config = dict(json.loads(checkpoint.metadata["config"]))
+        config = dict(parse_json(checkpoint.metadata["config"]))
         for key in _SIZES:
             if not isinstance(config[key], int):
                 raise TypeError(f"{key} is {config[key]!r}")

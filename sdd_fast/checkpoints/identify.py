@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..files import PathLike
+from ..files import PathLike, parse_json
+from .allowed import shown
 from .npy import is_npy, read_npy
 from .read import Checkpoint, PickledObject, read_checkpoint, scan
 
@@ -33,6 +34,7 @@ _FORMATS = {
 }
 _SOURCE_CODE = "torch_utils.persistence._reconstruct_persistent_obj"
 _SHOWN = 6
+A_PROGRAM = "a program: torch.jit.load, and nothing else, runs it"
 _TOLD = ("network", "prompt", "lam", "levels", "timesteps", "domain", "config", "source")
 
 
@@ -43,7 +45,7 @@ def what_is(checkpoint: Checkpoint) -> str:
         return " and ".join(found)
     network = checkpoint.metadata.get("network")
     if network:
-        return f"a {network} of sdd_fast"
+        return f"a {shown(network)} of sdd_fast"
     kind = _FORMATS.get(checkpoint.format, checkpoint.format)
     return f"a {kind} file with {_summary(checkpoint.content)}"
 
@@ -85,7 +87,7 @@ def describe_file(path: PathLike) -> dict[str, Any]:
     if found.format == "torchscript" or found.refused:
         refused = {"format": _FORMATS[found.format], **size}
         if found.format == "torchscript":
-            return refused | {"safety": "a program: torch.jit.load, and nothing else, runs it"}
+            return refused | {"safety": A_PROGRAM}
         return refused | {"safety": _refusal(found.refused), "refers to": list(found.globals)}
     facts = {**_contents(read_checkpoint(path)), **size}
     if found.format == "safetensors":
@@ -109,6 +111,8 @@ def _refusal(names: Sequence[str]) -> str:
 def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
     told = {name: _parsed(text) for name, text in checkpoint.metadata.items() if name in _TOLD}
     facts = {name: value for name, value in told.items() if value not in ("", [])}
+    if "network" in checkpoint.metadata:
+        facts["network"] = shown(checkpoint.metadata["network"])
     found: dict[str, Any] = dict(held(checkpoint))
     if not found and "network" not in facts:
         found["holds"] = _summary(checkpoint.content)
@@ -118,9 +122,15 @@ def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        value = parse_json(text)
+    except ValueError:
         return text
+    return value if _is_shallow(value) else text
+
+
+def _is_shallow(value: Any, levels: int = 8) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in inner)
 
 
 def size_of(path: PathLike) -> str:
@@ -135,12 +145,15 @@ def _summary(content: Any) -> str:
     """What an unknown file has in it: how many tensors, and the first names."""
     if isinstance(content, Tensor):
         return f"one tensor {list(content.shape)}"
-    named = list(_tensors("", content))
-    if not named:
+    count = sum(1 for _ in _tensors("", content))
+    if not count:
         inner = content.type if isinstance(content, PickledObject) else type(content).__name__
-        return f"no tensors: a {inner}"
-    shown = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in named[:_SHOWN])
-    return f"{len(named)} tensors: {shown}{', …' if len(named) > _SHOWN else ''}"
+        return f"no tensors: a {shown(inner)}"
+    first = ", ".join(
+        f"{shown(name)} {list(tensor.shape)}"
+        for name, tensor in islice(_tensors("", content), _SHOWN)
+    )
+    return f"{count} tensors: {first}{', …' if count > _SHOWN else ''}"
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

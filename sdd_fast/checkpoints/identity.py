@@ -6,13 +6,12 @@ input_layer.*, body.*, output_layer.*      flat, or
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..files import PathLike
+from ..files import PathLike, parse_json
 from ..models.arcface import ArcFace
 from ..models.convnet import ConvEmbedding
 from .identify import what_is
@@ -58,11 +57,11 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     tensors = _find(checkpoint.content)
     try:
         if network == "ConvEmbedding":
-            config = json.loads(checkpoint.metadata["config"])
+            config = parse_json(checkpoint.metadata["config"])
             side = config["resolution"]
             text = f"of this package, vectors of {config['dim']}, input {side} × {side}"
         elif network == "ArcFace":
-            config = json.loads(checkpoint.metadata["config"])
+            config = parse_json(checkpoint.metadata["config"])
             text = f"ArcFace on {trunk_name(config)}, vectors of {config['dim']}"
         elif tensors is not None:
             dim = shape_of(tensors, "output_layer.3.weight", 2, "damaged")[0]
@@ -70,7 +69,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
             text = f"ArcFace on {trunk}, vectors of {dim}"
         else:
             return None
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         text = f"with a damaged configuration ({error})"
     return {"identity": text}
 

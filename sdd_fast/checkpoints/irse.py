@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..models.checkpoint import load_exactly
+from ..models.checkpoint import load_exactly, outline
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -86,9 +86,8 @@ def build(network: type[N], config: dict[str, Any], tensors: dict[str, Tensor], 
         if key.endswith(".running_mean")
     }
     try:
-        with torch.device("meta"):  # shapes alone: drawing initial weights would take seconds
-            built = network(**config)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: sizes beyond 64 bits
+        built = outline(network, config, tensors)  # drawing initial weights would take seconds
+    except ValueError as error:
         raise ValueError(f"{source}: no such network can be built: {error}") from error
     state = counters | tensors
     # A tensor without elements may claim any size: nothing is allocated before all shapes fit.

@@ -15,7 +15,6 @@ is the layers of the level; of a style [B, n] it is the channels, as it should b
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -25,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files import PathLike
+from ..files import PathLike, parse_json
 from ..manipulator import MapperInfo
-from ..models.checkpoint import load_exactly
+from ..models.checkpoint import load_exactly, outline
 from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper, is_to_rgb
 from .identify import what_is
 from .read import Checkpoint, PickledObject, read_checkpoint
@@ -91,20 +90,26 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
         if found is None:
             return None
         name, config, prompt, origin = found.network, found.config, found.prompt, found.origin
-    if name == "LevelsMapper":
-        layers = config.get("num_layers") or "any number"
-        text = f"{', '.join(config.get('levels', LEVELS))} of W+ {layers} × {config.get('w_dim')}"
-    else:
-        rgb = "" if config.get("to_rgb", True) else ", without toRGB"
-        text = f"{len(config.get('style_dims', ()))} style vectors{rgb}"
+    try:
+        text = _text(str(name), config)
+    except TypeError:
+        text = "with a damaged configuration"
     facts = {"mapper": f"{text} ({origin})"}
     return {**facts, "prompt": prompt} if isinstance(prompt, str) and prompt else facts
 
 
+def _text(name: str, config: Mapping[str, Any]) -> str:
+    if name == "LevelsMapper":
+        layers = config.get("num_layers") or "any number"
+        return f"{', '.join(config.get('levels', LEVELS))} of W+ {layers} × {config.get('w_dim')}"
+    rgb = "" if config.get("to_rgb", True) else ", without toRGB"
+    return f"{len(config.get('style_dims', ()))} style vectors{rgb}"
+
+
 def _parsed(metadata: Mapping[str, str], key: str) -> Any:
     try:
-        return json.loads(metadata.get(key, "null"))
-    except json.JSONDecodeError:
+        return parse_json(metadata.get(key, "null"))
+    except ValueError:
         return None
 
 
@@ -112,22 +117,35 @@ def _parsed(metadata: Mapping[str, str], key: str) -> Any:
 
 
 def _load_ours(checkpoint: Checkpoint) -> tuple[nn.Module, MapperInfo]:
-    metadata = checkpoint.metadata
+    metadata, tensors, source = checkpoint.metadata, checkpoint.content, str(checkpoint.path)
+    network = _OURS[metadata["network"]]
     try:
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
-            mapper: nn.Module = _OURS[metadata["network"]](**json.loads(metadata["config"]))
-        fields: dict[str, Any] = {
-            key: json.loads(metadata[key]) for key in asdict(MapperInfo()) if key in metadata
-        }
-        for key in ("levels", "timesteps"):
-            fields[key] = tuple(fields.get(key, ()))
-        info = MapperInfo(**fields)
+        config = parse_json(metadata["config"])
+        described: nn.Module = outline(network, config, tensors)
+        info = _info(metadata)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{checkpoint.path}: the description of its mapper is damaged: {error}"
-        ) from error
-    load_exactly(mapper, checkpoint.content, source=str(checkpoint.path))
+        raise ValueError(f"{source}: the description of its mapper is damaged: {error}") from error
+    load_exactly(described, {k: v.to("meta") for k, v in tensors.items()}, source)
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+        mapper: nn.Module = network(**config)
+    load_exactly(mapper, tensors, source)
     return mapper, info
+
+
+def _info(metadata: Mapping[str, str]) -> MapperInfo:
+    fields: dict[str, Any] = {
+        key: parse_json(metadata[key]) for key in asdict(MapperInfo()) if key in metadata
+    }
+    for key, kind in (("levels", str), ("timesteps", int)):
+        fields[key] = tuple(fields.get(key, ()))
+        if not all(isinstance(item, kind) for item in fields[key]):
+            raise ValueError(f"{key} must be a list of {kind.__name__}")
+    info = MapperInfo(**fields)
+    if not (isinstance(info.prompt, str) and isinstance(info.domain, str)):
+        raise ValueError("prompt and domain must be texts")
+    if not isinstance(info.lam, (int, float)) or not abs(info.lam) < math.inf:
+        raise ValueError("lam must be a finite number")
+    return info
 
 
 # --- foreign --------------------------------------------------------------------------------------
@@ -157,16 +175,15 @@ class _Foreign:
 
 def _load_foreign(found: _Foreign, source: str) -> tuple[nn.Module, MapperInfo]:
     try:
-        with torch.device("meta"):  # first the shapes: what a file claims may not fit into memory
-            outline: nn.Module = _OURS[found.network](**found.config)
+        described: nn.Module = outline(_OURS[found.network], found.config, found.tensors)
     except ValueError as error:
         raise ValueError(f"{source}: its tensors describe no mapper: {error}") from error
     tensors = {_our_name(key): value for key, value in found.tensors.items()}
-    if isinstance(outline, LevelsMapper):  # theirs work in the units of W+
-        tensors["scale"] = torch.ones_like(outline.scale, device="cpu")
+    if isinstance(described, LevelsMapper):  # theirs work in the units of W+
+        tensors["scale"] = torch.ones_like(described.scale, device="cpu")
     tensors |= {name: torch.empty(0) for name in found.others}  # to be listed as unexpected
-    names = {name: found.prefix + _their_name(name) for name in outline.state_dict()}
-    load_exactly(outline, {k: v.to("meta") for k, v in tensors.items()}, source, names)
+    names = {name: found.prefix + _their_name(name) for name in described.state_dict()}
+    load_exactly(described, {k: v.to("meta") for k, v in tensors.items()}, source, names)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
         mapper: nn.Module = _OURS[found.network](**found.config)
     load_exactly(mapper, tensors, source, names)

@@ -24,7 +24,9 @@ def read_npy(path: PathLike) -> Checkpoint:
 
     try:
         # Mapped first: a header that promises more than the file holds then claims no memory.
-        array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = np.array(np.lib.format.open_memmap(path, mode="r"))
         return Checkpoint(Path(path), "npy", torch.from_numpy(array))
-    except (ValueError, TypeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the header is a Python expression: whatever its parser raises
         raise ValueError(f"{path} is no complete .npy file of numbers: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 import traceback
 import warnings
@@ -17,8 +18,20 @@ P = ParamSpec("P")
 DEBUG = "--debug"
 
 
+# Control characters but for line ends and tabs, and those that reorder or hide others.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
+
+
+def printable(text: str) -> str:
+    """`text`, in which names and prompts from files cannot drive the terminal."""
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
 def say(line: str) -> None:
     """Print a line; warnings go to stderr."""
+    line = printable(line)
     if line.startswith("warning: "):
         print(f"sdd: {line}", file=sys.stderr, flush=True)
     else:
@@ -66,6 +79,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             return
         if state.debug:
             traceback.print_exception(failure)
+        message = printable(message)
         if message:
             print(f"\nsdd: {message}" if code == 130 else f"sdd: error: {message}", file=sys.stderr)
         raise typer.Exit(code)
@@ -116,6 +130,6 @@ def _show_warnings_plainly() -> None:
         line: str | None = None,
     ) -> None:
         if "sdd_fast" in filename or state.debug:
-            print(f"sdd: warning: {message}", file=sys.stderr, flush=True)
+            print(f"sdd: warning: {printable(str(message))}", file=sys.stderr, flush=True)
 
     warnings.showwarning = show

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -186,18 +186,27 @@ def _checkpoint(path: Path) -> Facts:
 
 def _torchscript(path: Path) -> Facts | None:
     """The JSON beside the module, read as from any zip file: no code of the module runs."""
+    from sdd_fast.checkpoints.identify import A_PROGRAM
+    from sdd_fast.files import parse_json
+
+    if not path.is_file() or not path.open("rb").read(2) == b"PK":
+        return None
     try:
         with zipfile.ZipFile(path) as archive:
             extra = [entry for entry in archive.infolist() if entry.filename.endswith(_EXTRA)]
-            if not extra or extra[0].file_size > _MOST_EXTRA:
+            script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+            if not script or not extra or extra[0].file_size > _MOST_EXTRA:
                 return None
-            found = json.loads(archive.read(extra[0]))
-    except zipfile.BadZipFile:
+            found = parse_json(archive.read(extra[0]).decode("utf-8"))
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError):
+        return None  # RuntimeError: encrypted
+    if not isinstance(found, dict):
         return None
     names = ("prompt", "lam", "levels", "timesteps", "domain", "extra")
     facts: Facts = {f"TorchScript of a {found.get('network')}": path}
     facts |= {name: found[name] for name in names if found.get(name)}
     facts["size"] = f"{path.stat().st_size / 1024:.0f} KiB"
+    facts["safety"] = A_PROGRAM
     return facts
 
 
@@ -208,7 +217,7 @@ def _picture(path: Path) -> Facts:
         with Image.open(path) as picture:
             size = f"{picture.width} × {picture.height} pixels, {picture.mode}"
             return {f"{picture.format} picture": path, "size": size}
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, Image.DecompressionBombError):
         raise ValueError(f"{path} is called like a picture, but is none") from None
 
 

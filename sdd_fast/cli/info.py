@@ -12,6 +12,8 @@ import typer
 from .console import command, say
 from .describe import Facts, describe, text
 
+_LONGEST = 20_000  # characters of one fact; --json prints all
+
 
 @command
 def info(
@@ -42,7 +44,9 @@ def info(
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        say(f"{name:<{width}}  {text(value)}")
+        # Further lines are set in, so that no text in a file can pass for another fact.
+        lines = text(value)[:_LONGEST].splitlines() or [""]
+        say(f"{name:<{width}}  " + f"\n{'':{width}}  ".join(lines))
 
 
 def installation() -> Facts:

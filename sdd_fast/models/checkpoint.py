@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T", bound="Checkpointed")
 
 
@@ -58,16 +60,54 @@ class Checkpointed:
 
         tensors, metadata = load_tensors(path)
         config = _read_config(path, cls.__name__, metadata)
+        assert issubclass(cls, nn.Module)
         try:
-            with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
-                network = cls(**config)
-        except (TypeError, ValueError) as error:
+            shapes = outline(cls, config, tensors)
+        except ValueError as error:
             raise ValueError(
                 f"{path}: its configuration does not describe a {cls.__name__}: {error}"
             ) from error
-        assert isinstance(network, nn.Module)
+        load_exactly(shapes, {k: v.to("meta") for k, v in tensors.items()}, source=str(path))
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+            network = cls(**config)
         load_exactly(network, tensors, source=str(path))
         return network
+
+
+def outline(network: type[M], config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> M:
+    """`network(**config)` on the meta device: what a file claims may not fit into memory.
+
+    Raises:
+        ValueError: there is no such network, or it has far more layers than there are `tensors`.
+    """
+    try:
+        with torch.device("meta"), _Counted(100 * len(tensors) + 1000):
+            return network(**config)
+    except _WRONG_ARGUMENTS as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+# What a constructor raises that is given anything in place of a number. RuntimeError: of torch.
+_WRONG_ARGUMENTS = (
+    TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, LookupError,
+)  # fmt: skip
+
+
+class _Counted(TorchFunctionMode):
+    """Lets only so many tensors be made or filled: each layer needs some."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.left -= isinstance(result, Tensor)  # others, such as the end of no_grad, must not fail
+        if self.left < 0 and isinstance(result, Tensor):
+            raise ValueError("it has more layers than the file has tensors")
+        return result
 
 
 def load_exactly(
@@ -109,10 +149,13 @@ def _read_config(path: str | Path, name: str, metadata: dict[str, str]) -> dict[
             f"{path} holds a {metadata['network']}: load it with {metadata['network']}.load(), "
             f"not {name}.load()"
         )
+    from ..files import parse_json
+
     try:
-        config = json.loads(metadata["config"])
-    except json.JSONDecodeError as error:
+        config = parse_json(metadata["config"])
+    except ValueError as error:
         raise ValueError(f"{path}: its configuration is not valid JSON: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{path}: its configuration must be a JSON object, got {config!r}")
+        kind = type(config).__name__
+        raise ValueError(f"{path}: its configuration must be a JSON object, got a {kind}")
     return config

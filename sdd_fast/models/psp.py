@@ -61,7 +61,7 @@ class PyramidEncoder(Checkpointed, IRTrunk):
         self.num_layers, self.w_dim, self.deltas = num_layers, w_dim, deltas
         self.input_size: tuple[int, int] = (input_size[0], input_size[1])
         channels = 8 * width
-        halvings = [4 if i < COARSE else 5 if i < MEDIUM else 6 for i in range(num_layers)]
+        halvings = (4 if i < COARSE else 5 if i < MEDIUM else 6 for i in range(num_layers))
         self.styles = nn.ModuleList(StyleBlock(channels, w_dim, count) for count in halvings)
         self.latlayer1 = nn.Conv2d(4 * width, channels, 1)
         self.latlayer2 = nn.Conv2d(2 * width, channels, 1)

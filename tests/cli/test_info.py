@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,62 @@ def test_nothing_known(sdd: Sdd, tmp_path: Path) -> None:
         ("cut.pt", "cut.pt: "),
     ):
         assert message in sdd.fails("info", tmp_path / name), name
+
+
+def test_text_in_files_can_neither_drive_the_terminal_nor_pass_for_a_fact(
+    sdd: Sdd, tmp_path: Path
+) -> None:
+    prompt = "a\x1b[2Jb\nsafety     safe\r\x9bc\u202ed"
+    path = tmp_path / "a.safetensors"
+    LevelsMapper(10, 4).save(path, metadata={"prompt": json.dumps(prompt), "domain": '"\\u001b"'})
+    shown = sdd("info", path)
+    assert shown.code == 0 and "\\x1b[2Jb" in shown.out and "\\u202ed" in shown.out
+    lines = shown.out.split("\n")
+    assert [line for line in lines if line.startswith("safety")] == [
+        line for line in lines if line.startswith("safety") and "nothing in it can run" in line
+    ]
+    assert not set(shown.out) & set("\x1b\r\x9b\u202e")
+    assert "\x1b" not in sdd("info", "--json", path).out
+
+    save_tensors(path, {"\x1b[31mred": torch.zeros(2)}, {"network": "ConvEmbedding\x1b[2J"})
+    shown = sdd("info", path)
+    assert shown.code == 0 and "\x1b" not in shown.out
+    shown = sdd("convert", path, tmp_path / "b.safetensors")
+    assert shown.code == 1 and "\x1b" not in shown.out + shown.err
+    assert "\\x1b[31mred" in shown.err or "\\x1b[2J" in shown.err
+
+
+@pytest.mark.parametrize("network", ['{"a": 1}', "[1]", "5", "null", "", "x" * 10_000])
+def test_a_network_of_any_name(sdd: Sdd, tmp_path: Path, network: str) -> None:
+    save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {"network": network})
+    shown = sdd("info", tmp_path / "a.safetensors")
+    assert shown.code == 0 and "nothing in it can run" in shown.out and len(shown.out) < 2000
+
+
+def test_what_looks_like_torchscript(sdd: Sdd, tmp_path: Path) -> None:
+    """Only an archive with a program is described as one, and that it is one is said."""
+    path = tmp_path / "a.pt"
+    extra = json.dumps({"network": "LevelsMapper", "prompt": "harmless"})
+    evil = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R."
+    for prefix, entries in (
+        (evil, {"a/extra/sdd.json": extra, "a/constants.pkl": "N."}),
+        (b"", {"a/data.pkl": evil.decode("latin-1"), "a/extra/sdd.json": extra}),
+    ):
+        target = io.BytesIO()
+        with zipfile.ZipFile(target, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content.encode("latin-1"))
+        path.write_bytes(prefix + target.getvalue())
+        shown = sdd("info", path)
+        assert "TorchScript of" not in shown.out and "os.system" in shown.out + shown.err
+    for content in ("[1]", "{", "[" * 100_000, "\xff"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/constants.pkl", b"\x80\x02).")
+            archive.writestr("a/extra/sdd.json", content.encode("latin-1"))
+        shown = sdd("info", path)
+        assert shown.code == 0 and "a program: torch.jit.load" in shown.out
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/constants.pkl", b"\x80\x02).")
+        archive.writestr("a/extra/sdd.json", extra)
+    shown = sdd("info", path)
+    assert "TorchScript of a LevelsMapper" in shown.out and "a program: torch.jit" in shown.out
