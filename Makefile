@@ -111,7 +111,8 @@ demo: $(DONE)/package
 
 test: $(DONE)/dev
 	@echo "==> pytest"
-	@$(BIN)/python -m pytest -q --durations=10 $(ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n auto --maxprocesses 8 \
+	  --dist worksteal --durations=10 $(ARGS)
 
 lint: $(DONE)/dev
 	@echo "==> ruff, mypy, clang-format"
