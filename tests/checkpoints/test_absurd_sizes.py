@@ -16,6 +16,7 @@ from sdd_fast.checkpoints.generator import load_generator
 from sdd_fast.checkpoints.identify import describe_file
 from sdd_fast.checkpoints.identity import load_identity
 from sdd_fast.checkpoints.mapper import load_mapper
+from sdd_fast.checkpoints.npy import read_npy
 from sdd_fast.files import read_json, save_tensors
 from sdd_fast.models import ConvEmbedding, LevelsMapper
 from sdd_fast.models.checkpoint import _Counted, outline
@@ -127,3 +128,18 @@ def test_outline_counts_what_it_builds() -> None:
         with pytest.raises(ValueError, match="more layers"), torch.device("meta"), _Counted(most):
             Deep(10**12)
         assert torch.is_grad_enabled() and torch.zeros(1).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["(" * 3000, "-" * 9000 + "1", "{'descr': '<f4', 'shape': (2", f"{{'descr': '<f4', "
+     f"'fortran_order': False, 'shape': ({2**70},), }}", "{'descr': ',f4', 'fortran_order': False, "
+     "'shape': (2,), }", None],
+)  # fmt: skip
+def test_headers_of_npy_files(tmp_path: Path, header: str | None) -> None:
+    text = (header or "").encode()
+    start = b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"PK\3\4" if header is None else start + bytes(24))
+    with pytest.raises(ValueError, match=r"a\.npy is no complete \.npy file"):
+        read_npy(path)
