@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -179,6 +180,9 @@ def load_tensors(
     """
     with _opened(path, device) as handle:
         names = handle.keys()  # a handle is not iterable itself
+        for name in names:  # one without elements may claim any size, at which torch fails
+            if math.prod(max(size, 1) for size in handle.get_slice(name).get_shape()) >= 2**62:
+                raise ValueError(f"{path}: tensor {ascii(name)[:200]} has an impossible shape")
         tensors = {name: handle.get_tensor(name) for name in names}
         return tensors, dict(handle.metadata() or {})
 

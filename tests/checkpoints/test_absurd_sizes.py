@@ -17,7 +17,7 @@ from sdd_fast.checkpoints.identify import describe_file
 from sdd_fast.checkpoints.identity import load_identity
 from sdd_fast.checkpoints.mapper import load_mapper
 from sdd_fast.checkpoints.npy import read_npy
-from sdd_fast.files import read_json, save_tensors
+from sdd_fast.files import load_tensors, read_json, save_tensors
 from sdd_fast.models import ConvEmbedding, LevelsMapper
 from sdd_fast.models.checkpoint import _Counted, outline
 
@@ -143,3 +143,14 @@ def test_headers_of_npy_files(tmp_path: Path, header: str | None) -> None:
     path.write_bytes(b"PK\3\4" if header is None else start + bytes(24))
     with pytest.raises(ValueError, match=r"a\.npy is no complete \.npy file"):
         read_npy(path)
+
+
+@pytest.mark.parametrize("shape", [[0, 2**63], [2**63, 1, 0], [0, 2, 2**62], [0, 2**40, 2**40]])
+def test_empty_tensors_of_any_size(tmp_path: Path, shape: list[int]) -> None:
+    header = json.dumps({"a": {"dtype": "F16", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ValueError, match=r"a\.safetensors"):
+        load_tensors(path)
+    with pytest.raises(ValueError, match=r"a\.safetensors"):
+        describe_file(path)
