@@ -45,8 +45,11 @@ def load_tokenizers(family: str, path: Path, given: str | Path | None) -> dict[s
                 for pad in PADS[family]
             ]
     except Exception as error:  # a damaged vocabulary raises almost anything
+        # Without protobuf, transformers before 5.8 turns any damage into a request to install it.
+        damage = error.__context__ if isinstance(error, ImportError) else None
+        cause = damage or error
         raise ValueError(
-            f"the tokenizer in {folder} could not be read: {type(error).__name__}: {error}. "
+            f"the tokenizer in {folder} could not be read: {type(cause).__name__}: {cause}. "
             + advice
         ) from error
     return dict(zip(["tokenizer", "tokenizer_2"], made, strict=False))
