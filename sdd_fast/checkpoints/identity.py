@@ -80,10 +80,8 @@ def _find(content: Any) -> dict[str, Tensor] | None:
         content = content["state_dict"]
     if not isinstance(content, dict):
         return None
-    tensors = {
-        str(key).removeprefix("module."): value
-        for key, value in content.items()
-        if isinstance(value, Tensor)
-    }
+    named = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    prefix = "module." if all(key.startswith("module.") for key in named) else ""
+    tensors = {key.removeprefix(prefix): value for key, value in named.items()}
     found = "input_layer.0.weight" in tensors and "output_layer.3.weight" in tensors
     return tensors if found else None

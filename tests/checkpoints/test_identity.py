@@ -140,3 +140,9 @@ def test_describe(tmp_path: Path) -> None:
     assert describe(read_checkpoint(tmp_path / "c.safetensors")) == {
         "identity": "of this package, vectors of 8, input 16 × 16"
     }
+
+
+def test_a_tensor_with_and_without_prefix_is_not_lost(tmp_path: Path) -> None:
+    content = flat() | {"module.input_layer.0.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"unexpected: module\.input_layer\.0\.weight"):
+        load_identity(write(tmp_path / "arcface.pth", content))
