@@ -32,6 +32,10 @@ SIDE_EFFECT_ADVICE = (
     "--l2-weight, a lower --guidance-scale, or a strength below 1 when editing"
 )
 
+UNJUDGED = (
+    "The edit is visible and burns nothing; whether it goes towards the prompt was not measured"
+)
+UNJUDGED_ADVICE = "look at the before/after pictures: this domain has no CLIP to judge directions"
 HEADLINES = {
     "nothing": "The edit does nothing a person would see",
     "burnt": "The edit burns the image",
@@ -75,6 +79,8 @@ def judge_edit(
     if quality is None or success is None:
         if advice:
             return Verdict("fair", "The edit works, with a flaw", advice)
+        if "direction" not in monitor:
+            return Verdict("fair", UNJUDGED, UNJUDGED_ADVICE)
         return Verdict("good", "The edit is visible, goes towards the prompt and burns nothing")
     reached = f"{percent(success)} of {quality['faces']} held-out faces show the target"
     if success < MISSED_BELOW:

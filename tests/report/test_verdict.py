@@ -31,6 +31,12 @@ def test_the_monitor_alone() -> None:
     ):
         found = judge_edit(monitored(**change))
         assert found.level == "bad" and word in found.headline and found.advice
+    # Without a CLIP nobody has looked where the edit goes, and nobody says so.
+    undirected = {k: v for k, v in monitored().items() if k not in ("direction", "clip_gain")}
+    found = judge_edit(undirected)
+    assert found.level == "fair" and "was not measured" in found.headline
+    assert "look at the before/after pictures" in found.advice
+    assert judge_edit(undirected, quality(0.97)).level == "good"
     stranger = judge_edit(monitored(identity=0.1))
     assert stranger.level == "fair" and "identity" in stranger.advice
 
