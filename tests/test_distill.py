@@ -187,9 +187,18 @@ def test_text_is_encoded_once_and_the_unet_called_once_a_step(
 
 
 def test_training_moves_images_where_the_teacher_wants_them(
-    tiny_prior: DiffusionPrior, generator: StyleGAN2, w_plus: Tensor
-) -> None:
-    """With one latent, timestep and no noise, r is a fixed function: its norm must shrink."""
+    tiny_prior: DiffusionPrior, generator: StyleGAN2, w_plus: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of a teacher that wants one certain picture, r is the way there: its norm must shrink."""
+    with torch.no_grad():
+        other = tiny_prior.encode(generator.synthesis(w_plus[1:2]))
+    wanted = tiny_prior.alphas_cumprod[300].sqrt() * other
+
+    def predict_noise(z_t: Tensor, *_: object) -> Tensor:
+        return z_t - wanted
+
+    monkeypatch.setattr(tiny_prior, "predict_noise", predict_noise)
 
     class Offset(nn.Module):
         def __init__(self) -> None:
@@ -208,7 +217,7 @@ def test_training_moves_images_where_the_teacher_wants_them(
         tiny_prior, generator, w_plus[:1], "hair", [300], mapper=Offset(), config=config
     )
     values = [entry["residual"] for entry in result.history]
-    assert values[-1] < 0.97 * values[0]
+    assert values[-1] < 0.8 * values[0], values
 
 
 def test_other_manipulators(
