@@ -26,12 +26,19 @@ WRITTEN = (RUN_FILE, CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, REPORT
 """What `run_edit` writes besides the files of `RunFolder`."""
 
 
+REQUIRED = (
+    "prompt", "domain", "domain_reference", "resolution", "source_text", "complete", "command",
+    "distill", "seconds", "started", "versions",
+)  # fmt: skip
+"""What every record has from its beginning, see `new_record`."""
+
+
 def read_run(folder: PathLike) -> dict[str, Any]:
     """The content of a run's run.json.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is not one that this version of the package wrote.
+        ValueError: it is not one that this version of the package wrote, or it is damaged.
     """
     path = Path(folder) / RUN_FILE
     record = read_json(path)
@@ -39,6 +46,9 @@ def read_run(folder: PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} is not the record of a run of sdd_fast")
     if record.get("version") != VERSION:
         raise ValueError(f"{path} has version {record.get('version')!r}, expected {VERSION}")
+    missing = [key for key in REQUIRED if key not in record]
+    if missing:
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
     return record
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ from sdd_fast.files import write_json
 from sdd_fast.hqs_curve import HQSCurve
 from sdd_fast.report import write_report, write_summary
 from sdd_fast.report.page import duration, number, percent
-from sdd_fast.report.record import FORMAT, VERSION
+from sdd_fast.report.record import FORMAT, VERSION, read_run
 from sdd_fast.report.sections import Run
 
 PROMPT = 'a <b>"white"</b> & $hair$'
@@ -214,3 +215,12 @@ def test_figures_as_people_write_them() -> None:
     assert [duration(v) for v in (None, 2.34, 61, 125, 7260)] == [
         "–", "2.3 s", "61 s", "2 min 5 s", "2 h 1 min",
     ]  # fmt: skip
+
+
+def test_a_damaged_record_is_no_bug(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    del record["prompt"], record["distill"]
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run\.json is damaged: it lacks prompt, distill"):
+        read_run(folder)
