@@ -22,7 +22,7 @@ from .distill_objective import DistillConfig, Embedding, Objective
 from .files import PathLike
 from .guidance import PULL, GuidanceConfig, balanced_guidance_scale
 from .interrupt import InterruptAfterStep
-from .manipulator import MapperInfo, frozen, rendered_at_once
+from .manipulator import MapperInfo, float32_layers, frozen, rendered_at_once
 from .models.mapper import LEVELS, LevelsMapper, level_range
 from .monitor import EditMonitor
 from .run_folder import Progress, RunFolder
@@ -153,7 +153,7 @@ def distill(
     )
     state = folder.load(mapper, optimizer) if folder else Progress()
     objective = Objective(prior, generator, w_plus, embeds, steps_set, mapper, identity, config)
-    with frozen(generator, identity):
+    with frozen(generator, identity), float32_layers(generator):
         _train(objective, trained, optimizer, state, folder, monitor, progress)
     mapper.eval()
     if folder:

@@ -158,6 +158,23 @@ def frozen(*modules: Any) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+@contextmanager
+def float32_layers(generator: Any) -> Iterator[None]:
+    """Within it, a float32 generator computes its float16 layers in float32 too, see `StyleGAN2`.
+
+    For whatever takes a gradient: that of a mean over a million pixels vanishes in float16.
+    """
+    if not hasattr(generator, "fp16"):
+        yield
+        return
+    before = generator.fp16
+    generator.fp16 = False
+    try:
+        yield
+    finally:
+        generator.fp16 = before
+
+
 def save_mapper(
     path: PathLike,
     mapper: nn.Module,

@@ -481,3 +481,25 @@ def test_the_host_waits_for_the_gpu_only_when_logging(
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert steps == list(range(20))
+
+
+def test_trains_in_float32_whatever_the_generator_does_elsewhere(
+    tiny_prior: DiffusionPrior, w_plus: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = StyleGAN2(
+            32, w_dim=8, z_dim=8, n_mlp=1, channel_base=128, channel_max=8, num_fp16_res=2
+        )
+    generator.fp16 = True
+    seen, synthesis = [], generator.synthesis_from_styles
+
+    def watched(*arguments: Any, **options: Any) -> Tensor:
+        seen.append((generator.fp16, torch.is_grad_enabled()))
+        return synthesis(*arguments, **options)
+
+    monkeypatch.setattr(generator, "synthesis_from_styles", watched)
+    config = DistillConfig(steps=2, batch_size=2)
+    distill(tiny_prior, generator, w_plus, "hair", [300], config=config)
+    assert (False, True) in seen and (True, True) not in seen
+    assert generator.fp16 is True

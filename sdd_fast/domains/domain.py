@@ -286,16 +286,8 @@ def _why_missing(name: str, path: Path) -> str:
 
 def _sampled(generator: StyleGAN2) -> Tensor:
     """[SAMPLED, num_layers, w_dim] of random z, the same every time."""
-    rng = torch.Generator().manual_seed(0)
-    z = torch.randn(SAMPLED, generator.z_dim, generator=rng)
-    like = generator.latent_avg
-    labels = None
-    if generator.c_dim:
-        classes = torch.randint(generator.c_dim, (SAMPLED,), generator=rng)
-        labels = torch.nn.functional.one_hot(classes, generator.c_dim).to(like)
-    with torch.no_grad():
-        w = generator.mapping(z.to(like), SAMPLED_PSI, labels)
-        return generator.broadcast(w).contiguous()
+    w = generator.random_w(SAMPLED, torch.Generator().manual_seed(0), SAMPLED_PSI)
+    return generator.broadcast(w).contiguous()
 
 
 def _read_latents(path: Path, num_layers: int) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..checkpoints.latents import KIND
+from ..edit import input_size
 from ..files import PathLike, load_tensors, save_tensors
 from ..images import list_images, load_image, save_png, to_pil
 from ..interrupt import InterruptAfterStep
@@ -142,10 +143,9 @@ class _Job:
         self.detector, self.refinement = detector, refinement
         self.identity = identity if refinement.steps and refinement.identity > 0 else None
         self.device = next(generator.parameters()).device
-        side = getattr(encoder, "resolution", generator.resolution)
-        height, width = self.input_size = getattr(encoder, "input_size", (side, side))
+        height, width = self.input_size = input_size(encoder)
         # Of the generator's images, the part in the middle that has the encoder's shape.
-        tall, wide = getattr(generator, "image_size", (generator.resolution,) * 2)
+        tall, wide = generator.image_size
         scale = min(tall / height, wide / width)
         self.target_size = (round(height * scale), round(width * scale))
 
@@ -175,8 +175,8 @@ class _Job:
 
     def tensors(self, pictures: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Pictures of any size → those for the encoder, and those to compare with."""
-        inputs = torch.stack([_fit(picture, self.input_size) for picture in pictures])
-        targets = torch.stack([_fit(picture, self.target_size) for picture in pictures])
+        inputs = torch.stack([load_image(picture, self.input_size) for picture in pictures])
+        targets = torch.stack([load_image(picture, self.target_size) for picture in pictures])
         return inputs.to(self.device), targets.to(self.device)
 
     @torch.no_grad()
@@ -394,11 +394,6 @@ def _decibels(state: Inversion, i: int, steps: int) -> str:
 
 def _short(name: str, length: int = 18) -> str:
     return name if len(name) <= length else f"{name[: length - 8]}…{name[-7:]}"
-
-
-def _fit(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    height, width = size
-    return load_image(picture, height if height == width else size)
 
 
 def _mean(values: list[float]) -> float:

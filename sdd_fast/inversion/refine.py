@@ -6,15 +6,16 @@ the batch changes nothing but rounding.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..manipulator import float32_layers
 
 SMALLEST = 16  # pixels: the coarsest scale at which pictures are compared
 
@@ -59,15 +60,7 @@ class Refinement:
 @torch.no_grad()
 def w_std(generator: Any, samples: int = 4096) -> Tensor:
     """[w_dim]: the standard deviation of w over `samples` z and classes, always the same ones."""
-    rng = torch.Generator().manual_seed(0)
-    z = torch.randn(samples, generator.z_dim, generator=rng)
-    like = next(generator.parameters())
-    classes = getattr(generator, "c_dim", 0)
-    labels = {}
-    if classes:
-        drawn = torch.randint(classes, (samples,), generator=rng)
-        labels["labels"] = F.one_hot(drawn, classes).to(like.device, like.dtype)
-    w: Tensor = generator.mapping(z.to(like.device, like.dtype), **labels)
+    w: Tensor = generator.random_w(samples, torch.Generator().manual_seed(0))
     return w.float().std(0).clamp(min=1e-4)
 
 
@@ -111,7 +104,7 @@ def refine(
         FloatingPointError: the loss became NaN or infinite.
     """
     size = (int(targets.shape[-2]), int(targets.shape[-1]))
-    whole = size == getattr(generator, "image_size", (generator.resolution,) * 2)
+    whole = size == generator.image_size
     judge = identity if settings.identity > 0 and whole else None
     with torch.no_grad():
         persons = targets if judge is None else judge(targets)
@@ -127,7 +120,7 @@ def refine(
     moved = torch.zeros_like(start, requires_grad=True)  # in standard deviations
     best, least = torch.zeros_like(start), torch.full_like(start[:, 0, 0], torch.inf)
     optimizer = torch.optim.Adam([moved], lr=settings.lr, betas=(0.9, 0.99))
-    with _float32(generator):
+    with float32_layers(generator):
         for step in range(settings.steps + 1):
             last = step == settings.steps
             with torch.set_grad_enabled(not last):
@@ -148,14 +141,3 @@ def refine(
             f"then try a lower lr ({settings.lr:g} now)"
         )
     return (start + best * std).detach()
-
-
-@contextlib.contextmanager
-def _float32(generator: Any) -> Iterator[None]:
-    """Without float16 layers, in which the gradient of a mean over a million pixels vanishes."""
-    before = getattr(generator, "fp16", None)
-    generator.fp16 = False
-    try:
-        yield
-    finally:
-        generator.fp16 = before

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import modulated_conv2d, upfirdn2d
@@ -50,6 +51,7 @@ class StyleGAN2(Checkpointed, nn.Module):
     Attributes:
         fp16: whether the `num_fp16_res` resolutions are computed in float16 although the network
             is float32: None where it is on a GPU, True or False always or never. Not saved.
+            Training and refinement do without, see `manipulator.float32_layers`.
         config: the arguments above.
 
     Raises:
@@ -165,13 +167,18 @@ class StyleGAN2(Checkpointed, nn.Module):
         """
         total = torch.zeros_like(self.latent_avg)
         for start in range(0, samples, 1000):
-            count = min(1000, samples - start)
-            z = torch.randn(count, self.z_dim, generator=rng).to(total)
-            labels = None
-            if self.c_dim:
-                labels = torch.eye(self.c_dim)[torch.randint(self.c_dim, (count,), generator=rng)]
-            total += self.style(z, labels).sum(0)
+            total += self.random_w(min(1000, samples - start), rng).sum(0)
         self.latent_avg.copy_(total / samples)
+
+    @torch.no_grad()
+    def random_w(self, count: int, rng: torch.Generator, truncation_psi: float = 1.0) -> Tensor:
+        """w [count, w_dim] of random z, and classes where there are any, drawn from `rng` (CPU)."""
+        z = torch.randn(count, self.z_dim, generator=rng).to(self.latent_avg)
+        labels = None
+        if self.c_dim:
+            classes = torch.randint(self.c_dim, (count,), generator=rng)
+            labels = F.one_hot(classes, self.c_dim).to(z)
+        return self.mapping(z, truncation_psi, labels)
 
     # -- W+ to styles to images --------------------------------------------------------------------
 
