@@ -1,4 +1,5 @@
-"""Writes docs/benchmarks.md from benchmarks/results/*/*.json. Never edit that page by hand.
+"""Writes docs/benchmarks.md and the table of speed in README.md from benchmarks/results/*/*.json.
+Never edit these by hand.
 
 python benchmarks/tables.py
 """
@@ -172,7 +173,46 @@ def gpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
     return parts
 
 
-def main() -> None:
+# README.md shows these rows of one device, between the two marks.
+README_DEVICE = "amd-epyc-2-threads"
+README_ROWS = {
+    "Entropy and L1 norm of 17 gradient maps 3 × 512²": (
+        "softmax_entropy_l1", "17 x 3·512², float32"),
+    "Bias, leaky ReLU and clamp, 64 × 512²": ("bias_act", "[1, 64, 512, 512], float32"),
+    "Blur by four taps, 64 × 513²": ("upfirdn2d", "blur 1x64x513x513, float32"),
+    "2× upsampling by four taps, 3 × 512²": ("upfirdn2d", "up 2 1x3x512x512, float32"),
+    "Styled convolution, 64 → 64 channels, 512²": (
+        "modulated_conv2d", "[1, 64, 512, 512] to 64 channels"),
+    "Styled convolution, 512 → 512 channels, 64²": (
+        "modulated_conv2d", "[1, 512, 64, 64] to 512 channels"),
+}  # fmt: skip
+BEGIN, END = "<!-- speed: made by benchmarks/tables.py -->\n", "<!-- end of speed -->"
+
+
+def readme_table(folder: Path) -> str:
+    lines = [
+        "| | time | PyTorch, eager | grouped convolutions | torch.compile |",
+        "|---|---|---|---|---|",
+    ]
+    for name, (suite, case) in README_ROWS.items():
+        result = json.loads((folder / f"{suite}.json").read_text(encoding="utf-8"))
+        (sides,) = [row["sides"] for row in result["cases"] if row["case"] == case]
+        ours = sides["ours"]["median_ms"]
+        ratios = [
+            f"{sides[side]['median_ms'] / ours:.1f}×" if side in sides else "–"
+            for side in ("eager", "grouped", "compile")
+        ]
+        lines.append(f"| {name} | {ours:.3g} ms | {' | '.join(ratios)} |")
+    first = f"Float32 on {result['device']}, torch {result['torch']}; × the time that others take:"
+    return "\n".join([first, "", *lines, ""])
+
+
+def with_table(readme: str, table: str) -> str:
+    head, rest = readme.split(BEGIN)
+    return head + BEGIN + table + END + rest.split(END)[1]
+
+
+def page() -> str:
     found = {
         path: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((ROOT / "benchmarks" / "results").glob("*/*.json"))
@@ -181,10 +221,16 @@ def main() -> None:
     parts = [HEAD]
     parts += cpu_part({path: r for path, r in found.items() if "ceilings" not in r})
     parts += gpu_part({path: r for path, r in found.items() if "ceilings" in r})
-    page = ROOT / "docs" / "benchmarks.md"
-    page.parent.mkdir(exist_ok=True)
-    page.write_text("\n".join(parts), encoding="utf-8")
-    print(f"wrote {page.relative_to(ROOT)}")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    written = ROOT / "docs" / "benchmarks.md"
+    written.write_text(page(), encoding="utf-8")
+    readme = ROOT / "README.md"
+    table = readme_table(ROOT / "benchmarks" / "results" / README_DEVICE)
+    readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+    print(f"wrote {written.relative_to(ROOT)} and a table in {readme.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
