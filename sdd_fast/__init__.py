@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from . import ops
 from ._build_info import build_info
+from .checkpoints.clip import load_clip
 from .checkpoints.convert import convert
 from .checkpoints.encoder import load_encoder
 from .checkpoints.generator import load_generator
@@ -78,6 +79,7 @@ __all__ = [
     "guidance",
     "hqs",
     "image_gradient",
+    "load_clip",
     "load_domain",
     "load_encoder",
     "load_generator",

@@ -60,7 +60,8 @@ class EditMonitor:
         generator: a `StyleGAN2`.
         w_plus: [M, num_layers, w_dim] latents that are not trained on; 16 are plenty.
         prompt: the target. source_text: what the images show before, such as "a photo of a face".
-        clip: measures the direction of the edit; None leaves `direction` and `clip_gain` out.
+        clip: measures the direction of the edit; None leaves out `direction` and what begins with
+            `clip_`.
         identity: images → embeddings; None leaves `identity` out.
         w_std: [num_layers or 1, w_dim] the unit of `latent_change`; None: 1.
         batch_size: latents rendered at once; default: 16, fewer of large pictures.
@@ -71,8 +72,9 @@ class EditMonitor:
         latent_change: root mean square of (ŵ − w) / w_std, or of the change of styles;
         burnt_share: share of values beyond ±1.02 after the edit, less that before it;
         direction: cos(I(ŷ) − I(y), T(prompt) − T(source_text)), the directional CLIP similarity;
-        clip_gain: cos(I(ŷ), T(prompt)) − cos(I(y), T(prompt)): the direction alone can be good
-            for a change of almost nothing;
+        clip_similarity: cos(I(ŷ), T(prompt)), of the edited pictures (the paper's Table 1);
+        clip_gain: by how much that is more than cos(I(y), T(prompt)): the direction alone can be
+            good for a change of almost nothing;
         identity: cos(R(ŷ), R(y)), 1 is the same person;
         verdict: "ok", "nothing", "burnt" or "astray" (thresholds: the constants of this module);
         advice: what to try next; "" if all is well.
@@ -158,6 +160,7 @@ class EditMonitor:
             source, target = self._texts
             move = (target - source).expand_as(after.clip)
             row["direction"] = F.cosine_similarity(after.clip - before.clip, move)
+            row["clip_similarity"] = after.clip @ target
             row["clip_gain"] = (after.clip - before.clip) @ target
         if before.identity is not None and after.identity is not None:
             row["identity"] = F.cosine_similarity(after.identity, before.identity)

@@ -89,6 +89,7 @@ def test_direction_towards_and_away_from_the_prompt() -> None:
     want = F.cosine_similarity(reddened - grey, target - grey, dim=0)
     assert towards["direction"] == pytest.approx(float(want), abs=1e-5)
     assert towards["clip_gain"] == pytest.approx(float((reddened - grey) @ target), abs=1e-5)
+    assert towards["clip_similarity"] == pytest.approx(float(reddened @ target), abs=1e-5)
     assert towards["verdict"] == "ok" and towards["advice"] == ""
     away = monitor(clip=ColourClip())(Shift([0, 0.6, 0], [0, 0.6, 0]), 1.0)
     assert away["direction"] < 0 and away["clip_gain"] < 0

@@ -82,6 +82,7 @@ def distill(
     diffusion: options.Diffusion = None,
     latents: options.Latents = None,
     identity: options.Identity = None,
+    clip: options.Clip = None,
     source_text: options.SourceText = options.PHOTO,
     out: options.RunOut = None,
     faces: Annotated[
@@ -147,6 +148,7 @@ def distill(
         "diffusion": diffusion,
         "latents": latents,
         "identity": identity,
+        "clip": clip,
     }
     typed = options.command_line(
         "distill",

@@ -53,6 +53,14 @@ Identity = Annotated[
     str | None,
     _part("A face recognition network (ArcFace IR-SE50), or none to do without.", "identity"),
 ]
+Clip = Annotated[
+    str | None,
+    _part(
+        "A CLIP folder (transformers' CLIPModel) that judges whether edits go towards the prompt, "
+        "or none to do without.",
+        "clip",
+    ),
+]
 Detector = Annotated[
     Path | None,
     _part(

@@ -61,6 +61,7 @@ def select(
     diffusion: options.Diffusion = None,
     latents: options.Latents = None,
     identity: options.Identity = None,
+    clip: options.Clip = None,
     source_text: options.SourceText = options.PHOTO,
     out: options.RunOut = None,
     device: options.Device = "cpu",
@@ -103,6 +104,7 @@ def select(
         "diffusion": diffusion,
         "latents": latents,
         "identity": identity,
+        "clip": clip,
     }
     loaded = options.open_domain(domain, device, source_text, **parts)
     asked, prompt = prompt, loaded.prompt(prompt, template)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..checkpoints.clip import load_clip
 from ..checkpoints.encoder import load_encoder
 from ..checkpoints.generator import load_generator
 from ..checkpoints.identity import load_identity
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from ..inversion.landmarks import Detector
     from ..models.clip import Clip
+    from ..models.clip_published import PublishedClip
     from ..teacher.prior import DiffusionPrior
 
 HERE = Path(__file__).parent
@@ -147,12 +149,11 @@ class Domain:
         return DiffusionPrior.from_pretrained(self.spec.parts["diffusion"], device=self.device)
 
     @cached_property
-    def clip(self) -> Clip | None:
-        """Judge of directions; None if the domain has none."""
-        from ..models.clip import Clip
-
-        path = self._optional("clip")
-        return None if path is None else Clip.load(path).to(self.device)
+    def clip(self) -> Clip | PublishedClip | None:
+        """Judge of directions; None if the domain has none, or a preset's is not there: no edit
+        depends on it, and the report says that its direction was not measured."""
+        path = self.spec.parts.get("clip")
+        return None if path is None else load_clip(path).to(self.device)
 
     @cached_property
     def identity(self) -> nn.Module | None:

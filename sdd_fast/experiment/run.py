@@ -179,6 +179,9 @@ def run_edit(
     record["distill"] = asdict(result.config)  # with the guidance scale that was balanced
     record["seconds"]["distill"] = result.seconds
     record["monitor"] = from_monitor(result.history[-1])
+    if domain.clip is not None and "direction" not in record["monitor"]:
+        # Finished before it had a judge.
+        record["monitor"] = _monitor(domain, prompt)(result.mapper, result.config.lam)
     figures = describe(record["monitor"] | {"advice": ""})  # advice is for the end
     say(f"distilled in {result.seconds:.0f} s: {figures}")
     return _finish(folder, domain, result, record, faces, strengths, say)
@@ -199,8 +202,8 @@ def unknown_words_warning(words: Sequence[str], domain: Domain) -> str:
 def from_monitor(entry: dict[str, Any]) -> dict[str, Any]:
     """The part of a history entry that comes from `EditMonitor`."""
     names = (
-        "edit_size", "peak_change", "latent_change", "burnt_share", "direction", "clip_gain",
-        "identity", "verdict", "advice",
+        "edit_size", "peak_change", "latent_change", "burnt_share", "direction",
+        "clip_similarity", "clip_gain", "identity", "verdict", "advice",
     )  # fmt: skip
     return {name: entry[name] for name in names if name in entry}
 

@@ -170,6 +170,14 @@ def quality(run: Run) -> str:
             "By how much the picture's CLIP similarity to the prompt rises. The direction alone "
             "would praise a change of almost nothing.",
         ])  # fmt: skip
+    if "clip_similarity" in measured:
+        similarity = measured["clip_similarity"]
+        rows.append([
+            "Similarity to the prompt", number(similarity, 3),
+            number(similarity - measured["clip_gain"], 3),
+            "Mean CLIP similarity (a cosine) of pictures and prompt. It depends on the CLIP: "
+            "compare only figures of the same one.",
+        ])  # fmt: skip
     rows.append([
         "Burnt", percent(measured["burnt_share"]), percent(0.0),
         "Share of colour values that the edit pushes out of range.",

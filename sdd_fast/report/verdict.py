@@ -35,7 +35,10 @@ SIDE_EFFECT_ADVICE = (
 UNJUDGED = (
     "The edit is visible and burns nothing; whether it goes towards the prompt was not measured"
 )
-UNJUDGED_ADVICE = "look at the before/after pictures: this domain has no CLIP to judge directions"
+UNJUDGED_ADVICE = (
+    "look at the before/after pictures, or name a CLIP folder (--clip) and give the same command "
+    "again: a finished run is then measured, not repeated"
+)
 HEADLINES = {
     "nothing": "The edit does nothing a person would see",
     "burnt": "The edit burns the image",

@@ -15,6 +15,7 @@ import pytest
 import torch
 from irse_reference import arcface_shapes, pyramid_shapes, random_state
 from stylegan2_reference import port_state
+from tiny_clip import write_clip
 
 import sdd_fast as sdd
 from sdd_fast.cli import main
@@ -54,6 +55,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos").mkdir()
     for i in range(2):
         save_png(folder / "photos" / f"{i}.png", torch.rand(3, 150, 140, generator=rng) * 2 - 1)
+    write_clip(folder / "clip")
     return folder
 
 
@@ -67,7 +69,7 @@ def parts(files: Path, diffusion: Path) -> list[Any]:
     return [
         "--generator", files / "stylegan2.pt", "--encoder", files / "e4e.pt",
         "--identity", files / "arcface.pth", "--latents", files / "train_faces.pt",
-        "--diffusion", diffusion, "--source-text", "old",
+        "--diffusion", diffusion, "--source-text", "old", "--clip", files / "clip",
     ]  # fmt: skip
 
 
@@ -98,6 +100,8 @@ def test_a_run_remembers_its_checkpoints(trained: Path, files: Path, tmp_path: P
     record = json.loads((trained / "run.json").read_text(encoding="utf-8"))
     assert record["domain"] == "stylegan2" and record["resolution"] == SIDE
     assert record["monitor"]["identity"] > 0.9  # two steps change nobody; ArcFace was in use
+    assert -1 <= record["monitor"]["direction"] <= 1 and "clip_gain" in record["monitor"]
+    assert f"--clip {files / 'clip'}" in record["command"]
     run("edit", trained, files / "photos", "--strength", "0.5", "--out", tmp_path)
     editor = sdd.Editor.load(trained)
     assert isinstance(editor.encoder, PyramidEncoder) and editor.input_size == (256, 256)

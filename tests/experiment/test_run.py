@@ -128,6 +128,25 @@ def test_repeating_a_finished_run_trains_nothing(
     assert again.record["seconds"]["select"] == finished.record["seconds"]["select"]
 
 
+def test_a_judge_may_come_later(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that finished without a CLIP is measured with one, not repeated."""
+    unjudged = load_domain(domain.folder, clip=None)
+    first = make(unjudged, tmp_path, timesteps=[500], selection=None, faces=0)
+    assert "direction" not in first.record["monitor"]
+
+    def no_training(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("sdd_fast.distill_objective.Objective.loss", no_training)
+    judged = make(domain, tmp_path, timesteps=[500], selection=None, faces=0)
+    with_judge = judged.record["monitor"]
+    assert -1 <= with_judge["direction"] <= 1 and -1 <= with_judge["clip_similarity"] <= 1
+    assert with_judge["edit_size"] == pytest.approx(first.record["monitor"]["edit_size"])
+    assert "Similarity to the prompt" in judged.report.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -22,7 +22,8 @@ PROMPT = 'a <b>"white"</b> & $hair$'
 
 MONITOR = {
     "edit_size": 0.12, "peak_change": 0.61, "latent_change": 0.9, "burnt_share": 0.004,
-    "direction": -0.25, "clip_gain": 0.125, "identity": 0.75, "verdict": "ok", "advice": "",
+    "direction": -0.25, "clip_similarity": 0.375, "clip_gain": 0.125, "identity": 0.75,
+    "verdict": "ok", "advice": "",
 }  # fmt: skip
 QUALITY = {
     "attribute": "hair_color", "values": ["white"], "faces": 256, "success": 0.9375,
@@ -108,6 +109,7 @@ def test_one_file_with_everything_in_it(tmp_path: Path) -> None:
         f"“{PROMPT}”",  # escaped, so it reads as it was typed
         "Good.",
         "93.8 %", "2.0 %",  # target reached: edited, unedited
+        "Similarity to the prompt 0.375 0.250",
         "83 %", "98.0 %",  # others kept
         "least kept: view", "71 %", "97.0 %",
         "−0.25", "+0.125", "0.4 %", "31.3 dB",
@@ -128,7 +130,8 @@ def test_the_verdict_is_said(tmp_path: Path, level: str) -> None:
 
 
 def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
-    monitor = {k: v for k, v in MONITOR.items() if k not in ("direction", "clip_gain", "identity")}
+    clip = ("direction", "clip_similarity", "clip_gain")
+    monitor = {k: v for k, v in MONITOR.items() if k not in (*clip, "identity")}
     folder = run_folder(
         tmp_path / "run", curve=False, quality=None, unedited=None, monitor=monitor,
         reconstruction_psnr=None, rendered_faces=False, rule="given by hand",
@@ -137,7 +140,14 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     (folder / "training.png").unlink()
     page = check(write_report(folder))
     assert len(page.images) == 1
-    for text in ("Target reached", "Direction", "Same person", "dB", "selecting timesteps"):
+    for text in (
+        "Target reached",
+        "Direction",
+        "to the prompt",
+        "Same person",
+        "dB",
+        "selecting timesteps",
+    ):
         assert text not in page.text, text
     assert "given by hand" in page.text and 'load_domain("/data/cars")' in page.text
 

@@ -35,7 +35,7 @@ def test_the_monitor_alone() -> None:
     undirected = {k: v for k, v in monitored().items() if k not in ("direction", "clip_gain")}
     found = judge_edit(undirected)
     assert found.level == "fair" and "was not measured" in found.headline
-    assert "look at the before/after pictures" in found.advice
+    assert "look at the before/after pictures" in found.advice and "--clip" in found.advice
     assert judge_edit(undirected, quality(0.97)).level == "good"
     stranger = judge_edit(monitored(identity=0.1))
     assert stranger.level == "fair" and "identity" in stranger.advice
