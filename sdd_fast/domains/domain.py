@@ -95,6 +95,7 @@ class Domain:
 
     @cached_property
     def generator(self) -> StyleGAN2:
+        """Latents → pictures."""
         rows = self.spec.content_rows
         generator = load_generator(self.path("generator"), content_rows=rows)
         return generator.to(self.device)
@@ -142,6 +143,7 @@ class Domain:
 
     @cached_property
     def prior(self) -> DiffusionPrior:
+        """The teacher, in float32."""
         from ..teacher.prior import DiffusionPrior
 
         # As text: a Path of "owner/name" would not be taken for a hub id.

@@ -1,0 +1,63 @@
+"""docs/api.md is that of the code, and names everything that is public."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+import sdd_fast as sdd
+
+ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+assert spec and spec.loader
+make_api = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_api)
+
+
+def test_the_page_is_that_of_the_code() -> None:
+    written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert written == make_api.page(), "run: python docs/make_api.py"
+
+
+def test_every_public_name_is_in_one_group() -> None:
+    grouped = [name for names in make_api.GROUPS.values() for name in names]
+    assert len(grouped) == len(set(grouped))
+    assert {*grouped, "ops", "__version__"} == set(sdd.__all__)
+
+
+class Example:
+    """What it is.
+
+    More.
+    """
+
+    def method(self, size: int, *, name: str = "x") -> None:
+        """Does one thing
+        over two lines."""
+
+    @classmethod
+    def make(cls, path: str) -> None:
+        """Makes one."""
+
+    @property
+    def value(self) -> int:
+        """A number."""
+        return 1
+
+    def _private(self) -> None:
+        """Not shown."""
+
+
+def test_members_are_listed_as_they_are_called() -> None:
+    assert make_api.members(Example) == [
+        "- `.method(size, *, name='x')`: Does one thing over two lines.",
+        "- `.make(path)`: Makes one.",
+        "- `.value`: A number.",
+    ]
+
+
+def test_a_public_name_without_docstring_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no docstring"):
+        make_api.summary(lambda: None)
