@@ -38,7 +38,12 @@ def distill(
         Path | None, _choice("Select from this curve.json instead of computing one.")
     ] = None,
     steps: Annotated[int, _training("Steps of the optimiser.")] = options.TRAINED_BY.steps,
-    batch_size: Annotated[int, _training("Pictures per step.")] = options.TRAINED_BY.batch_size,
+    batch_size: Annotated[
+        int | None,
+        _training(
+            "Pictures per step. Default: 8, or fewer large ones, as many as fit a GPU of 24 GB."
+        ),
+    ] = None,
     lr: Annotated[float, _training("Learning rate.")] = options.TRAINED_BY.lr,
     levels: Annotated[
         str | None,
@@ -109,7 +114,10 @@ def distill(
       sdd distill "white hair" --domain ffhq-1024 --template attribute --device cuda
       sdd distill "a red car" --generator car.pkl --diffusion sd15/ --source-text "a car"
     """
+    from dataclasses import replace
+
     from sdd_fast.experiment import Selection, default_config, run_edit
+    from sdd_fast.experiment.batches import training_batch
     from sdd_fast.experiment.demo import slug
     from sdd_fast.guidance import GuidanceConfig
     from sdd_fast.hqs_curve import HQSCurve
@@ -129,7 +137,7 @@ def distill(
     wanted = options.comma_list(levels, "--levels")
     config = default_config(
         steps=steps,
-        batch_size=batch_size,
+        batch_size=options.TRAINED_BY.batch_size if batch_size is None else batch_size,
         lr=lr,
         l2_weight=l2_weight,
         identity_weight=identity_weight,
@@ -162,10 +170,11 @@ def distill(
         threshold=threshold,
         timesteps=timesteps,
         curve=curve,
+        **options.changed(steps=steps),
+        batch_size=batch_size,
         **options.changed(
-            steps=steps, batch_size=batch_size, lr=lr, l2_weight=l2_weight,
-            identity_weight=identity_weight, range_weight=range_weight, keep_weight=keep_weight,
-            prior_weight=prior_weight,
+            lr=lr, l2_weight=l2_weight, identity_weight=identity_weight, range_weight=range_weight,
+            keep_weight=keep_weight, prior_weight=prior_weight,
         ),
         guidance_scale=guidance_scale,
         pull=pull,
@@ -175,6 +184,8 @@ def distill(
         device=None if device == "cpu" else device,
     )  # fmt: skip
     loaded = options.open_domain(domain, device, source_text, **parts)
+    if batch_size is None:
+        config = replace(config, batch_size=training_batch(loaded.prior, loaded.generator))
     run = run_edit(
         loaded,
         loaded.prompt(prompt, template),

@@ -51,6 +51,13 @@ def select(
     guidance_scale: Annotated[
         float, _curve("g: how much the prompt counts in the model's prediction.")
     ] = 100.0,
+    batch_size: Annotated[
+        int | None,
+        _curve(
+            "Pictures at once. Default: as many as fit a GPU of 24 GB, at most 8. It changes the "
+            "curve by rounding only."
+        ),
+    ] = None,
     seed: Annotated[int, _curve("Fixes the noise.")] = 0,
     top: options.Top = None,
     threshold: options.Threshold = None,
@@ -80,6 +87,7 @@ def select(
     """
     from sdd_fast.experiment import Selection, choose, compute_curve, unknown_words_warning
     from sdd_fast.experiment.demo import slug
+    from sdd_fast.experiment.selection import pictures_at_once
     from sdd_fast.experiment.vocabulary import unknown_words
     from sdd_fast.guidance import GuidanceConfig
     from sdd_fast.report.record import CURVE_FILE, CURVE_PICTURE
@@ -95,6 +103,7 @@ def select(
         seed=seed,
         top=top,
         threshold=threshold,
+        batch_size=batch_size,
     )
     guidance = GuidanceConfig(guidance_scale=guidance_scale, jacobian=jacobian)  # type: ignore[arg-type]
     place = out or Path("runs") / slug(prompt)
@@ -118,7 +127,8 @@ def select(
     if words:
         say(unknown_words_warning(words, loaded))
     shown = len(loaded.held_out[:count]) if pictures is None else len(pictures)
-    say(f"HQS of “{prompt}” on {shown} pictures …")
+    at_once = min(shown, pictures_at_once(loaded, selection, guidance, pictures))
+    say(f"HQS of “{prompt}” on {shown} pictures, {at_once} at once …")
     curve = compute_curve(loaded, prompt, selection, guidance, pictures=pictures)
     curve.save(place / CURVE_FILE)
     say(curve_table(curve))

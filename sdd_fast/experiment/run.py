@@ -46,7 +46,8 @@ from ..report.showcase import (
     training_figure,
 )
 from ..report.verdict import Verdict, judge_edit
-from .selection import Selection, choose, compute_curve
+from .batches import training_batch
+from .selection import Selection, choose, compute_curve, pictures_at_once
 from .vocabulary import unknown_words
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def run_edit(
             continued; a curve.json of the same prompt in it, from an earlier selection, is used.
         timesteps: a fixed choice, without selection. curve: one computed earlier.
         levels: of the mapper; None: those that the domain names for the prompt, else all.
-        config: of the training; default `default_config()`.
+        config: of the training; default `default_config()`, with fewer pictures per step where they
+            are large, see `batches`.
         faces: number of held-out faces to measure attributes on (domains of rendered faces only);
             0 leaves that out.
         strengths: shown in the before/after grid.
@@ -127,7 +129,9 @@ def run_edit(
         OSError: the folder cannot be written; noticed before any work is done.
         KeyboardInterrupt, FloatingPointError: see `distill`.
     """
-    folder, config = Path(out), config or default_config()
+    folder = Path(out)
+    if config is None:
+        config = default_config(batch_size=training_batch(domain.prior, domain.generator))
     selection = selection or Selection()
     levels = levels or domain.levels.get(prompt)
     config = replace(config, pull=config.pull or domain.pull.get(prompt))
@@ -146,7 +150,8 @@ def run_edit(
         curve = curve or _earlier_curve(folder, prompt, say)
         if curve is None:
             count = len(domain.held_out[: selection.images])
-            say(f"selecting timesteps: HQS of {count} pictures …")
+            at_once = min(count, pictures_at_once(domain, selection, config.guidance))
+            say(f"selecting timesteps: HQS of {count} pictures, {at_once} at once …")
             began = time.perf_counter()
             curve = compute_curve(domain, prompt, selection, config.guidance, progress=progress)
             record["seconds"]["select"] = time.perf_counter() - began
@@ -158,7 +163,8 @@ def run_edit(
         _save_selection(folder, record, curve, selection)
     say(f"timesteps: {', '.join(map(str, chosen))} ({rule})")
 
-    say(f"distilling: {config.steps} steps of {config.batch_size} pictures …")
+    each = f"{config.batch_size} picture" + ("s" if config.batch_size > 1 else "")
+    say(f"distilling: {config.steps} steps of {each} …")
     result = distill(
         domain.prior,
         domain.generator,

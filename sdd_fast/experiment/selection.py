@@ -10,6 +10,7 @@ from torch import Tensor
 from ..guidance import GuidanceConfig
 from ..hqs import hqs
 from ..hqs_curve import HQSCurve
+from .batches import selection_batch
 
 if TYPE_CHECKING:
     from ..domains import Domain
@@ -23,6 +24,8 @@ class Selection:
         images: number of held-out latents of the domain to compute it on.
         candidates: timesteps of the curve; None: 50, 100 … 950 of 1000.
         gradient_map, normalise, noise_draws, seed: see `hqs`.
+        batch_size: pictures at once; None: as many as fit a 24 GB card, at most 8. It changes the
+            curve by rounding only.
         top: choose the k best timesteps. threshold: choose those above ξ. Neither: those whose HQS
             is within `margin` of the largest.
     """
@@ -36,10 +39,13 @@ class Selection:
     top: int | None = None
     threshold: float | None = None
     margin: float = 0.1
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.images < 1:
             raise ValueError(f"images must be at least 1, got {self.images}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
         if self.top is not None and self.threshold is not None:
             raise ValueError("choose timesteps either by top or by threshold, not by both")
 
@@ -55,6 +61,20 @@ def choose(curve: HQSCurve, selection: Selection) -> tuple[list[int], str]:
     if selection.top is not None:
         return sorted(curve.top(selection.top)), f"the {selection.top} largest HQS"
     return curve.plateau(selection.margin), f"HQS within {selection.margin:g} of the largest"
+
+
+def pictures_at_once(
+    domain: Domain,
+    selection: Selection,
+    config: GuidanceConfig | None = None,
+    pictures: Tensor | None = None,
+) -> int:
+    """How many pictures `compute_curve` takes at once, of the same arguments."""
+    if selection.batch_size is not None:
+        return selection.batch_size
+    height, width = domain.generator.image_size if pictures is None else pictures.shape[-2:]
+    jacobian = (config or GuidanceConfig()).jacobian
+    return selection_batch(domain.prior, height, width, jacobian)
 
 
 def compute_curve(
@@ -84,6 +104,7 @@ def compute_curve(
         gradient_map=selection.gradient_map,
         normalise=selection.normalise,
         noise_draws=selection.noise_draws,
+        batch_size=pictures_at_once(domain, selection, config, pictures),
         seed=selection.seed,
         progress=progress,
     )

@@ -190,6 +190,7 @@ def test_select(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     assert len(found["l1"]) == 2 and (out / "curve.png").stat().st_size > 1000
     assert f"{found['largest']:5d}   {max(found['hqs']):+.3f}" in done.out
     assert "the 2 largest HQS" in done.out and str(out / "curve.json") in done.out
+    assert "on 2 pictures, 2 at once" in done.out
     assert "the word 'zombie' is not in the vocabulary" in done.err
     assert "'white hair'" in done.err  # a prompt that the domain says works
 
@@ -207,6 +208,14 @@ def test_select_on_pictures_of_ones_own(sdd: Sdd, domain: Path, runs: Path, tmp_
     found = json.loads((tmp_path / "curve.json").read_text())
     assert len(found["l1"]) == 6 and found["gradient_map"] == "abs-mean"
     assert found["config"]["jacobian"] == "full"
+    one = sdd(
+        "select", "old", "--domain", domain, "--out", tmp_path / "one", "--images", runs / "faces",
+        "--timesteps", "500", "--gradient-map", "abs-mean", "--jacobian", "full",
+        "--batch-size", "1",
+    )  # fmt: skip
+    assert one.code == 0 and "on 6 pictures, 1 at once" in one.out
+    alone = json.loads((tmp_path / "one" / "curve.json").read_text())
+    assert torch.allclose(torch.tensor(alone["l1"]), torch.tensor(found["l1"]), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +225,7 @@ def test_select_on_pictures_of_ones_own(sdd: Sdd, domain: Path, runs: Path, tmp_
         (["old", "--timesteps", "1200"], "timestep 1200 is out of range"),
         (["old", "--timesteps", "5,5"], "distinct"),
         (["old", "--images", "0"], "images must be at least 1"),
+        (["old", "--batch-size", "0"], "batch_size must be at least 1"),
         (["old", "--images", "nowhere"], "no such folder: nowhere"),
         (["old", "--gradient-map", "unsigned"], "gradient_map must be one of signed, abs-mean"),
         (["old", "--jacobian", "half"], "jacobian must be one of"),
@@ -260,6 +270,23 @@ def test_distill_and_repeat(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     )
 
 
+def test_distill_takes_fewer_large_pictures(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["distill", "old", "--domain", domain, "--steps", 1, "--faces", 0, "--timesteps", 500]
+    usual = sdd(*words, "--out", tmp_path / "usual")
+    assert usual.code == 0 and "1 steps of 8 pictures" in usual.out
+    monkeypatch.setattr("sdd_fast.experiment.batches._KEPT_BYTES", 1.0)
+    large = sdd(*words, "--out", tmp_path / "large")
+    assert large.code == 0 and "1 steps of 1 picture …" in large.out
+    record = json.loads((tmp_path / "large" / "run.json").read_text())
+    assert record["distill"]["batch_size"] == 1 and "--batch-size" not in record["command"]
+    given = sdd(*words, "--out", tmp_path / "given", "--batch-size", 8)
+    assert given.code == 0 and "1 steps of 8 pictures" in given.out
+    record = json.loads((tmp_path / "given" / "run.json").read_text())
+    assert "--steps 1 --batch-size 8" in record["command"]
+
+
 def test_distill_from_an_earlier_curve(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     assert sdd("select", "old hair", "--domain", domain, "--out", first, *SELECT).code == 0
@@ -281,6 +308,7 @@ def test_distill_from_an_earlier_curve(sdd: Sdd, domain: Path, tmp_path: Path) -
         (["old", "--timesteps", "500", "--levels", "hair"], "level must be one of"),
         (["old", "--steps", "0"], "steps must be a positive integer"),
         (["old", "--lr", "-1"], "lr must be a positive number"),
+        (["old", "--batch-size", "0"], "batch_size must be a positive integer"),
         (["old", "--l2-weight", "nan"], "l2_weight must be 0 or more"),
         (["old", "--curve", "nowhere.json"], "nowhere.json"),
         (["old", "--device", "abacus"], "'abacus' is no device"),

@@ -128,6 +128,23 @@ def test_repeating_a_finished_run_trains_nothing(
     assert again.record["seconds"]["select"] == finished.record["seconds"]["select"]
 
 
+def test_large_pictures_are_trained_on_few_at_once(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdd_fast.experiment.batches._KEPT_BYTES", 1.0)
+    seen: list[DistillConfig] = []
+
+    def note(*_: Any, config: DistillConfig, **__: Any) -> None:
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "distill", note)
+    for given in (None, config(batch_size=5)):
+        with pytest.raises(KeyboardInterrupt):
+            run_edit(domain, PROMPT, tmp_path, timesteps=[500], config=given, progress=False)
+    assert [found.batch_size for found in seen] == [1, 5]
+
+
 def test_a_judge_may_come_later(
     domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
