@@ -37,8 +37,8 @@ GROUPS = {
     ],
     "Domains and teachers": ["load_domain", "Domain", "DiffusionPrior", "PromptEmbeds"],
     "Checkpoints": [
-        "load_generator", "load_encoder", "load_identity", "load_clip", "load_latents", "load_styles",
-        "convert",
+        "load_generator", "load_encoder", "load_identity", "load_clip", "load_latents",
+        "load_styles", "convert",
     ],
     "Networks": [
         "StyleGAN2", "LevelsMapper", "StyleSpaceMapper", "Encoder", "ConvClassifier",

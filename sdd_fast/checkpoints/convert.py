@@ -20,15 +20,20 @@ from .npy import is_npy, read_npy
 from .read import read_checkpoint
 
 _LOADERS: dict[str, Callable[[PathLike], Any]] = {
-    "generator": load_generator,
     "encoder": load_encoder,
     "identity": load_identity,
 }
-PARTS = (*_LOADERS, "mapper", "latents")
+PARTS = ("generator", *_LOADERS, "mapper", "latents")
 ENCODERS = ("e4e", "psp")
 
 
-def convert(source: PathLike, target: PathLike, part: str | None = None) -> str:
+def convert(
+    source: PathLike,
+    target: PathLike,
+    part: str | None = None,
+    *,
+    content_rows: tuple[int, int] | None = None,
+) -> str:
     """Write what a foreign file holds as our safetensors file, atomically.
 
     The network or latents are exactly those that the `load_` function of their kind returns, in
@@ -41,6 +46,8 @@ def convert(source: PathLike, target: PathLike, part: str | None = None) -> str:
         target: the file to write, *.safetensors.
         part: which of `PARTS`, where the file holds several; None: the only one. "e4e" or "psp" is
             an encoder of a file that does not tell which of them it holds.
+        content_rows: of a generator, the rows that show something, see `load_generator`: the file
+            written tells them from then on.
 
     Returns:
         The part that was written.
@@ -48,7 +55,8 @@ def convert(source: PathLike, target: PathLike, part: str | None = None) -> str:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file holds nothing that can be converted, several parts or not that one;
-            what its loader finds wrong with it; or `target` is `source`, or no .safetensors file.
+            what its loader finds wrong with it; `content_rows` of anything but a generator; or
+            `target` is `source`, or no .safetensors file.
     """
     path, out = Path(source), Path(target)
     if out.suffix.lower() != ".safetensors":
@@ -67,12 +75,16 @@ def convert(source: PathLike, target: PathLike, part: str | None = None) -> str:
         wanted = KINDS[part] if part else f"one of {', '.join(PARTS)}"
         raise ValueError(f"{path} is {what_is(checkpoint)}; expected {wanted}")
     chosen = part or there[0]
+    if content_rows is not None and chosen != "generator":
+        raise ValueError(f"content_rows are those of a generator, but this is {KINDS[chosen]}")
     metadata = {"source": json.dumps(_source(path, checkpoint.format))}
     if chosen == "mapper":
         mapper, info = load_mapper(path)
         save_mapper(out, mapper, info, metadata)
     elif chosen == "latents":
         save_tensors(out, {"w_plus": load_latents(path)}, {"kind": KIND, **metadata})
+    elif chosen == "generator":
+        load_generator(path, content_rows=content_rows).save(out, metadata=metadata)
     else:
         network = load_encoder(path, kind=kind) if kind else _LOADERS[chosen](path)
         network.save(out, metadata=metadata)

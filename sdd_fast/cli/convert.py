@@ -29,6 +29,14 @@ def convert(
             "whose file does not tell which it is."
         ),
     ] = None,
+    content_rows: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            metavar="FIRST END",
+            help="Of a generator that pads its pictures: the first row that shows something and "
+            "the one after the last, 64 448 for LSUN cars. The output tells them from then on.",
+        ),
+    ] = None,
 ) -> None:
     """Write a foreign checkpoint as a safetensors file, which loads quickly and can run nothing.
 
@@ -40,11 +48,12 @@ def convert(
       sdd convert stylegan2-ffhq-config-f.pt ffhq.safetensors
       sdd convert ffhq.pkl ffhq.safetensors
       sdd convert e4e_ffhq_encode.pt e4e.safetensors --part encoder
+      sdd convert stylegan2-car-config-f.pt car.safetensors --content-rows 64 448
       sdd convert train_faces.pt train_faces.safetensors
     """
     from sdd_fast.checkpoints.convert import convert as convert_file
     from sdd_fast.checkpoints.identify import describe_file
 
-    written = convert_file(source, target, part)
+    written = convert_file(source, target, part, content_rows=content_rows)
     facts = describe_file(target)
     say(f"written: {target} ({facts['size']}), {written}: {facts[written]}")
