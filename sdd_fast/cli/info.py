@@ -38,7 +38,7 @@ def info(
       sdd info runs/demo
       sdd info e4e_ffhq_encode.pt
     """
-    facts = installation() if path is None else describe(path)
+    facts = installation() if path is None else _described(path)
     if as_json:
         say(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
         return
@@ -49,13 +49,24 @@ def info(
         say(f"{name:<{width}}  " + f"\n{'':{width}}  ".join(lines))
 
 
+def _described(path: Path) -> Facts:
+    from sdd_fast.domains.domain import EMBEDDED, missing_weights
+
+    try:
+        return describe(path)
+    except FileNotFoundError as error:
+        if str(path) not in EMBEDDED:
+            raise
+        raise FileNotFoundError(missing_weights(str(path))) from error
+
+
 def installation() -> Facts:
     import importlib.metadata as metadata
 
     import torch
 
     import sdd_fast
-    from sdd_fast.domains.domain import EMBEDDED
+    from sdd_fast.domains.domain import EMBEDDED, missing_weights
 
     facts: Facts = {"sdd_fast": sdd_fast.__version__, "folder": Path(sdd_fast.__file__).parent}
     facts["python"] = f"{platform.python_version()} on {platform.platform()}"
@@ -74,7 +85,7 @@ def installation() -> Facts:
     )
     for name, folder in EMBEDDED.items():
         there = (folder / "domain.json").exists()
-        facts[f"domain {name}"] = folder if there else "its weights are missing"
+        facts[f"domain {name}"] = folder if there else missing_weights(name)
     return facts
 
 

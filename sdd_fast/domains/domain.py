@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,19 @@ if TYPE_CHECKING:
     from ..teacher.prior import DiffusionPrior
 
 HERE = Path(__file__).parent
-EMBEDDED = {"faces64": HERE / "faces64" / "weights"}
+
+
+def find_weights(name: str) -> Path:
+    """The folder of an embedded domain's weights: beside its code, as in a checkout and what is
+    installed from one; else the package of their own that comes with a wheel (`make wheel`)."""
+    inside = HERE / name / "weights"
+    spec = None if (inside / "domain.json").exists() else find_spec(f"sdd_fast_{name}")
+    return inside if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+EMBEDDED = {"faces64": find_weights("faces64")}
+WEIGHTS = {"faces64": "sdd-fast-faces64==1.*"}
+"""The distribution of an embedded domain's weights, of the versions that go with this code."""
 PRESETS = {path.stem: path for path in sorted(PRESETS_FOLDER.glob("*.json"))}
 
 SAMPLED = 1064
@@ -244,7 +257,7 @@ def load_domain(
 
     Raises:
         FileNotFoundError: neither a known name nor such a file, or one of its files is missing; of
-            a preset, only once the part is used.
+            a preset, only once the part is used. The weights of ``faces64`` are not installed.
         ValueError: the domain file is not what it should be.
         TypeError: an unknown part.
     """
@@ -265,7 +278,7 @@ def load_domain(
     name = os.fspath(domain or "faces64")
     if name in PRESETS:
         return Domain(read_spec(PRESETS[name], replaced, lenient=True), device)
-    path = EMBEDDED.get(name, Path(name).expanduser())
+    path = find_weights(name) if name in EMBEDDED else Path(name).expanduser()
     listing = path / "domain.json" if path.is_dir() else path
     if not listing.is_file():
         raise FileNotFoundError(_why_missing(name, path))
@@ -275,7 +288,14 @@ def load_domain(
     return Domain(spec, device, listing.parent, None if replaced else here)
 
 
+def missing_weights(name: str) -> str:
+    """What is said where those of an embedded domain are not installed."""
+    return f'the weights of {name} are not installed: pip install "{WEIGHTS[name]}"'
+
+
 def _why_missing(name: str, path: Path) -> str:
+    if name in EMBEDDED:
+        return missing_weights(name)
     if path.is_dir() and any(path.glob("training/*.checkpoint.safetensors")):
         return (
             f"the domain in {path} is not complete; the command of `sdd train-domain` that began "
