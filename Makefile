@@ -6,8 +6,9 @@
 # make sanitize the ops' tests under the address and undefined-behaviour sanitizers
 # make emulate  the CUDA kernels: compiled, then run on the CPU, plainly and under sanitizers
 # make kernel-table   registers and occupancy of the CUDA kernels, into docs/
-# make wheel    one wheel with CPU and CUDA kernels into dist/; needs nvcc, but no GPU
-# make wheel-check   the same, and its tests in an environment of its own
+# make wheel    one wheel with CPU and CUDA kernels into dist/, and one with the weights of faces64;
+#               needs nvcc, but no GPU
+# make wheel-check   the same, and their tests in an environment of their own
 # make clean    remove what make made
 #
 # Every target does its own set-up in .venv: torch, the compiled extension, the dependencies. Only
@@ -153,14 +154,14 @@ emulate: $(DONE)/dev
 kernel-table: $(DONE)/dev
 	@$(BIN)/python tests/cuda/kernel_table.py
 wheel: $(DONE)/torch
-	@echo "==> One wheel for CPU and GPU into dist/"
-	@rm -f dist/sdd_fast-*.whl
+	@echo "==> One wheel for CPU and GPU, and one with the weights of faces64, into dist/"
+	@rm -rf build/wheel && rm -f dist/sdd_fast*.whl
 	@SDD_FAST_NATIVE=1 SDD_FAST_CUDA=1 SDD_FAST_CUDA_ARCHITECTURES= \
-	  $(PIP) wheel $(QUIET) --no-deps --no-build-isolation --wheel-dir dist .
-	@ls -s --block-size=1K dist/sdd_fast-*.whl | sed 's/^ *\([0-9]*\) /    \1 kB /'
+	  $(PIP) wheel $(QUIET) --no-deps --no-build-isolation --wheel-dir build/wheel .
+	@$(BIN)/python release/split_wheel.py build/wheel/sdd_fast-*.whl dist
 
 wheel-check: $(DONE)/dev wheel
-	@echo "==> The wheel in an environment of its own"
+	@echo "==> The wheels in an environment of their own"
 	@SDD_FAST_WHEEL=$$(echo dist/sdd_fast-*.whl) OTHER_TORCH="$(OTHER_TORCH)" \
 	  OTHER_PYTHON="$(OTHER_PYTHON)" $(BIN)/python -m pytest -q tests/test_wheel.py $(ARGS)
 

@@ -1,5 +1,6 @@
-"""The wheel: what is in it, and that another environment runs it. `make wheel-check` builds it and
-names it in SDD_FAST_WHEEL; it is installed beside
+"""The wheels: what is in them, and that another environment runs them. `make wheel-check` builds
+them and names that of the code in SDD_FAST_WHEEL; that of the weights lies beside it. They are
+installed beside
 
     OTHER_TORCH   what pip takes, as torch==2.12.1, downloaded into build/wheel-check; "this": the
                   torch of this environment. Default: the oldest that is supported; where it cannot
@@ -9,6 +10,7 @@ names it in SDD_FAST_WHEEL; it is installed beside
 
 from __future__ import annotations
 
+import email
 import json
 import os
 import re
@@ -22,17 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from other_torch import NotThere, install_alone
 from sanitize import LEFT_OUT
 
+from sdd_fast import load_domain
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "sdd_fast/_C.abi3.so"
-WEIGHTS = "sdd_fast/domains/faces64/"
+WEIGHTS = ROOT / "sdd_fast" / "domains" / "faces64" / "weights"
 NEEDED = ("numpy", "pillow", "safetensors", "tqdm", "typer", "pytest", "hypothesis")
 OLDEST = "torch==2.11.0"
 
 WHEEL = Path(os.environ.get("SDD_FAST_WHEEL", ""))
 pytestmark = pytest.mark.skipif(not WHEEL.is_file(), reason="run make wheel-check")
+MISSING = 'the weights of faces64 are not installed: pip install "sdd-fast-faces64==1.*"'
 
 STATE = """
 import json, sys, warnings
@@ -48,13 +54,25 @@ print(json.dumps({
 """
 
 
-def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
-    """The output. Nothing of the checkout and no switch of this environment reaches the other."""
+def run(*command: str | Path, cwd: Path | None = None, code: int = 0, **environment: str) -> str:
+    """The output; of what must fail, the errors. Nothing of the checkout and no switch of this
+    environment reaches the other."""
     env = {name: text for name, text in os.environ.items() if not name.startswith("SDD_FAST_")}
     env = {**env, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command} failed:\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
-    return done.stdout
+    said = f"{command} gave {done.returncode}:\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+    assert done.returncode == code, said
+    return done.stderr if code else done.stdout
+
+
+FACES64 = """
+import json, sys, torch, sdd_fast
+domain = sdd_fast.load_domain("faces64")
+with torch.no_grad():
+    image = domain.generator.synthesis(domain.held_out[:1])
+    again = domain.generator.synthesis(domain.encoder(image))
+print(json.dumps({"folder": str(domain.folder), "image": image.tolist(), "again": again.tolist()}))
+"""
 
 
 @dataclass(frozen=True)
@@ -119,21 +137,27 @@ def torch_there(request: pytest.FixtureRequest) -> Torch:
     return torch
 
 
-@pytest.fixture(scope="module")
-def other(torch_there: Torch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a fresh environment: the wheel, and the packages of `with_torch`.
+def environment(folder: Path, torch: Torch) -> Path:
+    """The interpreter of a fresh environment with the packages of `with_torch`.
 
     They are shared through a .pth file, which hides an editable install of this package there.
     """
-    folder = tmp_path_factory.mktemp("wheel") / "environment"
-    run(torch_there.python, "-m", "venv", "--without-pip", folder)
+    run(torch.python, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
-    shared = "".join(f"{packages}\n" for packages in torch_there.packages)
+    shared = "".join(f"{packages}\n" for packages in torch.packages)
     (packages_of(python) / "shared.pth").write_text(shared)
-    run(
-        sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps",
-        "--no-index", WHEEL,
-    )  # fmt: skip
+    return python
+
+
+def pip(python: Path, *words: str | Path) -> None:
+    run(sys.executable, "-m", "pip", "--python", python, "--quiet", *words)
+
+
+@pytest.fixture(scope="module")
+def other(torch_there: Torch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheel of the code alone."""
+    python = environment(tmp_path_factory.mktemp("wheel") / "environment", torch_there)
+    pip(python, "install", "--no-deps", "--no-index", WHEEL)
     return python
 
 
@@ -145,27 +169,43 @@ def state(other: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 def test_one_wheel_for_every_python_with_code_alone() -> None:
     assert re.fullmatch(r"sdd_fast-[\d.]+-cp310-abi3-(many)?linux\w+\.whl", WHEEL.name)
     with zipfile.ZipFile(WHEEL) as archive:
-        names = archive.namelist()
+        sizes = {entry.filename: entry.compress_size for entry in archive.infolist()}
         note = json.loads(archive.read("sdd_fast/_native_build.json"))
-    assert [name for name in names if name.endswith(".so")] == [LIBRARY]
+    assert [name for name in sizes if name.endswith(".so")] == [LIBRARY]
     strangers = [
-        n for n in names if not re.match(r"sdd_fast(-[^/]+\.dist-info)?/", n) or "__pycache__" in n
+        n for n in sizes if not re.match(r"sdd_fast(-[^/]+\.dist-info)?/", n) or "__pycache__" in n
     ]
     assert strangers == []
+    assert [name for name in sizes if name.endswith(".safetensors")] == []
     assert note["built"] and note["no_cuda"] == ""
+    print(f"library {sizes[LIBRARY]}, wheel {WHEEL.stat().st_size}")
+    assert WHEEL.stat().st_size < 5_000_000
 
 
-def test_code_takes_less_than_five_megabytes() -> None:
-    """Of the download; the weights of faces64 are the rest."""
+@pytest.fixture(scope="module")
+def weights() -> Path:
+    """The wheel of the weights."""
+    (found,) = WHEEL.parent.glob("sdd_fast_faces64-*.whl")
+    return found
+
+
+def test_the_weights_are_those_of_the_checkout_and_what_the_code_asks_for(weights: Path) -> None:
+    assert re.fullmatch(r"sdd_fast_faces64-[\d.]+-py3-none-any\.whl", weights.name)
+    with zipfile.ZipFile(weights) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    expected = {p.relative_to(WEIGHTS): p for p in WEIGHTS.rglob("*") if p.is_file()}
+    assert {name.split("/")[0] for name in files} == {
+        "sdd_fast_faces64", weights.name.removesuffix("-py3-none-any.whl") + ".dist-info"
+    }  # fmt: skip
+    found = {n for n in files if n.startswith("sdd_fast_faces64/")}
+    assert found == {f"sdd_fast_faces64/{n}" for n in (*expected, "__init__.py")}
+    for name, path in expected.items():
+        assert files[f"sdd_fast_faces64/{name}"] == path.read_bytes()
     with zipfile.ZipFile(WHEEL) as archive:
-        sizes = {entry.filename: entry.compress_size for entry in archive.infolist()}
-    weights = sum(n for name, n in sizes.items() if name.endswith(".safetensors"))
-    rest = sum(sizes.values()) - weights
-    print(
-        f"library {sizes[LIBRARY]}, code in all {rest}, weights {weights}, {WHEEL.stat().st_size}"
-    )
-    assert rest < 5e6
-    assert all(name.startswith(WEIGHTS) for name in sizes if name.endswith(".safetensors"))
+        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        head = email.message_from_bytes(archive.read(metadata))
+    (wanted,) = (r for r in head.get_all("Requires-Dist", []) if r.startswith("sdd-fast"))
+    assert wanted == f"sdd-fast-faces64=={weights.name.split('-')[1].split('.')[0]}.*"
 
 
 def test_abi3audit_finds_no_violation(tmp_path: Path) -> None:
@@ -220,6 +260,43 @@ def test_sdd_info_tells_the_truth(
     assert facts["cuda kernels"].startswith("for sm_80, ")
     assert ("a build without CUDA" in facts["cuda kernels"]) == (torch[1] is None)
     assert ("not in use" in facts["cuda kernels"]) == (not torch[2])
+
+
+def test_without_the_weights_faces64_says_what_to_install(other: Path, tmp_path: Path) -> None:
+    facts = json.loads(run(other, "-m", "sdd_fast.cli", "info", "--json", cwd=tmp_path))
+    assert facts["domain faces64"] == MISSING
+    said = run(other, "-m", "sdd_fast.cli", "demo", cwd=tmp_path, code=1)
+    assert MISSING in " ".join(said.split()) and "Traceback" not in said
+
+
+def test_the_weights_and_the_whole_package_leave_each_other_alone(
+    torch_there: Torch, weights: Path, tmp_path: Path
+) -> None:
+    """Who has the package from a checkout installs the weights beside it and removes them; then
+    installs both wheels, which work, and removes them without a trace."""
+    python = environment(tmp_path / "environment", torch_there)
+    folder = packages_of(python)
+    install = ("install", "--no-deps", "--no-index", "--no-compile")
+    before = sorted(folder.rglob("*"))
+    pip(python, *install, next((ROOT / "build" / "wheel").glob("sdd_fast-*.whl")))
+    whole = sorted(folder.rglob("*"))
+    assert folder / "sdd_fast/domains/faces64/weights/domain.json" in whole
+    pip(python, *install, weights)
+    pip(python, "uninstall", "--yes", "sdd-fast-faces64")
+    assert sorted(folder.rglob("*")) == whole
+    pip(python, *install, "--force-reinstall", WHEEL, weights)
+    there = json.loads(run(python, "-c", FACES64, cwd=tmp_path))
+    assert there["folder"] == str(folder / "sdd_fast_faces64")
+    here = load_domain(WEIGHTS)
+    with torch.no_grad():
+        image = here.generator.synthesis(here.held_out[:1])
+        again = here.generator.synthesis(here.encoder(image))
+    for name, expected in (("image", image), ("again", again)):
+        assert expected.shape == (1, 3, 64, 64) and expected.std() > 0.1
+        # Another torch may add in another order.
+        assert (torch.tensor(there[name]) - expected).abs().max() < 1e-3
+    pip(python, "uninstall", "--yes", "sdd_fast", "sdd-fast-faces64")
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_the_tests_of_the_ops_pass_there(torch_there: Torch, other: Path, tmp_path: Path) -> None:
