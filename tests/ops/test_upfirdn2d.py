@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,28 +45,30 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> T
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def layouts(x: Tensor) -> dict[str, Tensor]:
-    """The same numbers, lying in memory in different ways."""
+def scattered(x: Tensor, *index: slice) -> Tensor:
+    """A view with other numbers, NaN, between its own."""
+    shape = [2 * n + 3 for n in x.shape]
+    view = torch.full(shape, torch.nan, dtype=x.dtype)[index]
+    view = view[tuple(slice(n) for n in x.shape)]
+    return view.copy_(x)
 
-    def scattered(like: Tensor, *index: slice) -> Tensor:
-        """A view with other numbers, NaN, between its own."""
-        shape = [2 * n + 3 for n in like.shape]
-        view = torch.full(shape, torch.nan, dtype=x.dtype)[index]
-        view = view[tuple(slice(n) for n in like.shape)]
-        return view.copy_(like)
 
-    every, other = slice(None), slice(1, None, 2)
-    permuted = scattered(x.permute(0, 2, 3, 1), every, other, every, every).permute(0, 3, 1, 2)
-    return {
-        "contiguous": x.contiguous(),
-        "channels_last": x.contiguous(memory_format=torch.channels_last),
-        "transposed": x.mT.contiguous().mT,
-        "batch last": x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
-        "cropped": scattered(x, every, every, every, slice(2, None)),
-        "every second column": scattered(x, every, every, every, other),
-        "every second row": scattered(x, every, every, other, every),
-        "some channels, channels_last": permuted,
-    }
+def scattered_pixels(x: Tensor) -> Tensor:
+    return scattered(x.permute(0, 2, 3, 1), EVERY, OTHER, EVERY, EVERY).permute(0, 3, 1, 2)
+
+
+EVERY, OTHER = slice(None), slice(1, None, 2)
+# The same numbers, lying in memory in different ways.
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "batch last": lambda x: x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+    "cropped": lambda x: scattered(x, EVERY, EVERY, EVERY, slice(2, None)),
+    "every second column": lambda x: scattered(x, EVERY, EVERY, EVERY, OTHER),
+    "every second row": lambda x: scattered(x, EVERY, EVERY, OTHER, EVERY),
+    "some channels, channels_last": scattered_pixels,
+}
 
 
 # --- accuracy -----------------------------------------------------------------------------------
@@ -101,7 +104,7 @@ def test_widths(up: int, down: int, layout: str, separable: bool) -> None:
     f = numbers(4, seed=1) if separable else numbers(3, 4, seed=1)
     for width in (*range(1, 36), 63, 64, 65):
         for channels in (3, 16):
-            x = layouts(numbers(1, channels, 3, width, seed=width))[layout]
+            x = LAYOUTS[layout](numbers(1, channels, 3, width, seed=width))
             expected = upfirdn2d_reference(x, f, up, down, (2, 1, 1, 2))
             assert upfirdn2d_error(upfirdn2d(x, f, up, down, (2, 1, 1, 2)), f, expected) < 1
 
@@ -143,7 +146,7 @@ def test_many_channels_last(dtype: torch.dtype, channels: int, up: int, down: in
     odd phases, padding and cropping."""
     f = numbers(4, seed=1)
     for size in ((1, 1), (2, 3), (9, 8), (3, 75 if channels > 99 else 20)):
-        x = layouts(numbers(1 + (channels < 99), channels, *size, dtype=dtype))["channels_last"]
+        x = LAYOUTS["channels_last"](numbers(1 + (channels < 99), channels, *size, dtype=dtype))
         for pads in ((2, 1, 2, 1), (1, 2, 1, 2), (5, -1, -1, 6)):
             if size[1] * up + sum(pads[:2]) < 4 or size[0] * up + sum(pads[2:]) < 4:
                 continue
@@ -160,7 +163,7 @@ def test_sizes_and_dtypes(dtype, shape, up: int, down: int, taps) -> None:  # ty
     x, f = numbers(*shape, dtype=dtype), numbers(*taps, seed=1)
     expected = upfirdn2d_reference(x, f, up, down, (7, 4, 3, 6), gain=0.3)
     for layout in ("contiguous", "channels_last"):
-        y = upfirdn2d(layouts(x)[layout], f, up, down, (7, 4, 3, 6), gain=0.3)
+        y = upfirdn2d(LAYOUTS[layout](x), f, up, down, (7, 4, 3, 6), gain=0.3)
         assert y.dtype == dtype
         assert upfirdn2d_error(y, f, expected) < 1
 
@@ -181,7 +184,7 @@ def test_any_arguments(data: st.DataObject) -> None:
     # Not near the smallest numbers of float32, as which the taps times the gain are rounded.
     gains = st.one_of(st.just(0.0), st.floats(1e-6, 4), st.floats(-4, -1e-6))
     flip, gain = draw(st.booleans()), draw(gains)
-    x = layouts(x)[draw(st.sampled_from(list(layouts(numbers(1, 1, 1, 1)))))]
+    x = LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))](x)
     left, right, top, bottom = pads
     if shape[2] * up + top + bottom < taps[0] or shape[3] * up + left + right < taps[-1]:
         with pytest.raises(ValueError, match="smaller than the filter"):
@@ -241,7 +244,7 @@ def test_keeps_a_constant_image(gain: float) -> None:
 def test_layouts(op, up: int, down: int, channels: int) -> None:
     x, f = numbers(2, channels, 7, 9), numbers(4, seed=1)
     expected = upfirdn2d_reference(x, f, up, down, (2, 1, 0, 3))
-    for view in layouts(x).values():
+    for view in (lay(x) for lay in LAYOUTS.values()):
         assert upfirdn2d_error(op(view, f, up, down, (2, 1, 0, 3)), f, expected) < 1
     one = x[:1, :1].expand(2, channels, -1, -1)
     expected = upfirdn2d_reference(one, f, up, down, (2, 1, 0, 3))
@@ -252,7 +255,7 @@ def test_layouts(op, up: int, down: int, channels: int) -> None:
 def test_channels_last_comes_out_as_it_went_in() -> None:
     x, f = numbers(2, 8, 6, 6), torch.ones(4)
     for up, down in ((1, 1), (2, 1), (1, 2)):
-        for view in layouts(x).values():
+        for view in (lay(x) for lay in LAYOUTS.values()):
             y = upfirdn2d(view, f, up, down, padding=2)
             last = view.stride(1) == 1
             assert y.is_contiguous(
@@ -346,7 +349,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def test_gradcheck_and_gradgradcheck(kernel, up, down, pads, size, taps) -> None:  # type: ignore[no-untyped-def]
     f = numbers(*taps, dtype=torch.float64, seed=1)
     for layout in ("contiguous", "channels_last"):
-        x = layouts(numbers(1, 2, *size, dtype=torch.float64))[layout].requires_grad_()
+        x = LAYOUTS[layout](numbers(1, 2, *size, dtype=torch.float64)).requires_grad_()
 
         def function(x: Tensor) -> Tensor:
             return upfirdn2d(x, f, up, down, pads, gain=0.5)
@@ -396,7 +399,7 @@ def test_vmap() -> None:
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
 @pytest.mark.parametrize("taps", [(4,), (2, 3)])
 def test_opcheck(taps: tuple[int, ...], layout: str, requires_grad: bool) -> None:
-    x = layouts(numbers(2, 3, 5, 6))[layout].requires_grad_(requires_grad)
+    x = LAYOUTS[layout](numbers(2, 3, 5, 6)).requires_grad_(requires_grad)
     arguments = (x, numbers(*taps), 2, 1, 2, 1, 1, 2, False, 4.0)
     torch.library.opcheck(torch.ops.sdd_fast.upfirdn2d, arguments)
 
@@ -430,7 +433,7 @@ def test_compile_with_inductor() -> None:
     for layout in ("contiguous", "channels_last"):
         gradients = []
         for call in (function, compiled):
-            x = layouts(numbers(1, 4, 6, 6))[layout].requires_grad_()
+            x = LAYOUTS[layout](numbers(1, 4, 6, 6)).requires_grad_()
             call(x).square().sum().backward()
             gradients.append(x.grad)
         torch.testing.assert_close(gradients[0], gradients[1])
