@@ -145,6 +145,8 @@ def distill(
             "identity": identity is not None,
             "latents": [list(w_plus.shape), _digest(w_plus)],
         }
+        if prior.dtype != torch.float32:
+            description["teacher"] = str(prior.dtype)
         folder = RunFolder(run_dir, description)
         folder.start({**asdict(info), "distill": asdict(config)}, resume)
 

@@ -99,6 +99,7 @@ def distill(
     ] = 256,
     restart: options.Restart = False,
     device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
 ) -> None:
     """Distil a prompt into a mapper that edits a picture in one forward pass.
 
@@ -182,8 +183,9 @@ def distill(
         levels=levels,
         seed=seed or None,
         device=None if device == "cpu" else device,
+        dtype=None if dtype == "float32" else dtype,
     )  # fmt: skip
-    loaded = options.open_domain(domain, device, source_text, **parts)
+    loaded = options.open_domain(domain, device, source_text, dtype, **parts)
     if batch_size is None:
         config = replace(config, batch_size=training_batch(loaded.prior, loaded.generator))
     run = run_edit(

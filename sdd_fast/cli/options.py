@@ -84,6 +84,15 @@ Template = Annotated[
 Device = Annotated[
     str, typer.Option(help="cpu, cuda or cuda:1 …", rich_help_panel=OUTPUT, show_default=True)
 ]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="What the diffusion model computes in: float32, float16 or bfloat16. Half precision "
+        "takes half its memory.",
+        rich_help_panel=OUTPUT,
+        show_default=True,
+    ),
+]
 RunOut = Annotated[
     Path | None,
     typer.Option(
@@ -150,7 +159,11 @@ def numbers(text: str, option: str) -> list[float]:
 
 
 def open_domain(
-    name: str | None, device: str, source_text: str = PHOTO, **parts: str | Path | None
+    name: str | None,
+    device: str,
+    source_text: str = PHOTO,
+    dtype: str = "float32",
+    **parts: str | Path | None,
 ) -> Domain:
     """A domain on a device that exists; see `load_domain` for the rest.
 
@@ -159,7 +172,7 @@ def open_domain(
     from sdd_fast.domains import load_domain
 
     check_device(device)
-    return load_domain(name, device=device, source_text=source_text, **chosen(parts))
+    return load_domain(name, device=device, dtype=dtype, source_text=source_text, **chosen(parts))
 
 
 def chosen(parts: Mapping[str, str | Path | None]) -> dict[str, str | Path | None]:

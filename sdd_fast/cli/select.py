@@ -72,6 +72,7 @@ def select(
     source_text: options.SourceText = options.PHOTO,
     out: options.RunOut = None,
     device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
 ) -> None:
     """Find the timesteps at which the diffusion model has most to say about a prompt.
 
@@ -115,7 +116,7 @@ def select(
         "identity": identity,
         "clip": clip,
     }
-    loaded = options.open_domain(domain, device, source_text, **parts)
+    loaded = options.open_domain(domain, device, source_text, dtype, **parts)
     asked, prompt = prompt, loaded.prompt(prompt, template)
     pictures = None
     if folder is not None:

@@ -51,6 +51,8 @@ WEIGHTS = {"faces64": "sdd-fast-faces64==1.*"}
 """The distribution of an embedded domain's weights, of the versions that go with this code."""
 PRESETS = {path.stem: path for path in sorted(PRESETS_FOLDER.glob("*.json"))}
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Precisions that the teacher may compute in."""
 SAMPLED = 1064
 """Latents that are drawn from the generator's mapping network if the domain names none."""
 SAMPLED_PSI = 0.7
@@ -67,6 +69,7 @@ class Domain:
         device: where networks are loaded to.
         folder: where `quality.json` and a model card lie; None if nowhere.
         reference: what `load_domain` finds the same domain by; default: `spec.to_json()`.
+        dtype: what the teacher computes in; everything else is float32.
     """
 
     def __init__(
@@ -75,8 +78,9 @@ class Domain:
         device: str = "cpu",
         folder: Path | None = None,
         reference: str | dict[str, Any] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.spec, self.device, self.folder = spec, device, folder
+        self.spec, self.device, self.folder, self.dtype = spec, device, folder, dtype
         self.reference: str | dict[str, Any] = reference or spec.to_json()
         self.name, self.source_text = spec.name, spec.source_text
         self.prompts, self.prompt_templates = spec.prompts, spec.prompt_templates
@@ -161,7 +165,9 @@ class Domain:
 
         # As text: a Path of "owner/name" would not be taken for a hub id.
         self.path("diffusion")
-        return DiffusionPrior.from_pretrained(self.spec.parts["diffusion"], device=self.device)
+        return DiffusionPrior.from_pretrained(
+            self.spec.parts["diffusion"], device=self.device, dtype=self.dtype
+        )
 
     @cached_property
     def clip(self) -> Clip | PublishedClip | None:
@@ -240,6 +246,7 @@ def load_domain(
     domain: PathLike | Mapping[str, Any] | None = None,
     *,
     device: str = "cpu",
+    dtype: str | torch.dtype = "float32",
     source_text: str = "a photo",
     **parts: PathLike | None,
 ) -> Domain:
@@ -251,6 +258,8 @@ def load_domain(
             ``checkpoints`` or $SDD_FAST_CHECKPOINTS), a folder with a ``domain.json``, a domain
             file, or what such a file holds. None: ``faces64``, or, if a generator is given, the
             domain that the parts make, named after the generator's file.
+        dtype: what the teacher computes in: float32, float16 or bfloat16. Half precision takes half
+            the memory; its residuals and gradients are float32 still. All else is float32.
         source_text: what the pictures of a domain that the parts make show before an edit.
         parts: files that take the place of those that the domain names: generator, encoder,
             diffusion, latents, held_out, identity, clip, classifier, detector; None does without.
@@ -258,12 +267,15 @@ def load_domain(
     Raises:
         FileNotFoundError: neither a known name nor such a file, or one of its files is missing; of
             a preset, only once the part is used. The weights of ``faces64`` are not installed.
-        ValueError: the domain file is not what it should be.
+        ValueError: the domain file is not what it should be, or an unknown dtype.
         TypeError: an unknown part.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise TypeError(f"load_domain: unknown part {unknown[0]!r}; parts are {', '.join(PARTS)}")
+    precision = DTYPES.get(str(dtype).removeprefix("torch."))
+    if precision is None:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     device = str(torch.device(device))
     replaced = {part: None if path is None else str(path) for part, path in parts.items()}
     # Latents belong to the generator: those of another one would only look like it.
@@ -271,13 +283,15 @@ def load_domain(
         replaced = {"latents": None, "held_out": None, **replaced}
     if domain is None and replaced.get("generator") is not None:
         content = {"name": Path(str(replaced["generator"])).stem, "source_text": source_text}
-        return Domain(make_spec(content, Path(), "the domain", replaced, lenient=False), device)
+        spec = make_spec(content, Path(), "the domain", replaced, lenient=False)
+        return Domain(spec, device, dtype=precision)
     if isinstance(domain, Mapping):
         spec = make_spec(dict(domain), Path(), "the domain", replaced, lenient=False)
-        return Domain(spec, device)
+        return Domain(spec, device, dtype=precision)
     name = os.fspath(domain or "faces64")
     if name in PRESETS:
-        return Domain(read_spec(PRESETS[name], replaced, lenient=True), device)
+        spec = read_spec(PRESETS[name], replaced, lenient=True)
+        return Domain(spec, device, dtype=precision)
     path = find_weights(name) if name in EMBEDDED else Path(name).expanduser()
     listing = path / "domain.json" if path.is_dir() else path
     if not listing.is_file():
@@ -285,7 +299,7 @@ def load_domain(
     spec = read_spec(listing, replaced, lenient=False)
     # An embedded domain is found by its name, wherever the package is.
     here = name if name in EMBEDDED else str(path.resolve())
-    return Domain(spec, device, listing.parent, None if replaced else here)
+    return Domain(spec, device, listing.parent, None if replaced else here, precision)
 
 
 def missing_weights(name: str) -> str:

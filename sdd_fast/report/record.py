@@ -67,6 +67,7 @@ def new_record(
         "source_text": domain.source_text,
         "complete": False,
         "command": command or earlier.get("command", ""),
+        "dtype": str(domain.dtype).removeprefix("torch."),
         "distill": asdict(config),
         "seconds": earlier.get("seconds", {}),
         "started": earlier.get("started", now),

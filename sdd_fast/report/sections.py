@@ -225,9 +225,11 @@ def timing(runs: list[Run]) -> str:
     rows.append(["then, per picture edited", *(f"{value:.1f} ms" for value in each)])
     head = ["stage", *(f"“{escape(run.prompt)}”" for run in runs)]
     found = runs[0].record["versions"]
+    dtype = runs[0].record.get("dtype", "float32")
+    teacher = "" if dtype == "float32" else f", the diffusion model in {escape(dtype)}"
     threads = f"{found['threads']} thread" + ("s" if found["threads"] > 1 else "")
     where = (
-        f'<p class="faint">On {escape(found["device"])}, {threads}, torch '
+        f'<p class="faint">On {escape(found["device"])}{teacher}, {threads}, torch '
         f"{escape(found['torch'])}, Python {escape(found['python'])}, sdd_fast "
         f"{escape(found['sdd_fast'])}.</p>\n"
     )

@@ -287,6 +287,17 @@ def test_distill_takes_fewer_large_pictures(
     assert "--steps 1 --batch-size 8" in record["command"]
 
 
+def test_distill_with_a_teacher_of_half_precision(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    words = ["distill", "old", "--domain", domain, "--out", tmp_path / "run", *SHORT]
+    done = sdd(*words, "--dtype", "bfloat16")
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["dtype"] == "bfloat16" and "--dtype bfloat16" in record["command"]
+    assert "the diffusion model in bfloat16" in (tmp_path / "run" / "report.html").read_text()
+    message = sdd.fails(*words)
+    assert "teacher: 'torch.bfloat16' in the checkpoint, None now" in message
+
+
 def test_distill_from_an_earlier_curve(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     assert sdd("select", "old hair", "--domain", domain, "--out", first, *SELECT).code == 0
@@ -311,6 +322,7 @@ def test_distill_from_an_earlier_curve(sdd: Sdd, domain: Path, tmp_path: Path) -
         (["old", "--batch-size", "0"], "batch_size must be a positive integer"),
         (["old", "--l2-weight", "nan"], "l2_weight must be 0 or more"),
         (["old", "--curve", "nowhere.json"], "nowhere.json"),
+        (["old", "--dtype", "int8"], "dtype must be one of float32, float16, bfloat16, got 'int8'"),
         (["old", "--device", "abacus"], "'abacus' is no device"),
     ],
 )

@@ -42,6 +42,17 @@ def test_networks_are_frozen(copy):
         assert not any(p.requires_grad for p in network.parameters())
 
 
+def test_the_teacher_alone_computes_in_another_precision(copy):
+    assert load_domain(copy).prior.dtype == torch.float32
+    for dtype in ("bfloat16", torch.bfloat16):
+        domain = load_domain(copy, dtype=dtype)
+        assert domain.prior.dtype == domain.prior.vae.dtype == torch.bfloat16
+        for network in (domain.generator, domain.encoder, domain.identity):
+            assert {p.dtype for p in network.parameters()} == {torch.float32}
+    with pytest.raises(ValueError, match="dtype must be one of float32, float16, bfloat16"):
+        load_domain(copy, dtype="float64")
+
+
 def test_unknown_domain_lists_what_exists(tmp_path):
     with pytest.raises(FileNotFoundError, match="faces64"):
         load_domain("cats")
