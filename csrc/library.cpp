@@ -31,6 +31,7 @@ STABLE_TORCH_LIBRARY(sdd_fast, m) {
   m.def(
       "upfirdn2d(Tensor x, Tensor f, int up, int down, SymInt left, SymInt right, SymInt top, "
       "SymInt bottom, bool flip_filter, float gain) -> Tensor");
+  m.def("demodulation(Tensor weight, Tensor styles, float eps) -> (Tensor factor, Tensor energy)");
 }
 
 // Read by sdd_fast.build_info() through ctypes.

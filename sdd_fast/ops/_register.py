@@ -25,9 +25,12 @@ LIBRARY = PACKAGE / "_C.abi3.so"
 BUILD_NOTE = PACKAGE / "_native_build.json"  # written by setup.py beside the library
 REBUILD = "pip install -e . --no-build-isolation"
 
-# Ops that run as native kernels, on the CPU and on NVIDIA GPUs; modulated_conv2d is made of two of
-# them and the convolution of PyTorch's libraries.
-OPS = ("softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d", "modulated_conv2d")
+# Ops that run as native kernels, on the CPU and on NVIDIA GPUs; modulated_conv2d is made of three
+# of them and the convolution of PyTorch's libraries.
+OPS = (
+    "softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d", "demodulation",
+    "modulated_conv2d",
+)  # fmt: skip
 
 # Whether the user wants no CUDA kernels; then PyTorch's operations on a GPU are no surprise.
 CUDA_OFF = "0" in (os.environ.get("SDD_FAST_CUDA"), os.environ.get("SDD_FAST_NATIVE"))

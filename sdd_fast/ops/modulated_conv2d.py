@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ._autocast import autocast_dtype, without_autocast
 from ._register import graph_wanted
-from .bias_act import alike, beside, check_activation, check_floating, check_number
+from .bias_act import alike, beside, check_activation, check_floating
 from .conv_epilogue import SMALL, conv_epilogue_ref, conv_epilogue_unchecked
+from .demodulation import check_eps, demodulation_ref, demodulation_unchecked
 from .upfirdn2d import upfirdn2d, upfirdn2d_ref
 
 _CPU = torch.device("cpu")
@@ -125,15 +126,20 @@ def _convolve(
     few = n == 1 and (outputs * side * side < height * width or weight.numel() < SMALL)
     into_weights = few and not graph_wanted(weight, styles)
     factor: Tensor | None = None
-    if demodulate and not (into_weights and x.dtype != torch.float16):
-        factor = _demodulation(weight, styles, eps)
+    energy: Tensor | None = None
+    if demodulate:
+        factor, energy = demodulation_unchecked(weight, styles, eps)
     if x.dtype == torch.float16:
         # Normalised styles and weights keep the sums of the convolution within float16's range;
         # what is divided out here is multiplied to the float32 factor.
         norm, wide = torch.linalg.vector_norm, torch.float32
         style_scale = norm(styles.detach(), math.inf, 1, True, dtype=wide).clamp_min(1e-30)
         styles = (styles / style_scale).to(x.dtype)
-        weight_scale = norm(weight.detach(), 2, (1, 2, 3), dtype=wide).clamp_min(1e-30)
+        if energy is None:
+            weight_scale = norm(weight.detach(), 2, (1, 2, 3), dtype=wide)
+        else:
+            weight_scale = energy.detach().sum(1).sqrt()
+        weight_scale = weight_scale.clamp_min(1e-30)
         weight = (weight / weight_scale[:, None, None, None]).to(x.dtype)
         common = style_scale * weight_scale  # [N, O]
         factor = common if factor is None else factor * common
@@ -141,8 +147,6 @@ def _convolve(
     if into_weights:
         weight = weight * styles.reshape(1, inputs, 1, 1)
         y = x
-        if demodulate and factor is None:
-            factor = _inverse_norm(weight, eps)
     else:
         y = _scale(x, styles)
     # On a CPU small maps go to the layout of the weights, which cost more to move. Weights go to
@@ -204,7 +208,7 @@ def modulated_conv2d_ref(
         y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
         taps = _taps(resample_filter, y)
         y = upfirdn2d_ref(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
-    factor = _demodulation(weight, styles, eps) if demodulate else None
+    factor = demodulation_ref(weight, styles, eps) if demodulate else None
     return conv_epilogue_ref(y, factor, noise, bias, act, alpha, gain, clamp)
 
 
@@ -220,26 +224,6 @@ def _taps(resample_filter: Tensor | None, like: Tensor) -> Tensor:
         taps[::3].fill_(0.125)
         return taps
     return resample_filter.to(like)
-
-
-def _demodulation(weight: Tensor, styles: Tensor, eps: float) -> Tensor:  # [N, O]
-    """rsqrt(Σ_i s_i² Σ_k w²_{oik} + eps), in float32 or wider."""
-    if weight.dtype not in (torch.float64, torch.float32):
-        weight, styles = weight.float(), styles.float()
-    if graph_wanted(weight):
-        energy = weight.square().sum((2, 3))  # [O, I]
-    else:  # one pass; but a norm cannot be differentiated twice at zero
-        norm = torch.linalg.vector_norm(weight, dim=(2, 3))
-        energy = norm * norm
-    # A product with itself: the gradient of a power costs more.
-    return F.linear(styles * styles, energy, energy.new_full(energy.shape[:1], eps)).rsqrt()
-
-
-def _inverse_norm(scaled: Tensor, eps: float) -> Tensor:  # [1, O]
-    """The same of weights [O, I, k, k] that the styles of a single sample were multiplied to."""
-    wide = torch.float64 if scaled.dtype == torch.float64 else torch.float32
-    norm = torch.linalg.vector_norm(scaled.flatten(1)[None], dim=2, dtype=wide)
-    return (norm * norm).add_(eps).rsqrt_()
 
 
 def _check(
@@ -259,9 +243,7 @@ def _check(
         raise ValueError(f"{op}: {message}")
     if not isinstance(demodulate, bool):
         raise TypeError(f"{op}: demodulate must be True or False, got {type(demodulate).__name__}")
-    check_number(op, "eps", eps)
-    if not 0.0 <= eps <= 1.0:
-        raise ValueError(f"{op}: eps must lie in [0, 1], got {eps}")
+    check_eps(op, eps)
     if resample_filter is None:
         return
     check_floating(op, "resample_filter", resample_filter)

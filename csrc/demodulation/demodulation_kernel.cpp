@@ -1,0 +1,227 @@
+// Sums of squares of weights, and the demodulation factors from them.
+#include "demodulation_kernel.h"
+
+#include "../common/elements.h"
+#include "../common/shuffle.h"
+#include "../softmax_entropy_l1/tiles.h"
+
+namespace sdd {
+namespace {
+
+template <class T>
+SDD_FN Vector<T> square(Vector<T> v) {
+  return v * v;
+}
+
+// lanes^2 neighbouring numbers of `terms` neighbours each: as many segments as lanes are read side
+// by side and turned, so that a lane is a segment, and the sums are turned back.
+template <class E>
+SDD_FN void turned_energies(const typename E::Stored* w, int64_t terms, typename E::Compute* out) {
+  using T = typename E::Compute;
+  constexpr int width = lanes<T>;
+  Vector<T> sums[width], sum{};
+  int64_t left = terms;
+  int done = 0;
+  for (int64_t p = 0; p < width * terms; p += width) {
+    Vector<T> row[width];
+    for (int l = 0; l < width; ++l) row[l] = E::vector(w + l * width * terms + p);
+    Shuffle<T>::transpose(row);
+    for (int j = 0; j < width; ++j) {
+      sum += square<T>(row[j]);
+      if (--left > 0) continue;
+      sums[done++] = sum;
+      sum = Vector<T>{};
+      left = terms;
+    }
+  }
+  Shuffle<T>::transpose(sums);
+  memcpy(out, sums, sizeof(sums));
+}
+
+// The sum of the squares of neighbours.
+template <class E>
+SDD_FN double one_energy(const typename E::Stored* w, int64_t terms) {
+  using T = typename E::Compute;
+  constexpr int streams = 4;
+  Vector<T> sum[streams] = {};
+  LaneSum<T> total;
+  const int64_t done = for_each_tile<lanes<T>, kEnergyTerms, streams>(
+      terms, [&](int stream, int64_t i) { sum[stream] += square<T>(E::vector(w + i)); },
+      [&] {
+        total.add((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        for (auto& s : sum) s = Vector<T>{};
+      });
+  double rest = 0;
+  for (int64_t i = done; i < terms; ++i) rest += double(E::value(w + i)) * double(E::value(w + i));
+  return total.total() + rest;
+}
+
+// count numbers of `terms` neighbours each
+template <class E>
+SDD_FN void energies_of_neighbours(const typename E::Stored* w, int64_t count, int64_t terms,
+                                   typename E::Compute* out) {
+  using T = typename E::Compute;
+  constexpr int block = lanes<T> * lanes<T>;
+  int64_t i = 0;
+  if (terms <= kEnergyTerms) {
+    for (; i + block <= count; i += block) turned_energies<E>(w + i * terms, terms, out + i);
+  }
+  for (; i < count; ++i) out[i] = T(one_energy<E>(w + i * terms, terms));
+}
+
+// count numbers, whose terms lie `stride` apart
+template <class E>
+SDD_FN void energies_side_by_side(const typename E::Stored* w, int64_t count, int64_t terms,
+                                  int64_t stride, typename E::Compute* out) {
+  using T = typename E::Compute;
+  constexpr int width = lanes<T>, unroll = 4;
+  int64_t i = 0;
+  if (terms <= kEnergyTerms) {
+    for (; i + unroll * width <= count; i += unroll * width) {
+      Vector<T> sum[unroll] = {};
+      for (int64_t k = 0; k < terms; ++k) {
+        for (int u = 0; u < unroll; ++u) {
+          sum[u] += square<T>(E::vector(w + k * stride + i + u * width));
+        }
+      }
+      memcpy(out + i, sum, sizeof(sum));
+    }
+  }
+  for (; i + width <= count; i += width) {
+    LaneSum<T> total;
+    for (int64_t first = 0; first < terms; first += kEnergyTerms) {
+      const int64_t last = first + kEnergyTerms < terms ? first + kEnergyTerms : terms;
+      Vector<T> sum{};
+      for (int64_t k = first; k < last; ++k) sum += square<T>(E::vector(w + k * stride + i));
+      total.add(sum);
+    }
+    for (int l = 0; l < width; ++l) out[i + l] = T(total.lane[l]);
+  }
+  for (; i < count; ++i) {
+    double sum = 0;
+    for (int64_t k = 0; k < terms; ++k) {
+      sum += double(E::value(w + k * stride + i)) * double(E::value(w + k * stride + i));
+    }
+    out[i] = T(sum);
+  }
+}
+
+template <class E>
+void energies(const EnergyCall& c, int64_t begin, int64_t end) {
+  const int64_t runs = runs_of(c.numbers, kEnergyRun);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t row = task / runs, first = task % runs * kEnergyRun;
+    const int64_t rest = c.numbers - first, count = rest < kEnergyRun ? rest : kEnergyRun;
+    auto* out = static_cast<typename E::Compute*>(c.energy) + row * c.numbers + first;
+    const auto* w =
+        static_cast<const typename E::Stored*>(c.weight) + row * c.numbers * c.terms;
+    if (c.terms_inside) {
+      energies_of_neighbours<E>(w + first * c.terms, count, c.terms, out);
+    } else {
+      energies_side_by_side<E>(w + first, count, c.terms, c.numbers, out);
+    }
+  }
+}
+
+// The sum in (2) over neighbouring energies.
+template <class E>
+SDD_FN double sum_of_row(const typename E::Compute* e, const typename E::Stored* s,
+                         int64_t inputs) {
+  using T = typename E::Compute;
+  constexpr int streams = 4;
+  Vector<T> sum[streams] = {};
+  LaneSum<T> total;
+  const int64_t done = for_each_tile<lanes<T>, kEnergyTerms, streams>(
+      inputs,
+      [&](int stream, int64_t i) { sum[stream] += square<T>(E::vector(s + i)) * load(e + i); },
+      [&] {
+        total.add((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        for (auto& v : sum) v = Vector<T>{};
+      });
+  double rest = 0;
+  for (int64_t i = done; i < inputs; ++i) {
+    const double style = E::value(s + i);
+    rest += style * style * double(e[i]);
+  }
+  return total.total() + rest;
+}
+
+// The same for `count` outputs at once, of energies that lie `stride` apart.
+template <class E>
+SDD_FN void sums_of_columns(const typename E::Compute* e, int64_t stride,
+                            const typename E::Stored* s, int64_t inputs, int64_t count,
+                            double* sums) {
+  using T = typename E::Compute;
+  constexpr int width = lanes<T>;
+  int64_t o = 0;
+  for (; o + width <= count; o += width) {
+    LaneSum<T> total;
+    for (int64_t first = 0; first < inputs; first += kEnergyTerms) {
+      const int64_t last = first + kEnergyTerms < inputs ? first + kEnergyTerms : inputs;
+      Vector<T> sum{};
+      for (int64_t i = first; i < last; ++i) {
+        const T style = E::value(s + i);
+        sum += style * style * load(e + i * stride + o);
+      }
+      total.add(sum);
+    }
+    for (int l = 0; l < width; ++l) sums[o + l] = total.lane[l];
+  }
+  for (; o < count; ++o) {
+    sums[o] = 0;
+    for (int64_t i = 0; i < inputs; ++i) {
+      const double style = E::value(s + i);
+      sums[o] += style * style * double(e[i * stride + o]);
+    }
+  }
+}
+
+template <class E>
+void factors(const FactorCall& c, int64_t begin, int64_t end) {
+  using T = typename E::Compute;
+  const T* e = static_cast<const T*>(c.energy);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t first = task * kFactorRun, rest = c.outputs - first;
+    const int64_t count = rest < kFactorRun ? rest : kFactorRun;
+    for (int64_t n = 0; n < c.samples; ++n) {
+      double sums[kFactorRun] = {};
+      const auto* s = static_cast<const typename E::Stored*>(c.styles) + n * c.inputs;
+      if (c.turned) {
+        sums_of_columns<E>(e + first, c.outputs, s, c.inputs, count, sums);
+      } else {
+        for (int64_t o = 0; o < count; ++o) {
+          sums[o] = sum_of_row<E>(e + (first + o) * c.inputs, s, c.inputs);
+        }
+      }
+      T* out = static_cast<T*>(c.factor) + n * c.outputs + first;
+      for (int64_t o = 0; o < count; ++o) out[o] = T(demodulation_factor(sums[o], c.eps));
+    }
+  }
+}
+
+// body(E{}) with the type of an element.
+template <class Body>
+void with_element(Element element, const Body& body) {
+  switch (element) {
+    case Element::kFloat64:
+      return body(PlainElement<double>{});
+    case Element::kFloat32:
+      return body(PlainElement<float>{});
+    case Element::kFloat16:
+      return body(HalfElement{});
+    case Element::kBFloat16:
+      return body(BFloat16Element{});
+  }
+}
+
+}  // namespace
+
+void SDD_JOIN(demodulation_energies_, SDD_ISA)(const EnergyCall& c, int64_t begin, int64_t end) {
+  with_element(c.element, [&](auto e) { energies<decltype(e)>(c, begin, end); });
+}
+
+void SDD_JOIN(demodulation_factors_, SDD_ISA)(const FactorCall& c, int64_t begin, int64_t end) {
+  with_element(c.element, [&](auto e) { factors<decltype(e)>(c, begin, end); });
+}
+
+}  // namespace sdd

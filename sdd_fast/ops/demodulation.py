@@ -1,0 +1,166 @@
+"""What StyleGAN2 divides the channels of a styled convolution by: the inverse norms of its scaled
+weights, `d[n, o] = (Σ_i s²[n, i] Σ_k w²[o, i, k] + eps)^(-1/2)`, in one pass over the weights."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._autocast import autocast_dtype, without_autocast
+from ._register import NATIVE, differentiable, graph_wanted, native_kernel, transformed
+from .bias_act import alike, check_floating, check_number
+from .conv_epilogue import SMALL
+
+
+def demodulation(
+    weight: Tensor,  # [O, I, kh, kw]
+    styles: Tensor,  # [N, I]
+    eps: float = 1e-8,
+) -> Tensor:  # [N, O]
+    """The factors that give every output channel of `conv(x * styles, weight)` unit variance.
+
+    Args:
+        weight: floating point kernels of any size, shared by the batch. Contiguous, channels_last
+            and either of the two transposed are read as they lie.
+        styles: one factor per sample and input channel, of the dtype of `weight`; under autocast
+            of any.
+        eps: added to the squared norm before its root, in [0, 1].
+
+    Returns:
+        Inverse norms, float64 for float64, else float32, also under autocast. Differentiable any
+        number of times in both tensors. The sums do not depend on the number of threads.
+
+    Raises:
+        TypeError: a tensor is not floating point, dtypes differ, or `eps` is no number.
+        ValueError: a wrong shape, another device, or `eps` out of its range.
+
+    Source: Karras et al. 2020, Sec. 2.2, Eq. 3.
+    """
+    op = "demodulation"
+    check_floating(op, "weight", weight)
+    if not alike(weight, styles):
+        styles = _beside_weight(styles, weight)
+    if weight.ndim != 4:
+        raise ValueError(f"{op}: weight must be [O, I, kh, kw], got {list(weight.shape)}")
+    if styles.ndim != 2 or styles.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"{op}: styles must be [N, I] = [N, {weight.shape[1]}] for this weight, "
+            f"got {list(styles.shape)}"
+        )
+    check_eps(op, eps)
+    with _as_they_are(weight):
+        return demodulation_unchecked(weight, styles, eps)[0]
+
+
+def check_eps(op: str, eps: float) -> None:
+    check_number(op, "eps", eps)
+    if not 0.0 <= eps <= 1.0:
+        raise ValueError(f"{op}: eps must lie in [0, 1], got {eps}")
+
+
+def demodulation_unchecked(
+    weight: Tensor,  # [O, I, kh, kw]
+    styles: Tensor,  # [N, I]
+    eps: float,
+) -> tuple[Tensor, Tensor]:  # [N, O], [O, I]
+    """`demodulation` for arguments that were checked, and Σ_k w². Autocast must be off."""
+    if transformed() or not native_kernel("demodulation", weight.device):
+        return _composed(weight, styles, eps)
+    graph = graph_wanted(weight, styles)
+    if graph and weight.numel() < SMALL and not torch.compiler.is_compiling():
+        if graph_wanted(weight):
+            return _composed(weight, styles, eps)
+        energy = _native(False, weight, styles, eps)[1]
+        return _factor(energy, styles.to(energy.dtype), eps), energy
+    factor, energy = _native(graph, weight, styles, eps)
+    return factor, energy
+
+
+def demodulation_ref(
+    weight: Tensor,  # [O, I, kh, kw]
+    styles: Tensor,  # [N, I]
+    eps: float = 1e-8,
+) -> Tensor:  # [N, O]
+    """`demodulation` in plain PyTorch, without argument checks."""
+    with _as_they_are(weight):
+        return _composed(weight, styles, eps)[0]
+
+
+def _composed(weight: Tensor, styles: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    if weight.dtype not in (torch.float64, torch.float32):
+        weight, styles = weight.float(), styles.float()
+    energy = weight.square().sum((2, 3))
+    return _factor(energy, styles, eps), energy
+
+
+def _factor(energy: Tensor, styles: Tensor, eps: float) -> Tensor:
+    # A product with itself: the gradient of a power costs more.
+    return F.linear(styles * styles, energy, energy.new_full(energy.shape[:1], eps)).rsqrt()
+
+
+def _as_they_are(x: Tensor) -> AbstractContextManager[None]:
+    return nullcontext() if autocast_dtype(x) is None else without_autocast(x)
+
+
+def _beside_weight(styles: object, weight: Tensor) -> Tensor:
+    op = "demodulation"
+    styles = check_floating(op, "styles", styles)
+    if styles.device != weight.device:
+        raise ValueError(
+            f"{op}: styles is on {styles.device} but weight on {weight.device}; move one of them"
+        )
+    if autocast_dtype(weight) is not None:
+        return styles.to(weight.dtype)
+    if styles.dtype != weight.dtype:
+        raise TypeError(
+            f"{op}: styles is {styles.dtype} but weight is {weight.dtype}; convert one of them"
+        )
+    return styles
+
+
+def _fake(weight: Tensor, styles: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    outputs, inputs = weight.shape[:2]
+    factor = weight.new_empty((styles.shape[0], outputs), dtype=wide)
+    if not _lies(weight) and _lies(weight.transpose(0, 1)):
+        return factor, weight.new_empty((inputs, outputs), dtype=wide).T
+    return factor, weight.new_empty((outputs, inputs), dtype=wide)
+
+
+def _lies(weight: Tensor) -> bool:
+    return weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    weight, styles, _ = inputs
+    ctx.save_for_backward(weight, styles, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(
+    ctx: Any, factor_grad: Tensor | None, energy_grad: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, None]:
+    """With h = dL/dd d³, dL/ds = -s (h e) and dL/de = -h s² / 2, in differentiable operations."""
+    weight, styles, factor, energy = ctx.saved_tensors
+    weight_grad = styles_grad = None
+    with _as_they_are(weight):
+        s = styles.to(energy.dtype)
+        if factor_grad is not None:
+            h = factor_grad * (factor * factor * factor)
+            if ctx.needs_input_grad[1]:
+                styles_grad = (s * (h @ energy)).neg().to(styles.dtype)
+            if ctx.needs_input_grad[0]:
+                part = h.mT @ (s * s) * -0.5
+                energy_grad = part if energy_grad is None else energy_grad + part
+        if energy_grad is not None and ctx.needs_input_grad[0]:
+            weight_grad = (weight * (2.0 * energy_grad)[:, :, None, None]).to(weight.dtype)
+    return weight_grad, styles_grad, None
+
+
+if NATIVE.path is not None:
+    torch.library.register_fake("sdd_fast::demodulation", _fake)
+    _native = differentiable("demodulation", _backward, _setup_context)
