@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from sdd_fast.models import StyleGAN2
-from sdd_fast.ops import bias_act, conv_epilogue, modulated_conv2d, softmax_entropy_l1, upfirdn2d
+from sdd_fast.ops import (
+    bias_act,
+    conv_epilogue,
+    demodulation,
+    modulated_conv2d,
+    softmax_entropy_l1,
+    upfirdn2d,
+)
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -147,6 +154,25 @@ def entropy_calls(device: str, dtype: torch.dtype) -> Iterator[Call]:
         )  # fmt: skip
 
 
+def demodulation_calls(device: str, dtype: torch.dtype) -> Iterator[Call]:
+    """demodulation, of weights as they lie and transposed."""
+    for shape, layout in (
+        ((40, 33, 3, 3), "contiguous"),
+        ((40, 33, 3, 3), "channels_last"),
+        ((65, 70, 1, 1), "contiguous"),
+        ((3, 5, 11, 9), "contiguous"),
+        ((7, 5, 3, 3), "sliced"),
+    ):
+        for turned in (False, True):
+            w = random(*shape, dtype=dtype, device=device, layout=layout)
+            w = w.transpose(0, 1) if turned else w
+            styles = random(2, w.shape[1], dtype=dtype, device=device, seed=1)
+            yield call(
+                f"demodulation {list(w.shape)} {layout}{', turned' if turned else ''}",
+                lambda w, s: demodulation(w, s, 0.1).to(w.dtype), (2, w.shape[0]), w, styles,
+            )  # fmt: skip
+
+
 def convolution_calls(device: str, dtype: torch.dtype) -> Iterator[Call]:
     """modulated_conv2d, large enough for its native way, and the synthesis of StyleGAN2."""
 
@@ -195,4 +221,5 @@ def native_calls(device: str, dtype: torch.dtype) -> Iterator[Call]:
     """Of the ops that are kernels of ours and nothing else."""
     yield from elementwise_calls(device, dtype)
     yield from filter_calls(device, dtype)
+    yield from demodulation_calls(device, dtype)
     yield from entropy_calls(device, dtype)

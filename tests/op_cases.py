@@ -300,3 +300,35 @@ def modulated_conv2d_reference(
         padded = F.pad(spread, (3, 2, 3, 2))
         out.append(F.conv2d(padded[None], merged.flip(2, 3)))
     return torch.cat(out)
+
+
+# Relative error of demodulation's factors and energies: units of the precision they are computed
+# in. All summands are positive, and of at most 64 neighbours in a sum most roundings cancel.
+DEMODULATION_TOLERANCE = {
+    torch.float64: 16 * 2.0**-53,
+    torch.float32: 16 * 2.0**-24,
+    torch.bfloat16: 16 * 2.0**-24,
+    torch.float16: 16 * 2.0**-24,
+}
+
+
+def demodulation_reference(
+    weight: Tensor, styles: Tensor, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors [N, O] by Karras et al. 2020, Eq. 3, from the scaled kernel of one sample after the
+    other, and energies [O, I], in extended precision."""
+    w = weight.detach().cpu().to(torch.float64).numpy().astype(np.longdouble)
+    s = styles.detach().cpu().to(torch.float64).numpy().astype(np.longdouble)
+    factor = np.zeros((len(s), len(w)), np.longdouble)
+    with np.errstate(divide="ignore"):
+        for n, style in enumerate(s):
+            scaled = w * style[None, :, None, None]
+            factor[n] = 1 / np.sqrt((scaled * scaled).sum((1, 2, 3)) + np.longdouble(eps))
+    return factor.astype(np.float64), (w * w).sum((2, 3)).astype(np.float64)
+
+
+def largest_share(actual: Tensor, expected: np.ndarray) -> float:
+    """The largest relative error of any number; 0 where there are none."""
+    assert tuple(actual.shape) == expected.shape, (actual.shape, expected.shape)
+    difference = np.abs(actual.detach().cpu().to(torch.float64).numpy() - expected)
+    return float((difference / np.maximum(np.abs(expected), 1e-300)).max(initial=0))

@@ -46,19 +46,20 @@ from sdd_fast.ops._register import NATIVE
 op, seeded = sys.argv[1], sys.argv[2] == "seeded"
 print("ran", NATIVE.path, NATIVE.cpu_level, flush=True)
 x = torch.ones(1, 1, 5, 13)
-x = x.view(1, 65) if op == "softmax_entropy_l1" else x
+x = x.view({"softmax_entropy_l1": (1, 65), "demodulation": (5, 13, 1, 1)}.get(op, x.shape))
 arguments = {
     "softmax_entropy_l1": (False,),
     "bias_act": (None, 2, 0.2, 1.0, None),
     "conv_epilogue": (torch.ones(1, 1), None, None, 2, 0.2, 1.0, None),
     "upfirdn2d": (torch.ones(4), 2, 1, 2, 1, 2, 1, False, 1.0),
+    "demodulation": (torch.ones(1, 13), 0.0),
 }[op]
 if seeded:
     x.untyped_storage().resize_(4 * 64)
 getattr(torch.ops.sdd_fast, op)(x, *arguments)
 print("survived", flush=True)
 """
-OPS = ("softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d")
+OPS = ("softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d", "demodulation")
 
 
 class Failed(Exception):

@@ -27,8 +27,8 @@ Tensor new_wide(int64_t rows, int64_t columns, const int64_t (&strides)[2], bool
   const int64_t sizes[] = {rows, columns};
   const int32_t dtype = is_double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(2, sizes, strides, dtype,
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(2, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
 
@@ -49,20 +49,29 @@ std::tuple<Tensor, Tensor> demodulation(const Tensor& weight, const Tensor& styl
   const int64_t outputs = weight.size(0), inputs = weight.size(1), samples = styles.size(0);
   const Element element = element_of("demodulation", weight);
   const bool is_double = element == Element::kFloat64;
-  const Tensor energy =
-      new_wide(outputs, inputs, EnergyStrides(layout).strides, is_double);
+  const Tensor energy = new_wide(outputs, inputs, EnergyStrides(layout).strides, is_double);
   const Tensor factor = new_wide(samples, outputs, {std::max<int64_t>(1, outputs), 1}, is_double);
 
-  const EnergyCall of_energy{layout.weight.const_data_ptr(), energy.mutable_data_ptr(), element,
-                             layout.rows(), layout.numbers(), layout.terms(),
+  const EnergyCall of_energy{layout.weight.const_data_ptr(),
+                             energy.mutable_data_ptr(),
+                             element,
+                             layout.rows(),
+                             layout.numbers(),
+                             layout.terms(),
                              layout.terms_inside};
   run_tasks(SDD_FOR_CPU_LEVEL(demodulation_energies_), of_energy,
             of_energy.rows * runs_of(of_energy.numbers, kEnergyRun),
             std::min(of_energy.numbers, kEnergyRun) * of_energy.terms);
   const Tensor s = styles.is_contiguous() ? styles : torch::stable::contiguous(styles);
-  const FactorCall of_factor{energy.const_data_ptr(), s.const_data_ptr(),
-                             factor.mutable_data_ptr(), element, layout.turned, samples, outputs,
-                             inputs, eps};
+  const FactorCall of_factor{energy.const_data_ptr(),
+                             s.const_data_ptr(),
+                             factor.mutable_data_ptr(),
+                             element,
+                             layout.turned,
+                             samples,
+                             outputs,
+                             inputs,
+                             eps};
   run_tasks(SDD_FOR_CPU_LEVEL(demodulation_factors_), of_factor, runs_of(outputs, kFactorRun),
             std::min(outputs, kFactorRun) * inputs * samples);
   return {factor, energy};

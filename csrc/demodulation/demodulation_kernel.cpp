@@ -63,7 +63,7 @@ SDD_FN void energies_of_neighbours(const typename E::Stored* w, int64_t count, i
   using T = typename E::Compute;
   constexpr int block = lanes<T> * lanes<T>;
   int64_t i = 0;
-  if (terms <= kEnergyTerms) {
+  if (terms > 0 && terms <= kEnergyTerms) {
     for (; i + block <= count; i += block) turned_energies<E>(w + i * terms, terms, out + i);
   }
   for (; i < count; ++i) out[i] = T(one_energy<E>(w + i * terms, terms));
@@ -113,8 +113,7 @@ void energies(const EnergyCall& c, int64_t begin, int64_t end) {
     const int64_t row = task / runs, first = task % runs * kEnergyRun;
     const int64_t rest = c.numbers - first, count = rest < kEnergyRun ? rest : kEnergyRun;
     auto* out = static_cast<typename E::Compute*>(c.energy) + row * c.numbers + first;
-    const auto* w =
-        static_cast<const typename E::Stored*>(c.weight) + row * c.numbers * c.terms;
+    const auto* w = static_cast<const typename E::Stored*>(c.weight) + row * c.numbers * c.terms;
     if (c.terms_inside) {
       energies_of_neighbours<E>(w + first * c.terms, count, c.terms, out);
     } else {

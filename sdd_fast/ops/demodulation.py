@@ -42,7 +42,7 @@ def demodulation(
     """
     op = "demodulation"
     check_floating(op, "weight", weight)
-    if not alike(weight, styles):
+    if styles is None or not alike(weight, styles):
         styles = _beside_weight(styles, weight)
     if weight.ndim != 4:
         raise ValueError(f"{op}: weight must be [O, I, kh, kw], got {list(weight.shape)}")

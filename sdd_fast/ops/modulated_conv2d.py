@@ -84,10 +84,9 @@ def modulated_conv2d(
     small = dtype is None and x.dtype != torch.float16 and x.numel() + weight.numel() < SMALL
     if small and graph_wanted(x, weight, styles, noise, bias):
         if not torch.compiler.is_compiling():
-            return modulated_conv2d_ref(
-                x, weight, styles, demodulate=demodulate, up=up, resample_filter=resample_filter,
-                noise=noise, bias=bias, act=act, alpha=alpha, gain=gain, clamp=clamp, eps=eps,
-            )  # fmt: skip
+            factor = demodulation_unchecked(weight, styles, eps)[0] if demodulate else None
+            y = _step_by_step(x, weight, styles, up, resample_filter)
+            return conv_epilogue_ref(y, factor, noise, bias, *activation)
     with (
         _NOTHING if dtype is None else without_autocast(x)
     ):  # or the demodulation would lose precision
@@ -199,17 +198,23 @@ def modulated_conv2d_ref(
     eps: float = 1e-8,
 ) -> Tensor:  # [N, O, H * up, W * up]
     """`modulated_conv2d` step by step in plain PyTorch, without argument checks."""
+    factor = demodulation_ref(weight, styles, eps) if demodulate else None
+    y = _step_by_step(x, weight, styles, up, resample_filter)
+    return conv_epilogue_ref(y, factor, noise, bias, act, alpha, gain, clamp)
+
+
+def _step_by_step(
+    x: Tensor, weight: Tensor, styles: Tensor, up: int, resample_filter: Tensor | None
+) -> Tensor:
+    """conv(x * s, w) in plain PyTorch."""
     y = x * styles.reshape(*styles.shape, 1, 1)
     if y.shape[2] * y.shape[3] == 0:
-        y = _without_pixels(y, weight, up)
-    elif up == 1:
-        y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
-    else:
-        y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
-        taps = _taps(resample_filter, y)
-        y = upfirdn2d_ref(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
-    factor = demodulation_ref(weight, styles, eps) if demodulate else None
-    return conv_epilogue_ref(y, factor, noise, bias, act, alpha, gain, clamp)
+        return _without_pixels(y, weight, up)
+    if up == 1:
+        return F.conv2d(y, weight, padding=weight.shape[2] // 2)
+    y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
+    taps = _taps(resample_filter, y)
+    return upfirdn2d_ref(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
 
 
 def _without_pixels(y: Tensor, weight: Tensor, up: int) -> Tensor:

@@ -33,7 +33,7 @@ BUDGET = 480  # seconds for everything
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FAULT = 86  # exit status of compute-sanitizer when it found something
 SUITES = ("softmax_entropy_l1", "softmax_entropy_l1_gradient", "bias_act", "conv_epilogue",
-          "upfirdn2d", "stylegan2", "modulated_conv2d")  # fmt: skip
+          "demodulation", "upfirdn2d", "stylegan2", "modulated_conv2d")  # fmt: skip
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from figures import figures  # noqa: E402

@@ -18,6 +18,7 @@ import torch
 from gpu_cases import (
     Call,
     convolution_calls,
+    demodulation_calls,
     elementwise_calls,
     entropy_calls,
     filter_calls,
@@ -31,6 +32,7 @@ from sdd_fast.ops import (
     bias_act_ref,
     conv_epilogue,
     conv_epilogue_ref,
+    demodulation,
     modulated_conv2d,
     softmax_entropy_l1,
     upfirdn2d,
@@ -48,6 +50,7 @@ MAKERS: dict[str, Callable[[str, torch.dtype], Iterator[Call]]] = {
     "bias_act": elementwise_calls,
     "conv_epilogue": elementwise_calls,
     "upfirdn2d": filter_calls,
+    "demodulation": demodulation_calls,
     "softmax_entropy_l1": entropy_calls,
     "modulated_conv2d": convolution_calls,
     "StyleGAN2": convolution_calls,
@@ -293,6 +296,8 @@ def opcheck_arguments() -> list[tuple[str, tuple[Any, ...]]]:
         ("conv_epilogue_backward",
          (grad, x.detach(), factor.detach(), noise.detach(), bias.detach(), *act, *[True] * 3)),
         ("upfirdn2d", (x, taps, 2, 1, 2, 1, 2, 1, False, 1.0)),
+        ("demodulation", (new(3, 4, 3, 3), new(2, 4, seed=1), 1e-8)),
+        ("demodulation", (new(3, 4, 3, 3).transpose(0, 1), new(2, 3, seed=1), 1e-8)),
         ("softmax_entropy_l1", (new(3, 50), False)),
         ("softmax_entropy_l1", (new(3, 2, 50), True)),
         ("softmax_entropy_l1_backward", (statistic, None, statistic, None,
@@ -300,7 +305,7 @@ def opcheck_arguments() -> list[tuple[str, tuple[Any, ...]]]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("index", range(8))
+@pytest.mark.parametrize("index", range(10))
 def test_opcheck(index: int) -> None:
     op, arguments = opcheck_arguments()[index]
     torch.library.opcheck(getattr(torch.ops.sdd_fast, op).default, arguments)
@@ -321,6 +326,7 @@ def test_gradcheck(layout: str) -> None:
         (lambda x, b: bias_act(x, b, clamp=2.0), (x, bias)),
         (lambda x, f, z, b: conv_epilogue(x, f, z, b, "lrelu"), (x, factor, noise, bias)),
         (lambda x: upfirdn2d(x, taps, 2, 1, (2, 1, 2, 1)), (x,)),
+        (demodulation, (weight, styles)),
         (lambda x: softmax_entropy_l1(x.flatten(1)), (x,)),
         (
             lambda x, w, s: modulated_conv2d(x, w, s, up=2, resample_filter=taps),
@@ -344,6 +350,8 @@ def test_tensors_on_two_devices() -> None:
         lambda: conv_epilogue(x, None, torch.ones(1, 1, 8, 8), torch.ones(3, device="cuda")),
         lambda: upfirdn2d(x, taps),
         lambda: upfirdn2d(x.cpu(), taps.cuda()),
+        lambda: demodulation(torch.ones(2, 3, 3, 3), torch.ones(1, 3, device="cuda")),
+        lambda: demodulation(torch.ones(2, 3, 3, 3, device="cuda"), torch.ones(1, 3)),
         lambda: modulated_conv2d(x, torch.ones(2, 3, 3, 3), torch.ones(1, 3, device="cuda")),
     ):
         with pytest.raises(ValueError, match="is on c"):
@@ -354,6 +362,7 @@ def test_tensors_on_two_devices() -> None:
         lambda: ops.bias_act_backward(x, torch.ones(1, 3, 8, 8), 2, 0.2, 1.0, None, True),
         lambda: ops.conv_epilogue(x, torch.ones(1, 3), None, None, 2, 0.2, 1.0, None),
         lambda: ops.upfirdn2d(x, taps, 1, 1, 0, 0, 0, 0, False, 1.0),
+        lambda: ops.demodulation(torch.ones(2, 3, 3, 3, device="cuda"), torch.ones(1, 3), 0.0),
     ):
         with pytest.raises(RuntimeError):
             wrong()
@@ -439,6 +448,22 @@ def test_upfirdn2d_beyond_31_bits() -> None:
             expected = upfirdn2d_ref(part, taps.double())
             actual = y[:, c : c + 1, top : top + 5].double()
             assert ((actual - expected).abs() <= 2.0**-10 * expected.abs() + 1e-5).all()
+
+
+@needs_gpu
+@room(20)
+@pytest.mark.parametrize("terms_inside", [False, True])
+@pytest.mark.parametrize("shape", [(2**14, 2**14 + 1, 3, 3), (2, 2**30 + 1, 1, 2)], ids=str)
+def test_demodulation_beyond_31_bits(shape: tuple[int, ...], terms_inside: bool) -> None:
+    outputs, inputs, *_ = shape
+    layout = torch.contiguous_format if terms_inside else torch.channels_last
+    w = torch.empty(shape, dtype=torch.float16, device="cuda", memory_format=layout).normal_()
+    styles = torch.linspace(0.5, 1.5, 2, device="cuda").half()[:, None].expand(2, inputs)
+    factor = demodulation(w, styles)
+    for o in (0, outputs // 2, outputs - 1):
+        energy = sum(part.double().square().sum() for part in w[o].split(1 << 24))
+        expected = (styles[:, 0].double().square() * energy).rsqrt()
+        torch.testing.assert_close(factor[:, o].double(), expected, rtol=1e-6, atol=0.0)
 
 
 @needs_gpu

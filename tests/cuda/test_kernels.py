@@ -13,12 +13,15 @@ import pytest
 import torch
 from op_cases import (
     DEFICIT_TOLERANCE,
+    DEMODULATION_TOLERANCE,
     ENTROPY_GRADIENT_TOLERANCE,
     FEATURE_TOLERANCE,
+    demodulation_reference,
     entropy_gradient_reference,
     entropy_reference,
     epilogue_reference,
     gradient_rows,
+    largest_share,
     modulated_conv2d_reference,
     norm_error,
     relative_error,
@@ -292,6 +295,31 @@ def test_upfirdn2d_gradient(
         y = torch.ops.sdd_fast.upfirdn2d(x, placed(f, device), up, down, *pads, False, 1.0)
         (gx,) = torch.autograd.grad(y, x, placed(grad, device, layout))
         assert error(gx, expected, scale) <= 4 * FEATURE_TOLERANCE[dtype], layout
+
+
+# --- demodulation -------------------------------------------------------------------------------
+
+WEIGHTS = [
+    (1, 1, 1, 1), (2, 3, 3, 3), (33, 31, 3, 3), (31, 33, 1, 1), (1, 257, 3, 3), (257, 1, 1, 3),
+    (7, 300, 1, 1), (3, 2, 5, 2), (3, 2, 17, 17), (2, 5, 36, 9), (9, 40, 2, 2), (0, 3, 3, 3),
+    (3, 0, 3, 3), (3, 4, 0, 3),
+]  # fmt: skip
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", WEIGHTS, ids=str)
+def test_demodulation(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    for n in (1, 3):
+        w, s = randn(*shape, dtype=dtype), randn(n, shape[1], dtype=dtype, seed=1)
+        expected = demodulation_reference(w, s, 1e-3)
+        for turned in (False, True):
+            for layout, there in in_layouts(w.transpose(0, 1) if turned else w, device):
+                there = there.transpose(0, 1) if turned else there
+                styles = placed(s, device, "strided" if layout == "cropped" else layout)
+                actual = torch.ops.sdd_fast.demodulation(there, styles, 1e-3)
+                for a, e in zip(actual, expected, strict=True):
+                    assert a.dtype == (dtype if dtype == torch.float64 else torch.float32)
+                    assert largest_share(a, e) <= DEMODULATION_TOLERANCE[dtype], (layout, turned)
 
 
 # --- softmax_entropy_l1 -------------------------------------------------------------------------

@@ -34,6 +34,9 @@ def good() -> dict[str, dict[str, Any]]:
             "x": x, "f": torch.ones(4), "up": 2, "down": 1, "padding": (2, 1, 2, 1),
             "flip_filter": False, "gain": 4.0,
         },
+        "demodulation": {
+            "weight": torch.ones(2, 3, 3, 3), "styles": torch.ones(2, 3), "eps": 1e-8,
+        },
         "modulated_conv2d": {
             "x": x, "weight": torch.ones(2, 3, 3, 3), "styles": torch.ones(2, 3),
             "demodulate": True, "up": 2, "resample_filter": torch.ones(4) / 4,
@@ -63,6 +66,7 @@ NATIVE_GOOD: dict[str, list[Any]] = {
         torch.ones(3), 2, 0.2, 1.5, 2.0, True, True, True,
     ],
     "upfirdn2d": [torch.ones(2, 3, 4, 5), torch.ones(4), 2, 1, 2, 1, 2, 1, False, 4.0],
+    "demodulation": [torch.ones(2, 3, 3, 3), torch.ones(2, 3), 1e-8],
 }  # fmt: skip
 
 DTYPES = [
