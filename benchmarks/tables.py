@@ -58,8 +58,9 @@ with *gradients* include the backward pass.
     "conv_epilogue": """*eager*: multiply, add, add, leaky ReLU and multiply, one after the other.
 Rows with *gradients* include the backward pass to the input and to the factors.
 """,
-    "demodulation": """*eager*: squares, their sums over each kernel, a matrix product with the squares
-of the styles, and the inverse root. Rows with *gradients* include the backward pass to the styles.
+    "demodulation": """*eager*: squares, their sums over each kernel, a matrix product with the
+squares of the styles, and the inverse root. Rows with *gradients* include the backward pass to
+the styles.
 """,
     "modulated_conv2d": """*grouped*: the formulation of the paper: a scaled and normalised kernel
 for each sample, one grouped convolution, for upsampling a zero-padded depthwise blur, then noise,

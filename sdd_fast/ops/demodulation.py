@@ -13,7 +13,6 @@ from torch import Tensor
 from ._autocast import autocast_dtype, without_autocast
 from ._register import NATIVE, differentiable, graph_wanted, native_kernel, transformed
 from .bias_act import alike, check_floating, check_number
-from .conv_epilogue import SMALL
 
 
 def demodulation(
@@ -70,13 +69,7 @@ def demodulation_unchecked(
     """`demodulation` for arguments that were checked, and Σ_k w². Autocast must be off."""
     if transformed() or not native_kernel("demodulation", weight.device):
         return _composed(weight, styles, eps)
-    graph = graph_wanted(weight, styles)
-    if graph and weight.numel() < SMALL and not torch.compiler.is_compiling():
-        if graph_wanted(weight):
-            return _composed(weight, styles, eps)
-        energy = _native(False, weight, styles, eps)[1]
-        return _factor(energy, styles.to(energy.dtype), eps), energy
-    factor, energy = _native(graph, weight, styles, eps)
+    factor, energy = _native(graph_wanted(weight, styles), weight, styles, eps)
     return factor, energy
 
 
@@ -141,21 +134,30 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.set_materialize_grads(False)
 
 
+def gradient_of_styles(
+    factor_grad: Tensor,  # [N, O]
+    styles: Tensor,  # [N, I]
+    factor: Tensor,  # [N, O]
+    energy: Tensor,  # [O, I]
+) -> Tensor:  # [N, I]
+    """dL/ds = -s (h e) with h = dL/dd d³, in differentiable operations."""
+    h = factor_grad * (factor * factor * factor)
+    return ((h @ energy) * -styles).to(styles.dtype)
+
+
 def _backward(
     ctx: Any, factor_grad: Tensor | None, energy_grad: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, None]:
-    """With h = dL/dd d³, dL/ds = -s (h e) and dL/de = -h s² / 2, in differentiable operations."""
+    """With h = dL/dd d³, dL/de = -h s² / 2, in differentiable operations."""
     weight, styles, factor, energy = ctx.saved_tensors
     weight_grad = styles_grad = None
     with _as_they_are(weight):
-        s = styles.to(energy.dtype)
-        if factor_grad is not None:
+        if factor_grad is not None and ctx.needs_input_grad[1]:
+            styles_grad = gradient_of_styles(factor_grad, styles, factor, energy)
+        if factor_grad is not None and ctx.needs_input_grad[0]:
             h = factor_grad * (factor * factor * factor)
-            if ctx.needs_input_grad[1]:
-                styles_grad = (s * (h @ energy)).neg().to(styles.dtype)
-            if ctx.needs_input_grad[0]:
-                part = h.mT @ (s * s) * -0.5
-                energy_grad = part if energy_grad is None else energy_grad + part
+            part = h.mT @ styles.to(energy.dtype).square() * -0.5
+            energy_grad = part if energy_grad is None else energy_grad + part
         if energy_grad is not None and ctx.needs_input_grad[0]:
             weight_grad = (weight * (2.0 * energy_grad)[:, :, None, None]).to(weight.dtype)
     return weight_grad, styles_grad, None

@@ -11,16 +11,22 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype, without_autocast
-from ._register import graph_wanted
-from .bias_act import alike, beside, check_activation, check_floating
+from ._register import graph_wanted, native_kernel, transformed, without_autograd
+from .bias_act import ACT_CODES, Activation, alike, beside, check_activation, check_floating
 from .conv_epilogue import SMALL, conv_epilogue_ref, conv_epilogue_unchecked
-from .demodulation import check_eps, demodulation_ref, demodulation_unchecked
+from .demodulation import (
+    check_eps,
+    demodulation_ref,
+    demodulation_unchecked,
+    gradient_of_styles,
+)
 from .upfirdn2d import upfirdn2d, upfirdn2d_ref
 
 _CPU = torch.device("cpu")
@@ -84,9 +90,8 @@ def modulated_conv2d(
     small = dtype is None and x.dtype != torch.float16 and x.numel() + weight.numel() < SMALL
     if small and graph_wanted(x, weight, styles, noise, bias):
         if not torch.compiler.is_compiling():
-            factor = demodulation_unchecked(weight, styles, eps)[0] if demodulate else None
-            y = _step_by_step(x, weight, styles, up, resample_filter)
-            return conv_epilogue_ref(y, factor, noise, bias, *activation)
+            options = (demodulate, up, resample_filter, eps, activation)
+            return _of_few_numbers(x, weight, styles, noise, bias, options)
     with (
         _NOTHING if dtype is None else without_autocast(x)
     ):  # or the demodulation would lose precision
@@ -179,6 +184,109 @@ def _scale(x: Tensor, styles: Tensor) -> Tensor:
     if graph_wanted(styles):
         return conv_epilogue_unchecked(x, styles, None, None, ("linear", 0.2, 1.0, None))
     return x * styles.reshape(*styles.shape, 1, 1)
+
+
+# demodulate, up, resample_filter, eps, activation
+_Options = tuple[bool, int, Tensor | None, float, Activation]
+
+
+def _of_few_numbers(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    options: _Options,
+) -> Tensor:
+    """With a gradient, of so few numbers that what takes the time is the number of operations."""
+    up = options[1]
+    whole = up == 1 and x.numel() and x.device.type != "meta" and not graph_wanted(weight)
+    if not whole or transformed() or torch.jit.is_tracing():
+        return _composed(x, weight, styles, noise, bias, options)
+    if not native_kernel("modulated_conv2d", x.device):
+        return _composed(x, weight, styles, noise, bias, options)
+    y: Tensor = _FewNumbers.apply(x, weight, styles, noise, bias, options)
+    return y
+
+
+def _composed(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    options: _Options,
+) -> Tensor:
+    demodulate, up, resample_filter, eps, activation = options
+    factor = demodulation_unchecked(weight, styles, eps)[0] if demodulate else None
+    y = _step_by_step(x, weight, styles, up, resample_filter)
+    return conv_epilogue_ref(y, factor, noise, bias, *activation)
+
+
+class _FewNumbers(torch.autograd.Function):
+    """The layer with its backward pass in as few operations as there are: PyTorch's own gradients
+    of each step take twice the time. The weights are frozen, and up is 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, styles: Tensor, *others: Any) -> Tensor:
+        noise, bias, ctx.options = others
+        demodulate, _, _, eps, activation = ctx.options
+        factor = energy = None
+        if demodulate:
+            factor, energy = demodulation_unchecked(weight, styles, eps)
+        y = F.conv2d(x * styles.reshape(*styles.shape, 1, 1), weight, padding=weight.shape[2] // 2)
+        ctx.save_for_backward(x, weight, styles, noise, bias, factor, energy, y)
+        return conv_epilogue_unchecked(y, factor, noise, bias, activation)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # to be differentiated again
+            return _gradients_of_composition(ctx, grad)
+        with without_autograd():
+            return _gradients_of_few(ctx, grad)
+
+
+def _gradients_of_composition(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    # Styles may depend on x, and more: views of their own keep the derivatives partial.
+    views: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:5]]
+    x, weight, styles, noise, bias = views
+    result = _composed(x, weight, styles, noise, bias, ctx.options)
+    needed = ctx.needs_input_grad[:5]
+    wanted = [v for v, need in zip(views, needed, strict=True) if need]
+    grads = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
+    return *(next(grads) if need else None for need in needed), None
+
+
+def _gradients_of_few(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, styles, noise, bias, factor, energy, y = ctx.saved_tensors
+    of_x, _, of_styles, of_noise, of_bias, _ = ctx.needs_input_grad
+    act, *numbers = ctx.options[4]
+    backward = torch.ops.sdd_fast.conv_epilogue_backward.default
+    of_factor = factor is not None and of_styles
+    y_grad, factor_grad, noise_grad, bias_grad = backward(
+        grad, y, factor, noise, bias, ACT_CODES[act], *numbers, of_factor, of_noise, of_bias
+    )
+    x_grad: Any = None
+    styles_grad: Any = None
+    if of_x or of_styles:
+        pad = weight.shape[2] // 2
+        scaled_grad, _, _ = torch.ops.aten.convolution_backward.default(
+            y_grad, x, weight, None, [1, 1], [pad, pad], [1, 1], False, [0, 0], 1,
+            [True, False, False],
+        )  # fmt: skip
+        x_grad, styles_grad, _, _ = backward(
+            scaled_grad, x, styles, None, None, 0, 1.0, 1.0, None, of_styles, False, False
+        )
+    if of_factor:
+        styles_grad = styles_grad + gradient_of_styles(factor_grad, styles, factor, energy)
+    return (
+        x_grad if of_x else None,
+        None,
+        styles_grad if of_styles else None,
+        noise_grad if of_noise else None,
+        bias_grad if of_bias else None,
+        None,
+    )
 
 
 def modulated_conv2d_ref(

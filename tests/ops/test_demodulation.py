@@ -28,7 +28,7 @@ def native(weight: Tensor, styles: Tensor, eps: float = EPS) -> Tensor:
 
 
 BOTH = pytest.mark.parametrize("op", [pytest.param(native, marks=needs_native), demodulation_ref])
-WITH_GRADIENTS = pytest.mark.parametrize(  # `demodulation` has a shorter way to them than the op
+WITH_GRADIENTS = pytest.mark.parametrize(  # `demodulation` has a shorter way to the same
     "op", [pytest.param(native, marks=needs_native), demodulation, demodulation_ref]
 )
 

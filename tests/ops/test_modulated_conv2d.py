@@ -91,6 +91,58 @@ def test_gradients(up: int, side: int, demodulate: bool) -> None:
     assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
 
 
+@pytest.mark.parametrize(("side", "demodulate"), [(3, True), (1, True), (3, False)])
+@pytest.mark.parametrize("wanted", range(1, 16))
+def test_gradients_of_few_numbers_with_frozen_weights(
+    side: int, demodulate: bool, wanted: int
+) -> None:
+    """A backward pass of their own, and of it again; of any of x, styles, noise and bias."""
+    torch.manual_seed(0)
+    shapes = [(2, 2, 3, 2), (2, 2), (1, 1, 3, 2), (4,)]
+    leaves = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=bool(wanted >> i & 1))
+        for i, shape in enumerate(shapes)
+    ]
+    weight = torch.randn(4, 2, side, side, dtype=torch.float64)
+
+    def function(*leaves: Tensor) -> Tensor:
+        x, styles, noise, bias = leaves
+        return modulated_conv2d(
+            x, weight, styles, demodulate=demodulate, noise=noise, bias=bias, act="lrelu",
+            alpha=0.3, gain=1.25, clamp=2.5,
+        )  # fmt: skip
+
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+def test_second_derivatives_where_styles_depend_on_the_features() -> None:
+    """Once each, not again through the styles."""
+    torch.manual_seed(0)
+    weight = torch.randn(3, 2, 3, 3, dtype=torch.float64)
+    x = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    for function in (modulated_conv2d, modulated_conv2d_ref):
+        assert torch.autograd.gradcheck(lambda x, f=function: f(x, weight, x.mean((2, 3))), x)
+        assert torch.autograd.gradgradcheck(lambda x, f=function: f(x, weight, x.mean((2, 3))), x)
+
+
+@pytest.mark.parametrize("transform", ["grad", "hessian", "vmap"])
+def test_few_numbers_under_torch_func(transform: str) -> None:
+    x, weight, styles = inputs(3)
+
+    def total(styles: Tensor, convolve: Callable = modulated_conv2d) -> Tensor:
+        return convolve(x, weight, styles, act="lrelu").square().sum()
+
+    many = torch.stack([styles, 2 * styles])
+    go = {
+        "grad": lambda f: torch.func.grad(f)(styles),
+        "hessian": lambda f: torch.func.hessian(f)(styles),
+        "vmap": lambda f: torch.func.vmap(torch.func.grad(f))(many),
+    }[transform]
+    expected = go(lambda s: total(s, modulated_conv2d_ref))
+    torch.testing.assert_close(go(total), expected)
+
+
 @pytest.mark.parametrize(("up", "side", "demodulate"), VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_lower_precisions(up: int, side: int, demodulate: bool, dtype: torch.dtype) -> None:
