@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <memory>
 #include <tuple>
 
 #include "../common/cpu_level.h"
@@ -52,21 +53,27 @@ std::tuple<Tensor, Tensor> demodulation(const Tensor& weight, const Tensor& styl
   const Tensor energy = new_wide(outputs, inputs, EnergyStrides(layout).strides, is_double);
   const Tensor factor = new_wide(samples, outputs, {std::max<int64_t>(1, outputs), 1}, is_double);
 
-  const EnergyCall of_energy{layout.weight.const_data_ptr(),
+  const EnergyFn energies = SDD_FOR_CPU_LEVEL(demodulation_energies_);
+  const EnergyCall of_weight{layout.weight.const_data_ptr(),
                              energy.mutable_data_ptr(),
                              element,
                              layout.rows(),
                              layout.numbers(),
                              layout.terms(),
                              layout.terms_inside};
-  run_tasks(SDD_FOR_CPU_LEVEL(demodulation_energies_), of_energy,
-            of_energy.rows * runs_of(of_energy.numbers, kEnergyRun),
-            std::min(of_energy.numbers, kEnergyRun) * of_energy.terms);
+  run_tasks(energies, of_weight, of_weight.rows * runs_of(of_weight.numbers, kEnergyRun),
+            std::min(of_weight.numbers, kEnergyRun) * of_weight.terms);
+
+  // The squares of the styles are energies of one term.
   const Tensor s = styles.is_contiguous() ? styles : torch::stable::contiguous(styles);
+  const std::unique_ptr<double[]> squares(new double[std::max<int64_t>(1, s.numel())]);
+  const EnergyCall of_styles{s.const_data_ptr(), squares.get(), element, 1, s.numel(), 1, false};
+  energies(of_styles, 0, runs_of(s.numel(), kEnergyRun));
+
   const FactorCall of_factor{energy.const_data_ptr(),
-                             s.const_data_ptr(),
+                             squares.get(),
                              factor.mutable_data_ptr(),
-                             element,
+                             is_double,
                              layout.turned,
                              samples,
                              outputs,

@@ -123,34 +123,26 @@ void energies(const EnergyCall& c, int64_t begin, int64_t end) {
 }
 
 // The sum in (2) over neighbouring energies.
-template <class E>
-SDD_FN double sum_of_row(const typename E::Compute* e, const typename E::Stored* s,
-                         int64_t inputs) {
-  using T = typename E::Compute;
+template <class T>
+SDD_FN double sum_of_row(const T* e, const T* squares, int64_t inputs) {
   constexpr int streams = 4;
   Vector<T> sum[streams] = {};
   LaneSum<T> total;
   const int64_t done = for_each_tile<lanes<T>, kEnergyTerms, streams>(
-      inputs,
-      [&](int stream, int64_t i) { sum[stream] += square<T>(E::vector(s + i)) * load(e + i); },
+      inputs, [&](int stream, int64_t i) { sum[stream] += load(squares + i) * load(e + i); },
       [&] {
         total.add((sum[0] + sum[1]) + (sum[2] + sum[3]));
         for (auto& v : sum) v = Vector<T>{};
       });
   double rest = 0;
-  for (int64_t i = done; i < inputs; ++i) {
-    const double style = E::value(s + i);
-    rest += style * style * double(e[i]);
-  }
+  for (int64_t i = done; i < inputs; ++i) rest += double(squares[i]) * double(e[i]);
   return total.total() + rest;
 }
 
 // The same for `count` outputs at once, of energies that lie `stride` apart.
-template <class E>
-SDD_FN void sums_of_columns(const typename E::Compute* e, int64_t stride,
-                            const typename E::Stored* s, int64_t inputs, int64_t count,
-                            double* sums) {
-  using T = typename E::Compute;
+template <class T>
+SDD_FN void sums_of_columns(const T* e, int64_t stride, const T* squares, int64_t inputs,
+                            int64_t count, double* sums) {
   constexpr int width = lanes<T>;
   int64_t o = 0;
   for (; o + width <= count; o += width) {
@@ -158,38 +150,31 @@ SDD_FN void sums_of_columns(const typename E::Compute* e, int64_t stride,
     for (int64_t first = 0; first < inputs; first += kEnergyTerms) {
       const int64_t last = first + kEnergyTerms < inputs ? first + kEnergyTerms : inputs;
       Vector<T> sum{};
-      for (int64_t i = first; i < last; ++i) {
-        const T style = E::value(s + i);
-        sum += style * style * load(e + i * stride + o);
-      }
+      for (int64_t i = first; i < last; ++i) sum += squares[i] * load(e + i * stride + o);
       total.add(sum);
     }
     for (int l = 0; l < width; ++l) sums[o + l] = total.lane[l];
   }
   for (; o < count; ++o) {
     sums[o] = 0;
-    for (int64_t i = 0; i < inputs; ++i) {
-      const double style = E::value(s + i);
-      sums[o] += style * style * double(e[i * stride + o]);
-    }
+    for (int64_t i = 0; i < inputs; ++i) sums[o] += double(squares[i]) * double(e[i * stride + o]);
   }
 }
 
-template <class E>
+template <class T>
 void factors(const FactorCall& c, int64_t begin, int64_t end) {
-  using T = typename E::Compute;
   const T* e = static_cast<const T*>(c.energy);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t first = task * kFactorRun, rest = c.outputs - first;
     const int64_t count = rest < kFactorRun ? rest : kFactorRun;
     for (int64_t n = 0; n < c.samples; ++n) {
       double sums[kFactorRun] = {};
-      const auto* s = static_cast<const typename E::Stored*>(c.styles) + n * c.inputs;
+      const T* squares = static_cast<const T*>(c.squares) + n * c.inputs;
       if (c.turned) {
-        sums_of_columns<E>(e + first, c.outputs, s, c.inputs, count, sums);
+        sums_of_columns(e + first, c.outputs, squares, c.inputs, count, sums);
       } else {
         for (int64_t o = 0; o < count; ++o) {
-          sums[o] = sum_of_row<E>(e + (first + o) * c.inputs, s, c.inputs);
+          sums[o] = sum_of_row(e + (first + o) * c.inputs, squares, c.inputs);
         }
       }
       T* out = static_cast<T*>(c.factor) + n * c.outputs + first;
@@ -198,29 +183,23 @@ void factors(const FactorCall& c, int64_t begin, int64_t end) {
   }
 }
 
-// body(E{}) with the type of an element.
-template <class Body>
-void with_element(Element element, const Body& body) {
-  switch (element) {
-    case Element::kFloat64:
-      return body(PlainElement<double>{});
-    case Element::kFloat32:
-      return body(PlainElement<float>{});
-    case Element::kFloat16:
-      return body(HalfElement{});
-    case Element::kBFloat16:
-      return body(BFloat16Element{});
-  }
-}
-
 }  // namespace
 
 void SDD_JOIN(demodulation_energies_, SDD_ISA)(const EnergyCall& c, int64_t begin, int64_t end) {
-  with_element(c.element, [&](auto e) { energies<decltype(e)>(c, begin, end); });
+  switch (c.element) {
+    case Element::kFloat64:
+      return energies<PlainElement<double>>(c, begin, end);
+    case Element::kFloat32:
+      return energies<PlainElement<float>>(c, begin, end);
+    case Element::kFloat16:
+      return energies<HalfElement>(c, begin, end);
+    case Element::kBFloat16:
+      return energies<BFloat16Element>(c, begin, end);
+  }
 }
 
 void SDD_JOIN(demodulation_factors_, SDD_ISA)(const FactorCall& c, int64_t begin, int64_t end) {
-  with_element(c.element, [&](auto e) { factors<decltype(e)>(c, begin, end); });
+  c.is_double ? factors<double>(c, begin, end) : factors<float>(c, begin, end);
 }
 
 }  // namespace sdd

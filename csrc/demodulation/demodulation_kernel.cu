@@ -16,15 +16,16 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kUnroll = 9;                                   // loads in flight: a kernel of 3x3
+constexpr int kTerms = 9;                                    // of a sum in flight: a kernel of 3x3
 constexpr int64_t kMaxGrid = 65535;                          // in y
 constexpr int64_t kMaxNumbers = (int64_t{1} << 31) - 65536;  // for 32-bit indices
 
 // A sum over terms first, first + step ... below `terms`; term(k) is 0 or positive.
-template <class C, class Term>
+template <class C, int kUnroll, class Term>
 __device__ __forceinline__ double sum_of_terms(int64_t first, int64_t step, int64_t terms,
                                                const Term& term) {
   double total = 0;
+#pragma unroll 1
   for (int64_t k = first; k < terms; k += kUnroll * step) {
     C sum = 0;  // of few: of many it takes a double
 #pragma unroll
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(kThreads)
   const Stored* from = w + row * row_numbers * terms + number * number_stride;
   double sum = 0;
   if (index < count) {
-    sum = sum_of_terms<C>(threadIdx.x % width, width, terms, [&](int64_t k) {
+    sum = sum_of_terms<C, kTerms>(threadIdx.x % width, width, terms, [&](int64_t k) {
       const C v = widened(from[k * term_stride]);
       return v * v;
     });
@@ -59,56 +60,62 @@ __global__ void __launch_bounds__(kThreads)
   if (index < count && threadIdx.x % width == 0) energy[row * row_numbers + number] = C(sum);
 }
 
-// (2) of energies [outputs, inputs], a warp for each factor
-template <class Stored>
-__global__ void __launch_bounds__(kThreads)
-    demodulation_of_rows(const Compute<Stored>* __restrict__ energy,
-                         const Stored* __restrict__ styles, Compute<Stored>* __restrict__ factor,
-                         int64_t first_sample, int64_t outputs, int64_t inputs, double eps) {
-  using C = Compute<Stored>;
-  const int64_t sample = first_sample + blockIdx.y;
-  const int64_t output = blockIdx.x * int64_t(kWarps) + threadIdx.x / kWarp;
-  if (output >= outputs) return;  // a whole warp
-  const Stored* s = styles + sample * inputs;
-  const C* e = energy + output * inputs;
-  const double sum = warp_sum(sum_of_terms<C>(threadIdx.x % kWarp, kWarp, inputs, [&](int64_t i) {
-    const C style = widened(s[i]);
-    return style * style * e[i];
-  }));
-  if (threadIdx.x % kWarp == 0) {
-    factor[sample * outputs + output] = C(demodulation_factor(sum, eps));
-  }
-}
+// What is squared and weighted: the styles of one sample, in any of the types that C computes for.
+template <class C>
+struct Styles {
+  const void* numbers;
+  Element element;
 
-// The same of energies [inputs, outputs], a block for as many factors as a warp has lanes.
-template <class Stored>
+  __device__ __forceinline__ C operator[](int64_t i) const {
+    if constexpr (sizeof(C) == sizeof(double)) {
+      return static_cast<const double*>(numbers)[i];
+    } else if (element == Element::kFloat32) {
+      return static_cast<const float*>(numbers)[i];
+    } else if (element == Element::kFloat16) {
+      return widened(static_cast<const __half*>(numbers)[i]);
+    } else {
+      return widened(static_cast<const __nv_bfloat16*>(numbers)[i]);
+    }
+  }
+};
+
+// (2). Of energies [outputs, inputs] a warp makes each factor; where they are turned, [inputs,
+// outputs], a block makes as many as a warp has lanes, and each warp a part of the sums.
+template <class C>
 __global__ void __launch_bounds__(kThreads)
-    demodulation_of_columns(const Compute<Stored>* __restrict__ energy,
-                            const Stored* __restrict__ styles, Compute<Stored>* __restrict__ factor,
-                            int64_t first_sample, int64_t outputs, int64_t inputs, double eps) {
-  using C = Compute<Stored>;
+    demodulation_factors(const C* __restrict__ energy, Styles<C> styles, C* __restrict__ factor,
+                         int64_t first_sample, int64_t outputs, int64_t inputs, bool turned,
+                         double eps) {
   __shared__ double sums[kWarps][kWarp];
   const int64_t sample = first_sample + blockIdx.y;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t output = blockIdx.x * int64_t(kWarp) + lane;
-  const Stored* s = styles + sample * inputs;
+  const int64_t output = turned ? blockIdx.x * int64_t(kWarp) + lane  //
+                                : blockIdx.x * int64_t(kWarps) + warp;
+  const C* e = energy + output * (turned ? 1 : inputs);
+  const int64_t stride = turned ? outputs : 1;
+  double sum = 0;
   if (output < outputs) {
-    sums[warp][lane] = sum_of_terms<C>(warp, kWarps, inputs, [&](int64_t i) {
-      const C style = widened(s[i]);
-      return style * style * energy[i * outputs + output];
+    sum = sum_of_terms<C, 4>(turned ? warp : lane, turned ? kWarps : kWarp, inputs, [&](int64_t i) {
+      const C style = styles[sample * inputs + i];
+      return style * style * e[i * stride];
     });
   }
-  __syncthreads();
-  if (warp != 0 || output >= outputs) return;
-  double sum = 0;
-  for (int part = 0; part < kWarps; ++part) sum += sums[part][lane];
+  if (turned) {
+    sums[warp][lane] = sum;
+    __syncthreads();
+    if (warp != 0 || output >= outputs) return;
+    for (int other = 1; other < kWarps; ++other) sum += sums[other][lane];
+  } else {
+    sum = warp_sum(sum);
+    if (lane != 0 || output >= outputs) return;
+  }
   factor[sample * outputs + output] = C(demodulation_factor(sum, eps));
 }
 
 template <class Stored>
 void energies(const DemodulationCuda& c, Stream stream) {
   int width = 1;  // lanes for neighbours of which there are more than a thread has in flight
-  while (c.terms_inside && width < kWarp && width * kUnroll < c.terms) width *= 2;
+  while (c.terms_inside && width < kWarp && width * kTerms < c.terms) width *= 2;
   const auto* w = static_cast<const Stored*>(c.weight);
   auto* energy = static_cast<Compute<Stored>*>(c.energy);
   const int64_t number_stride = c.terms_inside ? c.terms : 1;
@@ -127,16 +134,14 @@ void energies(const DemodulationCuda& c, Stream stream) {
   }
 }
 
-template <class Stored>
+template <class C>
 void factors(const DemodulationCuda& c, Stream stream) {
-  const auto kernel = c.turned ? demodulation_of_columns<Stored> : demodulation_of_rows<Stored>;
   const int64_t blocks = divide_up(c.outputs, c.turned ? kWarp : kWarps);
   for (int64_t first = 0; first < c.samples; first += kMaxGrid) {
-    launch("demodulation", kernel,
+    launch("demodulation", demodulation_factors<C>,
            dim3(unsigned(blocks), unsigned(std::min(kMaxGrid, c.samples - first))), kThreads,
-           stream, static_cast<const Compute<Stored>*>(c.energy),
-           static_cast<const Stored*>(c.styles), static_cast<Compute<Stored>*>(c.factor), first,
-           c.outputs, c.inputs, c.eps);
+           stream, static_cast<const C*>(c.energy), Styles<C>{c.styles, c.element},
+           static_cast<C*>(c.factor), first, c.outputs, c.inputs, c.turned, c.eps);
   }
 }
 
@@ -146,8 +151,9 @@ void demodulation_cuda(const DemodulationCuda& c, Stream stream) {
   with_element(c.element, [&](auto zero) {
     using Stored = decltype(zero);
     if (c.rows * c.numbers > 0) energies<Stored>(c, stream);
-    if (c.outputs > 0) factors<Stored>(c, stream);
   });
+  if (c.outputs == 0) return;
+  c.element == Element::kFloat64 ? factors<double>(c, stream) : factors<float>(c, stream);
 }
 
 }  // namespace sdd

@@ -20,10 +20,10 @@ struct EnergyCall {
 };
 
 struct FactorCall {
-  const void* energy;  // [outputs, inputs], or [inputs, outputs] where it is turned; wide
-  const void* styles;  // [samples, inputs]
-  void* factor;        // [samples, outputs] wide
-  Element element;     // of the styles
+  const void* energy;   // [outputs, inputs], or [inputs, outputs] where it is turned; wide
+  const void* squares;  // [samples, inputs] wide: of the styles
+  void* factor;         // [samples, outputs] wide
+  bool is_double;
   bool turned;
   int64_t samples;
   int64_t outputs;

@@ -206,8 +206,8 @@ int main() {
   const int64_t outputs = 1000000007, inputs = 3;
   for (int turned = 0; turned < 2; ++turned) {
     float *e = reserve(outputs * inputs), *d = reserve(2 * outputs);
-    const float styles[] = {0, 0, 1, 1, 2, 3};
-    FactorCall c{e, styles, d, Element::kFloat32, turned == 1, 2, outputs, inputs, 0.0};
+    const float squares[] = {0, 0, 1, 1, 4, 9};
+    FactorCall c{e, squares, d, false, turned == 1, 2, outputs, inputs, 0.0};
     for (int i = 0; i < inputs; ++i) {
       e[turned ? i * outputs + outputs - 1 : (outputs - 1) * inputs + i] = i == 2 ? 4 : 0;
     }
