@@ -47,12 +47,15 @@ struct WeightLayout {
   bool terms_inside;  // the numbers of a kernel are neighbours; else the kernel lies outside
 
   explicit WeightLayout(const Tensor& w) : weight(w), turned(false), terms_inside(true) {
-    if (w.numel() == 0 || lies_as(w, {3, 2, 1, 0})) return;
-    turned = !lies_as(w, {1, 3, 2, 0});
-    terms_inside = turned && lies_as(w, {3, 2, 0, 1});
-    if (!turned || terms_inside || lies_as(w, {0, 3, 2, 1})) return;
-    weight = torch::stable::contiguous(w);
-    turned = false, terms_inside = true;
+    if (w.numel() > 0 && !lies_as(w, {3, 2, 1, 0})) {
+      turned = !lies_as(w, {1, 3, 2, 0});
+      terms_inside = turned && lies_as(w, {3, 2, 0, 1});
+      if (turned && !terms_inside && !lies_as(w, {0, 3, 2, 1})) {
+        weight = torch::stable::contiguous(w);
+        turned = false, terms_inside = true;
+      }
+    }
+    if (terms() == 1) terms_inside = false;
   }
   int64_t outer() const { return weight.size(turned ? 1 : 0); }
   int64_t inner() const { return weight.size(turned ? 0 : 1); }
