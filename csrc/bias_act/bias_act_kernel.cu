@@ -159,23 +159,27 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // grad, y: [pixels, channels] -> out: [pixels, channels], parts: [tiles, channels]. A block has
-// kColumns threads for as many packs of channels, and kThreads / kColumns pixels at a time.
+// kColumns threads for as many packs of channels, and kThreads / kColumns pixels at a time. Blocks
+// of the same tile, `groups` of them, follow one another: they share its lines of memory. Both are
+// counted by blockIdx.x, as a grid has only 65535 places in y.
 template <class Stored, int N>
 __global__ void __launch_bounds__(kThreads)
     bias_act_backward_columns(const Stored* __restrict__ grad, const Stored* __restrict__ y,
                               Stored* __restrict__ out, double* __restrict__ parts, int64_t pixels,
-                              int64_t channels, DeviceAct<Stored> act) {
+                              int64_t channels, FastDivide groups, DeviceAct<Stored> act) {
   using C = Compute<Stored>;
   constexpr int lines = kThreads / kColumns;
   __shared__ C sums[lines][kColumns * N];
   const int column = threadIdx.x % kColumns, line = threadIdx.x / kColumns;
-  const int64_t channel = (blockIdx.y * int64_t(kColumns) + column) * N;
+  const int64_t tile = groups.quotient(blockIdx.x);
+  const int64_t first = int64_t(groups.remainder(blockIdx.x)) * (kColumns * N);
+  const int64_t channel = first + column * N;
   C sum[N] = {};
   if (channel < channels) {
-    const int64_t end = (blockIdx.x + int64_t{1}) * kPixelTile;
+    const int64_t begin = tile * kPixelTile;
+    const int64_t end = pixels - begin < kPixelTile ? pixels : begin + kPixelTile;
 #pragma unroll 4
-    for (int64_t p = blockIdx.x * int64_t(kPixelTile) + line; p < end; p += lines) {
-      if (p >= pixels) break;
+    for (int64_t p = begin + line; p < end; p += lines) {
       auto g = load_pack<N>(grad + p * channels + channel);
       const auto r = load_pack<N>(y + p * channels + channel);
 #pragma unroll
@@ -191,11 +195,10 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int j = 0; j < N; ++j) sums[line][column * N + j] = sum[j];
   __syncthreads();
-  const int64_t first = blockIdx.y * int64_t(kColumns) * N;
   for (int i = threadIdx.x; i < kColumns * N && first + i < channels; i += kThreads) {
     double total = 0;
     for (int l = 0; l < lines; ++l) total += double(sums[l][i]);
-    parts[blockIdx.x * channels + first + i] = total;
+    parts[tile * channels + first + i] = total;
   }
 }
 
@@ -207,9 +210,10 @@ void backward_with_sums(const BiasActCuda& c, Stream stream) {
   auto* bias_grad = static_cast<Stored*>(c.bias_grad);
   if (c.inner == 1) {
     const int64_t tiles = divide_up(c.outer, kPixelTile);
-    const dim3 grid(unsigned(tiles), unsigned(divide_up(c.channels, kColumns * N)));
-    launch("bias_act_backward", bias_act_backward_columns<Stored, N>, grid, kThreads, stream, grad,
-           y, out, c.parts, c.outer, c.channels, act_of<Stored>(c));
+    const int64_t groups = divide_up(c.channels, kColumns * N);
+    launch("bias_act_backward", bias_act_backward_columns<Stored, N>,
+           dim3(unsigned(tiles * groups)), kThreads, stream, grad, y, out, c.parts, c.outer,
+           c.channels, FastDivide(groups), act_of<Stored>(c));
     return channel_sums(c.parts, bias_grad, 1, tiles, c.channels, 1, stream);
   }
   const int64_t pieces = divide_up(c.inner, kRowPiece), rows = c.outer * c.channels;

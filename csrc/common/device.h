@@ -10,6 +10,8 @@
 
 #include <initializer_list>
 
+#include "no_memory.h"
+
 #if defined(SDD_HOST_EMULATION)
 #define SDD_DEVICE_KEY CPU
 #else
@@ -49,7 +51,9 @@ class OnDevice {
 #endif
 };
 
-// An uninitialised tensor on the device of `like`, from torch's caching allocator.
+// An uninitialised tensor on the device of `like`, from torch's caching allocator. "out of memory"
+// is what programs look for that try again with a smaller batch: torch's own type of error does not
+// pass through the C interface.
 inline torch::stable::Tensor new_on_device(int64_t dims, const int64_t* sizes,
                                            const int64_t* strides, int32_t dtype,
                                            const torch::stable::Tensor& like) {
@@ -57,8 +61,13 @@ inline torch::stable::Tensor new_on_device(int64_t dims, const int64_t* sizes,
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(dims, sizes, strides, dtype, type, index, &handle));
+  if (aoti_torch_empty_strided(dims, sizes, strides, dtype, type, index, &handle) !=
+      AOTI_TORCH_SUCCESS) {
+    STD_TORCH_CHECK(
+        false, "sdd_fast: CUDA out of memory. There is no memory for a tensor of shape ",
+        shape_and_size(dims, sizes, int64_t(aoti_torch_dtype_element_size(dtype))),
+        "; ask for a smaller one. If torch says above that an earlier kernel failed, that is why");
+  }
   return torch::stable::Tensor(handle);
 }
 

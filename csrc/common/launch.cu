@@ -12,6 +12,7 @@ LaunchFailure failure_of(cudaError_t error) {
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorInvalidDeviceFunction:
       return LaunchFailure::kArchitecture;
+    case cudaErrorInvalidKernelImage:  // a driver before 550 cannot unpack what nvcc 12.8 packed
     case cudaErrorUnsupportedPtxVersion:
     case cudaErrorInvalidPtx:
     case cudaErrorJitCompilerNotFound:
@@ -40,7 +41,7 @@ void check_launch(const char* kernel, cudaError_t error) {
   }
   cudaDriverGetVersion(&launch.driver);
   cudaRuntimeGetVersion(&launch.runtime);
-  cudaGetLastError();  // or torch would find it at its next call
+  cudaGetLastError();  // forgotten: the next launch is not to blame
   throw std::runtime_error(launch_error(launch));
 }
 

@@ -40,10 +40,11 @@ inline std::string launch_error(const FailedLaunch& launch) {
     message += gpu + "; the kernels were compiled for " + launch.compiled + ". To run them, " +
                rebuild + ". " + without;
   } else if (launch.failure == LaunchFailure::kPtx && launch.major > 0) {
-    message += gpu + ", the kernels were compiled for " + launch.compiled +
-               ", and the driver could not compile them for this GPU. Update the NVIDIA driver to "
-               "one that supports " +
-               cuda(launch.runtime) + " or newer, or " + rebuild + ". " + without;
+    message +=
+        gpu + ", the kernels were compiled for " + launch.compiled +
+        ", and the driver could not load them or compile them for this GPU. Update the NVIDIA "
+        "driver to one that supports " +
+        cuda(launch.runtime) + " or newer, or " + rebuild + ". " + without;
   } else if (launch.failure == LaunchFailure::kDriver && launch.driver > 0) {
     message += "The NVIDIA driver supports " + cuda(launch.driver) + ", these kernels need " +
                cuda(launch.runtime) +

@@ -6,10 +6,11 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
-#include <string>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+
+#include "no_memory.h"
 
 namespace sdd {
 namespace {
@@ -39,14 +40,9 @@ inline torch::stable::Tensor new_tensor(int64_t dims, const int64_t* sizes, cons
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   if (aoti_torch_empty_strided(dims, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0,
                                &handle) != AOTI_TORCH_SUCCESS) {
-    std::string shape;
-    double gigabytes = double(like.element_size()) / 1e9;
-    for (int64_t d = 0; d < dims; ++d) {
-      shape += (d == 0 ? "" : ", ") + std::to_string(sizes[d]);
-      gigabytes *= double(sizes[d]);
-    }
-    STD_TORCH_CHECK(false, "sdd_fast: there is no memory for a result of shape [", shape, "], ",
-                    gigabytes, " GB; ask for a smaller one");
+    STD_TORCH_CHECK(false, "sdd_fast: there is no memory for a result of shape ",
+                    shape_and_size(dims, sizes, int64_t(like.element_size())),
+                    "; ask for a smaller one");
   }
   torch::stable::Tensor out(handle);
   prefer_huge_pages(out.mutable_data_ptr(), out.numel() * int64_t(out.element_size()));

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +50,24 @@ def test_last_line() -> None:
     )
     assert suite.last_line("1 failed in 2s\n") == "1 failed in 2s"
     assert suite.last_line("") == "pytest said nothing"
+
+
+def test_nothing_is_imported_that_is_not_asked_for() -> None:
+    """The GPU's machine need not have what the package takes for diffusion and for plots."""
+    section = re.search(
+        r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S
+    )
+    assert section is not None
+    names = {name.replace("pillow", "PIL") for name in re.findall(r'"(\w+)', section[1])}
+    others = sorted(names - {"torch", "numpy", *suite.TO_IMPORT})
+    assert "diffusers" in others and "PIL" in names
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({others})); "
+        "sys.path[:0] = ['tests', 'benchmarks']; "
+        "import conftest, gpu_cases, op_cases, gpu_clock, test_stylegan2"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def write(folder: Path, suite: str, rows: list[tuple[str, int, float, dict[str, float]]]) -> None:

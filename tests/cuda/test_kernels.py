@@ -125,6 +125,18 @@ def test_bias_act_backward(
                         assert gb.shape == (0,)
 
 
+def test_bias_act_backward_of_more_channels_than_a_grid_has_places_in_y(
+    device: torch.device,
+) -> None:
+    y = randn(1, 8 * 65_536 + 1, dtype=torch.float16)  # odd: a block takes eight of them
+    grad = randn(*y.shape, dtype=torch.float16, seed=2)
+    gx, gb = torch.ops.sdd_fast.bias_act_backward(
+        placed(grad, device), placed(y, device), CODES["lrelu"], 0.5, 1.0, None, True
+    )
+    expected = torch.where(y > 0, grad, grad / 2)
+    assert torch.equal(gx.cpu(), expected) and torch.equal(gb.cpu(), expected[0])
+
+
 # --- conv_epilogue ------------------------------------------------------------------------------
 
 MAP_SHAPES = [
@@ -456,6 +468,8 @@ def test_modulated_conv2d(
     """The kernels of the op around the convolution of a library, forward and backward."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
+    # cuDNN may take Winograd's method, which loses a digit, and sums in orders of its own.
+    share = 8 if device.type == "cuda" and dtype.itemsize >= 4 else 1
     for n, size in ((2, (19, 23)), (1, (5, 3))):
         shapes = [(n, 24, *size), (9, 24, side, side), (n, 24)]
         shapes += [(1, 1, size[0] * up, size[1] * up), (9,)]
@@ -474,10 +488,10 @@ def test_modulated_conv2d(
                 x, weight, styles, up=up, noise=noise, bias=bias, act="linear", gain=1.25
             )
             assert actual.dtype == dtype
-            assert distance(actual, expected) < 2 * torch.finfo(dtype).eps
+            assert distance(actual, expected) < share * 2 * torch.finfo(dtype).eps
         for g, r in zip(torch.autograd.grad(actual, leaves, placed(grad, device)), right,
                         strict=True):  # fmt: skip
-            assert distance(g, r) < 8 * torch.finfo(dtype).eps
+            assert distance(g, r) < share * 8 * torch.finfo(dtype).eps
 
 
 def distance(actual: Tensor, expected: Tensor) -> float:

@@ -59,7 +59,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ((ARCHITECTURE, 0, 0, 13000, 13000), ["CUDA_LAUNCH_BLOCKING"], ["capability"]),
         (
             (PTX, 12, 1, 12080, 13010),
-            ["capability 12.1", "supports CUDA 13.1", "CUDA_ARCHITECTURES=121 pip install"],
+            ["capability 12.1", "could not load them or compile them", "supports CUDA 13.1",
+             "CUDA_ARCHITECTURES=121 pip install"],
             ["CUDA_LAUNCH_BLOCKING"],
         ),
         (
