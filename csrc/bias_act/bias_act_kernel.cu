@@ -177,9 +177,9 @@ __global__ void __launch_bounds__(kThreads)
   C sum[N] = {};
   if (channel < channels) {
     const int64_t begin = tile * kPixelTile;
-    const int64_t end = pixels - begin < kPixelTile ? pixels : begin + kPixelTile;
 #pragma unroll 4
-    for (int64_t p = begin + line; p < end; p += lines) {
+    for (int64_t p = begin + line; p < begin + kPixelTile; p += lines) {
+      if (p >= pixels) break;
       auto g = load_pack<N>(grad + p * channels + channel);
       const auto r = load_pack<N>(y + p * channels + channel);
 #pragma unroll

@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kBlocks = 8;                 // at once on a multiprocessor: 64 registers a thread
-constexpr int kFewBlocks = 5;              // 96 registers, for long filters and general windows
+constexpr int kFewBlocks = 5;              // 96 registers, for what takes more
 constexpr int kMostTaps = 8;               // of a strip's filter
 constexpr int kChannels = 4;               // in a pack: few enough for a strip's registers
 constexpr int kStagedTaps = 1024;          // longer filters are read where they lie
@@ -83,6 +83,12 @@ struct Strips {
   DeviceFilter filter;
 };
 
+// How many channels of a pixel a thread takes. kPlane: there is one, and the next number is the
+// next pixel. kOne: of any number of channels, anywhere.
+enum class Of { kPlane, kOne, kPack };
+template <Of kOf>
+constexpr int kNumbers = kOf == Of::kPack ? kChannels : 1;
+
 // A thread has N channels of P outputs along a row, as one pack.
 template <class Stored, int N, int P, int kUp, int kDown, int kTaps>
 struct StripShape {
@@ -102,9 +108,12 @@ struct StripShape {
 };
 
 // x: [planes, rows.in, columns.in, granule] -> y: [planes, rows.out, columns.out, granule]
-template <class Stored, int N, int P, int kUp, int kDown, int kTaps>
-__global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBlocks)
+template <class Stored, Of kOf, int P, int kUp, int kDown, int kTaps>
+__global__ void __launch_bounds__(kThreads,
+                                  kTaps < kMostTaps && kOf != Of::kOne ? kBlocks : kFewBlocks)
     upfirdn2d_strips(Strips<Stored> s) {
+  static_assert(P == 1 || kOf == Of::kPlane);
+  constexpr int N = kNumbers<kOf>;
   using C = Compute<Stored>;
   using Shape = StripShape<Stored, N, P, kUp, kDown, kTaps>;
   constexpr int terms = Shape::terms, span = Shape::span, open = Shape::open, rows = Shape::rows;
@@ -140,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBl
   for (int k = 0; k < terms; ++k) along_tap[k] = taps[1][int(along.phase) + k * kUp];
 
   int row = int(whole_window(down_axis, begin).index);
-  const int64_t pixel_stride = N == 1 ? 1 : s.pixel_stride;
+  const int64_t pixel_stride = kOf == Of::kPlane ? 1 : s.pixel_stride;
   int64_t from = s.channels.quotient(plane) * s.image_stride +
                  s.channels.remainder(plane) * s.channel_stride + row * s.row_stride +
                  first * pixel_stride + channel;
@@ -232,8 +241,9 @@ __global__ void __launch_bounds__(kThreads, kTaps < kMostTaps ? kBlocks : kFewBl
   }
 }
 
-template <class Stored, int N, int P, int kUp, int kDown, int kTaps>
+template <class Stored, Of kOf, int P, int kUp, int kDown, int kTaps>
 void run_strips(const Upfirdn2dCuda& c, Strips<Stored> s, Stream stream) {
+  constexpr int N = kNumbers<kOf>;
   using Shape = StripShape<Stored, N, P, kUp, kDown, kTaps>;
   // The window of output -shift has phase kUp - 1.
   s.shift = kUp == 2 && c.rows.pad % 2 == 0 ? 1 : 0;
@@ -255,26 +265,28 @@ void run_strips(const Upfirdn2dCuda& c, Strips<Stored> s, Stream stream) {
     const int64_t threads = std::min(at_once, planes - plane) * in_plane * in_line;
     s.plane = uint32_t(plane);
     s.threads = uint32_t(threads);
-    launch("upfirdn2d", upfirdn2d_strips<Stored, N, P, kUp, kDown, kTaps>,
+    launch("upfirdn2d", upfirdn2d_strips<Stored, kOf, P, kUp, kDown, kTaps>,
            dim3(unsigned(divide_up(threads, kThreads))), kThreads, stream, s);
   }
 }
 
-template <class Stored, int N, int kUp, int kDown>
+template <class Stored, Of kOf, int kUp, int kDown>
 void run_strips(const Upfirdn2dCuda& c, const Strips<Stored>& s, Stream stream) {
-  if (s.taps != 4) return run_strips<Stored, N, 1, kUp, kDown, kMostTaps>(c, s, stream);
-  if constexpr (N == 1 && kUp * kDown == 1 && sizeof(Stored) == 2) {
-    // Two neighbours read five inputs, not eight, and are one word.
-    if (s.columns.out % 2 == 0) return run_strips<Stored, N, 2, kUp, kDown, 4>(c, s, stream);
+  if constexpr (kOf != Of::kOne) {  // see strips()
+    if (s.taps != 4) return run_strips<Stored, kOf, 1, kUp, kDown, kMostTaps>(c, s, stream);
   }
-  run_strips<Stored, N, 1, kUp, kDown, 4>(c, s, stream);
+  if constexpr (kOf == Of::kPlane && kUp * kDown == 1 && sizeof(Stored) == 2) {
+    // Two neighbours read five inputs, not eight, and are one word.
+    if (s.columns.out % 2 == 0) return run_strips<Stored, kOf, 2, kUp, kDown, 4>(c, s, stream);
+  }
+  run_strips<Stored, kOf, 1, kUp, kDown, 4>(c, s, stream);
 }
 
-template <class Stored, int N>
+template <class Stored, Of kOf>
 void run_strips(const Upfirdn2dCuda& c, const Strips<Stored>& s, Stream stream) {
-  if (c.rows.up == 2) return run_strips<Stored, N, 2, 1>(c, s, stream);
-  if (c.rows.down == 2) return run_strips<Stored, N, 1, 2>(c, s, stream);
-  run_strips<Stored, N, 1, 1>(c, s, stream);
+  if (c.rows.up == 2) return run_strips<Stored, kOf, 2, 1>(c, s, stream);
+  if (c.rows.down == 2) return run_strips<Stored, kOf, 1, 2>(c, s, stream);
+  run_strips<Stored, kOf, 1, 1>(c, s, stream);
 }
 
 // Whether there is a strip kernel for it, and it was started.
@@ -302,14 +314,16 @@ bool strips(const Upfirdn2dCuda& c, Stream stream) {
   s.taps = int(r.taps);
   s.filter = c.filter;
   if (c.granule == 1 && c.pixel_stride == 1) {
-    run_strips<Stored, 1>(c, s, stream);
+    run_strips<Stored, Of::kPlane>(c, s, stream);
     return true;
   }
-  if ((c.granule | c.pixel_stride | c.row_stride | c.image_stride) % kChannels != 0 ||
-      !aligned_for_packs(c.x, c.y)) {
-    return false;
+  if ((c.granule | c.pixel_stride | c.row_stride | c.image_stride) % kChannels == 0 &&
+      aligned_for_packs(c.x, c.y)) {
+    run_strips<Stored, Of::kPack>(c, s, stream);
+    return true;
   }
-  run_strips<Stored, kChannels>(c, s, stream);
+  if (s.taps != 4) return false;  // not worth a kernel: the images of generators have four
+  run_strips<Stored, Of::kOne>(c, s, stream);
   return true;
 }
 

@@ -223,6 +223,18 @@ def test_launches_and_no_copies(emulation: Any, memory_format: torch.memory_form
         assert not seen & {"aten::copy_", "aten::clone", "aten::contiguous"}, (name, seen)
 
 
+@LAYOUTS
+def test_an_image_of_three_channels_is_filtered_by_strips(
+    emulation: Any, memory_format: torch.memory_format
+) -> None:
+    """As the images of a generator are: a thread for every output would be ten times as many."""
+    x = randn(2, 3, 64, 64).contiguous(memory_format=memory_format)
+    emulation.reset_counts()
+    y = OPS.upfirdn2d(x, torch.ones(4), 2, 1, 2, 1, 2, 1, False, 4.0)
+    assert y.is_contiguous(memory_format=memory_format)
+    assert 8 * emulation.counts()["threads"] < y.numel()
+
+
 def test_in_place(emulation: Any) -> None:
     x, bias = randn(2, 12, 41, 44), randn(12, seed=4)
     expected = OPS.conv_epilogue(x, None, None, bias, *ACT)
