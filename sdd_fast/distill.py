@@ -32,8 +32,6 @@ __all__ = ["DistillConfig", "DistillResult", "distill"]
 
 Monitor = Callable[[nn.Module, float], dict[str, Any]]
 
-_BALANCED_ON = 64  # latents whose pictures the guidance scale is balanced on
-
 
 @dataclass(frozen=True)
 class DistillResult:
@@ -296,7 +294,7 @@ def _balanced(
     timesteps: Tensor,
     config: DistillConfig,
 ) -> GuidanceConfig:
-    some = w_plus[:_BALANCED_ON]
+    some = w_plus[: _balanced_on(prior)]
     with torch.no_grad():
         if generator is None:
             images = some
@@ -307,6 +305,16 @@ def _balanced(
         prior, images, embeds, timesteps.tolist(), pull=config.pull or PULL, seed=config.seed
     )
     return GuidanceConfig(guidance_scale=scale)
+
+
+def _balanced_on(prior: DiffusionPrior) -> int:
+    """Latents whose pictures g is balanced on: fewer for a teacher of large pictures.
+
+    Each costs a forward pass of generator and VAE and two rows of the U-Net. With 32, not 64, g has
+    a standard error of 7 to 16 % instead of 4 to 9 % (over six prompts of faces64); edits distilled
+    with 0.7 and 1.4 times g showed their target as often and kept the rest as well.
+    """
+    return 64 if prior.resolution <= 256 else 32
 
 
 def _default_mapper(

@@ -178,7 +178,9 @@ def balanced_guidance_scale(
     entries, images and timesteps, is `pull`.
 
     Args:
-        images: [B, 3, H, W] in [-1, 1], unedited; 64 give g to about 1 %.
+        images: [B, 3, H, W] in [-1, 1], unedited. Pictures differ, so g has a standard error:
+            measured over six prompts of faces64, 4 to 9 % of 64 pictures, 7 to 16 % of 32, 9 to
+            23 % of 16.
         timesteps: those to train at; the images take turns.
         seed: of the noise.
 

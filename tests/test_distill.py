@@ -106,6 +106,27 @@ def step_of(folder: Path) -> int:
     return int(json.loads(metadata["progress"])["step"])
 
 
+@pytest.mark.parametrize(("resolution", "want"), [(256, 64), (512, 32)])
+def test_a_teacher_of_large_pictures_is_balanced_on_fewer(
+    run: Callable[..., DistillResult],
+    tiny_prior: DiffusionPrior,
+    w_plus: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    resolution: int,
+    want: int,
+) -> None:
+    def note(prior: DiffusionPrior, images: Tensor, *_: Any, **__: Any) -> float:
+        seen.append(len(images))
+        raise InterruptedError
+
+    seen: list[int] = []
+    monkeypatch.setitem(distill.__globals__, "balanced_guidance_scale", note)
+    monkeypatch.setattr(tiny_prior, "resolution", resolution)
+    with pytest.raises(InterruptedError):
+        run(w_plus=w_plus[:1].repeat(70, 1, 1), config={"guidance": None}, w_std=torch.ones(8, 8))
+    assert seen == [want]
+
+
 def test_result_history_and_run_folder(run: Callable[..., DistillResult], tmp_path: Path) -> None:
     result = run(run_dir=tmp_path / "run", domain="tiny")
     assert [entry["step"] for entry in result.history] == [3, 5, 6, 7]
