@@ -141,8 +141,9 @@ def gradient_of_styles(
     energy: Tensor,  # [O, I]
 ) -> Tensor:  # [N, I]
     """dL/ds = -s (h e) with h = dL/dd d³, in differentiable operations."""
-    h = factor_grad * (factor * factor * factor)
-    return ((h @ energy) * -styles).to(styles.dtype)
+    h = factor_grad * factor.pow(3)
+    grad = torch.mm(h, energy) * -styles
+    return grad if grad.dtype == styles.dtype else grad.to(styles.dtype)
 
 
 def _backward(

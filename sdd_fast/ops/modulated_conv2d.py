@@ -230,13 +230,18 @@ class _FewNumbers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, styles: Tensor, *others: Any) -> Tensor:
         noise, bias, ctx.options = others
-        demodulate, _, _, eps, activation = ctx.options
+        demodulate, _, _, eps, (act, *numbers) = ctx.options
         factor = energy = None
-        if demodulate:
-            factor, energy = demodulation_unchecked(weight, styles, eps)
-        y = F.conv2d(x * styles.reshape(*styles.shape, 1, 1), weight, padding=weight.shape[2] // 2)
-        ctx.save_for_backward(x, weight, styles, noise, bias, factor, energy, y)
-        return conv_epilogue_unchecked(y, factor, noise, bias, activation)
+        with without_autograd():
+            if demodulate:
+                factor, energy = torch.ops.sdd_fast.demodulation.default(weight, styles, eps)
+            y = x * styles.reshape(*styles.shape, 1, 1)
+            y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
+            ctx.save_for_backward(x, weight, styles, noise, bias, factor, energy, y)
+            result: Tensor = torch.ops.sdd_fast.conv_epilogue.default(
+                y, factor, noise, bias, ACT_CODES[act], *numbers
+            )
+        return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
