@@ -11,23 +11,18 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype, without_autocast
-from ._register import graph_wanted, native_kernel, transformed, without_autograd
-from .bias_act import ACT_CODES, Activation, alike, beside, check_activation, check_floating
+from ._few_numbers import filter_taps, of_few_numbers, step_by_step, without_pixels
+from ._register import graph_wanted
+from .bias_act import alike, beside, check_activation, check_floating
 from .conv_epilogue import SMALL, conv_epilogue_ref, conv_epilogue_unchecked
-from .demodulation import (
-    check_eps,
-    demodulation_ref,
-    demodulation_unchecked,
-    gradient_of_styles,
-)
-from .upfirdn2d import upfirdn2d, upfirdn2d_ref
+from .demodulation import check_eps, demodulation_ref, demodulation_unchecked
+from .upfirdn2d import upfirdn2d
 
 _CPU = torch.device("cpu")
 _NOTHING = nullcontext()
@@ -88,10 +83,11 @@ def modulated_conv2d(
     _check(x, weight, styles, demodulate, up, resample_filter, noise, bias, eps)
     activation = check_activation(op, act, alpha, gain, clamp)
     small = dtype is None and x.dtype != torch.float16 and x.numel() + weight.numel() < SMALL
-    if small and graph_wanted(x, weight, styles, noise, bias):
-        if not torch.compiler.is_compiling():
-            options = (demodulate, up, resample_filter, eps, activation)
-            return _of_few_numbers(x, weight, styles, noise, bias, options)
+    if small and not torch.compiler.is_compiling():
+        options = (demodulate, up, resample_filter, eps, activation)
+        y = of_few_numbers(x, weight, styles, noise, bias, options)
+        if y is not None:
+            return y
     with (
         _NOTHING if dtype is None else without_autocast(x)
     ):  # or the demodulation would lose precision
@@ -163,7 +159,7 @@ def _convolve(
     elif up == 1:
         weight = weight.contiguous(memory_format=layout)
     if height * width == 0:
-        y = _without_pixels(y, weight, up)
+        y = without_pixels(y, weight, up)
     elif up == 1:
         y = F.conv2d(y, weight, padding=side // 2)
     else:
@@ -172,7 +168,7 @@ def _convolve(
         if not small:
             weight = weight.contiguous(memory_format=layout)
         y = F.conv_transpose2d(y, weight, stride=2)
-        taps = _taps(resample_filter, y)
+        taps = filter_taps(resample_filter, y)
         y = upfirdn2d(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
     if small:
         y = y.contiguous(memory_format=layout)
@@ -184,114 +180,6 @@ def _scale(x: Tensor, styles: Tensor) -> Tensor:
     if graph_wanted(styles):
         return conv_epilogue_unchecked(x, styles, None, None, ("linear", 0.2, 1.0, None))
     return x * styles.reshape(*styles.shape, 1, 1)
-
-
-# demodulate, up, resample_filter, eps, activation
-_Options = tuple[bool, int, Tensor | None, float, Activation]
-
-
-def _of_few_numbers(
-    x: Tensor,
-    weight: Tensor,
-    styles: Tensor,
-    noise: Tensor | None,
-    bias: Tensor | None,
-    options: _Options,
-) -> Tensor:
-    """With a gradient, of so few numbers that what takes the time is the number of operations."""
-    up = options[1]
-    whole = up == 1 and x.numel() and x.device.type != "meta" and not graph_wanted(weight)
-    if not whole or transformed() or torch.jit.is_tracing():
-        return _composed(x, weight, styles, noise, bias, options)
-    if not native_kernel("modulated_conv2d", x.device):
-        return _composed(x, weight, styles, noise, bias, options)
-    y: Tensor = _FewNumbers.apply(x, weight, styles, noise, bias, options)
-    return y
-
-
-def _composed(
-    x: Tensor,
-    weight: Tensor,
-    styles: Tensor,
-    noise: Tensor | None,
-    bias: Tensor | None,
-    options: _Options,
-) -> Tensor:
-    demodulate, up, resample_filter, eps, activation = options
-    factor = demodulation_unchecked(weight, styles, eps)[0] if demodulate else None
-    y = _step_by_step(x, weight, styles, up, resample_filter)
-    return conv_epilogue_ref(y, factor, noise, bias, *activation)
-
-
-class _FewNumbers(torch.autograd.Function):
-    """The layer with its backward pass in as few operations as there are: PyTorch's own gradients
-    of each step take twice the time. The weights are frozen, and up is 1."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, styles: Tensor, *others: Any) -> Tensor:
-        noise, bias, ctx.options = others
-        demodulate, _, _, eps, (act, *numbers) = ctx.options
-        factor = energy = None
-        with without_autograd():
-            if demodulate:
-                factor, energy = torch.ops.sdd_fast.demodulation.default(weight, styles, eps)
-            y = x * styles.reshape(*styles.shape, 1, 1)
-            y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
-            ctx.save_for_backward(x, weight, styles, noise, bias, factor, energy, y)
-            result: Tensor = torch.ops.sdd_fast.conv_epilogue.default(
-                y, factor, noise, bias, ACT_CODES[act], *numbers
-            )
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # to be differentiated again
-            return _gradients_of_composition(ctx, grad)
-        with without_autograd():
-            return _gradients_of_few(ctx, grad)
-
-
-def _gradients_of_composition(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    # Styles may depend on x, and more: views of their own keep the derivatives partial.
-    views: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:5]]
-    x, weight, styles, noise, bias = views
-    result = _composed(x, weight, styles, noise, bias, ctx.options)
-    needed = ctx.needs_input_grad[:5]
-    wanted = [v for v, need in zip(views, needed, strict=True) if need]
-    grads = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
-    return *(next(grads) if need else None for need in needed), None
-
-
-def _gradients_of_few(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, styles, noise, bias, factor, energy, y = ctx.saved_tensors
-    of_x, _, of_styles, of_noise, of_bias, _ = ctx.needs_input_grad
-    act, *numbers = ctx.options[4]
-    backward = torch.ops.sdd_fast.conv_epilogue_backward.default
-    of_factor = factor is not None and of_styles
-    y_grad, factor_grad, noise_grad, bias_grad = backward(
-        grad, y, factor, noise, bias, ACT_CODES[act], *numbers, of_factor, of_noise, of_bias
-    )
-    x_grad: Any = None
-    styles_grad: Any = None
-    if of_x or of_styles:
-        pad = weight.shape[2] // 2
-        scaled_grad, _, _ = torch.ops.aten.convolution_backward.default(
-            y_grad, x, weight, None, [1, 1], [pad, pad], [1, 1], False, [0, 0], 1,
-            [True, False, False],
-        )  # fmt: skip
-        x_grad, styles_grad, _, _ = backward(
-            scaled_grad, x, styles, None, None, 0, 1.0, 1.0, None, of_styles, False, False
-        )
-    if of_factor:
-        styles_grad = styles_grad + gradient_of_styles(factor_grad, styles, factor, energy)
-    return (
-        x_grad if of_x else None,
-        None,
-        styles_grad if of_styles else None,
-        noise_grad if of_noise else None,
-        bias_grad if of_bias else None,
-        None,
-    )
 
 
 def modulated_conv2d_ref(
@@ -312,36 +200,8 @@ def modulated_conv2d_ref(
 ) -> Tensor:  # [N, O, H * up, W * up]
     """`modulated_conv2d` step by step in plain PyTorch, without argument checks."""
     factor = demodulation_ref(weight, styles, eps) if demodulate else None
-    y = _step_by_step(x, weight, styles, up, resample_filter)
+    y = step_by_step(x, weight, styles, up, resample_filter)
     return conv_epilogue_ref(y, factor, noise, bias, act, alpha, gain, clamp)
-
-
-def _step_by_step(
-    x: Tensor, weight: Tensor, styles: Tensor, up: int, resample_filter: Tensor | None
-) -> Tensor:
-    """conv(x * s, w) in plain PyTorch."""
-    y = x * styles.reshape(*styles.shape, 1, 1)
-    if y.shape[2] * y.shape[3] == 0:
-        return _without_pixels(y, weight, up)
-    if up == 1:
-        return F.conv2d(y, weight, padding=weight.shape[2] // 2)
-    y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
-    taps = _taps(resample_filter, y)
-    return upfirdn2d_ref(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
-
-
-def _without_pixels(y: Tensor, weight: Tensor, up: int) -> Tensor:
-    """Maps that PyTorch's convolutions refuse, or give pixels to."""
-    n, _, height, width = y.shape
-    return (weight.sum((2, 3)) @ y.flatten(2)).reshape(n, len(weight), height * up, width * up)
-
-
-def _taps(resample_filter: Tensor | None, like: Tensor) -> Tensor:
-    if resample_filter is None:  # made where it is used: a copy from the CPU waits for the GPU
-        taps = torch.full((4,), 0.375, dtype=like.dtype, device=like.device)
-        taps[::3].fill_(0.125)
-        return taps
-    return resample_filter.to(like)
 
 
 def _check(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -13,6 +14,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdd_fast.ops import modulated_conv2d, modulated_conv2d_ref
+
+
+@pytest.fixture(autouse=True, scope="module", params=["few numbers", "many numbers"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything by either way of the op: its border lies above the sizes of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "many numbers":
+            patch.setattr(sys.modules["sdd_fast.ops.modulated_conv2d"], "SMALL", 0)
+        yield
+
 
 # up, side of the kernel, demodulate
 VARIANTS = [(1, 3, True), (2, 3, True), (1, 1, False), (1, 1, True), (1, 3, False), (2, 3, False)]
@@ -281,6 +292,7 @@ def test_no_weight_gradient_of_frozen_weights(size: int, up: int) -> None:
 def test_compile_fullgraph_forward_and_backward(requires_grad: bool, backend: str, up: int) -> None:
     x, weight, styles = inputs(3, torch.float32)
     x = x.contiguous(memory_format=torch.channels_last)
+    torch._dynamo.reset()
     compiled = torch.compile(modulated_conv2d, fullgraph=True, backend=backend)
     grads = []
     for function in (modulated_conv2d, compiled):
