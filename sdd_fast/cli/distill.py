@@ -187,7 +187,9 @@ def distill(
     )  # fmt: skip
     loaded = options.open_domain(domain, device, source_text, dtype, **parts)
     if batch_size is None:
-        config = replace(config, batch_size=training_batch(loaded.prior, loaded.generator))
+        # The generator first: if it is missing, no teacher is downloaded before that is said.
+        fitting = training_batch(loaded.generator, loaded.prior)
+        config = replace(config, batch_size=fitting)
     run = run_edit(
         loaded,
         loaded.prompt(prompt, template),

@@ -34,7 +34,7 @@ def selection_batch(prior: DiffusionPrior, height: int, width: int, jacobian: st
     return _fitting(_bytes(prior, height, width, _VAE_VALUES + through_unet))
 
 
-def training_batch(prior: DiffusionPrior, generator: Any) -> int:
+def training_batch(generator: Any, prior: DiffusionPrior) -> int:
     """Pictures in one step of `distill`, through VAE and generator: 1 to `MOST`."""
     height, width = generator.image_size
     kept = _GENERATOR_BYTES * generator.resolution

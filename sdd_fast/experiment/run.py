@@ -131,7 +131,7 @@ def run_edit(
     """
     folder = Path(out)
     if config is None:
-        config = default_config(batch_size=training_batch(domain.prior, domain.generator))
+        config = default_config(batch_size=training_batch(domain.generator, domain.prior))
     selection = selection or Selection()
     levels = levels or domain.levels.get(prompt)
     config = replace(config, pull=config.pull or domain.pull.get(prompt))

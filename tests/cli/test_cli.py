@@ -87,8 +87,9 @@ def test_help_imports_no_heavy_library() -> None:
 def test_defaults_shown_are_those_of_the_training(sdd: Sdd) -> None:
     shown = sdd("distill", "--help").out
     config = DistillConfig()
-    for value in (config.steps, config.batch_size, config.prior_weight):
+    for value in (config.steps, config.prior_weight):
         assert f"[default: {value}]" in shown
+    assert f"Pictures per step. Default: {config.batch_size}, or fewer" in shown
 
 
 def test_help_lists_all_parts_of_a_domain(sdd: Sdd) -> None:

@@ -97,18 +97,18 @@ def test_as_many_as_fit() -> None:
     ffhq, car = generator(1024, 1024, 1024), generator(384, 512, 512)
     # 12 GB: three times 3.24, twice 3.24 + 1.54.
     assert selection_batch(prior(512), 1024, 1024) == 3
-    assert training_batch(prior(512), ffhq) == 2
+    assert training_batch(ffhq, prior(512)) == 2
     # In half precision a VAE keeps 1.62 GB, a generator what it kept.
     assert selection_batch(prior(512, torch.float16), 1024, 1024) == 7
-    assert training_batch(prior(512, torch.float16), ffhq) == 3
+    assert training_batch(ffhq, prior(512, torch.float16)) == 3
     # Through the U-Net twice 5.2 GB more.
     assert selection_batch(prior(512), 1024, 1024, "full") == 1
     assert selection_batch(prior(256), 1024, 1024, "full") == 3
     # The teacher sees 384 × 512 pixels of a car.
     assert selection_batch(prior(512), 384, 512) == 4
-    assert training_batch(prior(512), car) == 3
+    assert training_batch(car, prior(512)) == 3
     # Never more than eight, never none.
     assert (
-        selection_batch(prior(64), 64, 64) == training_batch(prior(64), generator(64, 64, 64)) == 8
+        selection_batch(prior(64), 64, 64) == training_batch(generator(64, 64, 64), prior(64)) == 8
     )
-    assert selection_batch(prior(2048), 1024, 1024) == training_batch(prior(2048), ffhq) == 1
+    assert selection_batch(prior(2048), 1024, 1024) == training_batch(ffhq, prior(2048)) == 1
