@@ -28,6 +28,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+unexport MAKEFLAGS  # of make -j: ninja would look for make's job server, and not find it
 
 ifeq ($(origin TORCH),undefined)
 CPU_TORCH := torch==2.13.0
