@@ -74,9 +74,10 @@ def test_definition(op, act: str, dtype: torch.dtype, shape: tuple[int, ...]) ->
     tolerance = FEATURE_TOLERANCE[dtype] * (4 if op is conv_epilogue_ref else 1)
     for noise_batch in {1, shape[0]}:
         first, *others = inputs(shape, noise_batch, dtype)
-        for x in layouts(first):
-            for clamp, some in ((None, others), (0.75, others), (0.75, [None, None, others[2]])):
-                expected = epilogue_reference(x, *some, act, 0.3, 1.25, clamp)
+        arranged = layouts(first)
+        for clamp, some in ((None, others), (0.75, others), (0.75, [None, None, others[2]])):
+            expected = epilogue_reference(first, *some, act, 0.3, 1.25, clamp)
+            for x in arranged:
                 y = op(x, *some, act, 0.3, 1.25, clamp)
                 assert y.dtype == dtype
                 assert relative_error(y, expected.y, expected.magnitude) <= tolerance
@@ -95,9 +96,9 @@ def test_gradients(op, act: str, dtype: torch.dtype, shape: tuple[int, ...]) -> 
     grad = inputs(shape, 1, dtype, seed=1)[0]
     for noise_batch in {1, shape[0]}:
         first, *others = inputs(shape, noise_batch, dtype)
+        expected = epilogue_reference(first, *others, act, 0.3, 1.25, 0.75, grad)
         for x in layouts(first):
             leaves = [t.detach().requires_grad_() for t in (x, *others)]
-            expected = epilogue_reference(x, *others, act, 0.3, 1.25, 0.75, grad)
             y = op(*leaves, act, 0.3, 1.25, 0.75)
             gx, gf, gn, gb = torch.autograd.grad(y, leaves, grad)
             assert relative_error(gx, expected.x) <= tolerance
