@@ -124,8 +124,8 @@ def conv_epilogue_ref(
         shift = shift * gain if gain != 1.0 else shift
         y = torch.addcmul(shift, x, factor.reshape(*factor.shape, 1, 1), value=gain)
         gain = 1.0
-    y = bias_act_ref(y, None, act, alpha, gain, clamp)
-    return y if y.dtype == x.dtype else y.to(x.dtype)
+    y = bias_act_ref(y, None, act, alpha, gain, clamp).to(x.dtype)
+    return y.contiguous(memory_format=_memory_format(x))  # noise and bias bring a layout along
 
 
 def _check(
