@@ -45,6 +45,14 @@ _LAST_TOKEN_WINS = 2
 """An eos_token_id of this, which the first published files have, pools at the largest token id."""
 
 
+def is_clip(folder: Path) -> bool:
+    """Whether a folder says that it is one; it may be incomplete."""
+    if (folder / "image.safetensors").is_file():
+        return True
+    config = folder / "config.json"
+    return config.is_file() and _object(config).get("model_type") == "clip"
+
+
 def load_clip(folder: PathLike) -> Clip | PublishedClip:
     """Load a judge of directions: texts and pictures to unit vectors of one space.
 

@@ -36,12 +36,16 @@ def describe(path: Path) -> Facts:
 
 
 def _folder(path: Path) -> Facts:
+    from sdd_fast.checkpoints.clip import is_clip
+
     if (path / "run.json").exists():
         return _run(path)
     if (path / "domain.json").exists():
         return _domain(path)
     if (path / "model_index.json").exists():
         return _diffusion(path)
+    if is_clip(path):
+        return _clip(path)
     runs = sorted(inner.parent for inner in path.glob("*/run.json"))
     if runs:
         facts: Facts = {"folder of runs": path}
@@ -62,11 +66,19 @@ def _folder(path: Path) -> Facts:
         pictures = list_images(path)
     except ValueError as error:
         raise ValueError(
-            f"{path} is no run, domain, Stable Diffusion folder or folder of pictures"
+            f"{path} is no run, domain, Stable Diffusion or CLIP folder, or folder of pictures"
         ) from error
     facts = {"folder of pictures": path, "pictures": len(pictures)}
     facts["captions"] = "metadata.jsonl" if (path / "metadata.jsonl").exists() else "none"
     return facts
+
+
+def _clip(path: Path) -> Facts:
+    from sdd_fast.checkpoints.clip import load_clip
+
+    numbers = load_clip(path).encode_texts(["a picture"]).shape[1]
+    return {"clip": path, "texts and pictures": f"to unit vectors of {numbers} numbers",
+            "use": "--clip, a judge of edits"}  # fmt: skip
 
 
 def _run(path: Path) -> Facts:

@@ -13,8 +13,10 @@ import foreign_files
 import pytest
 import torch
 from cli_runner import Sdd
+from tiny_clip import write_clip
 
 from sdd_fast.cli import main
+from sdd_fast.domains.domain import EMBEDDED
 from sdd_fast.export import export_torchscript
 from sdd_fast.files import save_tensors
 from sdd_fast.models import LevelsMapper
@@ -71,6 +73,17 @@ def test_what_this_package_writes(sdd: Sdd, runs: Path, domain: Path, tiny_sd: P
         assert shown.code == 0, shown.err
         for text in expected:
             assert text in shown.out, (path, text, shown.out)
+
+
+def test_clip_folders(sdd: Sdd, tmp_path: Path) -> None:
+    published = write_clip(tmp_path / "published")
+    ours = EMBEDDED["faces64"] / "clip"
+    for path, numbers in ((published, "8"), (ours, "128")):
+        shown = sdd("info", path)
+        assert shown.code == 0, shown.err
+        assert "clip " in shown.out and f"vectors of {numbers} numbers" in shown.out, shown.out
+    (published / "model.safetensors").unlink()
+    assert "it lacks model.safetensors or pytorch_model.bin" in sdd.fails("info", published)
 
 
 def test_domain_files_and_presets(
@@ -166,7 +179,7 @@ def test_nothing_known(sdd: Sdd, tmp_path: Path) -> None:
         ("text.png", "is called like a picture, but is none"),
         ("page.pt", "a web page, not weights"),
         ("other.json", "JSON, but no HQS curve and no domain"),
-        ("empty", "is no run, domain, Stable Diffusion folder or folder of pictures"),
+        ("empty", "is no run, domain, Stable Diffusion or CLIP folder, or folder of pictures"),
         ("cut.safetensors", "not a complete safetensors file"),
         ("nothing.safetensors", "is empty (0 bytes)"),
         ("cut.pt", "cut.pt: "),
