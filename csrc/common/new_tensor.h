@@ -3,6 +3,7 @@
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/c/shim.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "kept_memory.h"
 #include "no_memory.h"
 
 namespace sdd {
@@ -32,12 +34,46 @@ inline void prefer_huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
-// An uninitialised CPU tensor of the dtype of `like`.
+// What glibc's malloc maps anew each time. See kept_memory.cpp.
+constexpr int64_t kKeptBytes = int64_t{1} << 25;
+
+// A result of so many bytes in memory that is kept for others, or null.
+inline AtenTensorHandle new_in_kept_memory(int64_t dims, const int64_t* sizes,
+                                           const int64_t* strides, int32_t dtype, int64_t bytes) {
+  void* data = bytes < kKeptBytes ? nullptr : take_memory(bytes);
+  if (data == nullptr) return nullptr;
+  const auto give_back = [](void* memory, void* size) {
+    give_memory_back(memory, reinterpret_cast<int64_t>(size));
+  };
+  constexpr int32_t no_index = -1;  // the device is "cpu", not "cpu:0"
+  AtenTensorHandle handle = nullptr;
+  if (torch_from_blob(data, dims, sizes, strides, 0, dtype, aoti_torch_device_type_cpu(), no_index,
+                      &handle, aoti_torch_layout_strided(), nullptr, 0, give_back,
+                      reinterpret_cast<void*>(bytes)) != AOTI_TORCH_SUCCESS) {
+    give_memory_back(data, bytes);
+    return nullptr;
+  }
+  return handle;
+}
+
+// The bytes of a dense tensor, or 0 if they are too many for 64 bits.
+inline int64_t dense_bytes(int64_t dims, const int64_t* sizes, int64_t element_bytes) {
+  int64_t bytes = element_bytes;
+  for (int64_t d = 0; d < dims; ++d) {
+    if (__builtin_mul_overflow(bytes, sizes[d], &bytes)) return 0;
+  }
+  return bytes;
+}
+
+// An uninitialised, dense CPU tensor of the dtype of `like`.
 inline torch::stable::Tensor new_tensor(int64_t dims, const int64_t* sizes, const int64_t* strides,
                                         const torch::stable::Tensor& like) {
   int32_t dtype = 0;
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  const int64_t bytes = dense_bytes(dims, sizes, int64_t(like.element_size()));
+  handle = new_in_kept_memory(dims, sizes, strides, dtype, bytes);
+  if (handle != nullptr) return torch::stable::Tensor(handle);
   if (aoti_torch_empty_strided(dims, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0,
                                &handle) != AOTI_TORCH_SUCCESS) {
     STD_TORCH_CHECK(false, "sdd_fast: there is no memory for a result of shape ",
@@ -45,7 +81,7 @@ inline torch::stable::Tensor new_tensor(int64_t dims, const int64_t* sizes, cons
                     "; ask for a smaller one");
   }
   torch::stable::Tensor out(handle);
-  prefer_huge_pages(out.mutable_data_ptr(), out.numel() * int64_t(out.element_size()));
+  prefer_huge_pages(out.mutable_data_ptr(), bytes);
   return out;
 }
 
