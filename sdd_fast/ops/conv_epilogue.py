@@ -124,7 +124,10 @@ def conv_epilogue_ref(
         shift = shift * gain if gain != 1.0 else shift
         y = torch.addcmul(shift, x, factor.reshape(*factor.shape, 1, 1), value=gain)
         gain = 1.0
-    y = bias_act_ref(y, None, act, alpha, gain, clamp).to(x.dtype)
+    y = bias_act_ref(y, None, act, alpha, gain, clamp)
+    y = y if y.dtype == x.dtype else y.to(x.dtype)
+    if x.is_contiguous():
+        return y
     return y.contiguous(memory_format=_memory_format(x))  # noise and bias bring a layout along
 
 
