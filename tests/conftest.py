@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ from tiny_tokenizer import write_tokenizer
 from sdd_fast.teacher.prior import DiffusionPrior
 
 TINY_RESOLUTION = 32  # image pixels; the VAE halves twice, so latents are 8x8
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Whoever runs the tests in the background lets them ignore Ctrl-C, and what they start too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_sd_folder(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
