@@ -28,8 +28,6 @@ LEFT_OUT = (
     "compile", "opcheck", "longest_maps", "equal_scale", "beyond_31_bits", "than_32_bits_count",
     "every_16_bit", "sizes_and_dtypes", "reference", "_ref",
 )  # fmt: skip
-# With the first instruction set alone: indices past 2^31, the same lines of code in each.
-ONCE = ("longer_than_31_bits",)
 
 # What must be stopped: nothing, an overrun or an overflow, by the number of arguments.
 PROBE = """
@@ -221,14 +219,12 @@ def main() -> None:
     print(
         f"    compiled csrc/ with {' '.join(FLAGS)} in {time.monotonic() - began:.0f} s", flush=True
     )
-    first, *others = levels()
 
     def check(level: str) -> str:
         check_that_overruns_are_seen(level)
-        left_out = LEFT_OUT if level == first else (*LEFT_OUT, *ONCE)
         tests = [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "tests/ops",
-            "-k", " and ".join(f"not {name}" for name in left_out), *sys.argv[1:],
+            "-k", " and ".join(f"not {name}" for name in LEFT_OUT), *sys.argv[1:],
         ]  # fmt: skip
         done = subprocess.run(
             tests, env=environment(level), cwd=ROOT, capture_output=True, text=True
@@ -239,7 +235,7 @@ def main() -> None:
 
     failed = False
     with ThreadPoolExecutor(cores()) as pool:
-        running = {level: pool.submit(check, level) for level in (first, *others)}
+        running = {level: pool.submit(check, level) for level in levels()}
         for level, result in running.items():
             try:
                 said = (

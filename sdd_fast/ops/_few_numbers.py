@@ -31,9 +31,11 @@ def of_few_numbers(
     demodulate, up, _, _, (act, *numbers) = options
     graph = graph_wanted(x, weight, styles, noise, bias)
     whole = up == 1 and (demodulate or weight.shape[2] > 1 or graph) and x.device.type != "meta"
-    if not whole or transformed() or torch.jit.is_tracing() or 0 in x.shape:
-        return _composed(x, weight, styles, noise, bias, options) if graph else None
-    if graph_wanted(weight) or not native_kernel("modulated_conv2d", x.device):
+    traced = transformed() or torch.jit.is_tracing()
+    if (
+        not whole or traced or 0 in x.shape or graph_wanted(weight)
+        or not native_kernel("modulated_conv2d", x.device)
+    ):  # fmt: skip
         return _composed(x, weight, styles, noise, bias, options) if graph else None
     if graph:
         y: Tensor = _FewNumbers.apply(x, weight, styles, noise, bias, options)
