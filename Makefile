@@ -138,28 +138,28 @@ GPU_PYTHON ?= $(or $(shell for p in $(BIN)/python python3; do $$p -c \
 	'import sys, torch; sys.exit(not torch.version.cuda)' 2>/dev/null && { echo $$p; break; }; \
 	done),python3)
 gpu:
-	@$(GPU_PYTHON) tests/cuda/gpu_suite.py $(ARGS)
+	@$(GPU_PYTHON) tools/gpu_suite.py $(ARGS)
 
 docs-check: $(DONE)/dev
-	@$(BIN)/python tests/check_docs.py $(ARGS)
+	@$(BIN)/python tools/check_docs.py $(ARGS)
 
 sanitize: $(DONE)/dev
 	@echo "==> The kernels under the address and undefined-behaviour sanitizers"
-	@$(BIN)/python tests/sanitize.py $(ARGS)
+	@$(BIN)/python tools/sanitize.py $(ARGS)
 
 emulate: $(DONE)/dev
 	@echo "==> The CUDA kernels: compiled for every GPU, run on the CPU"
-	@$(BIN)/python tests/cuda/kernel_table.py --check
-	@$(BIN)/python tests/cuda/emulate.py $(ARGS)
+	@$(BIN)/python tools/kernel_table.py --check
+	@$(BIN)/python tools/emulate.py $(ARGS)
 
 kernel-table: $(DONE)/dev
-	@$(BIN)/python tests/cuda/kernel_table.py
+	@$(BIN)/python tools/kernel_table.py
 wheel: $(DONE)/torch
 	@echo "==> One wheel for CPU and GPU, and one with the weights of faces64, into dist/"
 	@rm -rf build/wheel && rm -f dist/sdd_fast*.whl
 	@SDD_FAST_NATIVE=1 SDD_FAST_CUDA=1 SDD_FAST_CUDA_ARCHITECTURES= \
 	  $(PIP) wheel $(QUIET) --no-deps --no-build-isolation --wheel-dir build/wheel .
-	@$(BIN)/python release/split_wheel.py build/wheel/sdd_fast-*.whl dist
+	@$(BIN)/python tools/split_wheel.py build/wheel/sdd_fast-*.whl dist
 
 wheel-check: $(DONE)/dev wheel
 	@echo "==> The wheels in an environment of their own"

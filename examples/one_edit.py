@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 import sdd_fast as sdd
+from sdd_fast.distillation.monitor import describe
 from sdd_fast.images import grid, save_png
-from sdd_fast.monitor import describe
 
 
 def main() -> None:

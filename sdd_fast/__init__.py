@@ -23,11 +23,12 @@ from .checkpoints.generator import load_generator
 from .checkpoints.identity import load_identity
 from .checkpoints.latents import load_latents, load_styles
 from .checkpoints.mapper import load_mapper
-from .distill import DistillConfig, DistillResult, distill
+from .distillation.distill import DistillConfig, DistillResult, distill
+from .distillation.monitor import EditMonitor
 from .domains import Domain, load_domain
 from .edit import Editor
 from .export import export_torchscript, load_torchscript
-from .guidance import (
+from .gradients.guidance import (
     Guidance,
     GuidanceConfig,
     balanced_guidance_scale,
@@ -35,8 +36,6 @@ from .guidance import (
     image_gradient,
     residual,
 )
-from .hqs import hqs
-from .hqs_curve import HQSCurve
 from .images import load_image
 from .manipulator import MapperInfo, save_mapper
 from .models import (
@@ -47,7 +46,8 @@ from .models import (
     StyleGAN2,
     StyleSpaceMapper,
 )
-from .monitor import EditMonitor
+from .selection.curve import HQSCurve
+from .selection.hqs import hqs
 from .teacher.prior import DiffusionPrior, PromptEmbeds
 
 __version__ = "0.1.0"

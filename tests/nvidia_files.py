@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdd_fast.checkpoints.read import PickledObject
+from sdd_fast.checkpoints.formats.read import PickledObject
 
 SOURCE = "raise SystemExit('the source code in the file was executed')"
 

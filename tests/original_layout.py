@@ -1,8 +1,8 @@
 """diffusers' networks written as the original single files name their tensors.
 
-Goes through the original blocks in their order, whereas `sdd_fast.teacher.layout` asks for the
-original name of one weight at a time. `teacher/test_single_file.py` checks it against diffusers'
-own conversion and against the published keys.
+Goes through the original blocks in their order, whereas `stable_diffusion_layout` asks for the
+original name of one weight at a time. `test_stable_diffusion.py` checks it against diffusers' own
+conversion and against the published keys.
 """
 
 from __future__ import annotations

@@ -10,19 +10,19 @@ import pytest
 import sdd_fast as sdd
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+spec = importlib.util.spec_from_file_location("api_page", ROOT / "tools" / "api_page.py")
 assert spec and spec.loader
-make_api = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_api)
+api_page = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(api_page)
 
 
 def test_the_page_is_that_of_the_code() -> None:
     written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    assert written == make_api.page(), "run: python docs/make_api.py"
+    assert written == api_page.page(), "run: python tools/api_page.py"
 
 
 def test_every_public_name_is_in_one_group() -> None:
-    grouped = [name for names in make_api.GROUPS.values() for name in names]
+    grouped = [name for names in api_page.GROUPS.values() for name in names]
     assert len(grouped) == len(set(grouped))
     assert {*grouped, "ops", "__version__"} == set(sdd.__all__)
 
@@ -51,7 +51,7 @@ class Example:
 
 
 def test_members_are_listed_as_they_are_called() -> None:
-    assert make_api.members(Example) == [
+    assert api_page.members(Example) == [
         "- `.method(size, *, name='x')`: Does one thing over two lines.",
         "- `.make(path)`: Makes one.",
         "- `.value`: A number.",
@@ -60,4 +60,4 @@ def test_members_are_listed_as_they_are_called() -> None:
 
 def test_a_public_name_without_docstring_is_refused() -> None:
     with pytest.raises(ValueError, match="has no docstring"):
-        make_api.summary(lambda: None)
+        api_page.summary(lambda: None)

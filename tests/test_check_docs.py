@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-RUNNER = Path(__file__).with_name("check_docs.py")
+RUNNER = Path(__file__).resolve().parents[1] / "tools" / "check_docs.py"
 PAGE = """
 ```bash
 echo one > made.txt

@@ -11,8 +11,8 @@ from PIL import Image
 from tiny_domain import RESOLUTION, write_tiny_domain
 
 from sdd_fast.domains.faces64.renderer import render, sample_faces
-from sdd_fast.hqs_curve import HQSCurve
 from sdd_fast.images import save_png
+from sdd_fast.selection.curve import HQSCurve
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

@@ -1,4 +1,4 @@
-"""release/split_wheel.py on a wheel of a few bytes; the version of the true weights."""
+"""tools/split_wheel.py on a wheel of a few bytes; the version of the true weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from sdd_fast.domains.domain import HERE, WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "release" / "split_wheel.py"
+SCRIPT = ROOT / "tools" / "split_wheel.py"
 pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="needs the source tree")
 
 FOLDER = "sdd_fast/domains/faces64/weights"
@@ -170,7 +170,7 @@ def test_nothing_half_written_stays(halves: tuple[Path, Path], tmp_path: Path) -
 
 
 def test_the_version_of_the_weights_here_is_true() -> None:
-    """What to do when this fails is said by release/split_wheel.py; see docs/kernels.md."""
+    """What to do when this fails is said by tools/split_wheel.py; see docs/kernels.md."""
     folder = HERE / "faces64" / "weights"
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     versions = json.loads(files.pop("versions.json").read_text())

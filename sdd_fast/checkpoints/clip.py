@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..files import PathLike, read_json
-from ..models.checkpoint import load_exactly, outline
 from ..models.clip import Clip
 from ..models.clip_published import Preprocessing, PublishedClip
+from ..models.save import load_exactly, outline
 from ..quiet import quiet_loading
-from .identify import what_is
-from .read import read_checkpoint
+from .formats.read import read_checkpoint
+from .inspect import what_is
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer

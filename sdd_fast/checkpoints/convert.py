@@ -11,13 +11,13 @@ from typing import Any
 from ..files import PathLike, save_tensors
 from ..manipulator import save_mapper
 from .encoder import load_encoder
+from .formats.npy import is_npy, read_npy
+from .formats.read import read_checkpoint
 from .generator import load_generator
-from .identify import KINDS, held, what_is
 from .identity import load_identity
+from .inspect import KINDS, held, what_is
 from .latents import KIND, load_latents
 from .mapper import load_mapper
-from .npy import is_npy, read_npy
-from .read import read_checkpoint
 
 _LOADERS: dict[str, Callable[[PathLike], Any]] = {
     "encoder": load_encoder,

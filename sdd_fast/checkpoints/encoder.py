@@ -19,9 +19,9 @@ from torch import Tensor
 from ..files import PathLike, parse_json
 from ..models.encoder import Encoder
 from ..models.psp import PyramidEncoder
-from .identify import what_is
+from .formats.read import Checkpoint, PickledObject, read_checkpoint
+from .inspect import what_is
 from .irse import build, count_indexed, shape_of, trunk_config, trunk_name
-from .read import Checkpoint, PickledObject, read_checkpoint
 
 _DELTAS = {"Encoder4Editing": True, "GradualStyleEncoder": False}  # opts.encoder_type
 _KINDS = {"e4e": True, "psp": False}

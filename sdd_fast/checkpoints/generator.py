@@ -23,11 +23,11 @@ from torch import Tensor
 
 from ..files import PathLike, parse_json
 from ..models import StyleGAN2
-from ..models.checkpoint import load_exactly, outline
+from ..models.save import load_exactly, outline
 from .filters import USUAL, resampling_taps
-from .identify import what_is
+from .formats.read import Checkpoint, PickledObject, read_checkpoint
+from .inspect import what_is
 from .nvidia import generator_in, read_generator
-from .read import Checkpoint, PickledObject, read_checkpoint
 
 _MARKS = ("input.input", "conv1.conv.weight", "to_rgb1.conv.weight", "convs.0.conv.weight")
 _KERNEL = re.compile(r"convs\.\d*[02468]\.conv\.blur\.kernel|to_rgbs\.\d+\.upsample\.kernel")

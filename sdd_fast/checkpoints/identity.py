@@ -14,9 +14,9 @@ from torch import Tensor
 from ..files import PathLike, parse_json
 from ..models.arcface import ArcFace
 from ..models.convnet import ConvEmbedding
-from .identify import what_is
+from .formats.read import Checkpoint, read_checkpoint
+from .inspect import what_is
 from .irse import build, shape_of, trunk_config, trunk_name
-from .read import Checkpoint, read_checkpoint
 
 
 def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:

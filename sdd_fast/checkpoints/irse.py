@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..models.checkpoint import load_exactly, outline
+from ..models.save import load_exactly, outline
 
 N = TypeVar("N", bound=nn.Module)
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ..files import PathLike
-from .identify import what_is
-from .npy import is_npy, read_npy
-from .read import Checkpoint, read_checkpoint
+from .formats.npy import is_npy, read_npy
+from .formats.read import Checkpoint, read_checkpoint
+from .inspect import what_is
 
 KIND = "w_plus latents"
 """What the metadata of our latents files call them, as "kind"."""

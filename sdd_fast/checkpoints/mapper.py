@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from ..files import PathLike, parse_json
 from ..manipulator import MapperInfo
-from ..models.checkpoint import load_exactly, outline
 from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper, is_to_rgb
-from .identify import what_is
-from .read import Checkpoint, PickledObject, read_checkpoint
+from ..models.save import load_exactly, outline
+from .formats.read import Checkpoint, PickledObject, read_checkpoint
+from .inspect import what_is
 
 LAM = 0.1
 """λ of the foreign mappers: fixed in StyleCLIP's code, in every configuration of the authors."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .filters import resampling_taps
-from .read import PickledObject
+from .formats.read import PickledObject
 
 _BLOCK = r"synthesis\.b(4|8|16|32|64|128|256|512|1024)"
 _LAYER = _BLOCK + r"\.(conv[01]|torgb)"

@@ -52,7 +52,7 @@ def convert(
       sdd convert train_faces.pt train_faces.safetensors
     """
     from sdd_fast.checkpoints.convert import convert as convert_file
-    from sdd_fast.checkpoints.identify import describe_file
+    from sdd_fast.checkpoints.inspect import describe_file
 
     written = convert_file(source, target, part, content_rows=content_rows)
     facts = describe_file(target)

@@ -43,8 +43,9 @@ def demo(
       sdd demo
       sdd demo --prompt "a bald face" --prompt "a face with glasses" --out runs/mine
     """
-    from sdd_fast.experiment import Selection, default_config
-    from sdd_fast.experiment.demo import PROMPTS, run_demo
+    from sdd_fast.runs.demo import PROMPTS, run_demo
+    from sdd_fast.runs.run import default_config
+    from sdd_fast.selection.choose import Selection
 
     from .distill import show_verdict
 

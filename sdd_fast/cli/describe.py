@@ -83,7 +83,7 @@ def _clip(path: Path) -> Facts:
 
 def _run(path: Path) -> Facts:
     from sdd_fast.files import read_json
-    from sdd_fast.report.record import read_run
+    from sdd_fast.runs.record import read_run
 
     record = read_run(path)
     facts: Facts = {"run": path, "prompt": record["prompt"], "domain": record["domain"]}
@@ -136,8 +136,8 @@ def _domain(path: Path) -> Facts:
 
 
 def _diffusion(path: Path) -> Facts:
+    from sdd_fast.checkpoints.teacher_facts import describe_teacher
     from sdd_fast.files import read_json
-    from sdd_fast.teacher.describe import describe_teacher
 
     def config(part: str, name: str = "config.json") -> Any:
         file = path / part / name
@@ -164,7 +164,7 @@ def _diffusion(path: Path) -> Facts:
 
 def _json_file(path: Path) -> Facts:
     from sdd_fast.files import read_json
-    from sdd_fast.hqs_curve import FORMAT, HQSCurve
+    from sdd_fast.selection.curve import FORMAT, HQSCurve
 
     content = read_json(path)
     if isinstance(content, dict) and {"name", "source_text"} <= set(content):
@@ -190,7 +190,7 @@ def _json_file(path: Path) -> Facts:
 
 def _checkpoint(path: Path) -> Facts:
     """Weights or latents of any program, also those that are refused; ValueError for the rest."""
-    from sdd_fast.checkpoints.identify import describe_file
+    from sdd_fast.checkpoints.inspect import describe_file
 
     facts = describe_file(path)
     return {facts.pop("network", "checkpoint"): path, **facts}
@@ -198,7 +198,7 @@ def _checkpoint(path: Path) -> Facts:
 
 def _torchscript(path: Path) -> Facts | None:
     """The JSON beside the module, read as from any zip file: no code of the module runs."""
-    from sdd_fast.checkpoints.identify import A_PROGRAM
+    from sdd_fast.checkpoints.inspect import A_PROGRAM
     from sdd_fast.files import parse_json
 
     if not path.is_file() or not path.open("rb").read(2) == b"PK":

@@ -11,7 +11,7 @@ from . import options
 from .console import command, say
 
 if TYPE_CHECKING:
-    from sdd_fast.experiment import EditRun
+    from sdd_fast.runs.run import EditRun
 
 
 def _training(text: str) -> Any:
@@ -117,11 +117,12 @@ def distill(
     """
     from dataclasses import replace
 
-    from sdd_fast.experiment import Selection, default_config, run_edit
-    from sdd_fast.experiment.batches import training_batch
-    from sdd_fast.experiment.demo import slug
-    from sdd_fast.guidance import GuidanceConfig
-    from sdd_fast.hqs_curve import HQSCurve
+    from sdd_fast.gradients.guidance import GuidanceConfig
+    from sdd_fast.memory import training_batch
+    from sdd_fast.runs.demo import slug
+    from sdd_fast.runs.run import default_config, run_edit
+    from sdd_fast.selection.choose import Selection
+    from sdd_fast.selection.curve import HQSCurve
 
     given = {
         "--largest": largest or None,

@@ -130,7 +130,7 @@ def _is_edit(path: Path) -> bool:
     if path.suffix.lower() not in (*MAPPER_SUFFIXES, ".pth"):
         return False
     from sdd_fast.checkpoints import latents
-    from sdd_fast.checkpoints.read import read_checkpoint
+    from sdd_fast.checkpoints.formats.read import read_checkpoint
 
     try:
         return latents.describe(read_checkpoint(path)) is None
@@ -160,7 +160,7 @@ def open_editor(
 
 def mapper_file(path: Path) -> Path:
     """What `load_mapper` reads, or a ValueError that says why there is nothing to read."""
-    from sdd_fast.checkpoints.read import scan
+    from sdd_fast.checkpoints.formats.read import scan
     from sdd_fast.edit import MAPPER_FILE
 
     if path.is_dir() and not (path / MAPPER_FILE).exists():

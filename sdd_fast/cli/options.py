@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdd_fast.distill_objective import DistillConfig
-from sdd_fast.guidance import PULL as PULL
+from sdd_fast.distillation.objective import DistillConfig
+from sdd_fast.gradients.guidance import PULL as PULL
 
 if TYPE_CHECKING:
     from sdd_fast.domains import Domain

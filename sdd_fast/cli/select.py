@@ -11,7 +11,7 @@ from . import options
 from .console import command, say
 
 if TYPE_CHECKING:
-    from sdd_fast.hqs_curve import HQSCurve
+    from sdd_fast.selection.curve import HQSCurve
 
 
 def _curve(text: str) -> Any:
@@ -86,12 +86,12 @@ def select(
       sdd select "a bald face" --images my-faces/ --timesteps 100:900:50
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
-    from sdd_fast.experiment import Selection, choose, compute_curve, unknown_words_warning
-    from sdd_fast.experiment.demo import slug
-    from sdd_fast.experiment.selection import pictures_at_once
-    from sdd_fast.experiment.vocabulary import unknown_words
-    from sdd_fast.guidance import GuidanceConfig
-    from sdd_fast.report.record import CURVE_FILE, CURVE_PICTURE
+    from sdd_fast.gradients.guidance import GuidanceConfig
+    from sdd_fast.runs.demo import slug
+    from sdd_fast.runs.record import CURVE_FILE, CURVE_PICTURE
+    from sdd_fast.runs.run import unknown_words_warning
+    from sdd_fast.selection.choose import Selection, choose, compute_curve, pictures_at_once
+    from sdd_fast.teacher.vocabulary import unknown_words
 
     candidates = options.whole_numbers(timesteps, "--timesteps")
     count, folder = _count_or_folder(images)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import Checkpointed
 from .irse import IR50, FrozenBatchNorm, IRTrunk
+from .save import Checkpointed
 
 _LEAST = 112  # what the trunk sees; of a smaller picture too little is left after the crop
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import Checkpointed
+from .save import Checkpointed
 
 
 class ResidualBlock(nn.Module):

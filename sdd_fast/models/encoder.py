@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import Checkpointed
 from .convnet import ResidualTrunk, check_resolution
+from .save import Checkpointed
 
 POOLED = 4  # every head looks at a 4x4 grid
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import Checkpointed
 from .layers import EqualLinear, PixelNorm
+from .save import Checkpointed
 
 LEVELS = ("coarse", "medium", "fine")
 """Layers 0-3 (pose, shape), 4-7 (features, expression) and 8 and up (colour, texture)."""

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import Checkpointed
 from .irse import IR50, IRTrunk
 from .layers import EqualLinear
+from .save import Checkpointed
 
 COARSE, MEDIUM = 3, 7  # layers before these read the 16x16, the 32x32 and the 64x64 map
 

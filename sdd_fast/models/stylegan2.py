@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import modulated_conv2d, upfirdn2d
-from .checkpoint import Checkpointed
 from .layers import EqualLinear
 from .mapping import MappingNetwork
+from .save import Checkpointed
 from .style_space import get_style, set_style, style_names
 
 NOISE_MODES = ("const", "random", "none")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json
-from ..hqs_curve import HQSCurve
+from ..runs.record import CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, read_run
+from ..selection.curve import HQSCurve
 from .page import code, details, duration, figure, number, percent, table
-from .record import CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, read_run
 from .verdict import words, worst_kept
 
 SEALS = {"good": "Good", "fair": "Usable, with a flaw", "bad": "Not usable like this"}

@@ -95,7 +95,7 @@ def before_after(
     Returns:
         The grid, and the mean PSNR in dB of the reconstructions (None without inputs).
     """
-    from ..metrics import psnr
+    from ..domains.faces64.measure import psnr
 
     rows, labels, fidelity = [], [], None
     if pictures is None:
@@ -153,7 +153,7 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
         return None
     from matplotlib.figure import Figure
 
-    from ..hqs_plot import ENTROPY, INK, L1, SCORE
+    from ..selection.plot import ENTROPY, INK, L1, SCORE
 
     figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)

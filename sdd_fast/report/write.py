@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 
 from ..files import PathLike, write_text
+from ..runs.record import REPORT_FILE
 from . import sections as section
-from .domain import domain_section
+from .domain_quality import domain_section
 from .page import code, duration, figure, number, page
-from .record import REPORT_FILE
 from .sections import Run
 
 
@@ -133,7 +133,7 @@ def _snippet(runs: list[Run]) -> str:
     folder, prompt = _quoted(str(runs[0].folder)), _quoted(runs[0].prompt)
     return f"""
 import sdd_fast as sdd
-from sdd_fast.experiment import run_edit
+from sdd_fast.runs.run import run_edit
 
 editor = sdd.Editor.load({folder})
 after = editor.edit(["me.jpg"], strength=0.8, output="pil")[0]

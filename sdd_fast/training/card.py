@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdd_fast.files import load_tensors, read_json, write_text
-from sdd_fast.guidance import PULL
+from sdd_fast.gradients.guidance import PULL
 
 _NETWORKS = {
     "diffusion/vae/diffusion_pytorch_model.safetensors": "AutoencoderKL",

@@ -11,8 +11,8 @@ from torch import Tensor
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.models import ConvClassifier, ConvEmbedding
 
+from ..training_loop import Schedule, train
 from .data import Pictures
-from .loop import Schedule, train
 
 CLASSIFIER = Schedule(steps=1500, batch_size=48, lr=2e-3, weight_decay=0.01, ema=0.99)
 IDENTITY = Schedule(steps=600, batch_size=48, lr=2e-3, weight_decay=0.01, ema=0.99, seed=5)

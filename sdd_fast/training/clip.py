@@ -20,9 +20,9 @@ from sdd_fast.files import write_json, write_text
 from sdd_fast.models import ConvEmbedding
 from sdd_fast.models.clip import MAX_TOKENS, Clip, tokenize
 
+from ..training_loop import Schedule, train
 from .classifier import degrade
 from .data import Pictures
-from .loop import Schedule, train
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from sdd_fast.distill import DistillConfig, distill
+from sdd_fast.distillation.distill import DistillConfig, distill
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.domains.faces64.edits import EDITS
+from sdd_fast.domains.faces64.measure import agreement, measure_edit, psnr, read_attributes
 from sdd_fast.domains.faces64.renderer import render, sample_faces
-from sdd_fast.hqs import hqs
-from sdd_fast.metrics import agreement, measure_edit, psnr, read_attributes
+from sdd_fast.selection.hqs import hqs
 
 # prompts that the diffusion model is sampled from: those of the edits, and the other attributes
 SAMPLED: dict[str, tuple[str, tuple[str, ...]]] = EDITS | {

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from sdd_fast.models import Encoder, StyleGAN2
 
+from ..training_loop import Schedule, step_rng, train
 from .data import Pictures
-from .loop import Schedule, step_rng, train
 from .vae import reconstruction_loss
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from sdd_fast.files import atomic_path
 from sdd_fast.models.clip import Clip, tokenize
 from sdd_fast.quiet import quiet_loading
 
+from ..training_loop import Schedule, train
 from .data import Pictures
-from .loop import Schedule, train
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel

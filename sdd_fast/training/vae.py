@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..training_loop import Schedule, train
 from .data import Pictures
-from .loop import Schedule, train
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdd_fast.checkpoints.read import PickledObject
+from sdd_fast.checkpoints.formats.read import PickledObject
 
 NUMBERS: list[Any] = [
     0,

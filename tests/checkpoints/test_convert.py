@@ -19,8 +19,8 @@ from sdd_fast.checkpoints import convert as convert_module
 from sdd_fast.checkpoints.convert import convert
 from sdd_fast.checkpoints.encoder import load_encoder
 from sdd_fast.checkpoints.generator import load_generator
-from sdd_fast.checkpoints.identify import describe_file
 from sdd_fast.checkpoints.identity import load_identity
+from sdd_fast.checkpoints.inspect import describe_file
 from sdd_fast.checkpoints.latents import load_latents
 from sdd_fast.checkpoints.mapper import load_mapper
 from sdd_fast.files import load_tensors

@@ -12,8 +12,8 @@ from irse_reference import arcface_shapes, pyramid, pyramid_shapes, random_state
 from torch import Tensor
 
 from sdd_fast.checkpoints.encoder import describe, load_encoder
+from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.checkpoints.identity import load_identity
-from sdd_fast.checkpoints.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.files import save_tensors
 from sdd_fast.models import Encoder
 from sdd_fast.models.psp import PyramidEncoder

@@ -14,8 +14,8 @@ import stylegan2_reference as reference
 import torch
 from torch import Tensor
 
+from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.checkpoints.generator import describe, generator_from, load_generator
-from sdd_fast.checkpoints.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.files import save_tensors
 from sdd_fast.models import ConvEmbedding, StyleGAN2, stylegan2
 

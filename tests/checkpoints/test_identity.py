@@ -8,8 +8,8 @@ import torch
 from irse_reference import arcface, arcface_shapes, pyramid_shapes, random_state
 from torch import Tensor
 
+from sdd_fast.checkpoints.formats.read import Checkpoint, read_checkpoint
 from sdd_fast.checkpoints.identity import describe, load_identity
-from sdd_fast.checkpoints.read import Checkpoint, read_checkpoint
 from sdd_fast.models import ConvEmbedding
 from sdd_fast.models.arcface import ArcFace
 

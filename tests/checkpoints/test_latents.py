@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdd_fast.checkpoints.formats.read import Checkpoint
 from sdd_fast.checkpoints.latents import describe, load_latents, load_styles
-from sdd_fast.checkpoints.read import Checkpoint
 from sdd_fast.files import save_tensors
 from sdd_fast.models import StyleGAN2
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.checkpoints.mapper import describe, load_mapper
-from sdd_fast.checkpoints.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.edit import Editor
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.manipulator import MapperInfo, save_mapper

@@ -19,9 +19,10 @@ from original_layout import original_file
 from sd_families import TINY, TINY_VAE, build_networks
 from torch import Tensor, nn
 
-from sdd_fast.checkpoints import convert, encoder, generator, identify, identity, latents, mapper
-from sdd_fast.checkpoints.plain import check_plain
-from sdd_fast.checkpoints.read import Checkpoint, read_checkpoint
+from sdd_fast.checkpoints import convert, encoder, generator, identity, latents, mapper
+from sdd_fast.checkpoints import inspect as identify
+from sdd_fast.checkpoints.formats.plain import check_plain
+from sdd_fast.checkpoints.formats.read import Checkpoint, read_checkpoint
 from sdd_fast.models import ConvEmbedding, Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.models.arcface import ArcFace
 from sdd_fast.models.psp import PyramidEncoder
@@ -77,7 +78,7 @@ CONTENTS: dict[str, Callable[[], Any]] = {
 
 
 def calls(checkpoint: Checkpoint) -> dict[str, Callable[[], Any]]:
-    from sdd_fast.teacher.single_file import check_family, original_tensors
+    from sdd_fast.checkpoints.stable_diffusion import check_family, original_tensors
 
     def family() -> Any:
         tensors = original_tensors(checkpoint)

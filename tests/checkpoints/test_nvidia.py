@@ -14,9 +14,9 @@ import stylegan2_reference as reference
 import torch
 from torch import Tensor
 
+from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject
 from sdd_fast.checkpoints.generator import describe, generator_from, load_generator
 from sdd_fast.checkpoints.nvidia import _rename
-from sdd_fast.checkpoints.read import Checkpoint, PickledObject
 from sdd_fast.models import StyleGAN2
 
 W_DIM = 12

@@ -18,7 +18,7 @@ from tiny_domain import write_tiny_domain
 
 from sdd_fast.cli import console, main, options
 from sdd_fast.cli.distill import show_verdict
-from sdd_fast.distill import DistillConfig
+from sdd_fast.distillation.distill import DistillConfig
 from sdd_fast.files import load_tensors
 from sdd_fast.report.verdict import Verdict
 
@@ -51,7 +51,9 @@ DEMO = ["demo", "--steps", "2", "--faces", "4", "--prompt", "a bald face", "--pr
 
 def few_timesteps(patch: pytest.MonkeyPatch) -> None:
     """A demo has no option for its candidates; three are quicker than nineteen."""
-    module = importlib.import_module("sdd_fast.hqs")  # the package's own `hqs` is the function
+    module = importlib.import_module(
+        "sdd_fast.selection.hqs"
+    )  # the package's own `hqs` is the function
     patch.setattr(module, "default_timesteps", lambda count: [200, 500, 800])
 
 
@@ -93,7 +95,7 @@ def test_defaults_shown_are_those_of_the_training(sdd: Sdd) -> None:
 
 
 def test_help_lists_all_parts_of_a_domain(sdd: Sdd) -> None:
-    from sdd_fast.training.domain import PARTS
+    from sdd_fast.training.train_domain import PARTS
 
     shown = sdd("train-domain", "--help").out.replace("│", "")
     assert ",".join(PARTS) in "".join(shown.split())
@@ -277,7 +279,7 @@ def test_distill_takes_fewer_large_pictures(
     words = ["distill", "old", "--domain", domain, "--steps", 1, "--faces", 0, "--timesteps", 500]
     usual = sdd(*words, "--out", tmp_path / "usual")
     assert usual.code == 0 and "1 steps of 8 pictures" in usual.out
-    monkeypatch.setattr("sdd_fast.experiment.batches._KEPT_BYTES", 1.0)
+    monkeypatch.setattr("sdd_fast.memory._KEPT_BYTES", 1.0)
     large = sdd(*words, "--out", tmp_path / "large")
     assert large.code == 0 and "1 steps of 1 picture …" in large.out
     record = json.loads((tmp_path / "large" / "run.json").read_text())
@@ -377,7 +379,7 @@ def test_an_output_folder_that_cannot_be_written(
 
 
 def test_ctrl_c(sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sdd_fast.distill_objective import Objective
+    from sdd_fast.distillation.objective import Objective
 
     original = Objective.loss
 
@@ -546,7 +548,7 @@ def test_render_is_an_example_of_the_training_format(sdd: Sdd, tmp_path: Path) -
 def test_train_domain_passes_everything_on(
     sdd: Sdd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sdd_fast.training.domain as training
+    import sdd_fast.training.train_domain as training
 
     seen: dict[str, Any] = {}
 

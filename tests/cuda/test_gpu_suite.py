@@ -21,7 +21,7 @@ def load(path: Path) -> object:
     return module
 
 
-suite = load(ROOT / "tests" / "cuda" / "gpu_suite.py")
+suite = load(ROOT / "tools" / "gpu_suite.py")
 
 REPORT = """========= COMPUTE-SANITIZER
 before

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from sdd_fast.files import write_json
-from sdd_fast.hqs_curve import HQSCurve
 from sdd_fast.report import write_report, write_summary
 from sdd_fast.report.page import duration, number, percent
-from sdd_fast.report.record import FORMAT, VERSION, read_run
 from sdd_fast.report.sections import Run
+from sdd_fast.runs.record import FORMAT, VERSION, read_run
+from sdd_fast.selection.curve import HQSCurve
 
 PROMPT = 'a <b>"white"</b> & $hair$'
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sdd_fast.distill import DistillConfig
-from sdd_fast.monitor import ADVICE, judge
+from sdd_fast.distillation.distill import DistillConfig
+from sdd_fast.distillation.monitor import ADVICE, judge
 from sdd_fast.report.verdict import for_the_terminal, judge_edit, words, worst_kept
 
 

@@ -12,7 +12,8 @@ from original_layout import original_file
 from sd_families import FAMILIES, FULL, FULL_VAE, RESOLUTION, build_networks
 from torch import Tensor
 
-from sdd_fast.teacher import layout, single_file
+from sdd_fast.checkpoints import stable_diffusion as single_file
+from sdd_fast.checkpoints import stable_diffusion_layout as layout
 from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
 
 PUBLISHED = Path(__file__).parent / "published" / "sd_original_keys.json"

@@ -11,7 +11,7 @@ from sdd_fast.domains import load_domain
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.files import load_tensors
 from sdd_fast.images import save_png
-from sdd_fast.training.domain import PARTS, train_domain
+from sdd_fast.training.train_domain import PARTS, train_domain
 
 BUDGET = 0.0004  # one or two steps a part
 TRAINED = [p for p in PARTS if p != "quality"]  # measuring takes minutes whatever the budget

@@ -1,0 +1,1 @@
+"""The containers that checkpoints come in; they know nothing about networks."""

@@ -1,0 +1,165 @@
+"""Any checkpoint file → tensors and plain containers, without executing anything in it."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...files import PathLike, content_kind, load_tensors
+from .allowed import ALLOWED, shown
+from .plain import PickledObject, check_plain
+from .scanner import Scanner
+from .stack_machine import Budget
+from .torch_files import LEGACY_PICKLES, is_legacy, load_nested, read_legacy, read_zip, zip_pickles
+from .unpickle import Unpickler
+
+__all__ = ["Checkpoint", "PickledObject", "Scan", "read_checkpoint", "scan"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Args:
+        path: of the file.
+        format: "safetensors", "torch" (zip, since torch 1.6), "torch-legacy" or "pickle".
+        content: tensors (on the CPU, none requires a gradient) and numpy arrays of numbers, in
+            dicts, lists, tuples and sets; numbers, texts, bytes (a memoryview where there are
+            many), `torch.dtype`s; `PickledObject`s, which are also what stands for a class that is
+            itself a value. Paths and devices are texts, every kind of dict is a dict, parameters
+            are tensors. Nothing contains itself, and nothing is nested more than 100 deep.
+        metadata: of a safetensors file.
+    """
+
+    path: Path
+    format: str
+    content: Any
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a file refers to by name.
+
+    Args:
+        format: as of `Checkpoint`, or "torchscript".
+        globals: the functions and classes that Python would look up to unpickle the file, in order
+            of appearance, such as "torch._utils._rebuild_tensor_v2". None in safetensors.
+        refused: those among them that `read_checkpoint` refuses. If there are none, the file holds
+            only tensors and plain data (and, in NVIDIA's pickles, source code that we do not look
+            at: "torch_utils.persistence._reconstruct_persistent_obj" would execute it).
+    """
+
+    format: str
+    globals: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+def read_checkpoint(path: PathLike) -> Checkpoint:
+    """Read a file of any format that checkpoints come in; the content decides, not the suffix.
+
+    Nothing in the file is executed or imported: a pickle may only refer to the names listed in
+    `allowed`, and for each we build plain data ourselves. Tensors are mapped from the file where
+    their alignment allows it, so that what is not used is not read. Hence the file must not be
+    changed in place while they are in use (replacing it, as `atomic_path` does, is fine): if it is
+    shortened, the operating system ends the process (SIGBUS). Writing to the tensors does not
+    change the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, truncated, of another format, needs absurd amounts of
+            memory or time, or refers to something that is not allowed in a checkpoint.
+    """
+    kind = content_kind(path)
+    if kind == "safetensors":
+        tensors, metadata = load_tensors(path)
+        return Checkpoint(Path(path), "safetensors", tensors, metadata)
+    data = _mapped(path)
+    budget = Budget(len(data))
+    try:
+        if kind == "zip":
+            found, content = "torch", read_zip(data, budget)
+        elif is_legacy(data):
+            found, content = "torch-legacy", read_legacy(data, budget)
+        else:
+            found, content = "pickle", _read_pickle(data, budget)
+        check_plain(content, len(data))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Checkpoint(Path(path), found, content)
+
+
+def _read_pickle(data: memoryview, budget: Budget) -> Any:
+    unpickler = Unpickler(data, 0, budget, nested=load_nested)
+    content = unpickler.run()
+    _at_end(data, unpickler.position)
+    return content
+
+
+def _at_end(data: memoryview, position: int) -> None:
+    if position != len(data):
+        raise ValueError(f"{len(data) - position} bytes follow the pickle's end")
+
+
+def _mapped(path: PathLike) -> memoryview:
+    with open(path, "rb") as file:
+        # ACCESS_COPY: writable memory, as tensors need it, that never reaches the file.
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
+def scan(path: PathLike) -> Scan:
+    """Which functions and classes a file refers to, also where `read_checkpoint` refuses it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is of another format, or damaged before it refers to anything that is
+            refused.
+    """
+    kind = content_kind(path)
+    if kind == "safetensors":
+        return Scan("safetensors", (), ())
+    data = _mapped(path)
+    names: dict[str, None] = {}
+    problem = None
+    try:
+        if kind == "zip":
+            found, pickles = zip_pickles(data)
+            for pickle in pickles:
+                _scan_pickles(pickle, 1, names, Budget(len(data)))
+        elif is_legacy(data):
+            found = "torch-legacy"
+            _scan_pickles(data, LEGACY_PICKLES, names, Budget(len(data)))
+        else:
+            found = "pickle"
+            _at_end(data, _scan_pickles(data, 1, names, Budget(len(data))))
+    except ValueError as error:
+        problem = error
+    refused = tuple(shown(name) for name in names if name not in ALLOWED)
+    if problem is not None and not refused:
+        raise ValueError(f"{path}: {problem}") from problem
+    return Scan(found, tuple(shown(name) for name in names), refused)
+
+
+def _scan_pickles(
+    data: memoryview, count: int, names: dict[str, None], budget: Budget, *, inside: bool = False
+) -> int:
+    """Add to `names` what the first `count` pickles in `data` refer to, even if one is damaged.
+
+    Returns:
+        where they end.
+    """
+
+    def scan_nested(raw: memoryview | None) -> None:
+        if inside or raw is None or not is_legacy(raw):
+            names["<unknown data inside of the pickle>"] = None
+        else:
+            _scan_pickles(raw, LEGACY_PICKLES, names, budget, inside=True)
+
+    position = 0
+    for _ in range(count):
+        scanner = Scanner(data, position, budget, names, scan_nested)
+        scanner.run()
+        position = scanner.position
+    return position

@@ -1,0 +1,1 @@
+"""Training a mapper under the teacher's guidance."""

@@ -1,0 +1,230 @@
+"""The result of `hqs`: statistics per image and timestep, their score, and the choice made by
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import PathLike, atomic_path, read_json, write_json
+from ..gradients.guidance import GuidanceConfig
+
+FORMAT = "sdd_fast.hqs_curve"
+VERSION = 1
+NORMALISATIONS = ("per-image", "of-mean")
+
+
+@dataclass(frozen=True, eq=False)
+class HQSCurve:
+    """Hybrid Quality Score of one prompt over timesteps (Eq. 9–12).
+
+    Args:
+        timesteps: T timesteps, ascending.
+        entropy: [N, T] float64, H_t of each of N images (Eq. 9), in nats.
+        deficit: [N, T] float64, log n − H_t for a gradient map of n entries. It carries H_t's
+            variation over t without the rounding of H ≈ log n; scores are computed from it.
+        l1: [N, T] float64, N_t (Eq. 10).
+        prompt, negative_prompt, config, gradient_map, noise_draws, seed: how it was computed.
+        normalise: "per-image" applies Eq. 11 to each image and then averages (the paper); "of-mean"
+            averages H and N over images and then applies Eq. 11 once. Either can be derived from
+            the same statistics: `dataclasses.replace(curve, normalise="of-mean")`.
+    """
+
+    timesteps: tuple[int, ...]
+    entropy: Tensor
+    deficit: Tensor
+    l1: Tensor
+    prompt: str = ""
+    negative_prompt: str = ""
+    config: GuidanceConfig = field(default_factory=GuidanceConfig)
+    gradient_map: str = "signed"
+    normalise: str = "per-image"
+    noise_draws: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.timesteps or list(self.timesteps) != sorted(set(self.timesteps)):
+            raise ValueError(f"timesteps must be ascending and distinct, got {self.timesteps}")
+        if self.normalise not in NORMALISATIONS:
+            raise ValueError(
+                f"normalise must be one of {', '.join(NORMALISATIONS)}; got {self.normalise!r}"
+            )
+        for name in ("entropy", "deficit", "l1"):
+            values = torch.as_tensor(getattr(self, name), dtype=torch.float64, device="cpu")
+            object.__setattr__(self, name, values)
+            if values.ndim != 2 or values.shape[1] != len(self.timesteps) or not len(values):
+                raise ValueError(
+                    f"{name} must be [images, {len(self.timesteps)} timesteps], got "
+                    f"{tuple(values.shape)}"
+                )
+            if values.shape != self.entropy.shape or not values.isfinite().all():
+                raise ValueError(
+                    f"{name} must be finite and of the same shape as entropy, "
+                    f"{tuple(self.entropy.shape)}"
+                )
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return len(self.entropy)
+
+    def normalised(self) -> tuple[Tensor, Tensor]:
+        """(H̄, N̄), each [N, T] float64: entropy and L1 norm after min-max normalisation over t
+        (Eq. 11).
+
+        With "per-image" every row spans [0, 1]. With "of-mean" all rows share the minimum and
+        maximum of the mean curve, so that the mean over rows, not each row, spans [0, 1]. A curve
+        that is flat over t becomes zeros.
+        """
+        shared = self.normalise == "of-mean"
+        # Min-max of H equals min-max of −deficit.
+        return _min_max(-self.deficit, shared), _min_max(self.l1, shared)
+
+    @property
+    def scores(self) -> Tensor:
+        """[N, T] float64: N̄ − H̄ of every image; in [-1, 1] with normalise="per-image"."""
+        entropy, l1 = self.normalised()
+        return l1 - entropy
+
+    @property
+    def mean(self) -> Tensor:
+        """[T] float64: HQS_t, the mean of `scores` over images (Eq. 12), in [-1, 1]."""
+        return self.scores.mean(0)
+
+    def select(self, threshold: float) -> list[int]:
+        """S = {t : HQS_t > threshold}, ascending.
+
+        Raises:
+            ValueError: S is empty; the message gives the largest HQS there is.
+        """
+        if not isinstance(threshold, int | float) or isnan(threshold):
+            raise ValueError(f"threshold must be a number in [-1, 1], got {threshold!r}")
+        mean = self.mean
+        chosen = [t for t, score in zip(self.timesteps, mean, strict=True) if score > threshold]
+        if not chosen:
+            raise ValueError(
+                f"no timestep has an HQS above {threshold:g}: the largest is "
+                f"{float(mean.max()):.4f} at timestep {self.largest()}; use a smaller threshold, "
+                "or largest() or top(k)"
+            )
+        return chosen
+
+    def largest(self) -> int:
+        """The timestep of the largest HQS (the smallest such timestep if several tie)."""
+        return self.timesteps[int(self.mean.argmax())]
+
+    def plateau(self, margin: float = 0.1) -> list[int]:
+        """{t : HQS_t ≥ max HQS − margin}, ascending: those as good as the best.
+
+        The largest value alone depends on chance where the curve is flat.
+        """
+        if not isinstance(margin, int | float) or not margin >= 0:
+            raise ValueError(f"margin must be a number from 0, got {margin!r}")
+        mean = self.mean
+        near = mean >= mean.max() - margin
+        return [t for t, keep in zip(self.timesteps, near.tolist(), strict=True) if keep]
+
+    def top(self, k: int) -> list[int]:
+        """The k timesteps of largest HQS, best first."""
+        if not 1 <= k <= len(self.timesteps):
+            raise ValueError(f"k must be 1 to {len(self.timesteps)} (the timesteps known), got {k}")
+        order = torch.argsort(self.mean, descending=True, stable=True)
+        return [self.timesteps[int(i)] for i in order[:k]]
+
+    def plot(
+        self,
+        path: PathLike,
+        *,
+        chosen: Sequence[int] | None = None,
+        threshold: float | None = None,
+    ) -> Path:
+        """Draw the curve to an image file; the suffix decides the format (.png, .svg, .pdf).
+        Written atomically.
+
+        Args:
+            chosen: timesteps to mark; default: those above `threshold`, or else the largest.
+            threshold: drawn as a horizontal line when given.
+        """
+        from .plot import hqs_figure
+
+        if chosen is None:
+            chosen = [self.largest()] if threshold is None else self.select(threshold)
+        unknown = sorted(set(chosen) - set(self.timesteps))
+        if unknown:
+            raise ValueError(f"chosen timesteps {unknown} are not on the curve: {self.timesteps}")
+        figure = hqs_figure(self, chosen, threshold)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+        return Path(path)
+
+    def save(self, path: PathLike) -> Path:
+        """Write everything as JSON, atomically. Numbers keep all their digits."""
+        content = {"format": FORMAT, "version": VERSION}
+        content |= {f.name: getattr(self, f.name) for f in fields(self)}
+        content |= {"config": asdict(self.config), "hqs": self.mean, "largest": self.largest()}
+        write_json(path, content)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: PathLike) -> HQSCurve:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file. ValueError: not a curve, or a field is missing or
+                wrong; names the field.
+        """
+        content = read_json(path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f'{path} is not an HQS curve: it lacks "format": "{FORMAT}"')
+        if content.get("version") != VERSION:
+            raise ValueError(
+                f"{path} has version {content.get('version')!r} of the format, expected {VERSION}"
+            )
+        try:
+            return _from_json(content)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is not a valid HQS curve: {error}") from error
+
+
+def _from_json(content: dict[str, Any]) -> HQSCurve:
+    values: dict[str, Any] = {}
+    for f in fields(HQSCurve):
+        if f.name not in content:
+            raise ValueError(f"field {f.name!r} is missing")
+        values[f.name] = content[f.name]
+    for name in ("prompt", "negative_prompt", "gradient_map", "normalise"):
+        if not isinstance(values[name], str):
+            raise ValueError(f"{name} must be a string, got {values[name]!r}")
+    integers = {"noise_draws": values["noise_draws"], "seed": values["seed"]}
+    if not isinstance(values["timesteps"], list):
+        raise ValueError(f"timesteps must be a list, got {values['timesteps']!r}")
+    integers |= {f"timesteps[{i}]": t for i, t in enumerate(values["timesteps"])}
+    for name, value in integers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be a non-negative integer, got {value!r}")
+    values["timesteps"] = tuple(values["timesteps"])
+    if not isinstance(values["config"], dict):
+        raise ValueError(f"config must be an object, got {values['config']!r}")
+    values["config"] = GuidanceConfig(**values["config"])
+    for name in ("entropy", "deficit", "l1"):
+        try:
+            values[name] = torch.tensor(values[name], dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{name} must be a table of numbers: {error}") from error
+    return HQSCurve(**values)
+
+
+def _min_max(x: Tensor, shared: bool) -> Tensor:
+    """Eq. 11 along the last axis of x [N, T], with each row's own extremes or those of the mean
+    row; 0 if flat."""
+    reference = x.mean(0, keepdim=True) if shared else x
+    low = reference.amin(1, keepdim=True)
+    spread = reference.amax(1, keepdim=True) - low
+    flat = spread == 0
+    return torch.where(flat, torch.zeros_like(x), (x - low) / spread.masked_fill(flat, 1))

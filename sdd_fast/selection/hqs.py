@@ -1,0 +1,278 @@
+"""The Hybrid Quality Score: which timesteps of the teacher carry a prompt's meaning (Sec. 4.2).
+
+For every image y and timestep t, with d_t the teacher's gradient at the image (Eq. 8):
+
+    p_t = softmax(d_t),   H_t = −Σ p_t log p_t  (Eq. 9),   N_t = Σ |d_t|  (Eq. 10)
+    HQS_t = mean over y of N̄_t − H̄_t  (Eq. 12), the bar being min-max over t  (Eq. 11)
+
+Cost: one VAE forward per image; one U-Net evaluation and one VAE backward per (image, timestep,
+noise draw).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..gradients.guidance import GuidanceConfig, residual
+from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
+from ..teacher.prior import DiffusionPrior, PromptEmbeds
+from .curve import NORMALISATIONS, HQSCurve
+
+
+def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
+    """50, 100 … 950 of 1000, scaled to another number of training timesteps."""
+    last = num_train_timesteps - 1
+    return sorted({min(round(i * num_train_timesteps / 20), last) for i in range(1, 20)})
+
+
+def hqs(
+    prior: DiffusionPrior,
+    images: Tensor,
+    prompt: str | PromptEmbeds,
+    timesteps: Sequence[int] | None = None,
+    *,
+    generator: Any = None,
+    config: GuidanceConfig | None = None,
+    gradient_map: GradientMap = "signed",
+    normalise: Literal["per-image", "of-mean"] = "per-image",
+    noise_draws: int = 1,
+    batch_size: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> HQSCurve:
+    """Compute the HQS curve of `prompt`.
+
+    Every timestep sees the same noise for an image (common random numbers), so the curve is not
+    blurred by noise that differs between timesteps. An image's noise depends on (seed, image index,
+    draw) only: neither on `batch_size` nor on the other images.
+
+    Args:
+        images: [N, 3, H, W] floating point in [-1, 1]; or, with `generator`, W+ latents
+            [N, num_layers, w_dim], which are rendered once each. The gradient is taken at these
+            images, before the resize to the prior's resolution.
+        prompt: one prompt, or the embeddings of one prompt.
+        timesteps: distinct integers in 0 … T − 1; default `default_timesteps(T)`. The curve lists
+            them ascending.
+        generator: a network with .synthesis(w_plus) → images.
+        config: how the gradient is formed; default `GuidanceConfig()`.
+        gradient_map: "signed" takes the softmax over all C·H·W signed entries of d (Eq. 8–9);
+            "abs-mean" over the H·W means of |d| over channels (the authors' code). N_t = Σ|d| in
+            both.
+        normalise: see `HQSCurve`.
+        noise_draws: draws of ε per image; H and N are averaged over an image's draws before they
+            are normalised.
+        batch_size: images per VAE graph, and (image, timestep) rows per U-Net call (guidance
+            doubles these rows). It trades memory for speed and changes results by rounding only.
+        seed: non-negative.
+        progress: show a progress bar, if the standard error stream is a terminal.
+
+    Raises:
+        TypeError, ValueError: arguments, naming what was expected.
+        FloatingPointError: a gradient is not finite; names prompt, timestep and image.
+    """
+    config = config or GuidanceConfig()
+    steps = _check_timesteps(prior, timesteps)
+    _check_inputs(images, generator, noise_draws, batch_size, seed, config)
+    _check_choice("gradient_map", gradient_map, ("signed", "abs-mean"))
+    _check_choice("normalise", normalise, NORMALISATIONS)
+    embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
+    if len(embeds.cond) != 1:
+        raise ValueError(f"hqs takes one prompt at a time, got {len(embeds.cond)}")
+    count = len(images)
+    # [H, N, deficit] of each image and timestep.
+    statistics = torch.zeros(3, count, len(steps), dtype=torch.float64)
+    hidden = not progress or not sys.stderr.isatty()
+    with tqdm(total=count * len(steps) * noise_draws, desc="HQS", disable=hidden) as bar:
+        for start in range(0, count, batch_size):
+            batch = slice(start, start + batch_size)
+            y = _render(images[batch], generator)
+            shape = prior.latent_shape_for(*y.shape[2:])
+            noise = torch.stack(
+                [
+                    image_noise(prior, seed, i, noise_draws, config, shape)
+                    for i in range(count)[batch]
+                ]
+            )
+            one = _batch_statistics(
+                prior, y, noise, embeds, steps, config, gradient_map, batch_size, bar
+            )
+            _check_finite(one, steps, start, embeds)
+            statistics[:, batch] = one
+    entropy, l1, deficit = statistics
+    return HQSCurve(
+        timesteps=tuple(steps),
+        entropy=entropy,
+        deficit=deficit,
+        l1=l1,
+        prompt=embeds.prompts[0] if embeds.prompts else "",
+        negative_prompt=embeds.negative_prompt,
+        config=config,
+        gradient_map=gradient_map,
+        normalise=normalise,
+        noise_draws=noise_draws,
+        seed=seed,
+    )
+
+
+def image_noise(
+    prior: DiffusionPrior,
+    seed: int,
+    index: int,
+    draws: int,
+    config: GuidanceConfig,
+    latent_shape: tuple[int, int, int] | None = None,
+) -> Tensor:
+    """The noise [draws, C, h, w] of one image, a function of (seed, index, draw); on the CPU.
+
+    `latent_shape` is (C, h, w) of images that are not square; default `prior.latent_shape`.
+    """
+    shape = latent_shape or prior.latent_shape
+    if config.noise == "zero":
+        return torch.zeros(draws, *shape)
+    result = []
+    for draw in range(draws):
+        # SeedSequence mixes the three, so that neighbouring images and seeds are unrelated.
+        mixed = np.random.SeedSequence([seed, index, draw]).generate_state(1, np.uint64)
+        rng = torch.Generator().manual_seed(int(mixed[0]))
+        result.append(torch.randn(shape, generator=rng))
+    return torch.stack(result)
+
+
+def _batch_statistics(
+    prior: DiffusionPrior,
+    images: Tensor,
+    noise: Tensor,  # [b, draws, C, h, w]
+    embeds: PromptEmbeds,
+    steps: list[int],
+    config: GuidanceConfig,
+    gradient_map: GradientMap,
+    rows_per_call: int,
+    bar: Any,
+) -> Tensor:
+    """[3, b, T] float64: entropy, L1 and deficit per image and timestep, averaged over draws."""
+    with torch.enable_grad():
+        leaf = images.detach().to(prior.device, prior.compute_dtype).requires_grad_()
+        z = prior.encode(leaf)
+    r = _residuals(prior, z.detach(), noise, embeds, steps, config, rows_per_call)
+    result = []
+    for r_t in r:  # [draws, b, C, h, w]
+        draws = []
+        for cotangent in r_t:
+            # One backward pass per cotangent through the one saved VAE graph. Autograd's batched
+            # form (is_grads_batched) does not support the memory formats of the encoder's backward.
+            (d,) = torch.autograd.grad(z, leaf, cotangent, retain_graph=True)
+            draws.append(_entropy_l1(d, gradient_map))
+            bar.update(len(d))
+        result.append(torch.stack(draws).mean(0))
+    return torch.stack(result, dim=-1).cpu()
+
+
+def _residuals(
+    prior: DiffusionPrior,
+    z: Tensor,
+    noise: Tensor,
+    embeds: PromptEmbeds,
+    steps: list[int],
+    config: GuidanceConfig,
+    rows_per_call: int,
+) -> Tensor:
+    """Latent gradients [T, draws, b, C, h, w] from as few U-Net calls as `rows_per_call` allows."""
+    batch, draws = noise.shape[:2]
+    noise = noise.to(z.device, z.dtype)
+    t, k, i = (
+        index.flatten()
+        for index in torch.meshgrid(
+            torch.tensor(steps), torch.arange(draws), torch.arange(batch), indexing="ij"
+        )
+    )
+    parts = []
+    for t_rows, k_rows, i_rows in zip(*(x.split(rows_per_call) for x in (t, k, i)), strict=True):
+        k_rows, i_rows = k_rows.to(z.device), i_rows.to(z.device)
+        parts.append(residual(prior, z[i_rows], embeds, t_rows, noise[i_rows, k_rows], config))
+    return torch.cat(parts).view(len(steps), draws, *z.shape)
+
+
+def _entropy_l1(d: Tensor, gradient_map: GradientMap) -> Tensor:
+    """[3, b]: softmax entropy (Eq. 9), L1 norm (Eq. 10) and deficit of gradients [b, 3, H, W]."""
+    if gradient_map == "signed":
+        result, channels = softmax_entropy_l1(d.flatten(1)), 1
+    else:
+        # The L1 norm of the channel means, times the number of channels, is Σ|d|.
+        result, channels = softmax_entropy_l1(d.flatten(2), "abs-mean"), d.shape[1]
+    return torch.stack([result.entropy, channels * result.l1, result.deficit])
+
+
+def _render(images: Tensor, generator: Any) -> Tensor:
+    if generator is None:
+        return images
+    device = next(iter(generator.parameters())).device
+    with torch.no_grad():
+        return generator.synthesis(images.to(device))
+
+
+def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> list[int]:
+    if timesteps is None:
+        return default_timesteps(prior.num_train_timesteps)
+    given = torch.as_tensor(timesteps).flatten().cpu()
+    if len(given) == 0:
+        raise ValueError("timesteps is empty; give at least one, or None for the default")
+    steps = prior.timesteps_tensor(given, len(given)).tolist()
+    if len(set(steps)) != len(steps):
+        raise ValueError(f"timesteps must be distinct, got {sorted(steps)}")
+    return sorted(steps)
+
+
+def _check_inputs(
+    images: Tensor,
+    generator: Any,
+    noise_draws: int,
+    batch_size: int,
+    seed: int,
+    config: GuidanceConfig,
+) -> None:
+    what, ndim = ("images", 4) if generator is None else ("W+ latents", 3)
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        raise TypeError(f"{what} must be a floating-point tensor, got {type(images).__name__}")
+    if images.ndim != ndim or len(images) == 0:
+        expected = "[N, 3, H, W]" if generator is None else "[N, num_layers, w_dim]"
+        hint = "; pass generator= to give W+ latents" if generator is None else ""
+        raise ValueError(f"{what} must be {expected} with N ≥ 1, got {tuple(images.shape)}{hint}")
+    bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"{what} {bad[:4]} hold NaN or infinity")
+    # Renderings may leave [-1, 1] a little; values far outside are images in 0 … 255.
+    if generator is None and images.abs().max() > 4:
+        raise ValueError(
+            f"images must be in [-1, 1], got values up to {float(images.abs().max()):g}; "
+            "convert bytes with x / 127.5 - 1"
+        )
+    if noise_draws < 1 or batch_size < 1 or seed < 0:
+        raise ValueError(
+            "noise_draws and batch_size must be ≥ 1 and seed ≥ 0, "
+            f"got noise_draws={noise_draws}, batch_size={batch_size}, seed={seed}"
+        )
+    if config.noise == "zero" and noise_draws > 1:
+        raise ValueError("with noise='zero' all draws are equal; use noise_draws=1")
+
+
+def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _check_finite(statistics: Tensor, steps: list[int], start: int, embeds: PromptEmbeds) -> None:
+    bad = (~statistics.isfinite().all(0)).nonzero()
+    if len(bad):
+        image, t = start + int(bad[0, 0]), steps[int(bad[0, 1])]
+        raise FloatingPointError(
+            f"the gradient for {embeds.prompts} is NaN or infinite at timestep {t} for image "
+            f"{image} ({len(bad)} such pairs in this batch). In half precision load the prior "
+            "with dtype=torch.float32, or lower guidance_scale"
+        )

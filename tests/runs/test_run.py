@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_domain import W_DIM, write_tiny_domain
+
+import sdd_fast.runs.run as experiment
+from sdd_fast.distillation.distill import DistillConfig
+from sdd_fast.domains import Domain, load_domain
+from sdd_fast.runs.run import EditRun, default_config, run_edit
+from sdd_fast.selection.choose import Selection, choose, compute_curve
+from sdd_fast.files import load_tensors
+from sdd_fast.selection.curve import HQSCurve
+from sdd_fast.runs.record import (WRITTEN, read_run)
+
+PROMPT = "a face with white hair"
+TIMES = (200, 500, 800)
+
+
+@pytest.fixture(scope="module")
+def domain(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Domain:
+    return load_domain(write_tiny_domain(tmp_path_factory.mktemp("domain") / "d", tiny_sd))
+
+
+def config(**changes: Any) -> DistillConfig:
+    return default_config(**{"steps": 4, "batch_size": 2, "monitor_every": 2} | changes)
+
+
+def select(**changes: Any) -> Selection:
+    return Selection(**{"images": 2, "candidates": TIMES} | changes)
+
+
+def make(domain: Domain, out: Path, **changes: Any) -> EditRun:
+    options: dict[str, Any] = {"selection": select(), "config": config(), "faces": 8}
+    return run_edit(domain, PROMPT, out, progress=False, **options | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(domain: Domain, tmp_path_factory: pytest.TempPathFactory) -> EditRun:
+    lines: list[str] = []
+    run = make(domain, tmp_path_factory.mktemp("runs") / "run", say=lines.append)
+    said = "\n".join(lines)
+    for word in ("not in the vocabulary", "selecting", "distilling", "measuring", "edit size"):
+        assert word in said
+    return run
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def assert_same_mapper(a: Path, b: Path) -> None:
+    (one, _), (two, _) = (load_tensors(folder / "mapper.safetensors") for folder in (a, b))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_choose() -> None:
+    table = torch.tensor([[3.0, 1.0, 2.0, 5.0], [3.0, 1.0, 2.0, 5.0]])
+    curve = HQSCurve((100, 200, 300, 400), -table, table, table)  # HQS 0, −1, −.5, 1
+    assert choose(curve, Selection()) == ([400], "HQS within 0.1 of the largest")
+    assert choose(curve, Selection(margin=1.0))[0] == [100, 400]
+    assert choose(curve, Selection(top=3))[0] == [100, 300, 400]
+    assert choose(curve, Selection(threshold=-0.2))[0] == [100, 400]
+    with pytest.raises(ValueError, match="no timestep has an HQS above 2"):
+        choose(curve, Selection(threshold=2.0))
+    with pytest.raises(ValueError, match="k must be 1 to 4"):
+        choose(curve, Selection(top=5))
+    with pytest.raises(ValueError, match="not by both"):
+        Selection(top=1, threshold=0.0)
+    with pytest.raises(ValueError, match="images"):
+        Selection(images=0)
+
+
+def test_the_folder_tells_everything(finished: EditRun, domain: Domain) -> None:
+    there = {path.name for path in finished.folder.iterdir()}
+    assert there >= {*WRITTEN, "config.json", "history.json", "mapper.safetensors"}
+    record = read_run(finished.folder)
+    assert record == json.loads(json.dumps(finished.record))
+    assert record["complete"] and record["prompt"] == PROMPT
+    assert record["domain_reference"] == str(domain.folder.resolve())
+    assert record["unknown_words"] and record["monitor"]["verdict"]
+    assert set(record["seconds"]) == {"select", "distill", "measure"}
+    assert record["quality"]["faces"] == 8 and record["unedited"]["strength"] == 0.0
+    assert record["milliseconds_per_edit"] > 0
+    curve = HQSCurve.load(finished.folder / "curve.json")
+    assert curve.timesteps == TIMES and record["timesteps"] == curve.plateau()
+    assert record["distill"]["guidance"]["guidance_scale"] > 1  # balanced, since none was given
+    assert finished.report.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_curve_is_of_held_out_latents(finished: EditRun, domain: Domain) -> None:
+    from sdd_fast.selection.hqs import hqs
+
+    want = hqs(
+        domain.prior, domain.held_out[:2], PROMPT, TIMES, generator=domain.generator,
+        progress=False,
+    )  # fmt: skip
+    found = HQSCurve.load(finished.folder / "curve.json")
+    torch.testing.assert_close(found.deficit, want.deficit)
+
+
+def test_a_curve_of_pictures(domain: Domain) -> None:
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    curve = compute_curve(domain, "old hair", select(), pictures=pictures, progress=False)
+    assert curve.num_images == 2 and curve.prompt == "old hair"
+
+
+def test_repeating_a_finished_run_trains_nothing(
+    finished: EditRun, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the curve was computed again")
+
+    monkeypatch.setattr(experiment, "compute_curve", never)
+    before = snapshot(finished.folder)
+    calls = domain.prior.unet_calls
+    again = make(domain, finished.folder)
+    balancing = 2 * -(-min(64, len(domain.w_plus)) // 16)
+    assert domain.prior.unet_calls - calls == balancing
+    after = snapshot(finished.folder)
+    for name in ("curve.json", "history.json", "before-after.png"):
+        assert after[name] == before[name]
+    assert_same_mapper(again.folder, finished.folder)
+    assert again.record["seconds"]["select"] == finished.record["seconds"]["select"]
+
+
+def test_large_pictures_are_trained_on_few_at_once(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdd_fast.memory._KEPT_BYTES", 1.0)
+    seen: list[DistillConfig] = []
+
+    def note(*_: Any, config: DistillConfig, **__: Any) -> None:
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "distill", note)
+    for given in (None, config(batch_size=5)):
+        with pytest.raises(KeyboardInterrupt):
+            run_edit(domain, PROMPT, tmp_path, timesteps=[500], config=given, progress=False)
+    assert [found.batch_size for found in seen] == [1, 5]
+
+
+def test_a_judge_may_come_later(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that finished without a CLIP is measured with one, not repeated."""
+    unjudged = load_domain(domain.folder, clip=None)
+    first = make(unjudged, tmp_path, timesteps=[500], selection=None, faces=0)
+    assert "direction" not in first.record["monitor"]
+
+    def no_training(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("sdd_fast.distillation.objective.Objective.loss", no_training)
+    judged = make(domain, tmp_path, timesteps=[500], selection=None, faces=0)
+    with_judge = judged.record["monitor"]
+    assert -1 <= with_judge["direction"] <= 1 and -1 <= with_judge["clip_similarity"] <= 1
+    assert with_judge["edit_size"] == pytest.approx(first.record["monitor"]["edit_size"])
+    assert "Similarity to the prompt" in judged.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": config(lr=0.5)}, "config.lr"),
+        ({"timesteps": [300]}, "timesteps"),
+    ],
+)
+def test_a_finished_run_survives_other_settings(
+    finished: EditRun, domain: Domain, change: dict[str, Any], message: str
+) -> None:
+    kept = snapshot(finished.folder)
+    options = {"selection": Selection()} | change
+    with pytest.raises(ValueError, match=rf"(?s){message}.*resume=False"):
+        make(domain, finished.folder, **options)
+    assert snapshot(finished.folder) == kept
+
+
+def test_a_folder_belongs_to_one_prompt(finished: EditRun, domain: Domain) -> None:
+    kept = snapshot(finished.folder)
+    with pytest.raises(ValueError, match="another prompt: 'a face with white hair', not 'bald'"):
+        run_edit(domain, "bald", finished.folder, progress=False)
+    assert snapshot(finished.folder) == kept
+
+
+def test_an_interrupted_run_continues_to_the_same_mapper(
+    finished: EditRun, domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdd_fast.distillation.monitor import EditMonitor
+
+    original = EditMonitor.__call__
+
+    def interrupted(self: EditMonitor, *args: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EditMonitor, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make(domain, tmp_path / "run")
+    assert read_run(tmp_path / "run")["complete"] is False
+    assert not (tmp_path / "run" / "report.html").exists()
+    monkeypatch.setattr(EditMonitor, "__call__", original)
+    lines: list[str] = []
+    make(domain, tmp_path / "run", say=lines.append)
+    assert any("the curve is in" in line for line in lines)
+    assert_same_mapper(tmp_path / "run", finished.folder)
+
+
+def test_starting_over_discards_everything(domain: Domain, tmp_path: Path) -> None:
+    first = make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
+    assert first.record["quality"] is None and first.record["rule"] == "given by hand"
+    assert not (tmp_path / "curve.json").exists()
+    (tmp_path / "report.html").write_text("old")
+    second = run_edit(
+        domain, "old hair", tmp_path, timesteps=[400], config=config(), resume=False,
+        progress=False,
+    )  # fmt: skip
+    assert second.record["timesteps"] == [400] and second.record["unknown_words"] == []
+    assert "old hair" in second.report.read_text(encoding="utf-8")
+
+
+def test_levels_that_suit_the_prompt(domain: Domain, tmp_path: Path) -> None:
+    suited = Domain(replace(domain.spec, levels={"old hair": ("medium",)}))
+    options: dict[str, Any] = {"timesteps": [300], "config": config(steps=1), "faces": 0}
+    run = run_edit(suited, "old hair", tmp_path / "a", progress=False, **options)
+    assert run.record["levels"] == ["medium"]
+    run = run_edit(suited, "old", tmp_path / "b", progress=False, **options)
+    assert run.record["levels"] == ["coarse", "medium"]
+    options["levels"] = ["coarse"]
+    run = run_edit(suited, "old hair", tmp_path / "c", progress=False, **options)
+    assert run.record["levels"] == ["coarse"]
+
+
+def test_a_domain_without_labels(tiny_sd: Path, tmp_path: Path) -> None:
+    plain = load_domain(write_tiny_domain(tmp_path / "d", tiny_sd, faces=False))
+    run = make(plain, tmp_path / "run", timesteps=[300], selection=None, levels=["medium"])
+    assert run.record["quality"] is None and run.record["reconstruction_psnr"] is None
+    assert run.record["levels"] == ["medium"]
+    w_plus = torch.zeros(1, 8, W_DIM)
+    assert not run.mapper(w_plus)[:, :4].any()  # coarse layers stay
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"timesteps": [1200]}, "timestep 1200 is out of range.*0 to 999"),
+        ({"timesteps": []}, "no timesteps"),
+        ({"timesteps": [3], "selection": Selection(top=1)}, "leave nothing to select"),
+        ({"levels": ["hair"]}, "level must be one of"),
+        ({"selection": select(candidates=(2000,))}, "out of range"),
+    ],
+)
+def test_bad_input_leaves_no_results(
+    domain: Domain, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    options = {"selection": None} | change
+    with pytest.raises(ValueError, match=message):
+        make(domain, tmp_path / "run", **options)
+    assert not list((tmp_path / "run").glob("mapper*"))
+
+
+def test_empty_prompt_and_foreign_curve(domain: Domain, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="prompt is empty"):
+        run_edit(domain, "  ", tmp_path / "run")
+    curve = compute_curve(domain, "old hair", select(), progress=False)
+    with pytest.raises(ValueError, match="belongs to the prompt 'old hair', not to"):
+        make(domain, tmp_path / "run", curve=curve)
+    assert not (tmp_path / "run").exists()
+    curve.save(tmp_path / "run" / "curve.json")
+    with pytest.raises(ValueError, match="curve of another prompt"):
+        make(domain, tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_first(domain: Domain, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    calls = domain.prior.unet_calls
+    with pytest.raises(OSError, match="file"):
+        make(domain, tmp_path / "file" / "run")
+    assert domain.prior.unet_calls == calls

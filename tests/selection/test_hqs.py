@@ -1,0 +1,330 @@
+"""The HQS search against a float64 reference written from Eq. 8–12; its invariances and errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdd_fast.gradients.guidance import GuidanceConfig
+from sdd_fast.selection.hqs import default_timesteps, hqs, image_noise
+from sdd_fast.teacher.prior import DiffusionPrior
+
+CONFIG = GuidanceConfig(guidance_scale=10.0)
+STEPS = [50, 300, 600, 900]
+
+
+def pictures(count: int, size: int = 32, seed: int = 0) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, size, size, generator=rng) * 2 - 1
+
+
+def reference_gradient(
+    prior: DiffusionPrior, y: torch.Tensor, t: int, noise: torch.Tensor
+) -> torch.Tensor:
+    """d_t [3, H, W] of one image: w(t)·(ε̂ − ε) pulled back through the encoder."""
+    embeds = prior.encode_prompt("white hair")
+    leaf = y[None].double().requires_grad_()
+    z = 0.18215 * prior.vae.quant_conv(prior.vae.encoder(leaf))[:, :4]
+    abar = float(prior.alphas_cumprod[t])
+    z_t = abar**0.5 * z.detach() + (1 - abar) ** 0.5 * noise
+    eps_u = prior.unet(z_t, t, encoder_hidden_states=embeds.uncond).sample
+    eps_c = prior.unet(z_t, t, encoder_hidden_states=embeds.cond).sample
+    r = (1 - abar) * (eps_u + 10.0 * (eps_c - eps_u) - noise)
+    return torch.autograd.grad((z * r).sum(), leaf)[0][0]
+
+
+def reference_statistics(
+    prior: DiffusionPrior, images: torch.Tensor, gradient_map: str, draws: int, seed: int
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Entropy and L1 by image and timestep, averaged over draws, in plain Python sums."""
+    entropy, l1 = [], []
+    for i, y in enumerate(images):
+        noise = image_noise(prior, seed, i, draws, CONFIG).double()
+        entropy_row, l1_row = [], []
+        for t in STEPS:
+            h = n = 0.0
+            for draw in range(draws):
+                d = reference_gradient(prior, y, t, noise[draw])
+                values = (d if gradient_map == "signed" else d.abs().mean(0)).flatten().tolist()
+                total = math.fsum(math.exp(v) for v in values)
+                h -= math.fsum(math.exp(v) / total * (v - math.log(total)) for v in values)
+                n += math.fsum(abs(v) for v in d.flatten().tolist())
+            entropy_row.append(h / draws)
+            l1_row.append(n / draws)
+        entropy.append(entropy_row)
+        l1.append(l1_row)
+    return entropy, l1
+
+
+def min_max(curve: list[float]) -> list[float]:
+    low, high = min(curve), max(curve)
+    return [(v - low) / (high - low) for v in curve]
+
+
+@pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
+@pytest.mark.parametrize("draws", [1, 2])
+def test_curve_is_eq_9_to_12(tiny_prior64: DiffusionPrior, gradient_map: str, draws: int) -> None:
+    images = pictures(2)
+    curve = hqs(
+        tiny_prior64, images, "white hair", STEPS, config=CONFIG,
+        gradient_map=gradient_map, noise_draws=draws, seed=7,
+    )  # fmt: skip
+    entropy, l1 = reference_statistics(tiny_prior64, images, gradient_map, draws, 7)
+    expected = {"entropy": entropy, "l1": l1}
+    for name, values in expected.items():
+        torch.testing.assert_close(
+            getattr(curve, name), torch.tensor(values, dtype=torch.float64), rtol=1e-9, atol=1e-12
+        )
+    n = images[0].numel() if gradient_map == "signed" else images[0, 0].numel()
+    torch.testing.assert_close(curve.deficit, math.log(n) - curve.entropy, rtol=1e-6, atol=1e-12)
+
+    per_image = [
+        [b - a for a, b in zip(min_max(h), min_max(m), strict=True)]
+        for h, m in zip(entropy, l1, strict=True)
+    ]
+    mean = torch.tensor(per_image, dtype=torch.float64).mean(0)
+    torch.testing.assert_close(curve.mean, mean, rtol=1e-6, atol=1e-8)
+
+    mean_h = [sum(column) / 2 for column in zip(*entropy, strict=True)]
+    mean_n = [sum(column) / 2 for column in zip(*l1, strict=True)]
+    of_mean = [b - a for a, b in zip(min_max(mean_h), min_max(mean_n), strict=True)]
+    torch.testing.assert_close(
+        replace(curve, normalise="of-mean").mean,
+        torch.tensor(of_mean, dtype=torch.float64),
+        rtol=1e-6,
+        atol=1e-8,
+    )
+
+
+def test_full_jacobian_and_clipping_reach_the_curve(tiny_prior64: DiffusionPrior) -> None:
+    images = pictures(1)
+    curves = [
+        hqs(tiny_prior64, images, "white hair", STEPS, config=replace(CONFIG, **change))
+        for change in ({}, {"jacobian": "full"}, {"clip_topk": 5}, {"weighting": "uniform"})
+    ]
+    for other in curves[1:]:
+        assert not torch.allclose(curves[0].l1, other.l1, rtol=1e-3)
+        assert other.config != curves[0].config
+    # ε and hence everything else is equal: without the weighting N_t is larger by 1 / w(t).
+    w = 1 - tiny_prior64.alphas_cumprod[STEPS].double()
+    torch.testing.assert_close(curves[3].l1 * w, curves[0].l1)
+
+
+# ── cost ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(5, 8), (10, 4), (3, 1), (8, 8)])
+def test_unet_and_vae_calls(tiny_prior: DiffusionPrior, count: int, batch_size: int) -> None:
+    """U-Net batches are filled across timesteps; one VAE forward per image serves them all."""
+    encoded: list[int] = []
+    hook = tiny_prior.vae.encoder.register_forward_hook(
+        lambda module, args, output: encoded.append(len(args[0]))
+    )
+    calls, rows = tiny_prior.unet_calls, tiny_prior.unet_rows
+    steps = list(range(100, 950, 50))
+    assert len(steps) == 17
+    try:
+        hqs(tiny_prior, pictures(count), "old", steps, batch_size=batch_size)
+    finally:
+        hook.remove()
+    assert tiny_prior.unet_calls - calls == math.ceil(17 * count / batch_size)
+    assert tiny_prior.unet_rows - rows == 2 * 17 * count
+    assert sum(encoded) == count and len(encoded) == math.ceil(count / batch_size)
+
+
+# ── what the result depends on ────────────────────────────────────────────────────────────────────
+
+
+def test_batch_size_does_not_matter(tiny_prior64: DiffusionPrior) -> None:
+    curves = [
+        hqs(
+            tiny_prior64, pictures(5), "old", STEPS, config=CONFIG, noise_draws=2,
+            batch_size=batch_size,
+        )
+        for batch_size in (1, 3, 16)
+    ]  # fmt: skip
+    for other in curves[1:]:
+        torch.testing.assert_close(other.l1, curves[0].l1, rtol=1e-9, atol=0)
+        torch.testing.assert_close(other.deficit, curves[0].deficit, rtol=1e-8, atol=0)
+
+
+def test_an_image_does_not_depend_on_the_others(tiny_prior64: DiffusionPrior) -> None:
+    images = pictures(4)
+    whole = hqs(tiny_prior64, images, "old", STEPS, config=CONFIG, batch_size=3)
+    part = hqs(tiny_prior64, images[:2], "old", STEPS, config=CONFIG, batch_size=3)
+    torch.testing.assert_close(part.scores, whole.scores[:2], rtol=1e-8, atol=1e-9)
+
+
+def test_a_timestep_does_not_depend_on_the_others(tiny_prior64: DiffusionPrior) -> None:
+    """Common random numbers: an image's noise is the same whichever timesteps are asked for."""
+    whole = hqs(tiny_prior64, pictures(2), "old", STEPS, config=CONFIG)
+    part = hqs(tiny_prior64, pictures(2), "old", [900, 300], config=CONFIG)
+    assert part.timesteps == (300, 900)
+    torch.testing.assert_close(part.l1, whole.l1[:, [1, 3]], rtol=1e-9, atol=0)
+
+
+def test_seed_decides_everything(tiny_prior: DiffusionPrior) -> None:
+    state = torch.random.get_rng_state()
+    curves = [hqs(tiny_prior, pictures(2), "old", STEPS, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(torch.random.get_rng_state(), state), "the global generator was used"
+    assert torch.equal(curves[0].deficit, curves[1].deficit)
+    assert not torch.equal(curves[0].deficit, curves[2].deficit)
+
+
+def test_noise_of_images_draws_and_seeds_is_unrelated(tiny_prior: DiffusionPrior) -> None:
+    noise = torch.cat(
+        [image_noise(tiny_prior, s, i, 4, CONFIG).flatten(1) for s in (0, 1) for i in range(4)]
+    )
+    correlation = torch.corrcoef(noise) - torch.eye(len(noise))
+    assert correlation.abs().max() < 5 / math.sqrt(noise.shape[1])
+    assert torch.equal(
+        image_noise(tiny_prior, 3, 1, 2, CONFIG), image_noise(tiny_prior, 3, 1, 4, CONFIG)[:2]
+    )
+
+
+def test_embeddings_and_text_agree(tiny_prior: DiffusionPrior) -> None:
+    embeds = tiny_prior.encode_prompt("old hair", negative_prompt="white")
+    curve = hqs(tiny_prior, pictures(1), embeds, STEPS)
+    assert curve.prompt == "old hair" and curve.negative_prompt == "white"
+    plain = hqs(tiny_prior, pictures(1), "old hair", STEPS)
+    assert not torch.equal(curve.l1, plain.l1), "the negative prompt has no effect"
+    embeds = tiny_prior.encode_prompt("old hair")
+    assert torch.equal(hqs(tiny_prior, pictures(1), embeds, STEPS).l1, plain.l1)
+
+
+class Painter(torch.nn.Module):
+    """Stands for a StyleGAN2: W+ [B, 2, 48] → images [B, 3, 32, 32]; counts what it renders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.rendered = 0
+
+    def synthesis(self, w_plus: torch.Tensor) -> torch.Tensor:
+        self.rendered += len(w_plus)
+        small = (self.weight * w_plus).flatten(1)[:, :48].tanh().view(-1, 3, 4, 4)
+        return torch.nn.functional.interpolate(small, (32, 32), mode="bilinear")
+
+
+def test_latents_are_rendered_once(tiny_prior: DiffusionPrior) -> None:
+    painter, w_plus = Painter(), torch.randn(5, 2, 48, generator=torch.Generator().manual_seed(0))
+    curve = hqs(tiny_prior, w_plus, "old", STEPS, generator=painter, batch_size=2)
+    assert painter.rendered == 5 and painter.weight.grad is None
+    with torch.no_grad():
+        images = painter.synthesis(w_plus)
+    assert torch.equal(curve.l1, hqs(tiny_prior, images, "old", STEPS, batch_size=2).l1)
+
+
+def test_larger_images_are_accepted(tiny_prior64: DiffusionPrior) -> None:
+    """At an exact factor 2 every gradient entry spreads over 2×2 pixels at ¼ of its value."""
+    small = pictures(1)
+    large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    one, two = (hqs(tiny_prior64, y, "old", STEPS, config=CONFIG) for y in (small, large))
+    torch.testing.assert_close(two.l1, one.l1, rtol=1e-6, atol=0)
+    assert float((two.entropy - one.entropy).mean()) == pytest.approx(math.log(4), abs=1e-2)
+
+
+def test_default_timesteps() -> None:
+    assert default_timesteps() == list(range(50, 1000, 50))
+    assert default_timesteps(200) == list(range(10, 200, 10))
+    assert default_timesteps(4) == [0, 1, 2, 3]
+
+
+def test_default_timesteps_are_used(tiny_prior: DiffusionPrior) -> None:
+    assert hqs(tiny_prior, pictures(1), "old").timesteps == tuple(range(50, 1000, 50))
+
+
+def test_no_progress_bar_without_a_terminal(
+    tiny_prior: DiffusionPrior, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hqs(tiny_prior, pictures(1), "old", STEPS, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == ""
+
+
+def test_progress_bar_counts_gradients(
+    tiny_prior: DiffusionPrior, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    hqs(tiny_prior, pictures(2), "old", STEPS, noise_draws=2)
+    assert "16/16" in capsys.readouterr().err
+    hqs(tiny_prior, pictures(2), "old", STEPS, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nan_names_timestep_and_image(tiny_prior: DiffusionPrior) -> None:
+    images = pictures(5)
+    poison = image_noise(tiny_prior, 0, 3, 1, CONFIG)[0]
+
+    def spoil(module, args, kwargs, output):
+        """Make the prediction for image 3 at timestep 600 NaN, recognising it by its noise."""
+        z_t, t = args[0], args[1]
+        abar = tiny_prior.alphas_cumprod[600]
+        z = tiny_prior.encode(images[3:4])[0]
+        expected = abar.sqrt() * z + (1 - abar).sqrt() * poison
+        hit = (t == 600) & ((z_t - expected).abs() < 1e-3).flatten(1).all(1)
+        output.sample[hit] = float("nan")
+        return output
+
+    hook = tiny_prior.unet.register_forward_hook(spoil, with_kwargs=True)
+    try:
+        with pytest.raises(FloatingPointError, match="NaN or infinite at timestep 600 for image 3"):
+            hqs(tiny_prior, images, "old", STEPS, batch_size=2)
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"timesteps": [10, 1000]}, ValueError, "timestep 1000 is out of range"),
+        ({"timesteps": [-1]}, ValueError, "timestep -1 is out of range"),
+        ({"timesteps": []}, ValueError, "timesteps is empty"),
+        ({"timesteps": [10, 10, 20]}, ValueError, "distinct, got"),
+        ({"timesteps": 1000}, ValueError, "timestep 1000 is out of range"),
+        ({"timesteps": [0.5]}, TypeError, "must be integers"),
+        ({"prompt": ""}, ValueError, "prompt is empty"),
+        ({"prompt": ["old", "hair"]}, ValueError, "one prompt at a time, got 2"),
+        ({"gradient_map": "abs"}, ValueError, "must be one of signed, abs-mean; got 'abs'"),
+        ({"normalise": "global"}, ValueError, "normalise must be one of per-image, of-mean"),
+        ({"noise_draws": 0}, ValueError, "noise_draws=0"),
+        ({"batch_size": 0}, ValueError, "batch_size=0"),
+        ({"seed": -1}, ValueError, "seed=-1"),
+        ({"images": torch.zeros(0, 3, 32, 32)}, ValueError, r"N ≥ 1, got \(0, 3, 32, 32\)"),
+        ({"images": torch.zeros(4, 10, 64)}, ValueError, "pass generator= to give W"),
+        ({"images": torch.zeros(1, 3, 32, 32).byte()}, TypeError, "floating-point"),
+        ({"images": 255 * torch.ones(1, 3, 32, 32)}, ValueError, r"got values up to 255"),
+        ({"images": torch.full((1, 3, 32, 32), math.nan)}, ValueError, r"images \[0\] hold NaN"),
+        ({"generator": Painter()}, ValueError, r"W\+ latents must be \[N, num_layers, w_dim\]"),
+        (
+            {"config": GuidanceConfig(noise="zero"), "noise_draws": 2},
+            ValueError,
+            "all draws are equal",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input(tiny_prior: DiffusionPrior, change: dict, error, message: str) -> None:
+    arguments = {"images": pictures(1), "prompt": "old", "timesteps": STEPS} | change
+    calls = tiny_prior.unet_calls
+    with pytest.raises(error, match=message):
+        hqs(tiny_prior, **arguments)
+    assert tiny_prior.unet_calls == calls, "the mistake was found only after the work"
+
+
+def test_curve_survives_a_file(tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
+    from sdd_fast.selection.curve import HQSCurve
+
+    curve = hqs(tiny_prior, pictures(2), "old", STEPS, config=CONFIG, seed=3, noise_draws=2)
+    loaded = HQSCurve.load(curve.save(tmp_path / "curve.json"))
+    assert torch.equal(loaded.mean, curve.mean)
+    assert (loaded.prompt, loaded.seed, loaded.noise_draws) == ("old", 3, 2)
+    assert loaded.config == CONFIG

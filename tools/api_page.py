@@ -1,0 +1,113 @@
+"""Writes docs/api.md: every public name, what it takes, and the first sentences of its docstring.
+
+python tools/api_page.py
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sdd_fast as sdd
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "api.md"
+
+HEAD = """# API
+
+`import sdd_fast as sdd`. Made of the code by `tools/api_page.py`: the first sentences only.
+`help(sdd.hqs)` has the rest: shapes, ranges of values, errors and sources. Modules that are not
+named here, in the README or in the guide may change.
+"""
+
+# The order of the page; together they are sdd_fast.__all__ and the ops.
+GROUPS = {
+    "Selection": ["hqs", "HQSCurve"],
+    "Guidance": [
+        "guidance", "Guidance", "GuidanceConfig", "residual", "image_gradient",
+        "balanced_guidance_scale",
+    ],
+    "Distillation": ["distill", "DistillConfig", "DistillResult", "EditMonitor"],
+    "Editing and export": [
+        "Editor", "MapperInfo", "save_mapper", "load_mapper", "export_torchscript",
+        "load_torchscript", "load_image",
+    ],
+    "Domains and teachers": ["load_domain", "Domain", "DiffusionPrior", "PromptEmbeds"],
+    "Checkpoints": [
+        "load_generator", "load_encoder", "load_identity", "load_clip", "load_latents",
+        "load_styles", "convert",
+    ],
+    "Networks": [
+        "StyleGAN2", "LevelsMapper", "StyleSpaceMapper", "Encoder", "ConvClassifier",
+        "ConvEmbedding",
+    ],
+    "Installation": ["build_info"],
+}  # fmt: skip
+
+
+def signature(name: str, thing: Any) -> str:
+    """As in the source, without the annotations: those are in the docstring, in words."""
+    parameters = [
+        p.replace(annotation=inspect.Parameter.empty)
+        for p in inspect.signature(thing).parameters.values()
+        if p.name != "self"
+    ]
+    shown = str(inspect.Signature(parameters)).replace("<factory>", "…")
+    return f"{name}{shown}"
+
+
+def summary(thing: Any) -> str:
+    """The first paragraph of the docstring, on one line."""
+    doc = inspect.getdoc(thing) or ""
+    if not doc:
+        raise ValueError(f"{thing} is public and has no docstring")
+    return re.sub(r"\s+", " ", doc.split("\n\n")[0])
+
+
+def source(thing: Any) -> str:
+    path = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(ROOT)
+    return f"[{path}](../{path})"
+
+
+def members(cls: type) -> list[str]:
+    lines = []
+    for name, member in vars(cls).items():
+        value = isinstance(member, property | cached_property)
+        if name.startswith("_") or not inspect.getdoc(member):
+            continue
+        if value or inspect.isfunction(getattr(cls, name)) or inspect.ismethod(getattr(cls, name)):
+            shown = name if value else signature(name, getattr(cls, name))
+            lines.append(f"- `.{shown}`: {summary(member)}")
+    return lines
+
+
+def entry(name: str, thing: Any) -> list[str]:
+    lines = [
+        f"### `{name}`",
+        "",
+        f"`{signature(name, thing)}` · {source(thing)}",
+        "",
+        summary(thing),
+    ]
+    listed = members(thing) if inspect.isclass(thing) else []
+    return [*lines, "", *listed, ""] if listed else [*lines, ""]
+
+
+def page() -> str:
+    lines = [HEAD]
+    for group, names in GROUPS.items():
+        lines += [f"## {group}", ""]
+        for name in names:
+            lines += entry(name, getattr(sdd, name))
+    lines += ["## Ops: `sdd.ops`", ""]
+    for name in sdd.ops.__all__:
+        lines += entry(name, getattr(sdd.ops, name))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
