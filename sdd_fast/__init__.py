@@ -14,7 +14,7 @@ loaded by the functions that need them, and CUDA is not initialised.
 
 from __future__ import annotations
 
-from . import ops
+from . import _deprecated, ops
 from ._build_info import build_info
 from .checkpoints.clip import load_clip
 from .checkpoints.convert import convert
@@ -51,6 +51,8 @@ from .selection.hqs import hqs
 from .teacher.prior import DiffusionPrior, PromptEmbeds
 
 __version__ = "0.1.0"
+
+_deprecated.install()
 
 __all__ = [
     "ConvClassifier",

@@ -1,0 +1,67 @@
+"""Public names of earlier versions, which work for one more version with a DeprecationWarning."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import types
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MODULES = {
+    "sdd_fast.experiment": ("sdd_fast.runs.run", "sdd_fast.selection.choose"),
+    "sdd_fast.metrics": ("sdd_fast.domains.faces64.measure",),
+    "sdd_fast.monitor": ("sdd_fast.distillation.monitor",),
+}
+"""Module of an earlier version → the modules that hold its names now."""
+
+
+def warn(message: str, stacklevel: int = 3) -> None:
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
+
+
+def renamed_arguments(**new_names: str) -> Callable[[F], F]:
+    """Let a function take arguments by their earlier names: `@renamed_arguments(old="new")`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for old in new_names.keys() & kwargs.keys():
+                new = new_names[old]
+                if new in kwargs:
+                    raise TypeError(f"{function.__qualname__}: {old} is the earlier name of {new}")
+                warn(f"{function.__qualname__}: {old} is now called {new}")
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports the modules of `MODULES`."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(name, self) if name in MODULES else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        now = MODULES[module.__name__]
+        warn(f"{module.__name__} is now {' and '.join(now)}", stacklevel=2)
+        for name in now:
+            found = vars(importlib.import_module(name))
+            vars(module).update({k: v for k, v in found.items() if not k.startswith("_")})
+
+
+def install() -> None:
+    """Make the earlier modules importable."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
