@@ -22,12 +22,10 @@ from .files import PathLike, read_json, read_metadata
 from .images import ImageSource, list_images, load_image, save_png, to_pil
 from .manipulator import MapperInfo, manipulate, rendered_at_once
 from .models.mapper import LevelsMapper, StyleSpaceMapper
+from .run_folder import MAPPER_FILE, RUN_FILE
 
 if TYPE_CHECKING:
     from .domains import Domain
-
-MAPPER_FILE = "mapper.safetensors"
-"""The name of the mapper within a run folder."""
 
 Strength = float | Sequence[float]
 EditInput = ImageSource | Sequence[ImageSource]
@@ -307,7 +305,7 @@ def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str | dict[s
     """The domain that the edits were distilled in: as a run remembers it, or by its name."""
     homes: list[str | dict[str, Any]] = []
     for source, info in zip(sources, infos, strict=True):
-        record = (source if source.is_dir() else source.parent) / "run.json"
+        record = (source if source.is_dir() else source.parent) / RUN_FILE
         remembered = read_json(record).get("domain_reference") if record.exists() else None
         home = remembered or info.domain
         if home and home not in homes:

@@ -1,4 +1,4 @@
-"""The folder of a distillation run, and how it is resumed.
+"""The folder of a run: the names of its files, and how a distillation is resumed in it.
 
 config.json              what was asked for, for people and for `Editor.load`
 checkpoint.safetensors   mapper, optimiser, history and step: all of a moment in one file
@@ -18,6 +18,17 @@ from torch import Tensor, nn
 
 from .files import PathLike, load_tensors, save_tensors, write_json
 from .manipulator import MapperInfo, save_mapper
+
+CONFIG_FILE, CHECKPOINT_FILE = "config.json", "checkpoint.safetensors"
+MAPPER_FILE, HISTORY_FILE = "mapper.safetensors", "history.json"
+TRAINED = (CONFIG_FILE, CHECKPOINT_FILE, MAPPER_FILE, HISTORY_FILE)
+"""What `distill` writes."""
+
+RUN_FILE = "run.json"
+CURVE_FILE, CURVE_PICTURE = "curve.json", "curve.png"
+GRID_FILE, TRAINING_FILE, REPORT_FILE = "before-after.png", "training.png", "report.html"
+WRITTEN = (RUN_FILE, CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, REPORT_FILE)
+"""What `run_edit` writes besides."""
 
 FORMAT = "1"
 
@@ -50,16 +61,16 @@ class RunFolder:
     def __init__(self, path: PathLike, description: dict[str, Any]) -> None:
         self.path = Path(path)
         self.description = json.loads(json.dumps(description))
-        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.checkpoint = self.path / CHECKPOINT_FILE
 
     def start(self, config: dict[str, Any], resume: bool) -> None:
         """Write config.json; without `resume`, also remove what an earlier run left."""
         if self.checkpoint.exists() and resume:
             self._check_same(load_tensors(self.checkpoint)[1])
         else:
-            for name in ("checkpoint.safetensors", "mapper.safetensors", "history.json"):
+            for name in (CHECKPOINT_FILE, MAPPER_FILE, HISTORY_FILE):
                 (self.path / name).unlink(missing_ok=True)
-        write_json(self.path / "config.json", config)
+        write_json(self.path / CONFIG_FILE, config)
 
     def load(self, mapper: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """Restore mapper and optimiser from the checkpoint, if there is one.
@@ -103,11 +114,11 @@ class RunFolder:
             "progress": json.dumps(numbers),
         }
         save_tensors(self.checkpoint, tensors, metadata)
-        write_json(self.path / "history.json", progress.history)
+        write_json(self.path / HISTORY_FILE, progress.history)
 
     def finish(self, mapper: nn.Module, info: MapperInfo) -> None:
         """Write the finished mapper."""
-        save_mapper(self.path / "mapper.safetensors", mapper, info)
+        save_mapper(self.path / MAPPER_FILE, mapper, info)
 
     def _check_same(self, metadata: dict[str, str]) -> None:
         if metadata.get("format") != FORMAT:

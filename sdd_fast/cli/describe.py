@@ -37,8 +37,9 @@ def describe(path: Path) -> Facts:
 
 def _folder(path: Path) -> Facts:
     from sdd_fast.checkpoints.clip import is_clip
+    from sdd_fast.run_folder import CURVE_FILE, MAPPER_FILE, REPORT_FILE, RUN_FILE
 
-    if (path / "run.json").exists():
+    if (path / RUN_FILE).exists():
         return _run(path)
     if (path / "domain.json").exists():
         return _domain(path)
@@ -46,17 +47,17 @@ def _folder(path: Path) -> Facts:
         return _diffusion(path)
     if is_clip(path):
         return _clip(path)
-    runs = sorted(inner.parent for inner in path.glob("*/run.json"))
+    runs = sorted(inner.parent for inner in path.glob(f"*/{RUN_FILE}"))
     if runs:
         facts: Facts = {"folder of runs": path}
         facts |= {run.name: _run(run)["verdict"] for run in runs}
-        if (path / "report.html").exists():
-            facts["report"] = path / "report.html"
+        if (path / REPORT_FILE).exists():
+            facts["report"] = path / REPORT_FILE
         return facts
-    if (path / "mapper.safetensors").exists():
-        return _checkpoint(path / "mapper.safetensors")
-    if (path / "curve.json").exists():
-        return _json_file(path / "curve.json")
+    if (path / MAPPER_FILE).exists():
+        return _checkpoint(path / MAPPER_FILE)
+    if (path / CURVE_FILE).exists():
+        return _json_file(path / CURVE_FILE)
     if any(path.glob("training/*.checkpoint.safetensors")):
         rest = "not complete; the command of `sdd train-domain` that began it goes on"
         return {"domain": path, "training": rest}
@@ -83,6 +84,7 @@ def _clip(path: Path) -> Facts:
 
 def _run(path: Path) -> Facts:
     from sdd_fast.files import read_json
+    from sdd_fast.run_folder import HISTORY_FILE, REPORT_FILE
     from sdd_fast.runs.record import read_run
 
     record = read_run(path)
@@ -93,9 +95,9 @@ def _run(path: Path) -> Facts:
     if record["complete"]:
         facts["steps"] = f"{steps}, complete"
         facts["verdict"] = f"{record['verdict']['level']}: {record['verdict']['headline']}"
-        facts["report"] = path / "report.html"
+        facts["report"] = path / REPORT_FILE
     else:
-        history = read_json(path / "history.json") if (path / "history.json").exists() else []
+        history = read_json(path / HISTORY_FILE) if (path / HISTORY_FILE).exists() else []
         done = history[-1]["step"] if history else 0
         facts["steps"] = f"{done} of {steps}"
         facts["verdict"] = "not finished; give the same command again to go on"
@@ -164,13 +166,14 @@ def _diffusion(path: Path) -> Facts:
 
 def _json_file(path: Path) -> Facts:
     from sdd_fast.files import read_json
+    from sdd_fast.run_folder import RUN_FILE
     from sdd_fast.selection.curve import FORMAT, HQSCurve
 
     content = read_json(path)
     if isinstance(content, dict) and {"name", "source_text"} <= set(content):
         return _domain(path.parent if path.name == "domain.json" else path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        if path.name in ("run.json", "domain.json", "model_index.json"):
+        if path.name in (RUN_FILE, "domain.json", "model_index.json"):
             return _folder(path.parent)
         raise ValueError(
             f"{path} is JSON, but no HQS curve and no domain; see also its folder, {path.parent}"

@@ -81,6 +81,7 @@ def edit(
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
     """
     from sdd_fast.images import save_png
+    from sdd_fast.run_folder import GRID_FILE
 
     strengths = options.numbers(strength, "--strength")
     wanted = options.comma_list(levels, "--levels")
@@ -90,7 +91,7 @@ def edit(
     editor = open_editor(edits, domain, device, **parts)
     amount = strengths[0] if len(strengths) == 1 else strengths
     written = editor.edit_files(files, out, amount, wanted, aligned=aligned)
-    grid_path = out / "grid" / "before-after.png"  # beside the pictures it would be taken for one
+    grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
     save_png(grid_path, _grid(editor, files, written[:SHOWN], strengths, aligned))
     edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")
     say(f"edited {edited}: {written[0] if len(written) == 1 else out}")
@@ -99,11 +100,13 @@ def edit(
 
 def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Tell edits from pictures by what is at each path."""
+    from sdd_fast.run_folder import MAPPER_FILE
+
     edits = [path for path in paths if _is_edit(path)]
     pictures = [path for path in paths if not _is_edit(path)]
     if not edits:
         first = paths[0]
-        inner = sorted(p.parent for p in first.glob("*/mapper.safetensors")) if paths else []
+        inner = sorted(p.parent for p in first.glob(f"*/{MAPPER_FILE}")) if paths else []
         if inner:
             names = ", ".join(str(path) for path in inner)
             raise ValueError(f"{first} holds several runs; name one or more of them: {names}")
@@ -126,7 +129,9 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 def _is_edit(path: Path) -> bool:
     if path.is_dir():
-        return any((path / name).exists() for name in ("run.json", "mapper.safetensors"))
+        from sdd_fast.run_folder import MAPPER_FILE, RUN_FILE
+
+        return any((path / name).exists() for name in (RUN_FILE, MAPPER_FILE))
     if path.suffix.lower() not in (*MAPPER_SUFFIXES, ".pth"):
         return False
     from sdd_fast.checkpoints import latents
@@ -161,7 +166,7 @@ def open_editor(
 def mapper_file(path: Path) -> Path:
     """What `load_mapper` reads, or a ValueError that says why there is nothing to read."""
     from sdd_fast.checkpoints.formats.read import scan
-    from sdd_fast.edit import MAPPER_FILE
+    from sdd_fast.run_folder import MAPPER_FILE
 
     if path.is_dir() and not (path / MAPPER_FILE).exists():
         raise ValueError(

@@ -87,8 +87,8 @@ def select(
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
     from sdd_fast.gradients.guidance import GuidanceConfig
+    from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
     from sdd_fast.runs.demo import slug
-    from sdd_fast.runs.record import CURVE_FILE, CURVE_PICTURE
     from sdd_fast.runs.run import unknown_words_warning
     from sdd_fast.selection.choose import Selection, choose, compute_curve, pictures_at_once
     from sdd_fast.teacher.vocabulary import unknown_words

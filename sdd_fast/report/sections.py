@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json
-from ..runs.record import CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, read_run
+from ..run_folder import CURVE_FILE, CURVE_PICTURE, GRID_FILE, HISTORY_FILE, TRAINING_FILE
+from ..runs.record import read_run
 from ..selection.curve import HQSCurve
 from .page import code, details, duration, figure, number, percent, table
 from .verdict import words, worst_kept
@@ -36,7 +37,7 @@ class Run:
         return cls(
             folder,
             record,
-            read_json(folder / "history.json"),
+            read_json(folder / HISTORY_FILE),
             HQSCurve.load(path) if path.exists() else None,
         )
 

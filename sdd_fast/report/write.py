@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from ..files import PathLike, write_text
-from ..runs.record import REPORT_FILE
+from ..run_folder import REPORT_FILE
 from . import sections as section
 from .domain_quality import domain_section
 from .page import code, duration, figure, number, page

@@ -16,7 +16,8 @@ from ..edit import Editor
 from ..files import PathLike
 from ..images import (grid, load_image, save_png)
 from ..report import write_summary
-from .record import (RUN_FILE, read_run)
+from ..run_folder import RUN_FILE
+from .record import read_run
 from ..report.showcase import (shown_pictures, shows_faces, target_of)
 from .run import (EditRun, run_edit)
 from ..selection.choose import Selection

@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..distillation.distill import DistillConfig
-from ..files import (PathLike, read_json)
+from ..files import PathLike, read_json
+from ..run_folder import RUN_FILE
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
 FORMAT, VERSION = "sdd_fast.run", 1
-
-RUN_FILE = "run.json"
-CURVE_FILE, CURVE_PICTURE = "curve.json", "curve.png"
-GRID_FILE, TRAINING_FILE, REPORT_FILE = "before-after.png", "training.png", "report.html"
-WRITTEN = (RUN_FILE, CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, REPORT_FILE)
-"""What `run_edit` writes besides the files of `RunFolder`."""
-
 
 REQUIRED = (
     "prompt", "domain", "domain_reference", "resolution", "source_text", "complete", "command",

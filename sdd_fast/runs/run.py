@@ -25,7 +25,8 @@ from ..images import save_png
 from ..models.mapper import level_range
 from ..distillation.monitor import (EditMonitor, describe)
 from ..report import write_report
-from .record import (CURVE_FILE, CURVE_PICTURE, GRID_FILE, REPORT_FILE, RUN_FILE, TRAINING_FILE, WRITTEN, new_record, read_run, without_nan)
+from ..run_folder import CURVE_FILE, CURVE_PICTURE, GRID_FILE, REPORT_FILE, RUN_FILE, TRAINING_FILE, WRITTEN
+from .record import new_record, read_run, without_nan
 from ..report.showcase import (before_after, milliseconds_per_edit, shown_pictures, shows_faces, target_of, training_figure)
 from ..report.verdict import (Verdict, judge_edit)
 from ..memory import training_batch
