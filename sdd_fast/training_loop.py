@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sdd_fast import draws
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.interrupt import InterruptAfterStep
 
@@ -52,7 +53,7 @@ class Schedule:
 
 def step_rng(seed: int, step: int) -> torch.Generator:
     """The generator of one step: a function of (seed, step) alone."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) & 0x7FFF_FFFF_FFFF)
+    return draws.stream(seed, f"step {step}")
 
 
 def train(

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import draws
 from ..files import PathLike, parse_json
 from ..models import StyleGAN2
 from ..models.save import load_exactly, outline
@@ -107,11 +108,11 @@ def generator_from(
         raise ValueError(f"{checkpoint.path}: no such generator can be built: {error}") from error
     shapes = {key: value.to("meta") for key, value in tensors.items()}
     load_exactly(described, shapes, source=str(checkpoint.path))
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+    with draws.private():  # the weights drawn here are replaced anyway
         network = StyleGAN2(**config)
     load_exactly(network, tensors, source=str(checkpoint.path))
     if no_average:
-        network.update_latent_avg(torch.Generator().manual_seed(0))
+        network.update_latent_avg(draws.generator(0))
     return network.eval().requires_grad_(False)
 
 
@@ -260,7 +261,7 @@ def _one_average(latent_avg: Any) -> Tensor:
 
 
 def _drawn_noises(resolution: int) -> dict[str, Tensor]:
-    rng = torch.Generator().manual_seed(0)
+    rng = draws.generator(0)
     sides = [2 ** ((k + 5) // 2) for k in range(2 * resolution.bit_length() - 5)]
     return {
         f"noises.noise_{k}": torch.randn(1, 1, side, side, generator=rng)

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import draws
 from ..files import PathLike, parse_json
 from ..manipulator import MapperInfo
 from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper, is_to_rgb
@@ -126,7 +127,7 @@ def _load_ours(checkpoint: Checkpoint) -> tuple[nn.Module, MapperInfo]:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source}: the description of its mapper is damaged: {error}") from error
     load_exactly(described, {k: v.to("meta") for k, v in tensors.items()}, source)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+    with draws.private():  # the weights drawn here are replaced anyway
         mapper: nn.Module = network(**config)
     load_exactly(mapper, tensors, source)
     return mapper, info
@@ -184,7 +185,7 @@ def _load_foreign(found: _Foreign, source: str) -> tuple[nn.Module, MapperInfo]:
     tensors |= {name: torch.empty(0) for name in found.others}  # to be listed as unexpected
     names = {name: found.prefix + _their_name(name) for name in described.state_dict()}
     load_exactly(described, {k: v.to("meta") for k, v in tensors.items()}, source, names)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+    with draws.private():  # the weights drawn here are replaced anyway
         mapper: nn.Module = _OURS[found.network](**found.config)
     load_exactly(mapper, tensors, source, names)
     levels = tuple(mapper.levels) if isinstance(mapper, LevelsMapper) else LEVELS

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import draws
 from ..quiet import quiet_loading
 from ..teacher.parts import SUPPORTED, Components
 from ..teacher.tokenizer import load_tokenizers
@@ -333,9 +334,7 @@ def predicts_noise(unet: Any) -> bool:
     There z_T is ε but for 0.5 % of its variance, so a prediction of ε resembles the input, and one
     of v = √ᾱ ε − √(1−ᾱ) z does not.
     """
-    noise = torch.randn(
-        1, unet.config.in_channels, 32, 32, generator=torch.Generator().manual_seed(0)
-    )
+    noise = torch.randn(1, unet.config.in_channels, 32, 32, generator=draws.generator(0))
     text = torch.zeros(1, 77, unet.config.cross_attention_dim).to(unet.device, unet.dtype)
     last = SCHEDULE["num_train_timesteps"] - 1
     answer = unet(noise.to(text), last, encoder_hidden_states=text).sample

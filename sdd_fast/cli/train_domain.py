@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Annotated
 
@@ -102,6 +101,7 @@ def render(
     from sdd_fast.domains.faces64.attributes import ATTRIBUTES
     from sdd_fast.domains.faces64.captions import captions
     from sdd_fast.domains.faces64.renderer import render as draw
+    from sdd_fast.draws import choices
     from sdd_fast.files import write_text
     from sdd_fast.images import save_png
     from sdd_fast.report.showcase import SHOWN_SEED, held_out_faces, pick
@@ -113,7 +113,7 @@ def render(
     if seed < 0:
         raise typer.BadParameter(f"must be 0 or more, got {seed}", param_hint="--seed")
     faces = held_out_faces(n, seed=SHOWN_SEED + seed)
-    texts = captions(faces.labels, random.Random(seed))
+    texts = captions(faces.labels, choices(seed))
     lines = []
     digits = max(2, len(str(n)))
     for start in range(0, n, 64):

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import draws
 from ..files import PathLike
 from ..gradients.guidance import PULL, GuidanceConfig, balanced_guidance_scale
 from ..interrupt import InterruptAfterStep
@@ -333,8 +334,7 @@ def _default_mapper(
     if levels is None:
         bounds = {level: level_range(level, generator.num_layers) for level in LEVELS}
         levels = [level for level, (start, end) in bounds.items() if start < end]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with draws.private(seed):
         mapper = LevelsMapper(
             generator.num_layers,
             generator.w_dim,

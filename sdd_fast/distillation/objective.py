@@ -11,7 +11,6 @@ strong pull leaves halos and burnt colours that only small timesteps can see and
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import draws
 from ..gradients.guidance import GuidanceConfig, residual
 from ..manipulator import manipulate
 from ..teacher.prior import DiffusionPrior, PromptEmbeds
@@ -159,10 +159,10 @@ def draw(
         indices [B] of the latents (every epoch visits all of them, in the same batches); their
         timesteps [B], uniform over the set; noise [B, C, h, w], standard normal or zero.
     """
-    order = torch.randperm(count, generator=_rng(config.seed, "order"))
+    order = torch.randperm(count, generator=draws.stream(config.seed, "order"))
     start = step % num_batches(config, count) * config.batch_size
     index = order[torch.arange(start, start + config.batch_size) % count]
-    rng = _rng(config.seed, f"step {step}")
+    rng = draws.stream(config.seed, f"step {step}")
     t = timesteps[torch.randint(len(timesteps), (config.batch_size,), generator=rng)]
     noise = torch.randn(config.batch_size, *latent_shape, generator=rng)
     if config.guidance is not None and config.guidance.noise == "zero":
@@ -174,15 +174,8 @@ def draw_prior_timesteps(config: DistillConfig, step: int) -> Tensor:
     """int64 [B]: where the teacher judges the pictures of this step."""
     first, last = config.prior_timesteps
     return torch.randint(
-        first, last + 1, (config.batch_size,), generator=_rng(config.seed, f"prior {step}")
+        first, last + 1, (config.batch_size,), generator=draws.stream(config.seed, f"prior {step}")
     )
-
-
-def _rng(seed: int, purpose: str) -> torch.Generator:
-    # Torch's CPU generator uses 32 bits of its seed; hashing keeps the streams of neighbouring
-    # seeds and steps unrelated.
-    digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=4).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
 def num_batches(config: DistillConfig, count: int) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .. import draws
 from ..checkpoints.clip import load_clip
 from ..checkpoints.encoder import load_encoder
 from ..checkpoints.generator import load_generator
@@ -323,7 +324,7 @@ def _why_missing(name: str, path: Path) -> str:
 
 def _sampled(generator: StyleGAN2) -> Tensor:
     """[SAMPLED, num_layers, w_dim] of random z, the same every time."""
-    w = generator.random_w(SAMPLED, torch.Generator().manual_seed(0), SAMPLED_PSI)
+    w = generator.random_w(SAMPLED, draws.generator(0), SAMPLED_PSI)
     return generator.broadcast(w).contiguous()
 
 

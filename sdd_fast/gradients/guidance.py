@@ -24,6 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .. import draws
 from ..teacher.prior import DiffusionPrior, PromptEmbeds, Timesteps
 
 PULL = 3.2  # of balanced_guidance_scale
@@ -195,7 +196,7 @@ def balanced_guidance_scale(
     turns = torch.arange(len(images)) % len(timesteps)
     t = prior.timesteps_tensor(torch.as_tensor(list(timesteps))[turns], len(images))
     shape = prior.latent_shape_for(*images.shape[-2:])
-    noise = torch.randn(len(images), *shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(len(images), *shape, generator=draws.generator(seed))
     total = 0.0
     for some, x in zip(torch.arange(len(images)).split(16), images.split(16), strict=True):
         with torch.no_grad():

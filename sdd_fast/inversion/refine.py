@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import draws
 from ..manipulator import float32_layers
 
 SMALLEST = 16  # pixels: the coarsest scale at which pictures are compared
@@ -60,7 +61,7 @@ class Refinement:
 @torch.no_grad()
 def w_std(generator: Any, samples: int = 4096) -> Tensor:
     """[w_dim]: the standard deviation of w over `samples` z and classes, always the same ones."""
-    w: Tensor = generator.random_w(samples, torch.Generator().manual_seed(0))
+    w: Tensor = generator.random_w(samples, draws.generator(0))
     return w.float().std(0).clamp(min=1e-4)
 
 

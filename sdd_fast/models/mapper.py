@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import draws
 from .layers import EqualLinear, PixelNorm
 from .save import Checkpointed
 
@@ -132,7 +133,7 @@ class LevelsMapper(Checkpointed, nn.Module):
         absent = [level for level in levels if level not in self.levels]
         if absent:
             raise ValueError(f"LevelsMapper: has the levels {self.levels}, not {absent}")
-        with torch.random.fork_rng(devices=[]):
+        with draws.private():
             part = LevelsMapper(**{**self.config, "levels": list(levels)}, scale=self.scale)
         for level in part.levels:
             part.mlps[level] = self.mlps[level]

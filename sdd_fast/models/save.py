@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .. import draws
+
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T", bound="Checkpointed")
 
@@ -68,7 +70,7 @@ class Checkpointed:
                 f"{path}: its configuration does not describe a {cls.__name__}: {error}"
             ) from error
         load_exactly(shapes, {k: v.to("meta") for k, v in tensors.items()}, source=str(path))
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced anyway
+        with draws.private():  # the weights drawn here are replaced anyway
             network = cls(**config)
         load_exactly(network, tensors, source=str(path))
         return network

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .. import draws
 from ..domains.faces64.attributes import ATTRIBUTES
 from ..domains.faces64.target import Target, target_in
 from ..edit import input_size
@@ -40,7 +41,7 @@ def held_out_faces(count: int, lacking: Sequence[Target] = (), seed: int = SHOWN
     """
     from ..domains.faces64.renderer import sample_faces
 
-    rng = torch.Generator().manual_seed(seed)
+    rng = draws.generator(seed)
     faces = sample_faces(64 * count, rng)
     keep = torch.ones(len(faces), dtype=torch.bool)
     for attribute, values in lacking:

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..draws import noise
 from ..gradients.guidance import GuidanceConfig, residual
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
 from ..teacher.prior import DiffusionPrior, PromptEmbeds
@@ -136,13 +136,7 @@ def image_noise(
     shape = latent_shape or prior.latent_shape
     if config.noise == "zero":
         return torch.zeros(draws, *shape)
-    result = []
-    for draw in range(draws):
-        # SeedSequence mixes the three, so that neighbouring images and seeds are unrelated.
-        mixed = np.random.SeedSequence([seed, index, draw]).generate_state(1, np.uint64)
-        rng = torch.Generator().manual_seed(int(mixed[0]))
-        result.append(torch.randn(shape, generator=rng))
-    return torch.stack(result)
+    return torch.stack([noise(shape, seed, index, draw) for draw in range(draws)])
 
 
 def _batch_statistics(

@@ -11,6 +11,7 @@ from torch import Tensor
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.models import ConvClassifier, ConvEmbedding
 
+from .. import draws
 from ..training_loop import Schedule, train
 from .data import Pictures
 
@@ -27,9 +28,10 @@ def train_classifier(
     Blurred and noisy copies stand in for decoded and generated pictures, which the classifier has
     to judge without having seen one.
     """
-    torch.manual_seed(schedule.seed)
     heads = {k: int(v.max()) + 1 for k, v in pictures.labels.items()}
-    model = ConvClassifier(heads, pictures.resolution, width=16).to(device)
+    with draws.private(schedule.seed):
+        model = ConvClassifier(heads, pictures.resolution, width=16)
+    model.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         index = pictures.batch(schedule.batch_size, rng)
@@ -67,8 +69,9 @@ def train_identity(
     user's folder, where a picture is all that is known of a person, it is the same picture
     cropped, recoloured and degraded.
     """
-    torch.manual_seed(schedule.seed)
-    model = ConvEmbedding(64, pictures.resolution, width=16).to(device)
+    with draws.private(schedule.seed):
+        model = ConvEmbedding(64, pictures.resolution, width=16)
+    model.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         if pictures.labels:

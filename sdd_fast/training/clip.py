@@ -20,6 +20,7 @@ from sdd_fast.files import write_json, write_text
 from sdd_fast.models import ConvEmbedding
 from sdd_fast.models.clip import MAX_TOKENS, Clip, tokenize
 
+from .. import draws
 from ..training_loop import Schedule, train
 from .classifier import degrade
 from .data import Pictures
@@ -110,10 +111,11 @@ def train_clip(
         index = torch.arange(min(len(pictures), 20000))
         texts += pictures.captions(index, seed)
     tokenizer = train_tokenizer(texts, folder / "tokenizer")
-    torch.manual_seed(schedule.seed)
     heads = {k: int(v.max()) + 1 for k, v in pictures.labels.items()}
-    image = ConvEmbedding(WIDTH, pictures.resolution, width=16)
-    learner = _Learner(new_text_model(tokenizer), image, heads).to(device)
+    with draws.private(schedule.seed):
+        image = ConvEmbedding(WIDTH, pictures.resolution, width=16)
+        learner = _Learner(new_text_model(tokenizer), image, heads)
+    learner.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         index = pictures.batch(schedule.batch_size, rng)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sdd_fast import draws
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.domains.faces64.captions import captions as face_captions
 from sdd_fast.domains.faces64.renderer import render, sample_faces
@@ -51,7 +51,7 @@ class Pictures:
         """One caption a picture; where labels are known a fresh one for every ``seed``."""
         if self.texts is not None:
             return [self.texts[i] for i in index.tolist()]
-        return face_captions({k: v[index] for k, v in self.labels.items()}, random.Random(seed))
+        return face_captions({k: v[index] for k, v in self.labels.items()}, draws.choices(seed))
 
     def digest(self) -> str:
         """Tells a user's pictures and captions from others; rendered faces are all one source."""
@@ -82,7 +82,7 @@ def rendered_faces(folder: Path, n: int, resolution: int, seed: int) -> Pictures
             )
             rows = []
             for i in tqdm(range(0, n, _CHUNK), desc="drawing faces", disable=None):
-                rng = torch.Generator().manual_seed(seed * 1_000_003 + i)
+                rng = draws.generator(seed * 1_000_003 + i)
                 faces = sample_faces(min(_CHUNK, n - i), rng)
                 out[i : i + len(faces)] = to_bytes(render(faces, resolution)).numpy()
                 rows.append(torch.stack([faces.labels[k] for k in ATTRIBUTES], 1))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sdd_fast import draws
 from sdd_fast.distillation.distill import DistillConfig, distill
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES
@@ -27,7 +28,7 @@ SAMPLED: dict[str, tuple[str, tuple[str, ...]]] = EDITS | {
 @torch.no_grad()
 def measure_parts(domain: Domain, *, faces: int = 512, seed: int = 30_000) -> dict[str, Any]:
     """Reconstruction of VAE and encoder + generator, and what the classifier reads off both."""
-    people = sample_faces(faces, torch.Generator().manual_seed(seed))
+    people = sample_faces(faces, draws.generator(seed))
     images = render(people, domain.resolution)
     decoded, generated = [], []
     for x in images.split(64):
@@ -55,14 +56,14 @@ def measure_samples(
     """
     accuracy = {}
     for prompt, (attribute, values) in SAMPLED.items():
-        rng = torch.Generator().manual_seed(seed)
+        rng = draws.generator(seed)
         images = domain.prior.sample(
             [prompt] * per_prompt, num_inference_steps=steps, guidance_scale=scale, rng=rng
         ).clamp(-1, 1)
         read = read_attributes(domain, images)[attribute]
         wanted = torch.tensor([ATTRIBUTES[attribute].index(v) for v in values])
         accuracy[prompt] = torch.isin(read, wanted).double().mean().item()
-    rng = torch.Generator().manual_seed(seed)
+    rng = draws.generator(seed)
     plain = domain.prior.sample(
         ["a photo of a face"] * 2 * per_prompt,
         num_inference_steps=steps,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sdd_fast.models import Encoder, StyleGAN2
 
+from .. import draws
 from ..training_loop import Schedule, step_rng, train
 from .data import Pictures
 from .vae import reconstruction_loss
@@ -60,14 +61,14 @@ def train_generator(
 ) -> tuple[StyleGAN2, Encoder]:
     """Trains encoder and generator at half resolution, then at full, then the mapping network."""
     resolution = pictures.resolution
-    torch.manual_seed(half.seed)
-    num_layers = new_generator(resolution).num_layers
-    encoder = Encoder(resolution, num_layers, _W_DIM, channel_base=1024, channel_max=128)
-    small = _Autoencoder(new_generator(resolution // 2), encoder)
+    with draws.private(half.seed):
+        num_layers = new_generator(resolution).num_layers
+        encoder = Encoder(resolution, num_layers, _W_DIM, channel_base=1024, channel_max=128)
+        small = _Autoencoder(new_generator(resolution // 2), encoder)
     small = _train_stage("generator-half", small, pictures, None, folder, half, device)
 
-    torch.manual_seed(full.seed)
-    generator = new_generator(resolution)
+    with draws.private(full.seed):
+        generator = new_generator(resolution)
     grown = generator.state_dict() | small.generator.state_dict()
     generator.load_state_dict(grown)
     large = _Autoencoder(generator, small.encoder)

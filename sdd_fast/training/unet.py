@@ -17,6 +17,7 @@ from sdd_fast.files import atomic_path
 from sdd_fast.models.clip import Clip, tokenize
 from sdd_fast.quiet import quiet_loading
 
+from .. import draws
 from ..training_loop import Schedule, train
 from .data import Pictures
 
@@ -99,11 +100,12 @@ def train_unet(
     from transformers import CLIPTextModel
 
     latents = encode_pictures(vae, pictures, folder)
-    torch.manual_seed(schedule.seed)
     with quiet_loading():
         text = CLIPTextModel.from_pretrained(clip_folder, local_files_only=True).float()
     width = int(clip.text.config.hidden_size)
-    denoiser = _Denoiser(new_unet(latents.shape[-1], width), text.requires_grad_(True)).to(device)
+    with draws.private(schedule.seed):
+        unet = new_unet(latents.shape[-1], width)
+    denoiser = _Denoiser(unet, text.requires_grad_(True)).to(device)
     alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import draws
 from ..training_loop import Schedule, train
 from .data import Pictures
 
@@ -48,8 +49,9 @@ def train_vae(
     pictures: Pictures, folder: Path, *, device: str = "cpu", schedule: Schedule = SCHEDULE
 ) -> AutoencoderKL:
     """Trains the autoencoder; its latents leave it with mean 0 and standard deviation 1."""
-    torch.manual_seed(schedule.seed)
-    vae = new_vae(pictures.resolution).to(device)
+    with draws.private(schedule.seed):
+        vae = new_vae(pictures.resolution)
+    vae.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         images = pictures.images(pictures.batch(schedule.batch_size, rng), device)

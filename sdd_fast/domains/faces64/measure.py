@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ... import draws
 from ...manipulator import manipulate
 from .. import Domain
 from .attributes import ATTRIBUTES
@@ -73,7 +74,7 @@ def faces_without(
     attribute: str, values: tuple[str, ...], n: int, seed: int = _MEASURE_SEED
 ) -> Faces:
     """``n`` random faces that lack the target; bald heads have no hair color to edit."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = draws.generator(seed)
     drawn = sample_faces(8 * n, rng)
     wanted = torch.tensor([ATTRIBUTES[attribute].index(v) for v in values])
     lacking = ~torch.isin(drawn.labels[attribute], wanted)
