@@ -25,8 +25,6 @@ In brackets: 20th and 80th percentile. *eager* is the usual formula in the dtype
 is less accurate; *compile* is the same through `torch.compile` (default mode, fixed shapes).
 *bandwidth*: the time of a bare pass that reads and writes no more bytes than any way must (a copy
 into fresh memory, a sum of what else is read, a fill of what else is written), as a share of ours.
-It passes 100% where our result lies in memory that was kept from the one before: fresh memory, as
-PyTorch takes it for every large result, costs more than a pass.
 Wall times suffer when the device is busy with other work.
 """
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/c/shim.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
@@ -11,7 +10,6 @@
 #include <sys/mman.h>
 #endif
 
-#include "kept_memory.h"
 #include "no_memory.h"
 
 namespace sdd {
@@ -34,28 +32,6 @@ inline void prefer_huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
-// What glibc's malloc maps anew each time. See kept_memory.cpp.
-constexpr int64_t kKeptBytes = int64_t{1} << 25;
-
-// A result of so many bytes in memory that is kept for others, or null.
-inline AtenTensorHandle new_in_kept_memory(int64_t dims, const int64_t* sizes,
-                                           const int64_t* strides, int32_t dtype, int64_t bytes) {
-  void* data = bytes < kKeptBytes ? nullptr : take_memory(bytes);
-  if (data == nullptr) return nullptr;
-  const auto give_back = [](void* memory, void* size) {
-    give_memory_back(memory, reinterpret_cast<int64_t>(size));
-  };
-  constexpr int32_t no_index = -1;  // the device is "cpu", not "cpu:0"
-  AtenTensorHandle handle = nullptr;
-  if (torch_from_blob(data, dims, sizes, strides, 0, dtype, aoti_torch_device_type_cpu(), no_index,
-                      &handle, aoti_torch_layout_strided(), nullptr, 0, give_back,
-                      reinterpret_cast<void*>(bytes)) != AOTI_TORCH_SUCCESS) {
-    give_memory_back(data, bytes);
-    return nullptr;
-  }
-  return handle;
-}
-
 // The bytes of a dense tensor, or 0 if they are too many for 64 bits.
 inline int64_t dense_bytes(int64_t dims, const int64_t* sizes, int64_t element_bytes) {
   int64_t bytes = element_bytes;
@@ -72,8 +48,6 @@ inline torch::stable::Tensor new_tensor(int64_t dims, const int64_t* sizes, cons
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   const int64_t bytes = dense_bytes(dims, sizes, int64_t(like.element_size()));
-  handle = new_in_kept_memory(dims, sizes, strides, dtype, bytes);
-  if (handle != nullptr) return torch::stable::Tensor(handle);
   if (aoti_torch_empty_strided(dims, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0,
                                &handle) != AOTI_TORCH_SUCCESS) {
     STD_TORCH_CHECK(false, "sdd_fast: there is no memory for a result of shape ",
