@@ -23,7 +23,8 @@ from .checkpoints.generator import load_generator
 from .checkpoints.identity import load_identity
 from .checkpoints.latents import load_latents, load_styles
 from .checkpoints.mapper import load_mapper
-from .distillation.distill import DistillConfig, DistillResult, distill
+from .distillation.config import DistillConfig
+from .distillation.distill import DistillResult, distill
 from .distillation.monitor import EditMonitor
 from .domains import Domain, load_domain
 from .edit import Editor

@@ -147,7 +147,7 @@ def distill(
         keep_weight=keep_weight,
         prior_weight=prior_weight,
         guidance=None if guidance_scale is None else GuidanceConfig(guidance_scale=guidance_scale),
-        pull=pull,
+        guidance_rms=pull,
         seed=seed,
     )
     selection = Selection(top=1 if largest else top, threshold=threshold, seed=seed)

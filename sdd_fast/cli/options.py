@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdd_fast.distillation.objective import DistillConfig
+from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.gradients.guidance import PULL as PULL
 
 if TYPE_CHECKING:

@@ -26,8 +26,9 @@ from ..manipulator import MapperInfo, float32_layers, frozen, rendered_at_once
 from ..models.mapper import LEVELS, LevelsMapper, level_range
 from ..run_folder import Progress, RunFolder
 from ..teacher.prior import DiffusionPrior, PromptEmbeds
+from .config import DistillConfig
 from .monitor import EditMonitor
-from .objective import DistillConfig, Embedding, Objective
+from .objective import Embedding, Objective
 
 __all__ = ["DistillConfig", "DistillResult", "distill"]
 
@@ -303,7 +304,12 @@ def _balanced(
             chunks = some.split(rendered_at_once(generator))
             images = torch.cat([generator.synthesis(chunk) for chunk in chunks])
     scale = balanced_guidance_scale(
-        prior, images, embeds, timesteps.tolist(), pull=config.pull or PULL, seed=config.seed
+        prior,
+        images,
+        embeds,
+        timesteps.tolist(),
+        pull=config.guidance_rms or PULL,
+        seed=config.seed,
     )
     return GuidanceConfig(guidance_scale=scale)
 

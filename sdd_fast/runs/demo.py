@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..distillation.distill import DistillConfig
+from ..distillation.config import DistillConfig
 from ..edit import Editor
 from ..files import PathLike
 from ..images import (grid, load_image, save_png)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..distillation.distill import DistillConfig
+from ..distillation.config import DistillConfig
 from ..files import PathLike, read_json
 from ..run_folder import RUN_FILE
 

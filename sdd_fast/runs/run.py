@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..distillation.distill import (DistillConfig, DistillResult, distill)
+from ..distillation.config import DistillConfig
+from ..distillation.distill import (DistillResult, distill)
 from ..files import (PathLike, atomic_path, write_json)
 from ..selection.curve import HQSCurve
 from ..images import save_png
@@ -117,7 +118,7 @@ def run_edit(
         config = default_config(batch_size=training_batch(domain.generator, domain.prior))
     selection = selection or Selection()
     levels = levels or domain.levels.get(prompt)
-    config = replace(config, pull=config.pull or domain.pull.get(prompt))
+    config = replace(config, guidance_rms=config.guidance_rms or domain.pull.get(prompt))
     _check(domain, prompt, timesteps, curve, levels, selection)
     earlier = _earlier(folder, domain, prompt, resume)
     # A finished run stays as it is until this one is known to be the same.

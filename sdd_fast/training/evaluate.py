@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from sdd_fast import draws
-from sdd_fast.distillation.distill import DistillConfig, distill
+from sdd_fast.distillation.config import DistillConfig
+from sdd_fast.distillation.distill import distill
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.domains.faces64.edits import EDITS
@@ -102,7 +103,7 @@ def measure_edits(
         result = distill(
             domain.prior, domain.generator, domain.w_plus, prompt, timesteps,
             levels=domain.levels.get(prompt), identity=domain.identity, w_std=domain.w_std,
-            config=replace(config, pull=config.pull or domain.pull.get(prompt)),
+            config=replace(config, guidance_rms=config.guidance_rms or domain.pull.get(prompt)),
         )  # fmt: skip
         assert result.config.guidance is not None
         quality = measure_edit(domain, result.mapper, config.lam, prompt, faces=faces)

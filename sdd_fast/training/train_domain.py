@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdd_fast.distillation.distill import DistillConfig
+from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.domains import load_domain
 from sdd_fast.domains.faces64.captions import SOURCE_TEXT
 from sdd_fast.domains.faces64.edits import EDITS, PULL

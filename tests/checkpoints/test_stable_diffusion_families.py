@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdd_fast.distillation.distill import DistillConfig, distill
+from sdd_fast.distillation.config import DistillConfig
+from sdd_fast.distillation.distill import distill
 from sdd_fast.gradients.guidance import GuidanceConfig, balanced_guidance_scale, guidance, residual
 from sdd_fast.selection.hqs import hqs
 from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds

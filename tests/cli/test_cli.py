@@ -18,7 +18,7 @@ from tiny_domain import write_tiny_domain
 
 from sdd_fast.cli import console, main, options
 from sdd_fast.cli.distill import show_verdict
-from sdd_fast.distillation.distill import DistillConfig
+from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.files import load_tensors
 from sdd_fast.report.verdict import Verdict
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sdd_fast.checkpoints.mapper import load_mapper
-from sdd_fast.distillation.distill import DistillConfig, DistillResult, distill
+from sdd_fast.distillation.config import DistillConfig
+from sdd_fast.distillation.distill import DistillResult, distill
 from sdd_fast.files import load_tensors, read_json
 from sdd_fast.gradients.guidance import GuidanceConfig
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.objective import (
-    DistillConfig,
     Objective,
     draw,
     draw_prior_timesteps,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sdd_fast.distillation.distill import DistillConfig
+from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.monitor import ADVICE, judge
 from sdd_fast.report.verdict import for_the_terminal, judge_edit, words, worst_kept
 

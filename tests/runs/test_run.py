@@ -10,7 +10,7 @@ import torch
 from tiny_domain import W_DIM, write_tiny_domain
 
 import sdd_fast.runs.run as experiment
-from sdd_fast.distillation.distill import DistillConfig
+from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.runs.run import EditRun, default_config, run_edit
 from sdd_fast.selection.choose import Selection, choose, compute_curve

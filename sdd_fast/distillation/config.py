@@ -1,0 +1,131 @@
+"""How a mapper is trained: the settings of `distill`, checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .._deprecated import renamed_arguments, warn
+from ..gradients.guidance import GuidanceConfig
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """How a mapper is trained. The defaults reach a finished edit in under two hundred steps.
+
+    Args:
+        steps: optimizer steps. batch_size: latents per step.
+        lr, weight_decay, betas: of AdamW. The learning rate is large because the mapper's layers
+            have an lr multiplier of 0.01.
+        warmup, decay: share of the steps over which lr rises from 0 at the start, and falls to 0
+            at the end, linearly.
+        lam: λ in ŵ = w + λ·M(w); part of the saved mapper.
+        l2_weight: of mean(((ŵ − w) / scale)²), with the mapper's `scale`, so that the change is
+            counted in standard deviations of W+. A mapper without scale counts raw W+ units.
+        identity_weight: of mean(1 − cos(R(ŷ), R(y))); counts only if `identity` is given.
+        range_weight: of mean(max(|ŷ| − 1, 0)²), against over-saturation.
+        keep_weight: of mean(m·|ŷ − y|) with m near 1 where the teacher's gradient is small
+            compared to its mean over the image, and 0 where it is twice that mean: holds on to
+            what the prompt is not about, such as the background.
+        reduction: of the guidance term: "mean" over latent elements and the batch, which makes
+            the weights above independent of resolution and batch size; "sum" as in the authors'
+            code.
+        prior_weight: μ, of the teacher's unguided residual at timesteps drawn evenly from
+            `prior_timesteps` (first and last), in the unit of the guidance. Makes images that the
+            teacher finds natural. Starts after a fifth of the steps, when there is an edit.
+        guidance: see `GuidanceConfig`; None: the default one, with the guidance scale at which
+            every prompt has the same guidance RMS, see `balanced_guidance_scale`.
+        guidance_rms: root mean square of the guidance that is balanced to; None: the default of
+            `balanced_guidance_scale`.
+        seed: fixes the initial mapper and, together with the step number, every draw.
+        log_every: steps between history entries, which are means over them. The only steps at
+            which the host waits for the device.
+        monitor_every, checkpoint_every: steps between measurements and between checkpoints.
+    """
+
+    steps: int = 300
+    batch_size: int = 8
+    lr: float = 0.1
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: float = 0.05
+    decay: float = 0.3
+    lam: float = 1.0
+    l2_weight: float = 0.06
+    identity_weight: float = 0.1
+    range_weight: float = 20.0
+    keep_weight: float = 2.0
+    reduction: str = "mean"
+    prior_weight: float = 6.0
+    prior_timesteps: tuple[int, int] = (100, 400)
+    guidance: GuidanceConfig | None = None
+    guidance_rms: float | None = None
+    seed: int = 0
+    log_every: int = 10
+    monitor_every: int = 50
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "monitor_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        for name in ("lr", "lam"):
+            if not getattr(self, name) > 0 or math.isinf(getattr(self, name)):
+                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}")
+        weights = (
+            "weight_decay", "l2_weight", "identity_weight", "range_weight", "keep_weight",
+            "prior_weight",
+        )  # fmt: skip
+        for name in weights:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)!r}")
+        for name in ("warmup", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is a share of the steps, 0…1, got {getattr(self, name)!r}"
+                )
+        if self.guidance_rms is not None and not 0 < self.guidance_rms < math.inf:
+            raise ValueError(
+                f"guidance_rms must be a positive number or None, got {self.guidance_rms!r}"
+            )
+        first, last = self.prior_timesteps
+        if not 0 <= first <= last:
+            raise ValueError(
+                "prior_timesteps are the first and the last timestep of a range, got "
+                f"{self.prior_timesteps!r}"
+            )
+        if self.reduction not in ("mean", "sum"):
+            raise ValueError(f'reduction must be "mean" or "sum", got {self.reduction!r}')
+
+    @classmethod
+    def paper(cls, **changes: Any) -> DistillConfig:
+        """The authors' settings; `changes` replace some of them.
+
+        They go with a mapper like theirs: `LevelsMapper(num_layers, w_dim, levels,
+        zero_init=False)`, which has no scale, so that L2 counts raw W+ units.
+        """
+        authors = cls(
+            steps=4000, batch_size=2, lr=5e-3, weight_decay=2e-3, betas=(0.9, 0.999), warmup=0.0,
+            decay=0.0, lam=0.1, l2_weight=10.0, identity_weight=1.0, range_weight=0.0,
+            keep_weight=0.0, reduction="sum", prior_weight=0.0,
+            guidance=GuidanceConfig(guidance_scale=100.0), seed=1010, log_every=50,
+            monitor_every=500, checkpoint_every=500,
+        )  # fmt: skip
+        return replace(authors, **changes)
+
+    @property
+    def pull(self) -> float | None:
+        """Return `guidance_rms` by its earlier name."""
+        warn("DistillConfig.pull is now called guidance_rms")
+        return self.guidance_rms
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of step 0 … steps − 1."""
+        up = (step + 1) / max(1.0, self.warmup * self.steps)
+        down = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return self.lr * min(1.0, up, down)
+
+
+DistillConfig.__init__ = renamed_arguments(pull="guidance_rms")(DistillConfig.__init__)  # type: ignore[method-assign]
