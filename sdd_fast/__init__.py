@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from . import _deprecated, ops
 from ._build_info import build_info
-from .checkpoints.clip import load_clip
 from .checkpoints.convert import convert
-from .checkpoints.encoder import load_encoder
-from .checkpoints.generator import load_generator
-from .checkpoints.identity import load_identity
-from .checkpoints.latents import load_latents, load_styles
-from .checkpoints.mapper import load_mapper
+from .checkpoints.load import (
+    load_clip,
+    load_encoder,
+    load_generator,
+    load_identity,
+    load_latents,
+    load_mapper,
+    load_styles,
+)
 from .distillation.config import DistillConfig
 from .distillation.distill import DistillResult, distill
 from .distillation.monitor import EditMonitor

@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .checkpoints.latents import load_latents
-from .checkpoints.mapper import load_mapper
+from .checkpoints.load import load_latents, load_mapper
 from .files import PathLike, read_json, read_metadata
 from .images import ImageSource, list_images, load_image, save_png, to_pil
 from .manipulator import MapperInfo, manipulate, rendered_at_once

@@ -1,8 +1,7 @@
 """diffusers' networks written as the original single files name their tensors.
 
-Goes through the original blocks in their order, whereas `stable_diffusion_layout` asks for the
-original name of one weight at a time. `test_stable_diffusion.py` checks it against diffusers' own
-conversion and against the published keys.
+Independent of diffusers' conversion, which the package uses: it goes the other way, through the
+original blocks in their order. `teacher/test_full_size.py` checks it against the published keys.
 """
 
 from __future__ import annotations

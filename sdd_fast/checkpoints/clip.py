@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from ..files import PathLike, read_json
-from ..models.clip import Clip
-from ..models.clip_published import Preprocessing, PublishedClip
-from ..models.save import load_exactly, outline
+from ..models.clip import Clip, Preprocessing, PublishedClip
+from ..models.save import build_exactly
 from ..quiet import quiet_loading
 from .formats.read import read_checkpoint
-from .inspect import what_is
+from .inspect import summarize
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -53,22 +52,8 @@ def is_clip(folder: Path) -> bool:
     return config.is_file() and _object(config).get("model_type") == "clip"
 
 
-def load_clip(folder: PathLike) -> Clip | PublishedClip:
-    """Load a judge of directions: texts and pictures to unit vectors of one space.
-
-    Args:
-        folder: what `Clip.save` wrote, or a `CLIPModel` of transformers. Nothing in it is executed:
-            of a .bin, only the tensors are read.
-
-    Returns:
-        The judge on the CPU, float32, frozen.
-
-    Raises:
-        FileNotFoundError: no such folder, or files are missing from it.
-        ValueError: a file is damaged or of something else, the weights are not exactly those that
-            config.json describes (every missing, unexpected and misshapen tensor is named), or the
-            pictures are to be prepared in a way that is not supported.
-    """
+def read(folder: PathLike) -> Clip | PublishedClip:
+    """Build the CLIP of a folder, as `load_clip` returns it."""
     path = Path(folder).expanduser()
     if (path / "image.safetensors").is_file():
         return Clip.load(path)
@@ -77,8 +62,8 @@ def load_clip(folder: PathLike) -> Clip | PublishedClip:
     preprocessing = _preprocessing(path / "preprocessor_config.json")
     if preprocessing.crop != config.vision_config.image_size:
         raise ValueError(
-            f"{path}: preprocessor_config.json makes pictures of {preprocessing.crop} pixels, the "
-            f"image tower wants {config.vision_config.image_size}; they belong to different models"
+            f"{path}: preprocessor_config.json makes images of {preprocessing.crop} pixels, the "
+            f"image tower takes {config.vision_config.image_size}; they belong to different models"
         )
     tokenizer = _tokenizer(path, config.text_config)
     return PublishedClip(_model(weights, config), tokenizer, preprocessing)
@@ -156,8 +141,8 @@ def _preprocessing(path: Path) -> Preprocessing:
         "resample must be 3 (bicubic)": content.get("resample", 3) == 3,
         "rescale_factor must be 1/255": _is_number(content.get("rescale_factor", 1 / 255))
         and math.isclose(content.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6),
-        "image_mean must be three numbers": _is_colour(mean),
-        "image_std must be three numbers above 0": _is_colour(std) and min(std) > 0,
+        "image_mean must be three numbers": _is_color(mean),
+        "image_std must be three numbers above 0": _is_color(std) and min(std) > 0,
     }
     problems = [rule for rule, holds in wanted.items() if not holds]
     if problems:
@@ -173,7 +158,7 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_colour(value: Any) -> bool:
+def _is_color(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(_is_number, value))
 
 
@@ -200,40 +185,33 @@ def _tokenizer(folder: Path, config: Any) -> CLIPTokenizer:
 
 
 def _model(weights: Path, config: CLIPConfig) -> CLIPModel:
-    """The network with exactly the tensors of the file, frozen later."""
+    """Build the network with exactly the tensors of the file.
+
+    Not by `from_pretrained`, which draws weights that are missing, converts integers to weights and
+    builds any number of layers that a config.json claims.
+    """
     from transformers import CLIPModel
 
     checkpoint = read_checkpoint(weights)
     content = checkpoint.content
     if not isinstance(content, dict) or "logit_scale" not in content:
-        raise ValueError(f"{weights} is {what_is(checkpoint)}; {CONTENTS}")
+        raise ValueError(f"{weights} is {summarize(checkpoint)}; {CONTENTS}")
     tensors = {
         str(key): value
         for key, value in content.items()
         if isinstance(value, Tensor) and not _only_counts(str(key), value)
     }
-    quantised = [key for key, value in tensors.items() if not value.is_floating_point()]
-    if quantised:
+    quantized = [key for key, value in tensors.items() if not value.is_floating_point()]
+    if quantized:
         raise ValueError(
-            f"{weights}: expected floating point tensors, got integers in {', '.join(quantised)}"
+            f"{weights}: expected floating point tensors, got integers in {', '.join(quantized)}"
         )
-    try:
-        with quiet_loading():
-            model = outline(CLIPModel, {"config": config}, tensors)
-    except ValueError as error:
-        raise ValueError(f"{weights.parent}: no such CLIP can be built: {error}") from error
-    # Nothing is allocated before all shapes fit.
-    load_exactly(model, {key: value.to("meta") for key, value in tensors.items()}, str(weights))
-    state = {key: value.float().contiguous() for key, value in tensors.items()}
-    model.load_state_dict(state, assign=True)
-    for embeddings in (model.text_model.embeddings, model.vision_model.embeddings):
-        buffer = embeddings.position_ids
-        embeddings.position_ids = torch.arange(buffer.shape[-1]).expand(buffer.shape)
-    return model
+    with quiet_loading():
+        return build_exactly(CLIPModel, {"config": config}, tensors, str(weights))
 
 
 def _only_counts(key: str, value: Tensor) -> bool:
-    """Whether a tensor is the numbers of the positions, which files before 2023 have."""
+    """Whether a tensor is the positions in order, which files before 2023 have."""
     return key.endswith(".embeddings.position_ids") and torch.equal(
         value.flatten(), torch.arange(value.numel(), dtype=value.dtype)
     )

@@ -10,14 +10,10 @@ from typing import Any
 
 from ..files import PathLike, save_tensors
 from ..manipulator import save_mapper
-from .encoder import load_encoder
-from .formats.npy import is_npy, read_npy
-from .formats.read import read_checkpoint
-from .generator import load_generator
-from .identity import load_identity
-from .inspect import KINDS, held, what_is
-from .latents import KIND, load_latents
-from .mapper import load_mapper
+from .content import read_file
+from .inspect import KINDS, contents, summarize
+from .latents import KIND
+from .load import load_encoder, load_generator, load_identity, load_latents, load_mapper
 
 _LOADERS: dict[str, Callable[[PathLike], Any]] = {
     "encoder": load_encoder,
@@ -64,17 +60,17 @@ def convert(
     if part is not None and part not in (*PARTS, *ENCODERS):
         raise ValueError(f"there is no part {part!r}; parts are {', '.join((*PARTS, *ENCODERS))}")
     kind, part = (part, "encoder") if part in ENCODERS else (None, part)
-    checkpoint = read_npy(path) if is_npy(path) else read_checkpoint(path)
+    checkpoint = read_file(path)
     if out.exists() and out.samefile(path):
         raise ValueError(f"{out} is the input, which is never overwritten; give another name")
-    there = [kind for kind in held(checkpoint) if kind in PARTS]
-    if part is None and len(there) > 1:
-        names = " and ".join(KINDS[kind] for kind in there)
-        raise ValueError(f"{path} holds {names}: say which part, {' or '.join(there)}")
-    if not there or (part is not None and part not in there):
-        wanted = KINDS[part] if part else f"one of {', '.join(PARTS)}"
-        raise ValueError(f"{path} is {what_is(checkpoint)}; expected {wanted}")
-    chosen = part or there[0]
+    present = [kind for kind in contents(checkpoint) if kind in PARTS]
+    if part is None and len(present) > 1:
+        names = " and ".join(KINDS[kind] for kind in present)
+        raise ValueError(f"{path} holds {names}: say which part, {' or '.join(present)}")
+    if not present or (part is not None and part not in present):
+        expected = KINDS[part] if part else f"one of {', '.join(PARTS)}"
+        raise ValueError(f"{path} is {summarize(checkpoint)}; expected {expected}")
+    chosen = part or present[0]
     if content_rows is not None and chosen != "generator":
         raise ValueError(f"content_rows are those of a generator, but this is {KINDS[chosen]}")
     metadata = {"source": json.dumps(_source(path, checkpoint.format))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ..files import PathLike, parse_json
+from . import arcface, latents, mapper, psp, stable_diffusion, stylegan2
+from .content import tensors_in
 from .formats.allowed import shown
 from .formats.npy import is_npy, read_npy
 from .formats.read import Checkpoint, PickledObject, read_checkpoint, scan
@@ -38,39 +40,33 @@ A_PROGRAM = "a program: torch.jit.load, and nothing else, runs it"
 _TOLD = ("network", "prompt", "lam", "levels", "timesteps", "domain", "config", "source")
 
 
-def what_is(checkpoint: Checkpoint) -> str:
-    """A short description for error messages, such as "an encoder (e4e on IR-SE50, …)"."""
-    found = [f"{KINDS[kind]} ({text})" for kind, text in held(checkpoint).items() if kind in KINDS]
+def contents(checkpoint: Checkpoint) -> dict[str, str]:
+    """List everything known in a file: those of `KINDS` that it holds, and their facts."""
+    facts: dict[str, str] = {}
+    for layout in (stylegan2, psp, arcface, mapper, latents, stable_diffusion):
+        facts |= layout.describe(checkpoint) or {}
+    return facts
+
+
+def summarize(checkpoint: Checkpoint) -> str:
+    """Say what a file is, for error messages: "an encoder (e4e on IR-SE50, …)"."""
+    found = [
+        f"{KINDS[kind]} ({text})" for kind, text in contents(checkpoint).items() if kind in KINDS
+    ]
     if found:
         return " and ".join(found)
     network = checkpoint.metadata.get("network")
     if network:
-        return f"a {shown(network)} of sdd_fast"
+        return f"a {shown(network)} of this package"
+    kin = stylegan2.kin(checkpoint.content) or stable_diffusion.kin(checkpoint)
+    if kin:
+        return kin
     kind = _FORMATS.get(checkpoint.format, checkpoint.format)
     return f"a {kind} file with {_summary(checkpoint.content)}"
 
 
-def held(checkpoint: Checkpoint) -> dict[str, str]:
-    """Everything that is known of what the file holds: those of `KINDS` in it, and their facts."""
-    # Here rather than above: these modules describe unknown files by `what_is`.
-    from . import encoder, generator, identity, latents, mapper
-    from .teacher_facts import describe_teacher
-
-    facts: dict[str, str] = {}
-    for describe in (
-        generator.describe,
-        encoder.describe,
-        identity.describe,
-        mapper.describe,
-        latents.describe,
-        describe_teacher,
-    ):
-        facts |= describe(checkpoint) or {}
-    return facts
-
-
 def describe_file(path: PathLike) -> dict[str, Any]:
-    """Facts about a checkpoint file: what it holds, its format, size, and whether it is safe.
+    """Describe a checkpoint file: what it holds, its format, size, and whether it is safe.
 
     A file that is refused is described by what it refers to. Of our own files also what their
     metadata tell: "network", "prompt", "source" (of a converted file) and more.
@@ -113,10 +109,10 @@ def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
     facts = {name: value for name, value in told.items() if value not in ("", [])}
     if "network" in checkpoint.metadata:
         facts["network"] = shown(checkpoint.metadata["network"])
-    found: dict[str, Any] = dict(held(checkpoint))
+    found: dict[str, Any] = dict(contents(checkpoint))
     if not found and "network" not in facts:
         found["holds"] = _summary(checkpoint.content)
-    count = sum(1 for _ in _tensors("", checkpoint.content))
+    count = sum(1 for _ in tensors_in(checkpoint.content))
     return {**found, **facts, "tensors": count, "format": _FORMATS[checkpoint.format]}
 
 
@@ -145,25 +141,12 @@ def _summary(content: Any) -> str:
     """What an unknown file has in it: how many tensors, and the first names."""
     if isinstance(content, Tensor):
         return f"one tensor {list(content.shape)}"
-    count = sum(1 for _ in _tensors("", content))
+    count = sum(1 for _ in tensors_in(content))
     if not count:
         inner = content.type if isinstance(content, PickledObject) else type(content).__name__
         return f"no tensors: a {shown(inner)}"
     first = ", ".join(
         f"{shown(name)} {list(tensor.shape)}"
-        for name, tensor in islice(_tensors("", content), _SHOWN)
+        for name, tensor in islice(tensors_in(content), _SHOWN)
     )
     return f"{count} tensors: {first}{', …' if count > _SHOWN else ''}"
-
-
-def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, PickledObject):
-        value = value.state
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _tensors(f"{name}.{key}" if name else str(key), inner)
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            yield from _tensors(f"{name}.{i}" if name else str(i), inner)
-    elif isinstance(value, Tensor):
-        yield name, value

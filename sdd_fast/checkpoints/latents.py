@@ -1,6 +1,6 @@
-"""Latents: codes of pictures in W+, as W+ files of all programs hold them, and in S-space.
+"""Latents: codes of images in W+, as W+ files of all programs hold them, and in S-space.
 
-    W+      [N, layers, w_dim]     [N, 1, layers, w_dim]     [layers, w_dim], of one picture
+    W+      [N, layers, w_dim]     [N, 1, layers, w_dim]     [layers, w_dim], of one image
     w       [N, w_dim] or [N, 1, w_dim]: the same code for every layer
     styles  [N, 1, 512 · styles, 1, 1], every style padded with zeros to 512; or a list with one
             [N, 1, n, 1, 1] for each style
@@ -11,7 +11,7 @@ file "train" is read. In .pt, .pth, .safetensors and .npy files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 
 from ..files import PathLike
-from .formats.npy import is_npy, read_npy
-from .formats.read import Checkpoint, read_checkpoint
-from .inspect import what_is
+from .formats.read import Checkpoint
 
 KIND = "w_plus latents"
 """What the metadata of our latents files call them, as "kind"."""
@@ -29,40 +27,29 @@ KIND = "w_plus latents"
 STYLE_WIDTH = 512
 """What every style of a padded tensor is padded to, whatever the resolution."""
 
-_NAMES = ("w_plus", "latents", "latent", "w", "train")
+NAMES = ("w_plus", "latents", "latent", "w", "train")
 _W_PLUS_LAYERS = range(8, 19, 2)  # of generators of 32 × 32 … 1024 × 1024 pixels
 
 
-def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
-    """Read W+ latents: [N, num_layers, w_dim], float32, on the CPU.
-
-    Args:
-        path: see the module. Of a domain's file its `train` latents are read; `held_out` are not.
-        num_layers: of the generator. It lets a file of w codes be broadcast to all layers, and has
-            the number of layers checked. Without it an [n, w_dim] tensor is one picture's W+ if n
-            is 8, 10, … 18, the number of layers of some generator.
+def read_w_plus(checkpoint: Checkpoint, num_layers: int | None = None) -> Tensor | None:
+    """Read W+ latents as `load_latents` returns them; None if there are no latents.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no latents, w or style latents, those of another generator, or values
-            that are NaN or infinite.
+        ValueError: w or style latents, those of another generator, or NaN or infinity.
     """
-    checkpoint = read_npy(path) if is_npy(path) else read_checkpoint(path)
-    tensor = _find(checkpoint.content)
-    if tensor is None:
-        if _style_list(checkpoint.content):
-            raise ValueError(_use_load_styles(path))
+    path, tensor = checkpoint.path, _find(checkpoint.content)
+    if _style_list(checkpoint.content) or (tensor is not None and tensor.ndim == 5):
         raise ValueError(
-            f"{path} is {what_is(checkpoint)}; expected latents: a tensor [N, layers, w_dim], "
-            f"alone or in a dict as {', '.join(_NAMES)}"
+            f"{path} holds style latents (S-space), not W+; read them by load_styles(path, "
+            "generator.style_dims)"
         )
+    if tensor is None:
+        return None
     shape = list(tensor.shape)
-    if tensor.ndim == 5:
-        raise ValueError(_use_load_styles(path))
     if not tensor.is_floating_point() or tensor.numel() == 0 or not 2 <= tensor.ndim <= 4:
         raise ValueError(
             f"{path} holds a tensor {shape} of {tensor.dtype}; expected latents [N, layers, w_dim] "
-            "of floating point numbers"
+            "of floating point"
         )
     if tensor.ndim == 4:
         if shape[1] != 1:
@@ -82,47 +69,31 @@ def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
     return tensor
 
 
-def load_styles(path: PathLike, style_dims: Sequence[int]) -> list[Tensor]:
-    """Read S-space latents: one [N, style_dims[i]] for each style, float32, on the CPU.
-
-    Args:
-        path: a file with a padded tensor [N, 1, 512 · styles, 1, 1], or with a list of one
-            [N, 1, n, 1, 1] for each style.
-        style_dims: `generator.style_dims`.
+def read_styles(checkpoint: Checkpoint, style_dims: list[int]) -> list[Tensor] | None:
+    """Read S-space latents as `load_styles` returns them; None if there are none.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no such latents, those of another generator, a padding that is not
-            zero (the styles are then longer than `style_dims`), or NaN or infinity.
+        ValueError: latents of another generator, padding that is not zero, or NaN or infinity.
     """
-    checkpoint = read_npy(path) if is_npy(path) else read_checkpoint(path)
-    dims = list(style_dims)
-    listed = _style_list(checkpoint.content)
-    tensor = _find(checkpoint.content)
-    if listed:
+    path, tensor = checkpoint.path, _find(checkpoint.content)
+    if listed := _style_list(checkpoint.content):
         styles = [style.detach().flatten(1).float() for style in listed]
-        if [style.shape[1] for style in styles] != dims:
+        if [style.shape[1] for style in styles] != style_dims:
             raise ValueError(
                 f"{path} holds styles of lengths {[style.shape[1] for style in styles]}, but the "
-                f"generator's are {dims}"
+                f"generator's are {style_dims}"
             )
-    elif (
-        tensor is None or tensor.ndim != 5 or tuple(tensor.shape[i] for i in (1, 3, 4)) != (1,) * 3
-    ):
-        found = what_is(checkpoint) if tensor is None else f"a tensor {list(tensor.shape)}"
-        raise ValueError(
-            f"{path} holds {found}; expected style latents [N, 1, {STYLE_WIDTH} · styles, 1, 1]. "
-            "W+ latents are read by load_latents"
-        )
+    elif tensor is None or tensor.ndim != 5 or tensor[:1].numel() != tensor.shape[2]:
+        return None
     else:
-        styles = _unpad(path, tensor.detach().flatten(1).float(), dims)
+        styles = _unpad(path, tensor.detach().flatten(1).float(), style_dims)
     for style in styles:
         _check_finite(path, style)
     return [style.contiguous() for style in styles]
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
-    """How many latents the file holds, and of what kind; None if it holds none."""
+    """Describe the latents in a file for `sdd info`; None if there are none."""
     listed = _style_list(checkpoint.content)
     if listed:
         return {"latents": f"{len(listed)} styles of {_pictures(len(listed[0]))}"}
@@ -160,7 +131,7 @@ def _pictures(count: int) -> str:
 
 def _find(content: Any) -> Tensor | None:
     if isinstance(content, Mapping):
-        for name in _NAMES:
+        for name in NAMES:
             if isinstance(content.get(name), (Tensor, np.ndarray)):
                 return _find(content[name])
         return None
@@ -193,7 +164,7 @@ def _unpad(path: PathLike, padded: Tensor, dims: list[int]) -> list[Tensor]:
     count, rest = divmod(padded.shape[1], STYLE_WIDTH)
     if count != len(dims) or rest or max(dims) > STYLE_WIDTH:
         raise ValueError(
-            f"{path} holds {padded.shape[1]} numbers a picture, but {len(dims)} styles of up to "
+            f"{path} holds {padded.shape[1]} elements an image, but {len(dims)} styles of up to "
             f"{max(dims)}, padded to {STYLE_WIDTH} each, would be {STYLE_WIDTH * len(dims)}: they "
             "belong to another generator"
         )
@@ -202,7 +173,7 @@ def _unpad(path: PathLike, padded: Tensor, dims: list[int]) -> list[Tensor]:
         style = padded[:, STYLE_WIDTH * i : STYLE_WIDTH * (i + 1)]
         if style[:, dim:].any():
             raise ValueError(
-                f"{path}: style {i} has {dim} channels in the generator, but numbers other than 0 "
+                f"{path}: style {i} has {dim} channels in the generator, but elements other than 0 "
                 "follow them: the latents belong to a wider generator"
             )
         styles.append(style[:, :dim])
@@ -216,10 +187,3 @@ def _check_finite(path: PathLike, tensor: Tensor) -> None:
             f"{path}: the latents of {wrong} of {_pictures(len(tensor))} are NaN or infinite; "
             "leave them out or compute them again"
         )
-
-
-def _use_load_styles(path: PathLike) -> str:
-    return (
-        f"{path} holds style latents (S-space), not W+; read them by load_styles(path, "
-        "generator.style_dims)"
-    )

@@ -8,7 +8,7 @@
     one MLP         mapping.mapping.{1-4}.…     for all layers of W+: StyleCLIP's SingleMapper
     S-space         mapper_{i}.mapping.{1-4}.…  for style i; one without toRGB lacks i = 1, 4, 7, …
 
-All of them compute w + 0.1 M(w), where M is PixelNorm over *dimension 1* and four equalised linear
+All of them compute w + 0.1 M(w), where M is PixelNorm over *dimension 1* and four equalized linear
 layers (lr multiplier 0.01), a leaky ReLU (0.2, gain √2) after each. In W+ [B, L, 512] dimension 1
 is the layers of the level; of a style [B, n] it is the channels, as it should be.
 """
@@ -24,13 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import draws
-from ..files import PathLike, parse_json
+from ..files import parse_json
 from ..manipulator import MapperInfo
 from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper, is_to_rgb
-from ..models.save import load_exactly, outline
-from .formats.read import Checkpoint, PickledObject, read_checkpoint
-from .inspect import what_is
+from ..models.save import build_exactly
+from .content import attributes, holds_tensors, read_own
+from .formats.read import Checkpoint
 
 LAM = 0.1
 """λ of the foreign mappers: fixed in StyleCLIP's code, in every configuration of the authors."""
@@ -48,39 +47,26 @@ _KEY = re.compile(
 )
 
 
-def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
-    """Read a mapper: ours (of `save_mapper`), StyleCLIP's, or one of the authors' code.
-
-    A foreign mapper reproduces exactly: the normalisation over layers that it was trained with,
-    λ = 0.1, the levels that it has, and the prompt if the file tells it. Where a file does not tell
-    the number of W+ layers, its mapper takes any number.
-
-    Returns:
-        A `LevelsMapper` or `StyleSpaceMapper` (CPU, float32, eval mode, no gradients), and what it
-        is for.
+def read(checkpoint: Checkpoint) -> tuple[nn.Module, MapperInfo] | None:
+    """Build the mapper in a file, as `load_mapper` returns it; None if there is none.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no mapper, or not exactly the tensors of one; all that is missing,
-            unexpected or of the wrong shape is listed.
+        ValueError: a damaged description, or not exactly the tensors of a mapper.
     """
-    checkpoint = read_checkpoint(path)
-    mapper: nn.Module
-    if checkpoint.metadata.get("network") in _OURS:
-        mapper, info = _load_ours(checkpoint)
-    else:
-        found = _find(checkpoint.content)
-        if found is None:
+    source = str(checkpoint.path)
+    if own := read_own(checkpoint, LevelsMapper, StyleSpaceMapper):
+        try:
+            return own, _info(checkpoint.metadata)
+        except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{path} is {what_is(checkpoint)}; expected a latent mapper: mapper.safetensors of "
-                "a run folder, or the .pt file of StyleCLIP or of the SDD authors' code"
-            )
-        mapper, info = _load_foreign(found, str(path))
-    return mapper.eval().requires_grad_(False), info
+                f"{source}: the description of its mapper is damaged: {error}"
+            ) from error
+    found = _find(checkpoint.content)
+    return None if found is None else _build(found, source)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
-    """What kind of mapper the file holds, and its prompt; None if it holds none."""
+    """Describe the mapper in a file for `sdd info`, with its prompt; None if there is none."""
     name = checkpoint.metadata.get("network")
     if name in _OURS:
         config, prompt = (_parsed(checkpoint.metadata, key) for key in ("config", "prompt"))
@@ -114,25 +100,6 @@ def _parsed(metadata: Mapping[str, str], key: str) -> Any:
         return None
 
 
-# --- ours -----------------------------------------------------------------------------------------
-
-
-def _load_ours(checkpoint: Checkpoint) -> tuple[nn.Module, MapperInfo]:
-    metadata, tensors, source = checkpoint.metadata, checkpoint.content, str(checkpoint.path)
-    network = _OURS[metadata["network"]]
-    try:
-        config = parse_json(metadata["config"])
-        described: nn.Module = outline(network, config, tensors)
-        info = _info(metadata)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{source}: the description of its mapper is damaged: {error}") from error
-    load_exactly(described, {k: v.to("meta") for k, v in tensors.items()}, source)
-    with draws.private():  # the weights drawn here are replaced anyway
-        mapper: nn.Module = network(**config)
-    load_exactly(mapper, tensors, source)
-    return mapper, info
-
-
 def _info(metadata: Mapping[str, str]) -> MapperInfo:
     fields: dict[str, Any] = {
         key: parse_json(metadata[key]) for key in asdict(MapperInfo()) if key in metadata
@@ -147,9 +114,6 @@ def _info(metadata: Mapping[str, str]) -> MapperInfo:
     if not isinstance(info.lam, (int, float)) or not abs(info.lam) < math.inf:
         raise ValueError("lam must be a finite number")
     return info
-
-
-# --- foreign --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -174,27 +138,23 @@ class _Foreign:
     prompt: str = ""
 
 
-def _load_foreign(found: _Foreign, source: str) -> tuple[nn.Module, MapperInfo]:
-    try:
-        described: nn.Module = outline(_OURS[found.network], found.config, found.tensors)
-    except ValueError as error:
-        raise ValueError(f"{source}: its tensors describe no mapper: {error}") from error
+def _build(found: _Foreign, source: str) -> tuple[nn.Module, MapperInfo]:
+    network: type[Any] = _OURS[found.network]
     tensors = {_our_name(key): value for key, value in found.tensors.items()}
-    if isinstance(described, LevelsMapper):  # theirs work in the units of W+
-        tensors["scale"] = torch.ones_like(described.scale, device="cpu")
+    if network is LevelsMapper:  # theirs work in the units of W+
+        rows = found.config["num_layers"] or 1
+        tensors["scale"] = torch.ones(1).expand(rows, found.config["w_dim"])
     tensors |= {name: torch.empty(0) for name in found.others}  # to be listed as unexpected
-    names = {name: found.prefix + _their_name(name) for name in described.state_dict()}
-    load_exactly(described, {k: v.to("meta") for k, v in tensors.items()}, source, names)
-    with draws.private():  # the weights drawn here are replaced anyway
-        mapper: nn.Module = _OURS[found.network](**found.config)
-    load_exactly(mapper, tensors, source, names)
+    mapper = build_exactly(
+        network, found.config, tensors, source, lambda name: _their_name(name, found.prefix)
+    )
     levels = tuple(mapper.levels) if isinstance(mapper, LevelsMapper) else LEVELS
-    return mapper, MapperInfo(prompt=found.prompt, lam=LAM, levels=levels)
+    return mapper.eval().requires_grad_(False), MapperInfo(found.prompt, LAM, levels)
 
 
 def _find(content: Any) -> _Foreign | None:
     """The mapper in the content of a foreign file; None if there is none."""
-    content = _plain(content)
+    content = attributes(content)
     if not isinstance(content, Mapping):
         return None
     if isinstance(content.get("state_dict"), Mapping):
@@ -214,7 +174,7 @@ def _styleclip(content: Mapping[str, Any]) -> _Foreign | None:
         return None
     others = _besides(content, "state_dict", "opts")
     others += [key for key in state if not key.startswith((prefix, "decoder."))]
-    options = _plain(content.get("opts"))
+    options = attributes(content.get("opts"))
     options = options if isinstance(options, Mapping) else {}
     size, num_layers = options.get("stylegan_size"), None
     convs = [key for key in state if re.fullmatch(r"decoder\.convs\.\d+\.conv\.weight", key)]
@@ -280,10 +240,12 @@ def _our_name(key: str) -> str:  # course_mapping.mapping.1.weight → mlps.coar
     return f"mlps.{_LEVELS.get(mlp) or int(mlp[7:])}.{layer}.{kind}"
 
 
-def _their_name(name: str) -> str:
-    theirs = {level: mlp for mlp, level in _LEVELS.items()}
-    _, mlp, rest = name.split(".", 2) if name.startswith("mlps.") else ("", "", name)
-    return f"{theirs.get(mlp) or f'mapper_{mlp}'}.mapping.{rest}" if mlp else name
+def _their_name(name: str, prefix: str) -> str:
+    if not name.startswith("mlps."):
+        return name
+    _, mlp, rest = name.split(".", 2)
+    theirs = {level: mlp for mlp, level in _LEVELS.items()}.get(mlp, f"mapper_{mlp}")
+    return f"{prefix}{theirs}.mapping.{rest}"
 
 
 def _weights(state: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -295,19 +257,6 @@ def _weights(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """A pickled object (an argparse.Namespace) as its attributes."""
-    return value.state if isinstance(value, PickledObject) else value
-
-
 def _besides(content: Mapping[str, Any], *known: str) -> list[str]:
     """The other entries that hold tensors."""
-    return [str(key) for key in content if key not in known and _holds_tensors(content[key])]
-
-
-def _holds_tensors(value: Any) -> bool:
-    value = _plain(value)
-    if isinstance(value, (Mapping, list, tuple)):
-        inner = value.values() if isinstance(value, Mapping) else value
-        return any(map(_holds_tensors, inner))
-    return isinstance(value, Tensor)
+    return [str(key) for key in content if key not in known and holds_tensors(content[key])]

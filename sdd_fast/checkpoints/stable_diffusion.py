@@ -1,13 +1,17 @@
-"""Stable Diffusion from a single `.safetensors` or `.ckpt` file in the original layout.
+"""Stable Diffusion from a single `.safetensors` or `.ckpt` file in the original layout (`ldm`).
 
 Nothing in the file is executed and nothing is downloaded: the architecture is told from the
-tensors (`layout`), and what no tensor tells is the same for every model of a family, but for the
-prediction type of SD 2.x, which is measured.
+tensors, and what no tensor tells is the same for every model of a family, but for the prediction
+type of SD 2.x, which is measured. diffusers renames the tensors. Its `from_single_file` leaves a
+weight that is missing at its random initial value and drops one that it does not know; here both
+are errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from .. import draws
-from ..quiet import quiet_loading
-from ..teacher.parts import SUPPORTED, Components
-from ..teacher.tokenizer import load_tokenizers
-from . import inspect as identify
-from . import stable_diffusion_layout as layout
-from .formats.read import Checkpoint, read_checkpoint
+from . import ldm
+from .formats.read import Checkpoint
 
+SUPPORTED = "Stable Diffusion 1.x, 2.x and XL base, for text to image"
 RESOLUTION = {"1.x": 512, "2.x": 512, "XL": 1024}
 RESOLUTION_V = RESOLUTION | {"2.x": 768}  # SD 2.x was published as ε at 512 and as v at 768
 SCALING_FACTOR = {"1.x": 0.18215, "2.x": 0.18215, "XL": 0.13025}
-SCHEDULE: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
+TIMESTEPS = 1000
+PREDICTS = {"epsilon": "ε-prediction", "v_prediction": "v-prediction"}
 
 
-# Weight of a network → its tensor in the file.
-Source = Callable[[str, Mapping[str, Tensor]], Tensor]
-
-
-def load_single_file(
-    path: str | Path,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
-    tokenizer: str | Path | None = None,
-) -> Components:
-    """Load the parts of the Stable Diffusion file `path`; arguments as `from_pretrained`.
-
-    Raises:
-        FileNotFoundError: no such file, or no tokenizer; the message says what to provide.
-        ValueError: a damaged file, one that holds something else, or tensors that are missing,
-            unexpected or of the wrong shape (all are named).
-    """
-    checkpoint = read_checkpoint(Path(path).expanduser())
-    tensors = original_tensors(checkpoint)
-    family = check_family(checkpoint, {key: tuple(value.shape) for key, value in tensors.items()})
-    tokenizers = load_tokenizers(family, Path(path).expanduser(), tokenizer)
-    with quiet_loading():
-        networks = build_networks(checkpoint.path, tensors, family, dtype)
-    for network in networks.values():
-        network.requires_grad_(False).to(device)
-    predicts = prediction_type(tensors, checkpoint.metadata)
-    if predicts is None:
-        measured = family == "2.x" and not predicts_noise(networks["unet"])
-        predicts = "v_prediction" if measured else "epsilon"
-    resolution = (RESOLUTION_V if predicts == "v_prediction" else RESOLUTION)[family]
-    factor = 2 ** (len(networks["vae"].config.block_out_channels) - 1)
-    networks["unet"].register_to_config(sample_size=resolution // factor)
-    return Components(
-        scheduler=_scheduler(predicts, zero_snr="ztsnr" in tensors),
-        force_zeros_for_empty_prompt=family == "XL",
-        **networks,
-        **tokenizers,
-    )
-
-
-def original_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The tensors of the file by their original names, from below "state_dict" if there is one."""
+def tensors_of(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The tensors of a file by their original names, from below "state_dict" if there is one."""
     content = checkpoint.content
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -86,40 +39,42 @@ def original_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
         return {}
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     # Some merged SD 1.x files lack one level of the text encoder's names.
-    if layout.CLIP + "embeddings.token_embedding.weight" in tensors:
-        named = layout.CLIP + "text_model."
+    if ldm.CLIP + "embeddings.token_embedding.weight" in tensors:
+        named = ldm.CLIP + "text_model."
         tensors = {
-            key.replace(layout.CLIP, named) if _lacks_level(key) else key: value
+            key.replace(ldm.CLIP, named) if _lacks_level(key) else key: value
             for key, value in tensors.items()
         }
     return tensors
 
 
 def _lacks_level(key: str) -> bool:
-    inner = key.removeprefix(layout.CLIP)
+    inner = key.removeprefix(ldm.CLIP)
     return inner != key and inner.startswith(("embeddings.", "encoder.", "final_layer_norm."))
 
 
-def check_family(checkpoint: Checkpoint, shapes: layout.Shapes) -> str:
-    """ "1.x", "2.x" or "XL"; ValueError saying what the file is instead."""
-    path = checkpoint.path
-    family = layout.family(shapes)
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def family_of(checkpoint: Checkpoint) -> str | None:
+    """Tell the family in a file: "1.x", "2.x" or "XL"; None if it is no complete checkpoint.
+
+    Raises:
+        ValueError: one of a kind that is not supported.
+    """
+    path, shapes = checkpoint.path, _shapes(tensors_of(checkpoint))
+    family = ldm.family(shapes)
     if family is None:
-        part = _lone_part(shapes)
-        held = part if part else identify.what_is(checkpoint)
-        raise ValueError(
-            f"{path} is no complete Stable Diffusion checkpoint: it holds {held}. Expected the "
-            f"U-Net ({layout.UNET}*), VAE ({layout.VAE}*) and text encoders (cond_stage_model.* or "
-            f"conditioner.*) of {SUPPORTED}"
-        )
+        return None
     if any(key.startswith("edm_") for key in shapes):
         raise ValueError(
             f"{path} is an EDM model (such as Playground 2.5 or CosXL), whose noise levels are "
             f"continuous; supported: {SUPPORTED}"
         )
     # [out, in, 3, 3]. Anything else is found to be of the wrong shape later.
-    (channels,) = shapes[layout.UNET + "input_blocks.0.0.weight"][1:2] or (0,)
-    (latent,) = shapes.get(layout.VAE + "decoder.conv_in.weight", ())[1:2] or (channels,)
+    (channels,) = shapes[ldm.UNET + "input_blocks.0.0.weight"][1:2] or (0,)
+    (latent,) = shapes.get(ldm.VAE + "decoder.conv_in.weight", ())[1:2] or (channels,)
     if channels != latent:
         raise ValueError(
             f"{path}: the U-Net takes {channels} channels but the VAE's latents have {latent}; "
@@ -128,33 +83,58 @@ def check_family(checkpoint: Checkpoint, shapes: layout.Shapes) -> str:
     return family
 
 
-def _lone_part(shapes: layout.Shapes) -> str:
-    """What is there of a checkpoint, in words; "" if nothing is."""
-    if "conditioner.embedders.0.model.token_embedding.weight" in shapes:
+def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
+    """Describe the diffusion model in a file for `sdd info`; None if there is none."""
+    try:
+        family = family_of(checkpoint)
+    except ValueError as error:
+        return {"teacher": f"not supported: {error}"}
+    if family is None:
+        return None
+    tensors = tensors_of(checkpoint)
+    parts = [f"Stable Diffusion {family}", "single file of the original layout"]
+    predicts = declared_prediction_type(checkpoint)
+    if predicts is None and family == "2.x":
+        parts.append(
+            f"{RESOLUTION[family]} × {RESOLUTION[family]} with ε-prediction or "
+            f"{RESOLUTION_V[family]} × {RESOLUTION_V[family]} with v-prediction (measured when it "
+            "is loaded)"
+        )
+    else:
+        side = (RESOLUTION_V if predicts == "v_prediction" else RESOLUTION)[family]
+        parts += [f"{side} × {side}", PREDICTS[predicts or "epsilon"]]
+    count = sum(math.prod(t.shape) for key, t in tensors.items() if key.startswith(ldm.UNET))
+    return {"teacher": ", ".join(parts), "U-Net": f"{count:,} parameters"}
+
+
+def kin(checkpoint: Checkpoint) -> str | None:
+    """Name what is there of an incomplete or other diffusion model; None if nothing is."""
+    keys = tensors_of(checkpoint)
+    if "conditioner.embedders.0.model.token_embedding.weight" in keys:
         return "an SDXL refiner, which only finishes what the base model began"
     parts: dict[str, str | tuple[str, ...]] = {
-        "a U-Net": layout.UNET + "input_blocks.",
-        "a VAE": layout.VAE,
+        "a U-Net": ldm.UNET + "input_blocks.",
+        "a VAE": ldm.VAE,
         "text encoders": ("cond_stage_model.", "conditioner."),
         "a U-Net of diffusers' folder layout (give the folder)": "down_blocks.",
         "a transformer, as SD3 and Flux have": (
-            *(layout.UNET + name for name in ("joint_blocks.", "double_blocks.")),
+            *(ldm.UNET + name for name in ("joint_blocks.", "double_blocks.")),
             "joint_blocks.",
             "double_blocks.",
         ),
         "a LoRA": ("lora_unet_", "lora_te"),
     }
-    found = [name for name, start in parts.items() if any(k.startswith(start) for k in shapes)]
-    return " and ".join(found)
+    found = [name for name, start in parts.items() if any(k.startswith(start) for k in keys)]
+    return " and ".join(found) or None
 
 
 # ── networks ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def build_networks(
-    path: Path, tensors: dict[str, Tensor], family: str, dtype: torch.dtype
+    path: Path, tensors: Mapping[str, Tensor], family: str, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """The networks of a pipeline, by their names as parts, with the weights of a file.
+    """Build the networks of a pipeline, by their names as parts, with the weights of a file.
 
     Args:
         path: of the file, for messages. tensors: all that it holds, by their original names.
@@ -163,10 +143,16 @@ def build_networks(
     Raises:
         ValueError: tensors are missing, unexpected or of the wrong shape; all are named.
     """
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    tensors = {key: value for key, value in tensors.items() if not ldm.IGNORED.fullmatch(key)}
     try:
-        configs = _configs(shapes, family)
-        networks = _make(configs, family)
+        configs = _configs(_shapes(tensors), family)
+        networks = _outlines(configs)
+        if family == "2.x":
+            tensors = _without_last_layer(tensors, configs["text_encoder"]["num_hidden_layers"])
+        states = {
+            name: _converted(name, prefix, tensors, networks[name])
+            for name, prefix in ldm.PREFIXES[family].items()
+        }
     except KeyError as error:
         raise ValueError(f"{path} lacks the tensor {error.args[0]}; it may be incomplete") from None
     except Exception as error:  # the libraries raise almost anything for shapes that make no sense
@@ -174,45 +160,36 @@ def build_networks(
             f"{path} does not fit Stable Diffusion: {error or type(error).__name__}; supported: "
             f"{SUPPORTED}"
         ) from error
-    unet, vae = configs["unet"], configs["vae"]
-    sources: dict[str, Source] = {
-        "unet": lambda key, found: found[layout.unet_source(key, unet)],
-        "vae": lambda key, found: found[layout.vae_source(key, vae)],
-        "text_encoder": _open_clip(layout.OPEN_CLIP)
-        if family == "2.x"
-        else _clip(layout.CLIP if family == "1.x" else layout.CLIP_XL),
-        "text_encoder_2": _open_clip(layout.OPEN_CLIP_XL),
-    }
-    ignored = set()
-    if family == "2.x":
-        layers = configs["text_encoder"]["num_hidden_layers"]
-        last = f"{layout.OPEN_CLIP}transformer.resblocks.{layers}."
-        ignored = {key for key in tensors if key.startswith(last)}
-        ignored.add(layout.OPEN_CLIP + "text_projection")
-    _fill(path, networks, sources, tensors, ignored, dtype)
+    problems = [
+        problem for name in states for problem in _fill(networks[name], states[name], name, dtype)
+    ]
+    problems += _unused(tensors, states.values())
+    if problems:
+        raise ValueError(
+            f"{path} does not fit Stable Diffusion ({len(problems)} of its tensors):\n  "
+            + "\n  ".join(problems)
+        )
     return networks
 
 
-def _configs(shapes: layout.Shapes, family: str) -> dict[str, dict[str, Any]]:
-    configs = {"unet": layout.unet_config(shapes), "vae": layout.vae_config(shapes)}
+def _configs(shapes: ldm.Shapes, family: str) -> dict[str, dict[str, Any]]:
+    configs = {"unet": ldm.unet_config(shapes), "vae": ldm.vae_config(shapes)}
     configs["vae"]["scaling_factor"] = SCALING_FACTOR[family]
     if family == "1.x":
-        configs["text_encoder"] = layout.clip_config(shapes, layout.CLIP)
+        configs["text_encoder"] = ldm.clip_config(shapes, ldm.CLIP)
     elif family == "2.x":
         # What precedes the last layer is used, so SD 2.x's text encoder ends there.
-        configs["text_encoder"] = layout.open_clip_config(
-            shapes, layout.OPEN_CLIP, layers_left_out=1
-        )
+        configs["text_encoder"] = ldm.open_clip_config(shapes, ldm.OPEN_CLIP, layers_left_out=1)
     else:
-        configs["text_encoder"] = layout.clip_config(shapes, layout.CLIP_XL)
-        configs["text_encoder_2"] = layout.open_clip_config(
-            shapes, layout.OPEN_CLIP_XL, layers_left_out=0
+        configs["text_encoder"] = ldm.clip_config(shapes, ldm.CLIP_XL)
+        configs["text_encoder_2"] = ldm.open_clip_config(
+            shapes, ldm.OPEN_CLIP_XL, layers_left_out=0
         )
     return configs
 
 
-def _make(configs: dict[str, dict[str, Any]], family: str) -> dict[str, Any]:
-    """The networks without memory: their weights are to be assigned."""
+def _outlines(configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The networks on the meta device: their weights are to be assigned."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -222,85 +199,111 @@ def _make(configs: dict[str, dict[str, Any]], family: str) -> dict[str, Any]:
             "vae": AutoencoderKL(**configs["vae"]),
             "text_encoder": CLIPTextModel(CLIPTextConfig(**configs["text_encoder"])),
         }
-        if family == "XL":
+        if "text_encoder_2" in configs:
             config = CLIPTextConfig(**configs["text_encoder_2"])
             networks["text_encoder_2"] = CLIPTextModelWithProjection(config)
     return networks
 
 
-def _clip(prefix: str) -> Source:
-    return lambda key, found: found[f"{prefix}text_model.{key.removeprefix('text_model.')}"]
+def _without_last_layer(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Leave out what SD 2.x does not use of OpenCLIP: the layer after the first `layers`."""
+    left_out = f"{ldm.OPEN_CLIP}transformer.resblocks.{layers}.", ldm.OPEN_CLIP + "text_projection"
+    return {key: value for key, value in tensors.items() if not key.startswith(left_out)}
 
 
-def _open_clip(prefix: str) -> Source:
-    def source(key: str, found: Mapping[str, Tensor]) -> Tensor:
-        name, third = layout.open_clip_source(key.removeprefix("text_model."), prefix)
-        tensor = found[name]
-        if name.endswith("text_projection") and tensor.ndim == 2:
-            return tensor.T  # OpenCLIP multiplies by it from the right
-        if third is None or tensor.ndim == 0:
-            return tensor
-        rows = -(-len(tensor) // 3)
-        return tensor[third * rows : (third + 1) * rows]
+class _Traced:
+    """A tensor on its way through diffusers' conversion, which knows its name in the file."""
 
-    return source
+    def __init__(self, tensor: Tensor, origin: str) -> None:
+        self.tensor, self.origin = tensor, origin
+
+    def _of(self, result: Any) -> Any:
+        return _Traced(result, self.origin) if isinstance(result, Tensor) else result
+
+    def __getitem__(self, index: Any) -> _Traced:
+        try:
+            return _Traced(self.tensor[index], self.origin)
+        except IndexError as error:
+            shape = list(self.tensor.shape)
+            raise ValueError(f"shape of {self.origin}: the file has {shape} ({error})") from error
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.tensor, name)
+        if callable(found) and not isinstance(found, Tensor):
+            return lambda *args, **options: self._of(found(*args, **options))
+        return self._of(found)
 
 
-class _Asked(dict[str, Tensor]):
-    """The tensors of a file, noting which are asked for."""
+def _converted(
+    name: str, prefix: str, tensors: Mapping[str, Tensor], network: Any
+) -> dict[str, _Traced]:
+    """What becomes of the tensors at `prefix`, by diffusers' names; without what is missing."""
+    from diffusers.loaders import single_file_utils as diffusers
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__(tensors)
-        self.used: set[str] = set()
-
-    def __getitem__(self, key: str) -> Tensor:
-        self.used.add(key)
-        return super().__getitem__(key)
+    given: dict[str, Any] = {
+        key: _Traced(value, key) for key, value in tensors.items() if key.startswith(prefix)
+    }
+    projection = given.pop(prefix + "text_projection", None)
+    while True:
+        try:
+            if name == "unet":
+                state = diffusers.convert_ldm_unet_checkpoint(given, network.config)
+            elif name == "vae":
+                state = diffusers.convert_ldm_vae_checkpoint(given, network.config)
+            elif prefix in (ldm.OPEN_CLIP, ldm.OPEN_CLIP_XL):
+                state = diffusers.convert_open_clip_checkpoint(network, given, prefix=prefix)
+            else:
+                state = diffusers.convert_ldm_clip_checkpoint(given)
+            break
+        except KeyError as error:  # a tensor that diffusers takes for granted; go on without it
+            missing = prefix + str(error.args[0])
+            if missing in given:
+                raise
+            given[missing] = None
+    if projection is not None:
+        state["text_projection.weight"] = projection.t()  # OpenCLIP multiplies from the right
+    return {key.removeprefix("text_model."): t for key, t in state.items() if t is not None}
 
 
 def _fill(
-    path: Path,
-    networks: Mapping[str, nn.Module],
-    sources: Mapping[str, Source],
-    tensors: Mapping[str, Tensor],
-    ignored: set[str],
-    dtype: torch.dtype,
-) -> None:
-    found, problems = _Asked(tensors), []
-    for name, network in networks.items():
-        state = {}
-        for key, empty in network.state_dict().items():
-            if key.endswith("position_ids"):
-                continue
-            try:
-                tensor = sources[name](key, found)
-            except KeyError as error:
-                problems.append(f"missing: {error.args[0]}")
-                continue
-            # The VAE's attention was a 1×1 convolution, and is a linear layer now.
-            flat = tensor.shape[2:] == (1, 1) and empty.ndim == 2
-            tensor = tensor[:, :, 0, 0] if flat else tensor
-            if tensor.shape != empty.shape:
-                problems.append(
-                    f"shape of {name}.{key}: the file has {list(tensor.shape)}, the network "
-                    f"{list(empty.shape)}"
-                )
-            state[key] = tensor.to(dtype).contiguous()
-        if not problems:
-            network.load_state_dict(state, strict=False, assign=True)
-            _fill_positions(network)
-    known = found.used | ignored
-    problems += [
-        f"unexpected: {key}"
-        for key in tensors
-        if key not in known and not layout.IGNORED.fullmatch(key)
+    network: nn.Module, state: Mapping[str, _Traced], name: str, dtype: torch.dtype
+) -> list[str]:
+    """Assign the weights of a network; what does not fit, in words. Names as diffusers has them."""
+    problems, weights = [], {}
+    unknown = dict(state)
+    for key, empty in network.state_dict().items():
+        if key.endswith("position_ids"):
+            continue
+        plain = key.removeprefix("text_model.")  # which transformers left out from 5.6 on
+        found = unknown.pop(plain, None)
+        if found is None:
+            problems.append(f"missing: {name}.{plain}")
+        elif found.tensor.shape != empty.shape:
+            problems.append(
+                f"shape of {found.origin}: the file has {list(found.tensor.shape)}, {name}.{plain} "
+                f"is {list(empty.shape)}"
+            )
+        else:
+            weights[key] = found.tensor.to(dtype).contiguous()
+    problems += [f"unexpected: {traced.origin}" for traced in unknown.values()]
+    if not problems:
+        network.load_state_dict(weights, strict=False, assign=True)
+        _fill_positions(network)
+    return problems
+
+
+def _unused(tensors: Mapping[str, Tensor], states: Iterable[Mapping[str, _Traced]]) -> list[str]:
+    """Tensors of the file of which the conversion left something out, in words."""
+    used: Counter[str] = Counter()
+    for state in states:
+        for traced in state.values():
+            used[traced.origin] += traced.tensor.numel()
+    problems = [f"unexpected: {key}" for key in tensors if key not in used]
+    return problems + [
+        f"shape of {key}: the file has {list(tensors[key].shape)}, of which {count} elements fit"
+        for key, count in used.items()
+        if count != tensors[key].numel()
     ]
-    if problems:
-        listed = list(dict.fromkeys(problems))  # three weights may ask for one tensor
-        raise ValueError(
-            f"{path} does not fit Stable Diffusion ({len(listed)} of its tensors):\n  "
-            + "\n  ".join(listed)
-        )
 
 
 def _fill_positions(network: nn.Module) -> None:
@@ -317,10 +320,19 @@ def _fill_positions(network: nn.Module) -> None:
 # ── what no tensor tells ──────────────────────────────────────────────────────────────────────────
 
 
-def prediction_type(keys: Any, metadata: Mapping[str, str]) -> str | None:
-    """As the file declares it: by a tensor "v_pred", or in the metadata of safetensors."""
-    if "v_pred" in keys:
+def prediction_type(checkpoint: Checkpoint, family: str, unet: Any) -> str:
+    """Tell whether a model predicts ε or v: "epsilon" or "v_prediction"."""
+    declared = declared_prediction_type(checkpoint)
+    if declared is None and family == "2.x" and not predicts_noise(unet):
         return "v_prediction"
+    return declared or "epsilon"
+
+
+def declared_prediction_type(checkpoint: Checkpoint) -> str | None:
+    """As the file declares it: by a tensor "v_pred", or in the metadata of safetensors."""
+    if "v_pred" in tensors_of(checkpoint):
+        return "v_prediction"
+    metadata = checkpoint.metadata
     declared = metadata.get("modelspec.prediction_type") or metadata.get("modelspec.predict_key")
     return {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}.get(
         declared or ""
@@ -329,21 +341,13 @@ def prediction_type(keys: Any, metadata: Mapping[str, str]) -> str | None:
 
 @torch.no_grad()
 def predicts_noise(unet: Any) -> bool:
-    """Whether a U-Net predicts ε, told from its answer to noise at the last timestep.
+    """Tell whether a U-Net predicts ε, from its answer to noise at the last timestep.
 
     There z_T is ε but for 0.5 % of its variance, so a prediction of ε resembles the input, and one
     of v = √ᾱ ε − √(1−ᾱ) z does not.
     """
     noise = torch.randn(1, unet.config.in_channels, 32, 32, generator=draws.generator(0))
     text = torch.zeros(1, 77, unet.config.cross_attention_dim).to(unet.device, unet.dtype)
-    last = SCHEDULE["num_train_timesteps"] - 1
-    answer = unet(noise.to(text), last, encoder_hidden_states=text).sample
+    answer = unet(noise.to(text), TIMESTEPS - 1, encoder_hidden_states=text).sample
     similarity = torch.cosine_similarity(answer.float().cpu().flatten(), noise.flatten(), dim=0)
     return bool(similarity > 0.5)
-
-
-def _scheduler(prediction_type: str, *, zero_snr: bool) -> Any:
-    from diffusers import DDIMScheduler
-
-    options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if zero_snr else {}
-    return DDIMScheduler(**SCHEDULE, prediction_type=prediction_type, **options)

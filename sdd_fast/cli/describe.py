@@ -75,7 +75,7 @@ def _folder(path: Path) -> Facts:
 
 
 def _clip(path: Path) -> Facts:
-    from sdd_fast.checkpoints.clip import load_clip
+    from sdd_fast.checkpoints.load import load_clip
 
     numbers = load_clip(path).encode_texts(["a picture"]).shape[1]
     return {"clip": path, "texts and pictures": f"to unit vectors of {numbers} numbers",
@@ -138,8 +138,8 @@ def _domain(path: Path) -> Facts:
 
 
 def _diffusion(path: Path) -> Facts:
-    from sdd_fast.checkpoints.teacher_facts import describe_teacher
     from sdd_fast.files import read_json
+    from sdd_fast.teacher.folder import describe_folder
 
     def config(part: str, name: str = "config.json") -> Any:
         file = path / part / name
@@ -148,7 +148,7 @@ def _diffusion(path: Path) -> Facts:
     index, unet, vae = read_json(path / "model_index.json"), config("unet"), config("vae")
     scheduler = config("scheduler", "scheduler_config.json")
     facts: Facts = {"Stable Diffusion folder": path, "pipeline": index.get("_class_name")}
-    told = describe_teacher(path) or {}
+    told = describe_folder(path)
     if "teacher" in told:
         facts["teacher"] = told["teacher"]
     if isinstance(unet.get("sample_size"), int) and vae:

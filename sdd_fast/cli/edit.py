@@ -238,7 +238,7 @@ def export(
     """
     from dataclasses import replace
 
-    from sdd_fast.checkpoints.mapper import load_mapper
+    from sdd_fast.checkpoints.load import load_mapper
     from sdd_fast.export import export_torchscript
     from sdd_fast.manipulator import save_mapper
     from sdd_fast.models import LevelsMapper

@@ -18,11 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import draws
-from ..checkpoints.clip import load_clip
-from ..checkpoints.encoder import load_encoder
-from ..checkpoints.generator import load_generator
-from ..checkpoints.identity import load_identity
-from ..checkpoints.latents import load_latents
+from ..checkpoints.load import load_clip, load_encoder, load_generator, load_identity, load_latents
 from ..files import PathLike, load_tensors, read_json
 from ..models import ConvClassifier, StyleGAN2
 from .spec import PARTS, PRESETS_FOLDER, DomainSpec, make_spec, read_spec
@@ -32,8 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..inversion.landmarks import Detector
-    from ..models.clip import Clip
-    from ..models.clip_published import PublishedClip
+    from ..models.clip import Clip, PublishedClip
     from ..teacher.prior import DiffusionPrior
 
 HERE = Path(__file__).parent

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-
-from .. import draws
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T", bound="Checkpointed")
@@ -60,20 +58,50 @@ class Checkpointed:
         """
         from ..files import load_tensors
 
-        tensors, metadata = load_tensors(path)
-        config = _read_config(path, cls.__name__, metadata)
+        return cls.from_tensors(*load_tensors(path), str(path))
+
+    @classmethod
+    def from_tensors(
+        cls: type[T], tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str
+    ) -> T:
+        """Build the network from the content of a file of `save`; `source` is named in errors.
+
+        Raises:
+            ValueError: as of `load`.
+        """
+        config = _read_config(source, cls.__name__, metadata)
         assert issubclass(cls, nn.Module)
-        try:
-            shapes = outline(cls, config, tensors)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}: its configuration does not describe a {cls.__name__}: {error}"
-            ) from error
-        load_exactly(shapes, {k: v.to("meta") for k, v in tensors.items()}, source=str(path))
-        with draws.private():  # the weights drawn here are replaced anyway
-            network = cls(**config)
-        load_exactly(network, tensors, source=str(path))
-        return network
+        return build_exactly(cls, config, tensors, source)
+
+
+def build_exactly(
+    network: type[M],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    source: str,
+    names: Callable[[str], str] = str,
+) -> M:
+    """Build `network(**config)` with exactly these tensors, on the CPU in the network's own dtypes.
+
+    No memory is allocated before everything fits, and no random number is drawn.
+
+    Args:
+        source: what the tensors come from, for messages.
+        names: gives the file's name of a tensor by the network's, for messages.
+
+    Raises:
+        ValueError: there is no such network, or names and shapes do not agree one to one; every
+            missing, unexpected and misshapen tensor is named.
+    """
+    try:
+        described = outline(network, config, tensors)
+    except ValueError as error:
+        raise ValueError(f"{source}: no such {network.__name__} can be built: {error}") from error
+    load_exactly(described, {k: v.to("meta") for k, v in tensors.items()}, source, names)
+    with _Undrawn():
+        built = network(**config)
+    built.load_state_dict(tensors)
+    return built
 
 
 def outline(network: type[M], config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> M:
@@ -93,6 +121,20 @@ def outline(network: type[M], config: Mapping[str, Any], tensors: Mapping[str, T
 _WRONG_ARGUMENTS = (
     TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, LookupError,
 )  # fmt: skip
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves initial weights undrawn, and with them the global random state: they are replaced."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # The functions of nn.init arrive whole: what they call inside is not seen here.
+        initializes = getattr(function, "__module__", None) == "torch.nn.init"
+        if initializes or function in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if function is torch.randn else function)(*args, **kwargs)
 
 
 class _Counted(TorchFunctionMode):
@@ -116,18 +158,17 @@ def load_exactly(
     network: nn.Module,
     tensors: Mapping[str, Tensor],
     source: str,
-    names: Mapping[str, str] | None = None,
+    names: Callable[[str], str] = str,
 ) -> None:
     """Copy `tensors` into `network`; ValueError unless names and shapes agree one to one.
 
-    `names` are those that the file uses where they differ from the network's, for the message.
+    `names` gives the file's name of a tensor by the network's, for the message.
     """
     expected = network.state_dict()
-    shown = {key: (names or {}).get(key, key) for key in (*expected, *tensors)}
-    problems = [f"missing: {shown[key]}" for key in expected if key not in tensors]
-    problems += [f"unexpected: {shown[key]}" for key in tensors if key not in expected]
+    problems = [f"missing: {names(key)}" for key in expected if key not in tensors]
+    problems += [f"unexpected: {names(key)}" for key in tensors if key not in expected]
     problems += [
-        f"shape of {shown[key]}: the file has {list(tensors[key].shape)}, "
+        f"shape of {names(key)}: the file has {list(tensors[key].shape)}, "
         f"the network {list(expected[key].shape)}"
         for key in expected
         if key in tensors and tensors[key].shape != expected[key].shape
@@ -140,7 +181,7 @@ def load_exactly(
     network.load_state_dict(tensors)
 
 
-def _read_config(path: str | Path, name: str, metadata: dict[str, str]) -> dict[str, Any]:
+def _read_config(path: str, name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     if "network" not in metadata or "config" not in metadata:
         raise ValueError(
             f"{path}: a safetensors file, but not one written by {name}.save(): "

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.stable_diffusion import PREDICTS, SUPPORTED
 from ..files import read_json
 from ..quiet import quiet_loading
-from .parts import SUPPORTED, Components, is_hub_id
+from .parts import Components, is_hub_id, native_size
 
 # Pipeline named in model_index.json → whether it is SDXL.
 PIPELINES = {
@@ -296,3 +297,36 @@ def _load_scheduler(source: str, local: bool) -> Any:
     # samples.
     kept = {k: v for k, v in config.items() if k in known} | {"clip_sample": False}
     return DDIMScheduler.from_config(kept)
+
+
+def describe_folder(folder: Path) -> dict[str, str]:
+    """Describe a Stable Diffusion folder for `sdd info`, from its JSON files alone."""
+    index = _read_config(folder / "model_index.json")
+    pipeline = index.get("_class_name")
+    if pipeline not in PIPELINES or index.get("requires_aesthetics_score"):
+        what = "an SDXL refiner" if pipeline in PIPELINES else f"a {pipeline}"
+        return {"teacher": f"{what}, which is not supported; supported: {SUPPORTED}"}
+    unet, vae, scheduler = (
+        _read_config(folder / name)
+        for name in ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+    )
+    if PIPELINES[pipeline]:
+        family = "XL"
+    else:
+        family = "2.x" if unet.get("use_linear_projection") else "1.x"
+    parts = [f"Stable Diffusion {family} architecture", "folder of diffusers"]
+    if unet.get("sample_size") and vae.get("block_out_channels"):
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        parts.append("{0} × {0}".format(native_size(unet["sample_size"]) * factor))
+    predicts = scheduler.get("prediction_type", "epsilon")
+    parts.append(PREDICTS.get(predicts, f"{predicts!r} prediction, which is not supported"))
+    there = weight_variants(folder / "unet", WEIGHTS["unet"])
+    variants = ", ".join(variant or "plain" for variant in there)
+    return {"teacher": ", ".join(parts), "weights": variants or "no safetensors"}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = read_json(path) if path.exists() else {}
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return config

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..checkpoints.stable_diffusion import SUPPORTED
+
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-SUPPORTED = "Stable Diffusion 1.x, 2.x and XL base, for text to image"
 SIZE_CONDITIONS = 6  # original height and width, top and left of the crop, target height and width
 
 

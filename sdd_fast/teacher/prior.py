@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..checkpoints.stable_diffusion import load_single_file
 from .folder import load_components
 from .parts import Components, check_fit, native_size
 from .prompt_embeds import PromptEmbeds, encode_texts, encode_texts_xl, read_texts
+from .single_file import load_single_file
 
 Timesteps = int | Sequence[int] | Tensor
 

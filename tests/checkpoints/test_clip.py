@@ -16,10 +16,10 @@ from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 from tiny_clip import SIDE, processor, write_clip
 
-from sdd_fast.checkpoints.clip import load_clip
+from sdd_fast.checkpoints.load import load_clip
 from sdd_fast.domains import load_domain
 from sdd_fast.images import load_image
-from sdd_fast.models.clip_published import PublishedClip
+from sdd_fast.models.clip import PublishedClip
 
 TEXTS = ["white hair", "an old bald man with a beard, smiling", "hair"]
 
@@ -215,7 +215,7 @@ def test_a_configuration_that_names_code_is_not_listened_to(folder: Path, copy: 
         ({"rescale_factor": 1.0}, "rescale_factor must be 1/255"),
         ({"image_mean": [0.5]}, "image_mean must be three numbers"),
         ({"image_std": [0.5, 0.5, 0.0]}, "image_std must be three numbers above 0"),
-        ({"crop_size": 14}, "of 14 pixels, the image tower wants 28"),
+        ({"crop_size": 14}, "of 14 pixels, the image tower takes 28"),
     ],
 )
 def test_other_preparations_are_refused(copy: Path, change: dict[str, Any], message: str) -> None:
@@ -229,7 +229,7 @@ def test_other_models_are_refused(copy: Path, tiny_sd: Path) -> None:
     with pytest.raises(ValueError, match="'siglip' model"):
         load_clip(copy)
     change_json(copy / "config.json", model_type="clip", text_config={"hidden_act": "no-such"})
-    with pytest.raises(ValueError, match="no such CLIP can be built|describes no CLIP|belong to"):
+    with pytest.raises(ValueError, match="no such CLIPModel|describes no CLIP|belong to"):
         load_clip(copy)
     (copy / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="expected an object, got list"):
@@ -239,9 +239,17 @@ def test_other_models_are_refused(copy: Path, tiny_sd: Path) -> None:
 def test_configurations_that_fit_nothing_are_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     for tower, change, message in (
-        ("vision_config", {"num_hidden_layers": 10**6}, "no such CLIP can be built"),
-        ("vision_config", {"hidden_act": "no-such"}, "no such CLIP can be built|describes no CLIP"),
-        ("vision_config", {"hidden_size": "wide"}, "describes no CLIP|no such CLIP can be built"),
+        ("vision_config", {"num_hidden_layers": 10**6}, "no such CLIPModel can be built"),
+        (
+            "vision_config",
+            {"hidden_act": "no-such"},
+            "no such CLIPModel|describes no CLIP",
+        ),
+        (
+            "vision_config",
+            {"hidden_size": "wide"},
+            "describes no CLIP|no such CLIPModel",
+        ),
         ("text_config", {"vocab_size": 10**7}, "the tokenizer has"),
         ("text_config", {"eos_token_id": 5}, "ends texts with number"),
     ):
@@ -300,7 +308,7 @@ def test_a_domain_names_one(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_transformers_is_imported_when_it_is_needed() -> None:
     script = (
-        "import sys, sdd_fast.checkpoints.clip, sdd_fast.models.clip_published; "
+        "import sys, sdd_fast.checkpoints.load, sdd_fast.models.clip; "
         "assert 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -17,12 +17,14 @@ from torch import nn
 import sdd_fast
 from sdd_fast.checkpoints import convert as convert_module
 from sdd_fast.checkpoints.convert import convert
-from sdd_fast.checkpoints.encoder import load_encoder
-from sdd_fast.checkpoints.generator import load_generator
-from sdd_fast.checkpoints.identity import load_identity
 from sdd_fast.checkpoints.inspect import describe_file
-from sdd_fast.checkpoints.latents import load_latents
-from sdd_fast.checkpoints.mapper import load_mapper
+from sdd_fast.checkpoints.load import (
+    load_encoder,
+    load_generator,
+    load_identity,
+    load_latents,
+    load_mapper,
+)
 from sdd_fast.files import load_tensors
 
 LOADERS: dict[str, Callable[[Path], Any]] = {

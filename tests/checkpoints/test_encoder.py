@@ -11,9 +11,9 @@ import torch
 from irse_reference import arcface_shapes, pyramid, pyramid_shapes, random_state
 from torch import Tensor
 
-from sdd_fast.checkpoints.encoder import describe, load_encoder
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
-from sdd_fast.checkpoints.identity import load_identity
+from sdd_fast.checkpoints.load import load_encoder, load_identity
+from sdd_fast.checkpoints.psp import describe
 from sdd_fast.files import save_tensors
 from sdd_fast.models import Encoder
 from sdd_fast.models.psp import PyramidEncoder
@@ -261,13 +261,13 @@ def without(*starts: str) -> dict[str, Tensor]:
         ),
         (
             training_file(changed(latlayer1__bias=torch.zeros(128, dtype=torch.int8))),
-            "quantised network is not supported.*\n  latlayer1.bias: int8",
+            "quantized network is not supported.*\n  latlayer1.bias: int8",
         ),
         (
             training_file(
                 changed(styles__0__linear__weight=torch.zeros(0, 0)), latent_avg=torch.zeros(0)
             ),
-            "no such network can be built: .* got num_layers=9, w_dim=0",
+            "no such PyramidEncoder can be built: .* got num_layers=9, w_dim=0",
         ),
         (  # would be terabytes if allocated
             training_file(
@@ -281,7 +281,7 @@ def without(*starts: str) -> dict[str, Tensor]:
                 changed(styles__0__linear__weight=torch.zeros(2**40, 0)),
                 opts=PSP | {"start_from_latent_avg": False},
             ),
-            "no such network can be built",
+            "no such PyramidEncoder can be built",
         ),
         ({"g_ema": {"input.input": torch.zeros(1, 4, 4, 4)}}, "expected an encoder of images"),
         ({"state_dict": {"decoder.conv1.weight": torch.zeros(1)}}, "expected an encoder of images"),
@@ -315,11 +315,10 @@ def test_nonsense_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
             content["opts"] = part
         part[rng.choice([*part, "other", 3])] = rng.choice(nonsense)
         checkpoint = Checkpoint(Path("file.pt"), "torch", content)
-        for module, load in (("encoder", load_encoder), ("identity", load_identity)):
-            monkeypatch.setattr(
-                f"sdd_fast.checkpoints.{module}.read_checkpoint",
-                lambda path, checkpoint=checkpoint: checkpoint,
-            )
+        monkeypatch.setattr(
+            "sdd_fast.checkpoints.load.read_file", lambda _, checkpoint=checkpoint: checkpoint
+        )
+        for load in (load_encoder, load_identity):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:

@@ -7,10 +7,7 @@ from pathlib import Path
 import torch
 from irse_reference import IR50, arcface, arcface_shapes, pyramid, pyramid_shapes, random_state
 
-from sdd_fast.checkpoints.encoder import load_encoder
-from sdd_fast.checkpoints.identity import load_identity
-from sdd_fast.checkpoints.latents import load_latents
-from sdd_fast.checkpoints.mapper import load_mapper
+from sdd_fast.checkpoints.load import load_encoder, load_identity, load_latents, load_mapper
 
 
 def test_arcface(tmp_path: Path) -> None:

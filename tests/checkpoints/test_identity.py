@@ -8,8 +8,9 @@ import torch
 from irse_reference import arcface, arcface_shapes, pyramid_shapes, random_state
 from torch import Tensor
 
+from sdd_fast.checkpoints.arcface import describe
 from sdd_fast.checkpoints.formats.read import Checkpoint, read_checkpoint
-from sdd_fast.checkpoints.identity import describe, load_identity
+from sdd_fast.checkpoints.load import load_identity
 from sdd_fast.models import ConvEmbedding
 from sdd_fast.models.arcface import ArcFace
 
@@ -101,7 +102,7 @@ def test_wrong_tensors_are_all_named(tmp_path: Path) -> None:
         (without("body."), r"its units have \[\]"),
         (
             flat() | {"output_layer.3.bias": torch.zeros(DIM, dtype=torch.int8)},
-            "quantised network is not supported.*\n  output_layer.3.bias: int8",
+            "quantized network is not supported.*\n  output_layer.3.bias: int8",
         ),
         (random_state(pyramid_shapes(2, 8, UNITS, WIDTH)), "expected an identity network"),
         (without("output_layer."), "expected an identity network"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
-from sdd_fast.checkpoints.inspect import describe_file, held, what_is
+from sdd_fast.checkpoints.inspect import contents, describe_file, summarize
 from sdd_fast.files import save_tensors
 from sdd_fast.models import ConvClassifier
 
@@ -26,10 +26,10 @@ class RunsACommand:
 @pytest.mark.parametrize("name", [n for n in foreign_files.HOLDS if not n.endswith(".npy")])
 def test_every_kind_is_told(name: str, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(foreign_files.write(tmp_path, name))
-    assert [kind for kind in held(checkpoint) if kind in foreign_files.KINDS] == (
+    assert [kind for kind in contents(checkpoint) if kind in foreign_files.KINDS] == (
         foreign_files.HOLDS[name]
     )
-    words = what_is(checkpoint)
+    words = summarize(checkpoint)
     names = {"generator": "a generator (", "encoder": "an encoder (", "mapper": "a latent mapper (",
              "identity": "an identity network (", "latents": "a set of latents ("}  # fmt: skip
     assert words.startswith(names[foreign_files.HOLDS[name][0]])
@@ -101,13 +101,13 @@ def test_unknown_content(tmp_path: Path) -> None:
          "a PyTorch (zip) file with no tensors: a argparse.Namespace"),
         (PickledObject("Net", {"w": torch.zeros(2)}), "a PyTorch (zip) file with 1 tensors: w [2]"),
     ):  # fmt: skip
-        assert what_is(Checkpoint(Path("a.pt"), "torch", content)) == words
+        assert summarize(Checkpoint(Path("a.pt"), "torch", content)) == words
 
 
 def test_networks_of_ours_that_no_loader_reads(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     ConvClassifier({"hair": 2}, resolution=16, width=4).save(path)
-    assert what_is(read_checkpoint(path)) == "a ConvClassifier of sdd_fast"
+    assert summarize(read_checkpoint(path)) == "a ConvClassifier of this package"
     facts = describe_file(path)
     assert facts["network"] == "ConvClassifier" and "hair" in str(facts["config"])
 
@@ -122,7 +122,7 @@ def test_a_diffusion_model_in_a_single_file(tmp_path: Path) -> None:
     }
     save_tensors(path, {name: torch.zeros(shape) for name, shape in names.items()})
     assert describe_file(path)["teacher"].startswith("Stable Diffusion 1.x, single file")
-    assert what_is(read_checkpoint(path)).startswith("a diffusion model (Stable Diffusion 1.x")
+    assert summarize(read_checkpoint(path)).startswith("a diffusion model (Stable Diffusion 1.x")
 
 
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sdd_fast.checkpoints.formats.read import Checkpoint
-from sdd_fast.checkpoints.latents import describe, load_latents, load_styles
+from sdd_fast.checkpoints.latents import describe
+from sdd_fast.checkpoints.load import load_latents, load_styles
 from sdd_fast.files import save_tensors
 from sdd_fast.models import StyleGAN2
 
@@ -210,7 +211,7 @@ def test_styles_fit_the_generator(tmp_path: Path) -> None:
 def test_style_errors(tmp_path: Path) -> None:
     content = padded(styles(DIMS))
     path = write(content, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="4096 numbers a picture, but 2 styles of up to 8"):
+    with pytest.raises(ValueError, match="4096 elements an image, but 2 styles of up to 8"):
         load_styles(path, DIMS[:2])
     with pytest.raises(ValueError, match="8 styles of up to 600"):
         load_styles(path, [600] * 8)

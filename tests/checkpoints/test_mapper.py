@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
-from sdd_fast.checkpoints.mapper import describe, load_mapper
+from sdd_fast.checkpoints.load import load_mapper
+from sdd_fast.checkpoints.mapper import describe
 from sdd_fast.edit import Editor
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.manipulator import MapperInfo, save_mapper
@@ -280,7 +281,7 @@ def test_a_level_that_the_options_promise(tmp_path: Path) -> None:
 
 def test_all_layers_and_a_level_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"mapper\.pt: its tensors describe no mapper: .*all alone"
+        ValueError, match=r"mapper\.pt: no such LevelsMapper can be built: .*all alone"
     ):
         load(levels_state("mapping", "fine_mapping"), tmp_path)
 
@@ -362,14 +363,14 @@ def test_errors(tmp_path: Path) -> None:
     save_tensors(path, {"a": torch.zeros(1)})
     with pytest.raises(ValueError, match="expected a latent mapper"):
         load_mapper(path)
-    for metadata in (
-        {"network": "LevelsMapper", "config": "{", "prompt": '"x"'},
-        {"network": "LevelsMapper"},
-        {"network": "LevelsMapper", "config": '{"num_layers": 10, "levels": ["hair"]}'},
-        {"network": "LevelsMapper", "config": '{"hair": 10}'},
+    for config, message in (
+        ({"config": "{", "prompt": '"x"'}, "its configuration is not valid JSON"),
+        ({}, "metadata names no network and configuration"),
+        ({"config": '{"num_layers": 10, "levels": ["hair"]}'}, "no such LevelsMapper .*hair"),
+        ({"config": '{"hair": 10}'}, "no such LevelsMapper can be built: .*hair"),
     ):
-        save_tensors(path, {}, metadata)
-        with pytest.raises(ValueError, match=r"m\.safetensors: the description .* damaged"):
+        save_tensors(path, {}, {"network": "LevelsMapper", **config})
+        with pytest.raises(ValueError, match=rf"m\.safetensors: .*{message}"):
             load_mapper(path)
         facts = describe(read_checkpoint(path))
         assert facts is not None and "mapper" in facts  # a description never fails

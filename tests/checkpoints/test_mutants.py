@@ -19,10 +19,10 @@ from original_layout import original_file
 from sd_families import TINY, TINY_VAE, build_networks
 from torch import Tensor, nn
 
-from sdd_fast.checkpoints import convert, encoder, generator, identity, latents, mapper
-from sdd_fast.checkpoints import inspect as identify
+from sdd_fast.checkpoints import inspect, load, stylegan2
 from sdd_fast.checkpoints.formats.plain import check_plain
 from sdd_fast.checkpoints.formats.read import Checkpoint, read_checkpoint
+from sdd_fast.checkpoints.stable_diffusion import family_of
 from sdd_fast.models import ConvEmbedding, Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.models.arcface import ArcFace
 from sdd_fast.models.psp import PyramidEncoder
@@ -78,20 +78,14 @@ CONTENTS: dict[str, Callable[[], Any]] = {
 
 
 def calls(checkpoint: Checkpoint) -> dict[str, Callable[[], Any]]:
-    from sdd_fast.checkpoints.stable_diffusion import check_family, original_tensors
-
-    def family() -> Any:
-        tensors = original_tensors(checkpoint)
-        return check_family(checkpoint, {key: tuple(t.shape) for key, t in tensors.items()})
-
     return {
-        "generator": lambda: generator.load_generator(FILE),
-        "encoder": lambda: encoder.load_encoder(FILE, kind="e4e"),
-        "identity": lambda: identity.load_identity(FILE),
-        "mapper": lambda: mapper.load_mapper(FILE),
-        "latents": lambda: latents.load_latents(FILE, 8),
-        "styles": lambda: latents.load_styles(FILE, [4] * 5),
-        "family": family,
+        "generator": lambda: load.load_generator(FILE),
+        "encoder": lambda: load.load_encoder(FILE, kind="e4e"),
+        "identity": lambda: load.load_identity(FILE),
+        "mapper": lambda: load.load_mapper(FILE),
+        "latents": lambda: load.load_latents(FILE, 8),
+        "styles": lambda: load.load_styles(FILE, [4] * 5),
+        "family": lambda: family_of(checkpoint),
     }
 
 
@@ -100,10 +94,7 @@ def file(monkeypatch: pytest.MonkeyPatch) -> Callable[[Checkpoint], None]:
     """Let every loader find this content in the file that it reads."""
 
     def put(checkpoint: Checkpoint) -> None:
-        for module in (convert, encoder, generator, identify, identity, latents, mapper):
-            monkeypatch.setattr(module, "read_checkpoint", lambda _: checkpoint)
-        tensors = checkpoint.content if isinstance(checkpoint.content, dict) else {}
-        monkeypatch.setattr("sdd_fast.files.load_tensors", lambda _: (tensors, checkpoint.metadata))
+        monkeypatch.setattr(load, "read_file", lambda _: checkpoint)
 
     return put
 
@@ -131,7 +122,7 @@ def test_mutants(
     name: str, file: Callable[[Checkpoint], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = CONTENTS[name]()
-    monkeypatch.setattr(generator.StyleGAN2, "update_latent_avg", lambda *_: None)  # takes long
+    monkeypatch.setattr(stylegan2.StyleGAN2, "update_latent_avg", lambda *_: None)  # takes long
     loaded = refused = 0
     is_ours = name in OURS
     start, count = (content["metadata"], EACH_OF_OURS) if is_ours else (content, EACH)
@@ -141,7 +132,7 @@ def test_mutants(
         if checkpoint is None:
             continue
         file(checkpoint)
-        assert isinstance(identify._contents(checkpoint), dict)
+        assert isinstance(inspect._contents(checkpoint), dict)
         for what, call in calls(checkpoint).items():
             try:
                 with warnings.catch_warnings():

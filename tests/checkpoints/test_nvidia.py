@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject
-from sdd_fast.checkpoints.generator import describe, generator_from, load_generator
+from sdd_fast.checkpoints.load import generator_from, load_generator
 from sdd_fast.checkpoints.nvidia import _rename
+from sdd_fast.checkpoints.stylegan2 import describe
 from sdd_fast.models import StyleGAN2
 
 W_DIM = 12
@@ -149,7 +150,7 @@ def test_which_network_is_taken() -> None:
         network = generator_from(Checkpoint(Path("file.pkl"), "pickle", content))
         assert torch.equal(network.latent_avg, other.mapping.w_avg)
     for content, what in (({"D": beside["D"]}, "discriminator"), (beside["D"], "pickled Discrim")):
-        with pytest.raises(ValueError, match=rf"file\.pkl holds no StyleGAN2 .*: it is a {what}"):
+        with pytest.raises(ValueError, match=rf"file\.pkl is a {what}.*; expected a StyleGAN2"):
             generator_from(Checkpoint(Path("file.pkl"), "pickle", content))
     with pytest.raises(ValueError, match="unexpected: critic"):
         generator_from(held(averaged, critic=beside["D"]))

@@ -18,15 +18,10 @@ from safetensors.torch import load_file, save_file
 from sd_families import FAMILIES, RESOLUTION, SCALING_FACTOR, write_family_folder
 from torch import Tensor
 
-from sdd_fast.checkpoints import stable_diffusion_layout as layout
+from sdd_fast.checkpoints import ldm
 from sdd_fast.checkpoints.formats.read import Checkpoint
-from sdd_fast.checkpoints.stable_diffusion import (
-    build_networks,
-    check_family,
-    load_single_file,
-    predicts_noise,
-)
-from sdd_fast.teacher import tokenizer
+from sdd_fast.checkpoints.stable_diffusion import build_networks, family_of, predicts_noise
+from sdd_fast.teacher import single_file
 from sdd_fast.teacher.prior import DiffusionPrior
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -220,16 +215,29 @@ def test_ckpt_that_would_run_a_command(files, folders, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_problems_are_listed(family: str, files, folders, tmp_path: Path) -> None:
     tensors = dict(files[family])
-    text = {
-        "1.x": "cond_stage_model.transformer.text_model.final_layer_norm.weight",
-        "2.x": "cond_stage_model.model.transformer.resblocks.1.attn.in_proj_bias",
-        "XL": "conditioner.embedders.1.model.text_projection",
-    }[family]
-    missing = [
-        "model.diffusion_model.output_blocks.0.0.emb_layers.1.weight",
-        "first_stage_model.decoder.mid.attn_1.proj_out.bias",
-        text,
-    ]
+    text, weights = {
+        "1.x": (
+            "cond_stage_model.transformer.text_model.final_layer_norm.weight",
+            ["text_encoder.final_layer_norm.weight"],
+        ),
+        "2.x": (
+            "cond_stage_model.model.transformer.resblocks.1.attn.in_proj_bias",
+            [f"text_encoder.encoder.layers.1.self_attn.{name}_proj.bias" for name in "qkv"],
+        ),
+        "XL": ("conditioner.embedders.1.model.text_projection",
+               ["text_encoder_2.text_projection.weight"]),
+    }[family]  # fmt: skip
+    missing = {
+        "model.diffusion_model.output_blocks.0.0.emb_layers.1.weight": [
+            "unet.up_blocks.0.resnets.0.time_emb_proj.weight"
+        ],
+        "first_stage_model.decoder.mid.attn_1.proj_out.bias": [
+            "vae.decoder.mid_block.attentions.0.to_out.0.bias"
+        ],
+        text: weights,
+    }
+    if family == "XL":  # diffusers takes this one for granted
+        missing["model.diffusion_model.label_emb.0.2.bias"] = ["unet.add_embedding.linear_2.bias"]
     for key in missing:
         del tensors[key]
     tensors["model.diffusion_model.time_embed.2.weight"] = torch.zeros(3, 5)
@@ -241,7 +249,7 @@ def test_all_problems_are_listed(family: str, files, folders, tmp_path: Path) ->
         DiffusionPrior.from_pretrained(path, tokenizer=folders[family])
     lines = {line.strip() for line in str(caught.value).splitlines()[1:]}
     assert {line for line in lines if line.startswith("missing")} == {
-        f"missing: {k}" for k in missing
+        f"missing: {weight}" for weights in missing.values() for weight in weights
     }
     assert {line for line in lines if line.startswith("unexpected")} == {
         f"unexpected: {key}" for key in unexpected
@@ -257,7 +265,7 @@ def test_a_tensor_that_tells_the_architecture_is_missing(files, folders, tmp_pat
     del tensors["model.diffusion_model.out.2.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="lacks the tensor model.diffusion_model.out.2.weight"):
-        load_single_file(tmp_path / "model.safetensors", tokenizer=folders["1.x"])
+        single_file.load_single_file(tmp_path / "model.safetensors", tokenizer=folders["1.x"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -265,7 +273,7 @@ def test_damaged_shapes_and_names_give_value_errors(family: str, files) -> None:
     """Any tensor missing, renamed or of another shape is an error that names the file."""
     rng = random.Random(0)
     path = Path("model.safetensors")
-    used = [k for k in files[family] if not layout.IGNORED.fullmatch(k)]
+    used = [k for k in files[family] if not ldm.IGNORED.fullmatch(k)]
     used = [k for k in used if ".resblocks.2." not in k or family == "XL"]  # SD 2.x leaves it out
     used = [k for k in used if not (k.endswith("text_projection") and family == "2.x")]
     used = [k for k in used if "embedding" not in k]  # tell how many tokens and positions there are
@@ -283,9 +291,9 @@ def test_damaged_shapes_and_names_give_value_errors(family: str, files) -> None:
         elif kind == 4:
             tensors[re.sub(r"\d", "123456789", key, count=1) + "x"] = tensor
         with pytest.raises(ValueError, match="model.safetensors"):
-            checkpoint = Checkpoint(path, "safetensors", tensors)
-            shapes = {k: tuple(t.shape) for k, t in tensors.items()}
-            build_networks(path, tensors, check_family(checkpoint, shapes), torch.float32)
+            if not (told := family_of(Checkpoint(path, "safetensors", tensors))):
+                raise ValueError("model.safetensors holds something else")
+            build_networks(path, tensors, told, torch.float32)
 
 
 def test_a_truncated_file(files, tmp_path: Path) -> None:
@@ -437,7 +445,7 @@ def test_declared_prediction_type(
 
 def test_tokenizers(files, folders, priors, tmp_path: Path, monkeypatch) -> None:
     """Named, beside the file, or in the hub's cache; both of SDXL come from one vocabulary."""
-    monkeypatch.setattr(tokenizer, "CLIP_TOKENIZER", "nobody/has-this-cached")
+    monkeypatch.setattr(single_file, "CLIP_TOKENIZER", "nobody/has-this-cached")
     path = tmp_path / "model.safetensors"
     save_file(files["XL"], path)
     message = "no tokenizer for .*has-this-cached is not in the hub's cache .*vocab.json and merges"

@@ -505,7 +505,7 @@ def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_pat
 
 
 def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
-    from sdd_fast.checkpoints.mapper import load_mapper
+    from sdd_fast.checkpoints.load import load_mapper
     from sdd_fast.export import load_torchscript
 
     script, weights = tmp_path / "m.pt", tmp_path / "m.safetensors"

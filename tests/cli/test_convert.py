@@ -8,8 +8,7 @@ import foreign_files
 import torch
 from cli_runner import Sdd
 
-from sdd_fast.checkpoints.generator import load_generator
-from sdd_fast.checkpoints.latents import load_latents
+from sdd_fast.checkpoints.load import load_generator, load_latents
 
 
 def test_says_what_was_written(sdd: Sdd, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdd_fast.checkpoints.mapper import load_mapper
+from sdd_fast.checkpoints.load import load_mapper
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.distill import DistillResult, distill
 from sdd_fast.files import load_tensors, read_json

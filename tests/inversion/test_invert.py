@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sdd_fast.checkpoints.latents import load_latents
+from sdd_fast.checkpoints.load import load_latents
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.images import load_image, save_png

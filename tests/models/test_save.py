@@ -80,7 +80,7 @@ def test_differences_in_the_words_of_the_file() -> None:
     tensors = {"weight": torch.zeros(2, 2), "extra": torch.zeros(1)}
     names = {"weight": "fc.w", "bias": "fc.b"}
     with pytest.raises(ValueError) as caught:
-        load_exactly(network, tensors, "a.pt", names)
+        load_exactly(network, tensors, "a.pt", lambda key: names.get(key, key))
     assert str(caught.value).splitlines() == [
         "a.pt does not fit a Linear (3 of its tensors):",
         "  missing: fc.b",
@@ -138,8 +138,8 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     [
         ("{", "not valid JSON"),
         ("[1]", "must be a JSON object"),
-        ('{"dim": 5, "colour": 3}', "does not describe a ConvEmbedding.*colour"),
-        ('{"dim": 5, "resolution": 17}', "does not describe a ConvEmbedding.*got 17"),
+        ('{"dim": 5, "colour": 3}', "no such ConvEmbedding can be built.*colour"),
+        ('{"dim": 5, "resolution": 17}', "no such ConvEmbedding can be built.*got 17"),
     ],
 )
 def test_damaged_configurations(config: str, message: str, tmp_path: Path) -> None:

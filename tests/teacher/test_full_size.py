@@ -12,8 +12,7 @@ from original_layout import original_file
 from sd_families import FAMILIES, FULL, FULL_VAE, RESOLUTION, build_networks
 from torch import Tensor
 
-from sdd_fast.checkpoints import stable_diffusion as single_file
-from sdd_fast.checkpoints import stable_diffusion_layout as layout
+from sdd_fast.checkpoints import ldm, stable_diffusion
 from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
 
 PUBLISHED = Path(__file__).parent / "published" / "sd_original_keys.json"
@@ -85,8 +84,8 @@ def test_single_files_have_the_published_keys(family: str, files) -> None:
 def test_full_size_file_becomes_the_published_networks(family: str, networks, files) -> None:
     """The architecture told from shapes alone is the published one, tensor by tensor."""
     shapes = {key: tuple(tensor.shape) for key, tensor in files[family].items()}
-    assert layout.family(shapes) == family
-    built = single_file.build_networks(Path("file"), files[family], family, torch.float32)
+    assert ldm.family(shapes) == family
+    built = stable_diffusion.build_networks(Path("file"), files[family], family, torch.float32)
     assert built.keys() == COUNTS[family].keys()
     for name, network in built.items():
         state = network.state_dict()

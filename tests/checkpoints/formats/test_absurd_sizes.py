@@ -11,12 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from sdd_fast.checkpoints.encoder import load_encoder
 from sdd_fast.checkpoints.formats.npy import read_npy
-from sdd_fast.checkpoints.generator import load_generator
-from sdd_fast.checkpoints.identity import load_identity
 from sdd_fast.checkpoints.inspect import describe_file
-from sdd_fast.checkpoints.mapper import load_mapper
+from sdd_fast.checkpoints.load import load_encoder, load_generator, load_identity, load_mapper
 from sdd_fast.files import load_tensors, read_json, save_tensors
 from sdd_fast.models import ConvEmbedding, LevelsMapper
 from sdd_fast.models.save import _Counted, outline

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from .. import draws
-from ..files import PathLike, parse_json
-from ..models import StyleGAN2
-from ..models.save import load_exactly, outline
+from ..files import parse_json
+from ..models.save import build_exactly
+from ..models.stylegan2 import StyleGAN2
+from .content import holds_tensors
 from .filters import USUAL, resampling_taps
-from .formats.read import Checkpoint, PickledObject, read_checkpoint
-from .inspect import what_is
+from .formats.read import Checkpoint, PickledObject
 from .nvidia import generator_in, read_generator
 
 _MARKS = ("input.input", "conv1.conv.weight", "to_rgb1.conv.weight", "convs.0.conv.weight")
@@ -54,46 +54,24 @@ class _Found:
     tensors: dict[str, Tensor]
 
 
-def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = None) -> StyleGAN2:
-    """Load a StyleGAN2 generator from any file that holds one; nothing in it is executed.
-
-    Args:
-        path: a file of a layout above. Resolution, widths, mapping depth, classes, filter, clamp
-            and float16 layers are told from it.
-        content_rows: (first, last + 1), rows of the image that hold the picture, see `StyleGAN2`:
-            (64, 448) for the published LSUN car generators. No file tells it, except our own.
-
-    Returns:
-        The network on the CPU, float32, in eval mode and frozen. Of a training checkpoint the
-        averaged weights.
+def read(checkpoint: Checkpoint, content_rows: tuple[int, int] | None = None) -> StyleGAN2 | None:
+    """Build the generator in a file, as `load_generator` returns it; None if there is none.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, holds no such generator or one that cannot be reproduced;
-            every missing, unexpected and misshapen tensor is named.
+        ValueError: a generator that cannot be reproduced, or not exactly its tensors.
     """
-    return generator_from(read_checkpoint(path), content_rows=content_rows)
-
-
-def generator_from(
-    checkpoint: Checkpoint, *, content_rows: tuple[int, int] | None = None
-) -> StyleGAN2:
-    """`load_generator` of a file that has been read."""
+    source = str(checkpoint.path)
     try:
         found = _find(checkpoint)
     except ValueError as error:
-        raise ValueError(f"{checkpoint.path}: {error}") from error
+        raise ValueError(f"{source}: {error}") from error
     if found is None:
-        raise ValueError(
-            f"{checkpoint.path} holds no StyleGAN2 generator: it is {_what_else(checkpoint)}; "
-            "expected a generator's .safetensors, .pt or .pkl, or an e4e, pSp or StyleCLIP file"
-        )
+        return None
     config, tensors = found.config, dict(found.tensors)
-    whole = [f"{k} ({v.dtype})" for k, v in tensors.items() if not v.is_floating_point()]
-    if whole:
+    integers = [f"{k} ({v.dtype})" for k, v in tensors.items() if not v.is_floating_point()]
+    if integers:
         raise ValueError(
-            f"{checkpoint.path}: a generator's tensors are floating point numbers, but not "
-            + ", ".join(whole)
+            f"{source}: a generator's tensors are of floating point, but not " + ", ".join(integers)
         )
     if content_rows is not None:
         config = config | {"content_rows": list(content_rows)}
@@ -102,22 +80,14 @@ def generator_from(
         tensors["latent_avg"] = torch.zeros(config["w_dim"])
     if found.layout != _OURS and not any(key.startswith("noises.") for key in tensors):
         tensors |= _drawn_noises(config["resolution"])
-    try:
-        described = outline(StyleGAN2, config, tensors)
-    except ValueError as error:
-        raise ValueError(f"{checkpoint.path}: no such generator can be built: {error}") from error
-    shapes = {key: value.to("meta") for key, value in tensors.items()}
-    load_exactly(described, shapes, source=str(checkpoint.path))
-    with draws.private():  # the weights drawn here are replaced anyway
-        network = StyleGAN2(**config)
-    load_exactly(network, tensors, source=str(checkpoint.path))
+    network = build_exactly(StyleGAN2, config, tensors, source)
     if no_average:
         network.update_latent_avg(draws.generator(0))
     return network.eval().requires_grad_(False)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
-    """What generator a file holds, for `sdd info`; None if it holds none."""
+    """Describe the generator in a file for `sdd info`; None if there is none."""
     try:
         found = _find(checkpoint)
         return None if found is None else _facts(found)
@@ -214,7 +184,7 @@ def _only_known_parts(content: Any, layout: str) -> None:
     if not isinstance(content, dict):
         return
     known = (layout, *_OTHER_PARTS[layout])
-    beside = [key for key, value in content.items() if key not in known and _has_tensors(value)]
+    beside = [key for key, value in content.items() if key not in known and holds_tensors(value)]
     if beside:
         raise ValueError(_unexpected(beside))
 
@@ -223,14 +193,6 @@ def _unexpected(keys: list[Any]) -> str:
     return "beside its generator the file holds\n  " + "\n  ".join(
         f"unexpected: {key}" for key in keys
     )
-
-
-def _has_tensors(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(_has_tensors(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(_has_tensors(item) for item in value)
-    return isinstance(value, (Tensor, PickledObject))
 
 
 def _port(state: dict[str, Any], latent_avg: Any, where: str) -> _Found:
@@ -340,13 +302,12 @@ def _matches(pattern: str, keys: Mapping[str, Any]) -> Iterator[re.Match[str]]:
     return (match for key in keys if (match := re.fullmatch(pattern, str(key))))
 
 
-def _what_else(checkpoint: Checkpoint) -> str:
-    content = checkpoint.content
-    if isinstance(content, PickledObject):
+def kin(content: Any) -> str | None:
+    """Name what a file without a generator holds that belongs to one; None if there is nothing."""
+    if isinstance(content, PickledObject) and "_modules" in content.state:
         return f"a pickled {content.type}"
-    content = content if isinstance(content, dict) else {}
-    if checkpoint.metadata.get("network"):
-        return f"a {checkpoint.metadata['network']} of this package"
+    if not isinstance(content, dict):
+        return None
     inner = content.get("d", content.get("D", content))
     if isinstance(inner, PickledObject) and "Discriminator" in inner.type:
         return "a discriminator"
@@ -357,4 +318,4 @@ def _what_else(checkpoint: Checkpoint) -> str:
             "the state dict of an NVIDIA generator without its settings (clamp, float16, filter), "
             "which are in the .pkl it was taken from"
         )
-    return what_is(checkpoint)
+    return None

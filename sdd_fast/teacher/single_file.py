@@ -1,17 +1,81 @@
-"""The tokenizer of a single-file checkpoint, which brings none."""
+"""The teacher of a single-file checkpoint, which brings no tokenizer and no schedule."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..checkpoints import stable_diffusion
+from ..checkpoints.formats.read import read_checkpoint
+from ..checkpoints.inspect import summarize
+from ..checkpoints.ldm import UNET, VAE
+from ..checkpoints.stable_diffusion import RESOLUTION, RESOLUTION_V, SUPPORTED, TIMESTEPS
 from ..quiet import quiet_loading
-from .parts import is_hub_id
+from .parts import Components, is_hub_id
 
 CLIP_TOKENIZER = "openai/clip-vit-large-patch14"  # the vocabulary of all three families
 VOCABULARY = ("vocab.json", "merges.txt")
 # OpenCLIP pads with token 0, CLIP with the end of the text.
 PADS = {"1.x": ["<|endoftext|>"], "2.x": ["!"], "XL": ["<|endoftext|>", "!"]}
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": TIMESTEPS,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def load_single_file(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    tokenizer: str | Path | None = None,
+) -> Components:
+    """Load the parts of the Stable Diffusion file `path`; arguments as `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: no such file, or no tokenizer; the message says what to provide.
+        ValueError: a damaged file, one that holds something else, or tensors that are missing,
+            unexpected or of the wrong shape (all are named).
+    """
+    path = Path(path).expanduser()
+    checkpoint = read_checkpoint(path)
+    family = stable_diffusion.family_of(checkpoint)
+    if family is None:
+        raise ValueError(
+            f"{path} is no complete Stable Diffusion checkpoint: it holds {summarize(checkpoint)}. "
+            f"Expected the U-Net ({UNET}*), VAE ({VAE}*) and text encoders (cond_stage_model.* or "
+            f"conditioner.*) of {SUPPORTED}"
+        )
+    tokenizers = load_tokenizers(family, path, tokenizer)
+    tensors = stable_diffusion.tensors_of(checkpoint)
+    with quiet_loading():
+        networks = stable_diffusion.build_networks(path, tensors, family, dtype)
+    for network in networks.values():
+        network.requires_grad_(False).to(device)
+    unet, vae = networks["unet"], networks["vae"]
+    predicts = stable_diffusion.prediction_type(checkpoint, family, unet)
+    resolution = (RESOLUTION_V if predicts == "v_prediction" else RESOLUTION)[family]
+    unet.register_to_config(sample_size=resolution // 2 ** (len(vae.config.block_out_channels) - 1))
+    return Components(
+        scheduler=_scheduler(predicts, zero_snr="ztsnr" in tensors),
+        force_zeros_for_empty_prompt=family == "XL",
+        **networks,
+        **tokenizers,
+    )
+
+
+def _scheduler(prediction_type: str, *, zero_snr: bool) -> Any:
+    from diffusers import DDIMScheduler
+
+    options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if zero_snr else {}
+    return DDIMScheduler(**SCHEDULE, prediction_type=prediction_type, **options)
 
 
 def load_tokenizers(family: str, path: Path, given: str | Path | None) -> dict[str, Any]:

@@ -6,53 +6,37 @@ input_layer.*, body.*, output_layer.*      flat, or
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..files import PathLike, parse_json
+from ..files import parse_json
 from ..models.arcface import ArcFace
 from ..models.convnet import ConvEmbedding
-from .formats.read import Checkpoint, read_checkpoint
-from .inspect import what_is
-from .irse import build, shape_of, trunk_config, trunk_name
+from .content import read_own, shape_of
+from .formats.read import Checkpoint
+from .irse import build, trunk_config, trunk_name
 
 
-def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:
-    """Load a network from faces to unit vectors that are equal for the same person.
-
-    Args:
-        path: a file of `ConvEmbedding.save` or `ArcFace.save`, or ArcFace with an IR or IR-SE
-            trunk, such as `model_ir_se50.pth`.
-
-    Returns:
-        The network on the CPU, float32, eval mode, frozen.
+def read(checkpoint: Checkpoint) -> ConvEmbedding | ArcFace | None:
+    """Build the identity network in a file, as `load_identity` returns it; None if there is none.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds something else, or tensors that are not exactly those of the
-            network; every missing, unexpected and misshapen one is named.
+        ValueError: not exactly the tensors of such a network.
     """
-    checkpoint = read_checkpoint(path)
-    network = checkpoint.metadata.get("network")
-    if network == "ArcFace":
-        return ArcFace.load(Path(path)).eval().requires_grad_(False)
-    if network == "ConvEmbedding":
-        return ConvEmbedding.load(Path(path)).eval().requires_grad_(False)
+    own = read_own(checkpoint, ArcFace, ConvEmbedding)
+    if isinstance(own, (ArcFace, ConvEmbedding)):
+        return own
     tensors = _find(checkpoint.content)
     if tensors is None:
-        raise ValueError(
-            f"{path} is {what_is(checkpoint)}; expected an identity network: ArcFace (such as "
-            "model_ir_se50.pth) or one saved by this package"
-        )
-    source = str(path)
+        return None
+    source = str(checkpoint.path)
     dim = shape_of(tensors, "output_layer.3.weight", 2, source)[0]
     return build(ArcFace, {"dim": dim, **trunk_config(tensors, source)}, tensors, source)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
-    """Facts about the identity network in a file; None if there is none."""
+    """Describe the identity network in a file for `sdd info`; None if there is none."""
     network = checkpoint.metadata.get("network")
     tensors = _find(checkpoint.content)
     try:

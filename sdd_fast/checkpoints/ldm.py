@@ -1,4 +1,4 @@
-"""The original layout of single-file checkpoints: what the tensors are called, and what they tell.
+"""The original (latent diffusion, LDM) layout of Stable Diffusion: its prefixes and architecture.
 
     model.diffusion_model.*                     the U-Net
     first_stage_model.*                         the VAE
@@ -7,16 +7,16 @@
     conditioner.embedders.0.transformer.*       the first text encoder of SDXL (transformers' CLIP)
     conditioner.embedders.1.model.*             the second text encoder of SDXL (OpenCLIP)
 
-diffusers' `from_single_file` converts the same layout, but leaves a weight that is missing at its
-random initial value and drops one that it does not know. Here each weight of the network asks for
-its tensor by name, so that both are noticed.
+diffusers takes the architecture from a configuration that it downloads; here the shapes tell it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
+
+from .content import count_indexed
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -27,11 +27,16 @@ OPEN_CLIP = "cond_stage_model.model."
 CLIP_XL = "conditioner.embedders.0.transformer."
 OPEN_CLIP_XL = "conditioner.embedders.1.model."
 
+PREFIXES = {  # of each network, by family
+    "1.x": {"unet": UNET, "vae": VAE, "text_encoder": CLIP},
+    "2.x": {"unet": UNET, "vae": VAE, "text_encoder": OPEN_CLIP},
+    "XL": {"unet": UNET, "vae": VAE, "text_encoder": CLIP_XL, "text_encoder_2": OPEN_CLIP_XL},
+}
+
 HEAD_WIDTH = 64  # of every CLIP text encoder, and of the U-Nets of SD 2.x and XL
 HEADS = 8  # of the U-Net of SD 1.x, at every level
 TIME_EMBED_DIM = 256  # sinusoidal features of each of SDXL's image sizes
 
-# Known to belong to something else: buffers of the noise schedule, averaged weights, training.
 # Known to belong to something else: buffers of the noise schedule, averaged weights, training.
 IGNORED = re.compile(
     r"betas|\w*alphas_cumprod\w*|posterior_\w+|lvlb_weights|logvar|denoiser\.sigmas|v_pred|ztsnr"
@@ -41,8 +46,8 @@ IGNORED = re.compile(
 )
 
 
-def family(keys: Any) -> str | None:
-    """ "1.x", "2.x" or "XL", by the text encoder; None if this is no complete checkpoint."""
+def family(keys: Container[str]) -> str | None:
+    """Tell "1.x", "2.x" or "XL" by the text encoder; None if this is no complete checkpoint."""
     token = "token_embedding.weight"
     if UNET + "input_blocks.0.0.weight" not in keys or VAE + "encoder.conv_in.weight" not in keys:
         return None
@@ -59,19 +64,19 @@ def family(keys: Any) -> str | None:
 
 
 def unet_config(shapes: Shapes) -> dict[str, Any]:
-    """Arguments of UNet2DConditionModel but for sample_size, which no tensor tells.
+    """Tell the arguments of UNet2DConditionModel but for sample_size, which no tensor tells.
 
     Raises:
         ValueError: the blocks are not arranged as in any Stable Diffusion.
     """
     levels: list[list[int]] = [[]]  # level → depth of the transformer (0: none) of each layer
     channels: list[int] = []
-    for i in range(1, _count(shapes, UNET + r"input_blocks\.(\d+)\.")):
+    for i in range(1, count_indexed(shapes, UNET + "input_blocks")):
         block = f"{UNET}input_blocks.{i}."
         if block + "0.op.weight" in shapes:
             levels.append([])
             continue
-        levels[-1].append(_count(shapes, re.escape(block) + r"1\.transformer_blocks\.(\d+)\."))
+        levels[-1].append(count_indexed(shapes, block + "1.transformer_blocks"))
         channels[len(levels) - 1 :] = [shapes[block + "0.out_layers.3.weight"][0]]
     depths = [level[0] if level else 0 for level in levels]
     layers = len(levels[0])
@@ -79,7 +84,7 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
         level != [depth] * layers for level, depth in zip(levels, depths, strict=True)
     ):
         raise ValueError(f"its U-Net has levels of unequal layers, or none: {levels}")
-    middle = _count(shapes, re.escape(UNET) + r"middle_block\.1\.transformer_blocks\.(\d+)\.")
+    middle = count_indexed(shapes, UNET + "middle_block.1.transformer_blocks")
     last_depth = depths[-1] or middle
     if middle != last_depth or middle == 0:
         raise ValueError(
@@ -110,60 +115,13 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
     return config
 
 
-_UNET_ENDS = {
-    "conv_in.": "input_blocks.0.0.",
-    "time_embedding.linear_1.": "time_embed.0.",
-    "time_embedding.linear_2.": "time_embed.2.",
-    "add_embedding.linear_1.": "label_emb.0.0.",
-    "add_embedding.linear_2.": "label_emb.0.2.",
-    "conv_norm_out.": "out.0.",
-    "conv_out.": "out.2.",
-}
-_UNET_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-_BLOCK = re.compile(
-    r"(down_blocks|mid_block|up_blocks)\.(?:(\d+)\.)?"
-    r"(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
-)
-
-
-def unet_source(key: str, config: Mapping[str, Any]) -> str:
-    """The original name of the U-Net's weight `key`."""
-    for ours, theirs in _UNET_ENDS.items():
-        if key.startswith(ours):
-            return UNET + theirs + key.removeprefix(ours)
-    match = _BLOCK.fullmatch(key)
-    assert match, key
-    part, level, what, index = match[1], int(match[2] or 0), match[3], int(match[4])
-    name, rest = _renamed(match[5], _UNET_RESNET if what == "resnets" else {})
-    if part == "mid_block":
-        return f"{UNET}middle_block.{2 * index if what == 'resnets' else 1}.{name}.{rest}"
-    layers = config["layers_per_block"]
-    if part == "down_blocks":
-        start = 1 + level * (layers + 1)
-        if what == "downsamplers":
-            return f"{UNET}input_blocks.{start + layers}.0.op.{rest}"
-        return f"{UNET}input_blocks.{start + index}.{int(what == 'attentions')}.{name}.{rest}"
-    start = level * (layers + 1)
-    if what == "upsamplers":  # it comes third, or second in a block without a transformer
-        slot = 2 if config["up_block_types"][level].startswith("CrossAttn") else 1
-        return f"{UNET}output_blocks.{start + layers}.{slot}.conv.{rest}"
-    return f"{UNET}output_blocks.{start + index}.{int(what == 'attentions')}.{name}.{rest}"
-
-
 # ── VAE ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def vae_config(shapes: Shapes) -> dict[str, Any]:
-    """Arguments of AutoencoderKL but for the scaling factor, which no tensor tells."""
-    levels = _count(shapes, VAE + r"encoder\.down\.(\d+)\.")
-    layers = _count(shapes, VAE + r"encoder\.down\.0\.block\.(\d+)\.")
+    """Tell the arguments of AutoencoderKL but for the scaling factor, which no tensor tells."""
+    levels = count_indexed(shapes, VAE + "encoder.down")
+    layers = count_indexed(shapes, VAE + "encoder.down.0.block")
     return {
         "in_channels": shapes[VAE + "encoder.conv_in.weight"][1],
         "out_channels": shapes[VAE + "decoder.conv_out.weight"][0],
@@ -177,48 +135,18 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-_VAE_ATTENTION = {
-    "group_norm": "norm",
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out": "proj_out",
-}
-
-
-def vae_source(key: str, config: Mapping[str, Any]) -> str:
-    """The original name of the VAE's weight `key`."""
-    side, _, inner = key.partition(".")
-    match = _BLOCK.fullmatch(inner)
-    if match is None:
-        return VAE + key.replace("conv_norm_out", "norm_out")
-    part, level, what, index = match[1], int(match[2] or 0), match[3], int(match[4])
-    if what == "attentions":
-        name, rest = _renamed(match[5].replace("to_out.0", "to_out"), _VAE_ATTENTION)
-        return f"{VAE}{side}.mid.attn_{index + 1}.{name}.{rest}"
-    name, rest = _renamed(match[5], {"conv_shortcut": "nin_shortcut"})
-    if part == "mid_block":
-        return f"{VAE}{side}.mid.block_{index + 1}.{name}.{rest}"
-    # The decoder's levels are counted from the finest.
-    up = part == "up_blocks"
-    place = f"up.{len(config['block_out_channels']) - 1 - level}" if up else f"down.{level}"
-    if what == "resnets":
-        return f"{VAE}{side}.{place}.block.{index}.{name}.{rest}"
-    return f"{VAE}{side}.{place}.{'upsample' if up else 'downsample'}.{name}.{rest}"
-
-
 # ── text encoders ─────────────────────────────────────────────────────────────────────────────────
 
 
 def clip_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
-    """Arguments of CLIPTextConfig for transformers' CLIP at `prefix`."""
+    """Tell the arguments of CLIPTextConfig for transformers' CLIP at `prefix`."""
     model = prefix + "text_model."
     vocabulary, width = shapes[model + "embeddings.token_embedding.weight"]
     return _text_config(
         vocabulary,
         width,
         intermediate_size=shapes[model + "encoder.layers.0.mlp.fc1.weight"][0],
-        num_hidden_layers=_count(shapes, re.escape(model) + r"encoder\.layers\.(\d+)\."),
+        num_hidden_layers=count_indexed(shapes, model + "encoder.layers"),
         max_position_embeddings=shapes[model + "embeddings.position_embedding.weight"][0],
         hidden_act="quick_gelu",
         projection_dim=width,
@@ -226,9 +154,9 @@ def clip_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
 
 
 def open_clip_config(shapes: Shapes, prefix: str, *, layers_left_out: int) -> dict[str, Any]:
-    """Arguments of CLIPTextConfig for OpenCLIP at `prefix`."""
+    """Tell the arguments of CLIPTextConfig for OpenCLIP at `prefix`."""
     vocabulary, width = shapes[prefix + "token_embedding.weight"]
-    layers = _count(shapes, re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.")
+    layers = count_indexed(shapes, prefix + "transformer.resblocks")
     return _text_config(
         vocabulary,
         width,
@@ -252,46 +180,3 @@ def _text_config(vocabulary: int, width: int, **others: Any) -> dict[str, Any]:
         "pad_token_id": 1,
         **others,
     }
-
-
-_OPEN_CLIP = {
-    "embeddings.token_embedding.weight": "token_embedding.weight",
-    "embeddings.position_embedding.weight": "positional_embedding",
-    "final_layer_norm.weight": "ln_final.weight",
-    "final_layer_norm.bias": "ln_final.bias",
-}
-_OPEN_CLIP_LAYER = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "self_attn.out_proj": "attn.out_proj",
-}
-
-
-def open_clip_source(key: str, prefix: str) -> tuple[str, int | None]:
-    """The original name of the weight `key` (without "text_model."), and which third of it.
-
-    OpenCLIP stores the projections to queries, keys and values below each other in one tensor.
-    """
-    if key in _OPEN_CLIP:
-        return prefix + _OPEN_CLIP[key], None
-    if key == "text_projection.weight":
-        return prefix + "text_projection", None
-    match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
-    assert match, key
-    layer = f"{prefix}transformer.resblocks.{match[1]}."
-    if third := re.fullmatch(r"self_attn\.([qkv])_proj", match[2]):
-        return f"{layer}attn.in_proj_{match[3]}", "qkv".index(third[1])
-    return f"{layer}{_OPEN_CLIP_LAYER[match[2]]}.{match[3]}", None
-
-
-def _renamed(key: str, names: Mapping[str, str]) -> tuple[str, str]:
-    name, _, rest = key.partition(".")
-    return names.get(name, name), rest
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    """How many numbers there are where the pattern has its group. They count from 0."""
-    found = (re.match(pattern, key) for key in shapes)
-    return len({match[1] for match in found if match})

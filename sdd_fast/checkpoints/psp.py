@@ -8,23 +8,21 @@ input_layer.*, body.*, styles.*, latlayer1.*, latlayer2.* the encoder alone
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..files import PathLike, parse_json
+from ..files import parse_json
 from ..models.encoder import Encoder
 from ..models.psp import PyramidEncoder
-from .formats.read import Checkpoint, PickledObject, read_checkpoint
-from .inspect import what_is
-from .irse import build, count_indexed, shape_of, trunk_config, trunk_name
+from .content import attributes, count_indexed, read_own, shape_of, tensors_in
+from .formats.read import Checkpoint
+from .irse import build, trunk_config, trunk_name
 
 _DELTAS = {"Encoder4Editing": True, "GradualStyleEncoder": False}  # opts.encoder_type
-_KINDS = {"e4e": True, "psp": False}
+KINDS = {"e4e": True, "psp": False}
 _SUPPORTED = "supported are e4e (Encoder4Editing) and pSp (GradualStyleEncoder)"
 # What e4e and pSp write beside the weights, for training to continue.
 _BESIDE = {
@@ -33,43 +31,19 @@ _BESIDE = {
 }  # fmt: skip
 
 
-def load_encoder(path: PathLike, *, kind: str | None = None) -> Encoder | PyramidEncoder:
-    """Load an encoder of images into W+: ours, e4e or pSp.
-
-    Args:
-        path: a file of `Encoder.save` or `PyramidEncoder.save`; one of the training code of e4e or
-            pSp, such as `e4e_ffhq_encode.pt`; or the state dict taken from one.
-        kind: "e4e" or "psp", only for a state dict alone: the tensors of the two are alike, and
-            what tells them apart, `opts`, stands beside the state dict.
-
-    Returns:
-        The network on the CPU, float32, eval mode, frozen. Its `input_size` is (256, 256), or
-        (192, 256) if the file says that it was trained on cars.
+def read(checkpoint: Checkpoint, kind: str | None = None) -> Encoder | PyramidEncoder | None:
+    """Build the encoder in a file, as `load_encoder` returns it; None if there is none.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds something else, an encoder of another kind (ReStyle, one for
-            sketches), or tensors that are not exactly those of the network; or `kind` is needed.
-
-    Warns:
-        UserWarning: a state dict alone has no average latent. Unless the encoder was trained
-            without, set `encoder.latent_avg` to that of its generator.
+        ValueError: an encoder of another kind, not exactly its tensors, or `kind` is needed.
     """
-    if kind is not None and kind not in _KINDS:
-        raise ValueError(f'kind must be "e4e" or "psp", got {kind!r}')
-    checkpoint = read_checkpoint(path)
-    network = checkpoint.metadata.get("network")
-    if network == "PyramidEncoder":
-        return PyramidEncoder.load(Path(path)).eval().requires_grad_(False)
-    if network == "Encoder":
-        return Encoder.load(Path(path)).eval().requires_grad_(False)
+    own = read_own(checkpoint, PyramidEncoder, Encoder)
+    if isinstance(own, (PyramidEncoder, Encoder)):
+        return own
     found = _find(checkpoint.content)
     if found is None:
-        raise ValueError(
-            f"{path} is {what_is(checkpoint)}; expected an encoder of images: e4e (such as "
-            "e4e_ffhq_encode.pt), pSp, or one saved by this package"
-        )
-    source = str(path)
+        return None
+    source = str(checkpoint.path)
     _check_kind(found, source)
     num_layers = count_indexed(found.tensors, "styles")
     w_dim = _w_dim(found, source)
@@ -86,7 +60,7 @@ def load_encoder(path: PathLike, *, kind: str | None = None) -> Encoder | Pyrami
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
-    """Facts about the encoder in a file; None if there is none."""
+    """Describe the encoder in a file for `sdd info`; None if there is none."""
     if checkpoint.metadata.get("network") in ("Encoder", "PyramidEncoder"):
         return {"encoder": _describe_ours(checkpoint.metadata)}
     found = _find(checkpoint.content)
@@ -136,26 +110,10 @@ def _find(content: Any) -> _Found | None:
     used = {prefix + key for key in tensors}
     rest = {k: v for k, v in named.items() if k not in used and not k.startswith("decoder.")}
     rest |= {k: v for k, v in outside.items() if k not in _BESIDE}
-    unknown = dict(item for key, value in rest.items() for item in _tensors(str(key), value))
-    opts = content.get("opts")
-    if isinstance(opts, PickledObject):
-        opts = opts.state
+    unknown = dict(item for key, value in rest.items() for item in tensors_in(value, str(key)))
+    opts = attributes(content.get("opts"))
     latent_avg = content.get("latent_avg", state.get("latent_avg"))
     return _Found(tensors, unknown, opts if isinstance(opts, dict) else {}, latent_avg)
-
-
-def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor within `value`, by its path."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, PickledObject):
-        yield from _tensors(name, value.state)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _tensors(f"{name}.{key}", item)
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            yield from _tensors(f"{name}.{i}", item)
 
 
 def _check_kind(found: _Found, source: str) -> None:
@@ -187,7 +145,7 @@ def _encoder_type(opts: dict[str, Any]) -> str | None:
 
 def _deltas(opts: dict[str, Any], kind: str | None, source: str) -> bool:
     told = _DELTAS.get(_encoder_type(opts) or "")
-    given = None if kind is None else _KINDS[kind]
+    given = None if kind is None else KINDS[kind]
     if told is None and given is None:
         raise ValueError(
             f"{source}: e4e or pSp? Their tensors are alike, and this file lacks the opts that "
@@ -227,7 +185,7 @@ def _latent_avg(found: _Found, num_layers: int, w_dim: int, source: str) -> Tens
         warnings.warn(
             f"{source} has no latent_avg. Unless its encoder was trained without, set "
             "encoder.latent_avg to the average latent of its generator",
-            stacklevel=3,
+            stacklevel=4,
         )
         return torch.zeros(1).expand(num_layers, w_dim)
     if tuple(value.shape) not in ((w_dim,), (1, w_dim), (num_layers, w_dim)):

@@ -1,0 +1,222 @@
+"""Load networks and latents from any file that holds them.
+
+Each function asks the layouts of its kind whether the file is theirs; if none is, the error says
+what the file is instead. Nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..files import PathLike
+from ..manipulator import MapperInfo
+from ..models.arcface import ArcFace
+from ..models.clip import Clip, PublishedClip
+from ..models.convnet import ConvEmbedding
+from ..models.encoder import Encoder
+from ..models.psp import PyramidEncoder
+from ..models.stylegan2 import StyleGAN2
+from . import arcface, clip, latents, mapper, psp, stylegan2
+from .content import read_file
+from .formats.read import Checkpoint
+from .inspect import summarize
+
+
+def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = None) -> StyleGAN2:
+    """Load a StyleGAN2 generator.
+
+    Args:
+        path: a file of this package, of the PyTorch port (`{g_ema, latent_avg}`, a training
+            checkpoint, a bare state dict, or `decoder.*` in a file of e4e, pSp or StyleCLIP), or a
+            .pkl of NVIDIA's StyleGAN2-ADA or StyleGAN3 repository. Resolution, widths, mapping
+            depth, classes, filter, clamp and float16 layers are told from it.
+        content_rows: (first, last + 1), rows of the image that hold the picture, see `StyleGAN2`:
+            (64, 448) for the published LSUN car generators. No file tells it, except our own.
+
+    Returns:
+        The network on the CPU, float32, in eval mode and frozen. Of a training checkpoint the
+        averaged weights.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, holds no such generator or one that cannot be reproduced;
+            every missing, unexpected and misshapen tensor is named.
+    """
+    return generator_from(read_file(path), content_rows=content_rows)
+
+
+def generator_from(
+    checkpoint: Checkpoint, *, content_rows: tuple[int, int] | None = None
+) -> StyleGAN2:
+    """`load_generator` of a file that has been read."""
+    found = stylegan2.read(checkpoint, content_rows)
+    if found is None:
+        raise _another(
+            checkpoint,
+            "a StyleGAN2 generator: a .safetensors, .pt or .pkl of one, or an e4e, pSp or "
+            "StyleCLIP file",
+        )
+    return found
+
+
+def load_encoder(path: PathLike, *, kind: str | None = None) -> Encoder | PyramidEncoder:
+    """Load an encoder of images into W+: ours, e4e or pSp.
+
+    Args:
+        path: a file of `Encoder.save` or `PyramidEncoder.save`; one of the training code of e4e or
+            pSp, such as `e4e_ffhq_encode.pt`; or the state dict taken from one.
+        kind: "e4e" or "psp", only for a state dict alone: the tensors of the two are alike, and
+            what tells them apart, `opts`, stands beside the state dict.
+
+    Returns:
+        The network on the CPU, float32, eval mode, frozen. Its `input_size` is (256, 256), or
+        (192, 256) if the file says that it was trained on cars.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else, an encoder of another kind (ReStyle, one for
+            sketches), or tensors that are not exactly those of the network; or `kind` is needed.
+
+    Warns:
+        UserWarning: a state dict alone has no average latent. Unless the encoder was trained
+            without, set `encoder.latent_avg` to that of its generator.
+    """
+    if kind is not None and kind not in psp.KINDS:
+        raise ValueError(f'kind must be "e4e" or "psp", got {kind!r}')
+    checkpoint = read_file(path)
+    found = psp.read(checkpoint, kind)
+    if found is None:
+        raise _another(
+            checkpoint,
+            "an encoder of images: e4e (such as e4e_ffhq_encode.pt), pSp, or one saved by this "
+            "package",
+        )
+    return found
+
+
+def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:
+    """Load a network from faces to unit vectors that are equal for the same person.
+
+    Args:
+        path: a file of `ConvEmbedding.save` or `ArcFace.save`, or ArcFace with an IR or IR-SE
+            trunk, such as `model_ir_se50.pth`.
+
+    Returns:
+        The network on the CPU, float32, eval mode, frozen.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else, or tensors that are not exactly those of the
+            network; every missing, unexpected and misshapen one is named.
+    """
+    checkpoint = read_file(path)
+    found = arcface.read(checkpoint)
+    if found is None:
+        raise _another(
+            checkpoint,
+            "an identity network: ArcFace (such as model_ir_se50.pth) or one saved by this package",
+        )
+    return found
+
+
+def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
+    """Load a latent mapper: ours (of `save_mapper`), StyleCLIP's, or one of the authors' code.
+
+    A foreign mapper reproduces exactly: the normalization over layers that it was trained with,
+    λ = 0.1, the levels that it has, and the prompt if the file tells it. Where a file does not tell
+    the number of W+ layers, its mapper takes any number.
+
+    Returns:
+        A `LevelsMapper` or `StyleSpaceMapper` (CPU, float32, eval mode, no gradients), and what it
+        is for.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no mapper, or not exactly the tensors of one; all that is missing,
+            unexpected or of the wrong shape is listed.
+    """
+    checkpoint = read_file(path)
+    found = mapper.read(checkpoint)
+    if found is None:
+        raise _another(
+            checkpoint,
+            "a latent mapper: mapper.safetensors of a run folder, or the .pt file of StyleCLIP or "
+            "of the SDD authors' code",
+        )
+    return found
+
+
+def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
+    """Load W+ latents: [N, num_layers, w_dim], float32, on the CPU.
+
+    Args:
+        path: a tensor [N, layers, w_dim], [N, 1, layers, w_dim], [layers, w_dim] (of one image), or
+            of w codes [N, w_dim] or [N, 1, w_dim]; bare or in a dict; in a .pt, .pth, .safetensors
+            or .npy file. Of a domain's file its `train` latents are read; `held_out` are not.
+        num_layers: of the generator. It lets a file of w codes be broadcast to all layers, and has
+            the number of layers checked. Without it an [n, w_dim] tensor is one image's W+ if n
+            is 8, 10, … 18, the number of layers of some generator.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no latents, w or style latents, those of another generator, or values
+            that are NaN or infinite.
+    """
+    checkpoint = read_file(path)
+    found = latents.read_w_plus(checkpoint, num_layers)
+    if found is None:
+        raise _another(
+            checkpoint,
+            "latents: a tensor [N, layers, w_dim], alone or in a dict as "
+            + ", ".join(latents.NAMES),
+        )
+    return found
+
+
+def load_styles(path: PathLike, style_dims: Sequence[int]) -> list[Tensor]:
+    """Load S-space latents: one [N, style_dims[i]] for each style, float32, on the CPU.
+
+    Args:
+        path: a file with a padded tensor [N, 1, 512 · styles, 1, 1], or with a list of one
+            [N, 1, n, 1, 1] for each style.
+        style_dims: `generator.style_dims`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no such latents, those of another generator, a padding that is not
+            zero (the styles are then longer than `style_dims`), or NaN or infinity.
+    """
+    checkpoint = read_file(path)
+    found = latents.read_styles(checkpoint, list(style_dims))
+    if found is None:
+        raise _another(
+            checkpoint,
+            f"style latents [N, 1, {latents.STYLE_WIDTH} · styles, 1, 1]; W+ latents are read by "
+            "load_latents",
+        )
+    return found
+
+
+def load_clip(folder: PathLike) -> Clip | PublishedClip:
+    """Load a judge of directions: texts and images to unit vectors of one space.
+
+    Args:
+        folder: what `Clip.save` wrote, or a `CLIPModel` of transformers. Nothing in it is executed:
+            of a .bin, only the tensors are read.
+
+    Returns:
+        The judge on the CPU, float32, frozen.
+
+    Raises:
+        FileNotFoundError: no such folder, or files are missing from it.
+        ValueError: a file is damaged or of something else, the weights are not exactly those that
+            config.json describes (every missing, unexpected and misshapen tensor is named), or the
+            images are to be prepared in a way that is not supported.
+    """
+    return clip.read(folder)
+
+
+def _another(checkpoint: Checkpoint, expected: str) -> ValueError:
+    return ValueError(f"{checkpoint.path} is {summarize(checkpoint)}; expected {expected}")
