@@ -32,14 +32,10 @@ from .distillation.monitor import EditMonitor
 from .domains import Domain, load_domain
 from .edit import Editor
 from .export import export_torchscript, load_torchscript
-from .gradients.guidance import (
-    Guidance,
-    GuidanceConfig,
-    balanced_guidance_scale,
-    guidance,
-    image_gradient,
-    residual,
-)
+from .gradients.balance import balanced_guidance_scale
+from .gradients.config import GuidanceConfig
+from .gradients.image_gradient import Guidance, guidance, image_gradient
+from .gradients.sds import residual
 from .images import load_image
 from .manipulator import MapperInfo, save_mapper
 from .models import (

@@ -62,7 +62,9 @@ def distill(
     ] = None,
     pull: Annotated[
         float | None,
-        _training(f"How hard. Default: what suits the prompt in this domain, or {options.PULL:g}."),
+        _training(
+            f"How hard. Default: what suits the prompt in this domain, or {options.GUIDANCE_RMS:g}."
+        ),
     ] = None,
     l2_weight: Annotated[
         float, _training("Against large changes of the latents.")
@@ -117,7 +119,7 @@ def distill(
     """
     from dataclasses import replace
 
-    from sdd_fast.gradients.guidance import GuidanceConfig
+    from sdd_fast.gradients.config import GuidanceConfig
     from sdd_fast.memory import training_batch
     from sdd_fast.runs.demo import slug
     from sdd_fast.runs.run import default_config, run_edit

@@ -86,7 +86,7 @@ def select(
       sdd select "a bald face" --images my-faces/ --timesteps 100:900:50
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
-    from sdd_fast.gradients.guidance import GuidanceConfig
+    from sdd_fast.gradients.config import GuidanceConfig
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
     from sdd_fast.runs.demo import slug
     from sdd_fast.runs.run import unknown_words_warning

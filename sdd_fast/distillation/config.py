@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._deprecated import renamed_arguments, warn
-from ..gradients.guidance import GuidanceConfig
+from ..gradients.config import GuidanceConfig
 
 
 @dataclass(frozen=True)

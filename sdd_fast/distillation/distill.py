@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from .. import draws
 from ..files import PathLike
-from ..gradients.guidance import PULL, GuidanceConfig, balanced_guidance_scale
+from ..gradients.balance import GUIDANCE_RMS, balanced_guidance_scale
+from ..gradients.config import GuidanceConfig
 from ..interrupt import InterruptAfterStep
 from ..manipulator import MapperInfo, float32_layers, frozen, rendered_at_once
 from ..models.mapper import LEVELS, LevelsMapper, level_range
@@ -308,7 +309,7 @@ def _balanced(
         images,
         embeds,
         timesteps.tolist(),
-        pull=config.guidance_rms or PULL,
+        guidance_rms=config.guidance_rms or GUIDANCE_RMS,
         seed=config.seed,
     )
     return GuidanceConfig(guidance_scale=scale)

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import draws
-from ..gradients.guidance import GuidanceConfig, residual
+from ..gradients.config import GuidanceConfig
+from ..gradients.sds import residual
 from ..manipulator import manipulate
 from ..teacher.prior import DiffusionPrior, PromptEmbeds
 from .config import DistillConfig

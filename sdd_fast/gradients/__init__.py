@@ -1,1 +1,1 @@
-"""What the teacher asks an image to change: its residual at the latent, carried to the image."""
+"""What the teacher asks of an image: the residual at its latent, and the gradient behind it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from ..gradients.guidance import GuidanceConfig
+from ..gradients.config import GuidanceConfig
 from ..memory import selection_batch
 from .curve import HQSCurve
 from .hqs import hqs

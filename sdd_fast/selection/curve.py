@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..files import PathLike, atomic_path, read_json, write_json
-from ..gradients.guidance import GuidanceConfig
+from ..gradients.config import GuidanceConfig
 
 FORMAT = "sdd_fast.hqs_curve"
 VERSION = 1

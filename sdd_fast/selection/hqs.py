@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..draws import noise
-from ..gradients.guidance import GuidanceConfig, residual
+from ..gradients.config import GuidanceConfig
+from ..gradients.sds import residual
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
 from ..teacher.prior import DiffusionPrior, PromptEmbeds
 from .curve import NORMALISATIONS, HQSCurve

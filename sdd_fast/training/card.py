@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdd_fast.files import load_tensors, read_json, write_text
-from sdd_fast.gradients.guidance import PULL
+from sdd_fast.gradients.balance import GUIDANCE_RMS
 
 _NETWORKS = {
     "diffusion/vae/diffusion_pytorch_model.safetensors": "AutoencoderKL",
@@ -131,7 +131,7 @@ def _edits(quality: dict[str, Any]) -> list[str]:
         "",
         "Select the timesteps whose HQS is within 0.1 of the largest, distil a mapper "
         f"({config['steps']} steps of {config['batch_size']}, guidance scale g balanced to the "
-        f"prompt's pull, {PULL:g} unless domain.json names another), edit held-out faces that lack "
+        f"prompt's pull, {GUIDANCE_RMS:g} unless domain.json names another), edit held-out faces that lack "
         "the target.",
         "All levels of the mapper unless named. *Success*: the target is there afterwards.",
         "*Kept*: the other attributes read as drawn.",

@@ -12,7 +12,10 @@ import torch
 
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.distill import distill
-from sdd_fast.gradients.guidance import GuidanceConfig, balanced_guidance_scale, guidance, residual
+from sdd_fast.gradients.balance import balanced_guidance_scale
+from sdd_fast.gradients.config import GuidanceConfig
+from sdd_fast.gradients.image_gradient import guidance
+from sdd_fast.gradients.sds import residual
 from sdd_fast.selection.hqs import hqs
 from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
 

@@ -15,7 +15,7 @@ from sdd_fast.checkpoints.load import load_mapper
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.distill import DistillResult, distill
 from sdd_fast.files import load_tensors, read_json
-from sdd_fast.gradients.guidance import GuidanceConfig
+from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.teacher.prior import DiffusionPrior
 

@@ -14,7 +14,7 @@ from sdd_fast.distillation.objective import (
     draw_prior_timesteps,
     irrelevance,
 )
-from sdd_fast.gradients.guidance import GuidanceConfig
+from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.teacher.prior import DiffusionPrior
 

@@ -9,16 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from sdd_fast.gradients.guidance import (
-    MAX_BALANCED_SCALE,
-    GuidanceConfig,
-    balanced_guidance_scale,
-    draw_noise,
-    guidance,
-    image_gradient,
-    keep_largest,
-    residual,
-)
+from sdd_fast.gradients.balance import MAX_BALANCED_SCALE, balanced_guidance_scale
+from sdd_fast.gradients.config import GuidanceConfig
+from sdd_fast.gradients.image_gradient import draw_noise, guidance, image_gradient
+from sdd_fast.gradients.sds import keep_largest, residual
 from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
 
 G = 12.0
@@ -293,7 +287,9 @@ def test_bad_arguments(tiny_prior: DiffusionPrior) -> None:
 def test_balanced_scale_against_the_raw_unet(tiny_prior64: DiffusionPrior) -> None:
     images = torch.rand(5, 3, 32, 32, dtype=torch.float64) * 2 - 1
     embeds = tiny_prior64.encode_prompt("old hair")
-    got = balanced_guidance_scale(tiny_prior64, images, embeds, [700, 900], pull=0.5, seed=3)
+    got = balanced_guidance_scale(
+        tiny_prior64, images, embeds, [700, 900], guidance_rms=0.5, seed=3
+    )
     noise = torch.randn(
         5, *tiny_prior64.latent_shape, generator=torch.Generator().manual_seed(3)
     ).double()
@@ -308,9 +304,17 @@ def test_balanced_scale_against_the_raw_unet(tiny_prior64: DiffusionPrior) -> No
     want = min(max(0.5 / float(rms), 1.0), MAX_BALANCED_SCALE)
     assert 1 < want < MAX_BALANCED_SCALE, "the case must not be at a bound"
     assert got == pytest.approx(want, rel=6e-3)  # three digits
-    assert balanced_guidance_scale(tiny_prior64, images, embeds, [700], pull=1e9) == (
+    assert balanced_guidance_scale(tiny_prior64, images, embeds, [700], guidance_rms=1e9) == (
         MAX_BALANCED_SCALE
     )
+
+
+def test_pull_is_now_guidance_rms(tiny_prior64: DiffusionPrior) -> None:
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    want = balanced_guidance_scale(tiny_prior64, images, "old hair", [700], guidance_rms=0.5)
+    with pytest.warns(DeprecationWarning, match="pull is now called guidance_rms"):
+        got = balanced_guidance_scale(tiny_prior64, images, "old hair", [700], pull=0.5)  # type: ignore[call-arg]
+    assert got == want
 
 
 def test_a_prompt_that_says_nothing_cannot_be_balanced(tiny_prior64: DiffusionPrior) -> None:

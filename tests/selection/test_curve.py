@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdd_fast.gradients.guidance import GuidanceConfig
+from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.selection.curve import HQSCurve
 
 LOG_N = math.log(3 * 512 * 512)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdd_fast.gradients.guidance import GuidanceConfig
+from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.selection.hqs import default_timesteps, hqs, image_noise
 from sdd_fast.teacher.prior import DiffusionPrior
 

@@ -1,0 +1,137 @@
+"""The gradient that the teacher gives to an image: d = (∂z/∂y)ᵀ r, with z = s·E(y) (Eq. 8).
+
+r is the residual at the latent (`sds`); d comes from it by one vector-Jacobian product through the
+VAE encoder and the resize before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..teacher.prior import DiffusionPrior, PromptEmbeds, Timesteps
+from .config import GuidanceConfig
+from .sds import residual
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """One evaluation of the teacher (see `guidance`).
+
+    Args:
+        loss: scalar whose gradient with respect to the images is d (and r with respect to
+            `latents`), summed over the batch. It is a surrogate: only its gradient has a meaning,
+            its value has none.
+        residual: [B, C, h, w] the gradient r at the latents; carries no graph.
+        latents: [B, C, h, w] z = s·E(images), connected to the images.
+        noise: [B, C, h, w] the ε used. timesteps: int64 [B].
+    """
+
+    loss: Tensor
+    residual: Tensor
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+
+
+def draw_noise(
+    prior: DiffusionPrior,
+    batch: int,
+    config: GuidanceConfig,
+    rng: torch.Generator | None = None,
+    latent_shape: tuple[int, int, int] | None = None,
+) -> Tensor:
+    """Return ε [batch, C, h, w]: zeros, or standard normal from `rng`, drawn on its own device.
+
+    `latent_shape` is (C, h, w) of images that are not square; default `prior.latent_shape`.
+    """
+    shape = (batch, *(latent_shape or prior.latent_shape))
+    if config.noise == "zero":
+        return torch.zeros(shape, device=prior.device, dtype=prior.compute_dtype)
+    source = rng.device if rng is not None else prior.device
+    noise = torch.randn(shape, generator=rng, device=source)
+    return noise.to(prior.device, prior.compute_dtype)
+
+
+def image_gradient(
+    prior: DiffusionPrior,
+    images: Tensor,
+    embeds: PromptEmbeds,
+    timesteps: Timesteps,
+    noise: Tensor,
+    config: GuidanceConfig | None = None,
+) -> Tensor:
+    """Compute the gradient d = J_Eᵀ r at the images (Eq. 8), through resize and VAE encoder.
+
+    Args:
+        images: [B, 3, H, W] in [-1, 1]. noise: [B, C, h, w]. The rest as in `residual`.
+
+    Returns:
+        [B, 3, H, W] of the images' dtype and on their device; descending along it makes the image
+        fit the prompt.
+
+    Raises:
+        FloatingPointError: the gradient is not finite.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        z = prior.encode(leaf)
+    r = residual(prior, z, embeds, timesteps, noise, config)
+    (d,) = torch.autograd.grad(z, leaf, r)
+    _check_finite(d, timesteps, prior)
+    return d
+
+
+def guidance(
+    prior: DiffusionPrior,
+    images: Tensor,
+    prompt: str | PromptEmbeds,
+    timesteps: Timesteps,
+    noise: Tensor | None = None,
+    config: GuidanceConfig | None = None,
+    rng: torch.Generator | None = None,
+) -> Guidance:
+    """Ask the teacher how `images` should change to fit the prompt (Alg. 1, lines 6–8).
+
+    `guidance(...).loss.backward()` leaves d in `images.grad`, or carries it on to whatever produced
+    the images. Neither a weight of the prior nor the U-Net's activations (jacobian="skip") are part
+    of the graph.
+
+    Args:
+        images: [B, 3, H, W] in [-1, 1]; may carry a graph.
+        prompt: a text, or its embeddings. A text is encoded anew at every call: in a loop, encode
+            it once.
+        timesteps: one for all or one per sample, in 0 … T − 1.
+        noise: [B, C, h, w]; drawn according to `config.noise`, from `rng`, when None.
+
+    Raises:
+        ValueError, TypeError: shapes, timesteps (not those on a GPU, see
+            `DiffusionPrior.timesteps_tensor`) or prompt.
+        FloatingPointError: the gradient is not finite. Checking makes the host wait for the device
+            once; `residual` does not.
+    """
+    config = config or GuidanceConfig()
+    embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
+    t = prior.timesteps_tensor(timesteps, len(images))
+    z = prior.encode(images)
+    if noise is None:
+        noise = draw_noise(prior, len(z), config, rng, prior.latent_shape_for(*images.shape[-2:]))
+    noise = noise.to(z.device, z.dtype)
+    r = residual(prior, z, embeds, t, noise, config)
+    _check_finite(r, timesteps, prior)
+    return Guidance(loss=(z * r).sum(), residual=r, latents=z, noise=noise, timesteps=t)
+
+
+def _check_finite(gradient: Tensor, timesteps: Timesteps, prior: DiffusionPrior) -> None:
+    if bool(gradient.isfinite().all()):
+        return
+    t = prior.timesteps_tensor(timesteps, len(gradient)).tolist()
+    bad = (~gradient.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    where = ", ".join(f"sample {i} (timestep {t[i]})" for i in bad[:4])
+    raise FloatingPointError(
+        f"the guidance gradient is NaN or infinite for {where}. Check that the images are finite "
+        f"and in [-1, 1]; with a {prior.dtype} prior try dtype=torch.float32; else lower "
+        "guidance_scale"
+    )

@@ -1,0 +1,76 @@
+"""Score distillation (SDS): the gradient r that the teacher gives to a latent.
+
+    z_t = √ᾱ_t z + √(1−ᾱ_t) ε        the noised latent
+    ε̂                                the guided noise prediction at (z_t, t, prompt)
+    r                                the gradient at the latent z
+
+The loss is L_t = ½ w(t) ‖ε̂ − ε‖², summed over the elements of one sample (Eq. 5–8; the ½ saves a
+factor 2 in r). `GuidanceConfig.jacobian` chooses between
+
+    "skip"   r = w(t) (ε̂ − ε)
+             the U-Net's Jacobian and √ᾱ_t are left out, as in DreamFusion (Sec. 4.1);
+    "full"   r = ∇_z L_t = w(t) √ᾱ_t (∂ε̂/∂z_t)ᵀ (ε̂ − ε)
+             Eq. 8 through the U-Net: with weighting="uniform", d is half of Eq. 8's d_t.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..teacher.prior import DiffusionPrior, PromptEmbeds, Timesteps
+from .config import GuidanceConfig
+
+
+def residual(
+    prior: DiffusionPrior,
+    z: Tensor,
+    embeds: PromptEmbeds,
+    timesteps: Timesteps,
+    noise: Tensor,
+    config: GuidanceConfig | None = None,
+) -> Tensor:
+    """Return the gradient r at the latent (module docstring), after top-k clipping, without a graph.
+
+    Never makes the host wait for the device, hence checks neither for NaN nor timesteps that live
+    on a GPU.
+
+    Args:
+        z, noise: [B, C, h, w].
+        timesteps: one for all or one per sample, in 0 … T − 1.
+        embeds: of one prompt, or of one per sample. config: default `GuidanceConfig()`.
+
+    Returns:
+        [B, C, h, w] float32 whatever the prior's dtype (float64 for a float64 prior).
+    """
+    config = config or GuidanceConfig()
+    t = prior.timesteps_tensor(timesteps, len(z))
+    abar = prior.alphas_cumprod[t].to(prior.compute_dtype).view(-1, 1, 1, 1)
+    z = z.detach().to(prior.device, prior.compute_dtype)
+    noise = noise.detach().to(z)
+    z_t = prior.add_noise(z, noise, t)
+    w = 1 - abar if config.weighting == "one_minus_alphas_cumprod" else torch.ones_like(abar)
+    if config.jacobian == "skip":
+        with torch.no_grad():
+            r = w * (prior.predict_noise(z_t, t, embeds, config.guidance_scale) - noise)
+    else:
+        with torch.enable_grad():
+            z_t.requires_grad_()
+            prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
+        cotangent = w * (prediction.detach() - noise)
+        (r,) = torch.autograd.grad(prediction, z_t, cotangent)
+        r = abar.sqrt() * r  # ∂z_t/∂z
+    return r if config.clip_topk is None else keep_largest(r, config.clip_topk)
+
+
+def keep_largest(r: Tensor, k: int) -> Tensor:
+    """Zero all but the k elements of largest magnitude of each sample r[i].
+
+    Elements that tie with the k-th are all kept. The mask comes from a threshold, so no index or
+    count travels to the host.
+    """
+    magnitude = r.abs().flatten(1)
+    if k >= magnitude.shape[1]:
+        return r
+    threshold = magnitude.topk(k, dim=1).values[:, -1:]
+    return r * (magnitude >= threshold).view_as(r)
