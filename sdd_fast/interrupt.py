@@ -1,30 +1,36 @@
-"""Ctrl-C that waits for the end of a training step, so that a consistent state can be saved."""
+"""Ctrl-C, SIGTERM and SIGHUP that wait for the end of a step, so that its result can be saved."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Signals that ask a program to end: from a person, a batch system, a terminal that closes."""
+
 
 class InterruptAfterStep:
-    """While active, the first Ctrl-C only sets `requested`; a second one interrupts at once.
+    """While active, the first signal of `STOPPING` only sets `requested`; a second interrupts.
 
     Python delivers signals to the main thread alone, and another program's own handler is not
-    replaced; in both cases this does nothing and a KeyboardInterrupt arrives in the usual way.
+    replaced, nor is a signal heard that is ignored (as SIGHUP is under nohup); in these cases this
+    does nothing and a KeyboardInterrupt arrives in the usual way.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.insisted = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> InterruptAfterStep:
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+        self._previous = _replace_handlers(self._handle)
         return self
 
     def __exit__(
@@ -33,16 +39,55 @@ class InterruptAfterStep:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        _restore_handlers(self._previous)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
             self.insisted = True
             raise KeyboardInterrupt
         self.requested = True
-        print(
-            "\nCtrl-C: finishing this step and saving; press it again to stop at once, unsaved",
-            file=sys.stderr,
-            flush=True,
-        )
+        again = "press it again" if signum == signal.SIGINT else "a second signal is"
+        # A terminal that has closed takes no messages.
+        with contextlib.suppress(OSError, ValueError):
+            print(
+                f"\n{_name(signum)}: finishing this step and saving; {again} to stop at once, "
+                "unsaved",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does: clean-up code then runs."""
+    previous = _replace_handlers(_interrupt)
+    try:
+        yield
+    finally:
+        _restore_handlers(previous)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(f"stopped by {_name(signum)}")
+
+
+def _name(signum: int) -> str:
+    return "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+
+
+def _replace_handlers(handler: Any) -> dict[signal.Signals, Any]:
+    """Set `handler` where nobody has set one; return what was there."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    usual = (signal.default_int_handler, signal.SIG_DFL, _interrupt)
+    return {
+        number: signal.signal(number, handler)
+        for number, current in before.items()
+        if current in usual
+    }
+
+
+def _restore_handlers(previous: dict[signal.Signals, Any]) -> None:
+    for number, handler in previous.items():
+        signal.signal(number, handler)

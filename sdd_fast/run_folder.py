@@ -1,23 +1,29 @@
 """The folder of a run: the names of its files, and how a distillation is resumed in it.
 
-config.json              what was asked for, for people and for `Editor.load`
-checkpoint.safetensors   mapper, optimiser, history and step: all of a moment in one file
+config.json              what was requested and what that came to, for people and to compare with
+checkpoint.safetensors   mapper, optimizer, history and step: all of a moment in one file
 mapper.safetensors       the mapper alone, once training is complete
 history.json             the measurements, for plots and reports
+
+A finished mapper is kept: only a restart of its run replaces it, once its own mapper is complete.
+Without its checkpoint, which may be deleted, a finished run is known by config.json.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .files import PathLike, load_tensors, save_tensors, write_json
+from .files import PathLike, load_tensors, parse_json, read_json, read_metadata, write_json
 from .manipulator import MapperInfo, save_mapper
+from .training_state import StateFile, TrainingState, differences
 
 CONFIG_FILE, CHECKPOINT_FILE = "config.json", "checkpoint.safetensors"
 MAPPER_FILE, HISTORY_FILE = "mapper.safetensors", "history.json"
@@ -30,118 +36,186 @@ GRID_FILE, TRAINING_FILE, REPORT_FILE = "before-after.png", "training.png", "rep
 WRITTEN = (RUN_FILE, CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, REPORT_FILE)
 """What `run_edit` writes besides."""
 
-FORMAT = "1"
-
-
-@dataclass
-class Progress:
-    """Where a training stands after `step` completed steps.
-
-    Args:
-        sums: float64 sums of the measurements since the last history entry; `count` of them.
-        seconds: time spent training, over all sittings.
-    """
-
-    step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
-    seconds: float = 0.0
+_OTHERWISE = "choose another run folder, or pass resume=False to start over and discard it"
+_REQUEST = "request"  # in a mapper's metadata: the digest of the request that it answers
 
 
 class RunFolder:
-    """Reads and writes the files of one run.
+    """Reads and writes the files of one distillation.
 
     Args:
         path: the folder; made when first written to.
-        description: everything that determines the run's result, JSON values only. A checkpoint
-            is resumed only if it was written under the same description.
+        request: everything that determines the run's result, JSON values only. A checkpoint is
+            resumed, and a finished mapper returned, only for the same request.
+        info: of the mapper. steps: of the training.
+        resume: whether to go on with what is there.
+
+    Raises:
+        ValueError: with `resume`, the folder holds another run, or files of these names that are
+            not of a run.
     """
 
-    def __init__(self, path: PathLike, description: dict[str, Any]) -> None:
-        self.path = Path(path)
-        self.description = json.loads(json.dumps(description))
-        self.checkpoint = self.path / CHECKPOINT_FILE
+    def __init__(
+        self,
+        path: PathLike,
+        request: Mapping[str, Any],
+        info: MapperInfo,
+        steps: int,
+        resume: bool = True,
+    ) -> None:
+        self.path, self.info = Path(path), info
+        self.request: dict[str, Any] = json.loads(json.dumps(request))
+        self.state_file = StateFile(self.path / CHECKPOINT_FILE, self.request, steps, _OTHERWISE)
+        self._resume = resume
+        self._config: dict[str, Any] = {}
+        self.finished = resume and self._is_finished()
 
-    def start(self, config: dict[str, Any], resume: bool) -> None:
-        """Write config.json; without `resume`, also remove what an earlier run left."""
-        if self.checkpoint.exists() and resume:
-            self._check_same(load_tensors(self.checkpoint)[1])
-        else:
-            for name in (CHECKPOINT_FILE, MAPPER_FILE, HISTORY_FILE):
-                (self.path / name).unlink(missing_ok=True)
-        write_json(self.path / CONFIG_FILE, config)
+    def begin(self, config: Mapping[str, Any], state: TrainingState) -> None:
+        """Write config.json and restore the state of an earlier sitting, if there is one.
 
-    def load(self, mapper: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Restore mapper and optimiser from the checkpoint, if there is one.
+        What a restart is to replace stays as it is until the first checkpoint.
+        """
+        self._config = {**config, _REQUEST: self.request}
+        kept = (MAPPER_FILE, CHECKPOINT_FILE)
+        if self._resume or not any((self.path / name).exists() for name in kept):
+            self._write_config()
+        if self._resume and self.state_file.load(state):
+            self._write_history(state)
+
+    def save(self, state: TrainingState) -> None:
+        """Write the checkpoint and the history so far."""
+        self.state_file.save(state)
+        if self._config:
+            self._write_config()
+        self._write_history(state)
+
+    def finish(self, mapper: nn.Module, trained: bool) -> None:
+        """Write the mapper, unless it is there already and was not trained since."""
+        path = self.path / MAPPER_FILE
+        if trained or not path.exists() or read_metadata(path).get(_REQUEST) != self._digest:
+            save_mapper(path, mapper, self.info, {_REQUEST: self._digest})
+
+    def load_finished(self, mapper: nn.Module) -> list[dict[str, Any]]:
+        """Restore the finished mapper; return the history.
 
         Raises:
-            ValueError: the checkpoint is damaged or belongs to a run with other settings.
+            ValueError: the mapper or its history is damaged or missing.
         """
-        if not self.checkpoint.exists():
-            return Progress()
-        tensors, metadata = load_tensors(self.checkpoint)
-        self._check_same(metadata)
-        groups: dict[str, dict[str, Tensor]] = {"mapper": {}, "optimizer": {}, "sums": {}}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            groups[kind][rest] = tensor
-        mapper.load_state_dict(groups["mapper"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimizer"].items():
-            index, _, key = name.partition("/")
-            state.setdefault(int(index), {})[key] = tensor
-        param_groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": param_groups})
-        progress = json.loads(metadata["progress"])
-        return Progress(sums=groups["sums"], **progress)
-
-    def save(self, mapper: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        """Write the checkpoint and the history so far."""
-        tensors = {f"mapper/{name}": tensor for name, tensor in mapper.state_dict().items()}
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
-        tensors |= {f"sums/{name}": value for name, value in progress.sums.items()}
-        numbers = {
-            "step": progress.step,
-            "history": progress.history,
-            "count": progress.count,
-            "seconds": progress.seconds,
-        }
-        metadata = {
-            "format": FORMAT,
-            "description": json.dumps(self.description),
-            "progress": json.dumps(numbers),
-        }
-        save_tensors(self.checkpoint, tensors, metadata)
-        write_json(self.path / HISTORY_FILE, progress.history)
-
-    def finish(self, mapper: nn.Module, info: MapperInfo) -> None:
-        """Write the finished mapper."""
-        save_mapper(self.path / MAPPER_FILE, mapper, info)
-
-    def _check_same(self, metadata: dict[str, str]) -> None:
-        if metadata.get("format") != FORMAT:
+        path = self.path / HISTORY_FILE
+        try:
+            tensors, _ = load_tensors(self.path / MAPPER_FILE)
+            mapper.load_state_dict(tensors)
+            history: list[dict[str, Any]] = read_json(path)
+            if not isinstance(history, list) or not history or "step" not in history[-1]:
+                raise ValueError(f"{path} is not the history of a training")
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.checkpoint} was not written by this version of sdd_fast; choose another "
-                "run folder, or resume=False to start over"
-            )
-        differing = _differences(json.loads(metadata["description"]), self.description)
-        if differing:
-            raise ValueError(
-                f"{self.checkpoint} belongs to a run with other settings:\n  "
-                + "\n  ".join(differing)
-                + "\nRepeat those settings to resume it, choose another run folder, or pass "
-                "resume=False to start over and discard it"
-            )
+                f"{error}. The run in {self.path} is finished, but not all of it is left, nor its "
+                f"checkpoint; to train it again, {_OTHERWISE}"
+            ) from error
+        return history
+
+    @property
+    def _digest(self) -> str:
+        text = json.dumps(self.request, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def _is_finished(self) -> bool:
+        """Whether the requested mapper is there without a checkpoint to go on from."""
+        mapper = self.path / MAPPER_FILE
+        if self.state_file.path.exists():
+            return self._is_finished_by_checkpoint(mapper.exists())
+        config = self._earlier_config()
+        if not mapper.exists():
+            if config is None and (self.path / HISTORY_FILE).exists():
+                raise self._foreign(HISTORY_FILE)
+            return False
+        if read_metadata(mapper).get(_REQUEST) == self._digest:
+            return True
+        if config is None:
+            raise self._foreign(MAPPER_FILE)
+        if _REQUEST in config:
+            lines = differences(config[_REQUEST], self.request, old_name="there")
+        else:
+            now = {**asdict(self.info), "distill": self.request["config"]}
+            old, new = _comparable(config), _comparable(json.loads(json.dumps(now)))
+            lines = differences(old, new, old_name="there")
+            if not lines:
+                return True
+        raise ValueError(
+            f"{self.path} holds the finished mapper of a run with other settings:\n  "
+            + "\n  ".join(lines or [f"(not those in {CONFIG_FILE})"])
+            + f"\nIt is kept. Repeat those settings to have it again, or {_OTHERWISE}"
+        )
+
+    def _is_finished_by_checkpoint(self, mapper_exists: bool) -> bool:
+        metadata = self.state_file.metadata()
+        if metadata.get("format") != "1":
+            self.state_file.check_same(self.state_file.read().get("description"))
+            return False
+        # Of an earlier version.
+        try:
+            request = _renamed(parse_json(metadata["description"]))
+            step = parse_json(metadata["progress"])["step"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self.state_file.unusable("is damaged") from error
+        self.state_file.check_same(request)
+        if mapper_exists and step == self.steps:
+            return True
+        raise self.state_file.unusable("is of an earlier version, which has to finish this run")
+
+    @property
+    def steps(self) -> int:
+        return self.state_file.steps
+
+    def _earlier_config(self) -> dict[str, Any] | None:
+        """The config.json of a run in the folder, None if there is none.
+
+        Raises:
+            ValueError: there is one that is not of a run.
+        """
+        path = self.path / CONFIG_FILE
+        if not path.exists():
+            return None
+        try:
+            config = read_json(path)
+        except ValueError:
+            config = None
+        if not isinstance(config, dict) or not {"prompt", "distill"} <= set(config):
+            raise self._foreign(CONFIG_FILE)
+        return config
+
+    def _foreign(self, name: str) -> ValueError:
+        return ValueError(
+            f"{self.path / name} is not of a run that can be continued, and would be replaced; "
+            "choose another run folder, or pass resume=False to replace it"
+        )
+
+    def _write_config(self) -> None:
+        write_json(self.path / CONFIG_FILE, self._config)
+        self._config = {}
+
+    def _write_history(self, state: TrainingState) -> None:
+        # JSON has no NaN, which a monitor may well return.
+        history = [
+            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in e.items()}
+            for e in state.history
+        ]
+        write_json(self.path / HISTORY_FILE, history)
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """One line for each value in which two JSON objects differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines = []
-        for key in sorted({*old, *new}):
-            inner = f"{name}.{key}" if name else key
-            lines += _differences(old.get(key), new.get(key), inner)
-        return lines
-    return [] if old == new else [f"{name}: {old!r} in the checkpoint, {new!r} now"]
+def _renamed(request: Any) -> Any:
+    """A request of an earlier version in the words of this one."""
+    settings = request.get("config", {})
+    settings["guidance_rms"] = settings.pop("pull", None)
+    return request
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json of an earlier version tells of the request: not its guidance, which may
+    have been balanced, nor what changes nothing."""
+    settings = dict(config["distill"])
+    settings["guidance_rms"] = settings.pop("pull", settings.get("guidance_rms"))
+    for name in ("guidance", "log_every", "monitor_every", "checkpoint_every"):
+        settings.pop(name, None)
+    return {**config, "distill": settings}

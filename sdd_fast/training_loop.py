@@ -1,211 +1,255 @@
-"""The loop every part of a domain is trained by: resumable, seeded by step, quiet off a terminal.
+"""The one training loop: resumable, interruptible, and quick to notice that something is NaN.
 
-Whatever step k draws comes from a generator seeded by (seed, k), so a run that was interrupted
-and resumed equals one that was not. Checkpoints are safetensors: parameters, optimiser moments
-and the moving average, no pickle.
+Whatever step k draws must be a function of k alone (see `draws.stream`): then a training that was
+stopped and resumed equals one that was not, bit for bit on the same device and versions.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from sdd_fast import draws
-from sdd_fast.files import load_tensors, save_tensors
-from sdd_fast.interrupt import InterruptAfterStep
+from .interrupt import InterruptAfterStep
+from .progress import Listener, Task
+from .training_state import TrainingState
 
-LossFn = Callable[[torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+Loss = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
+"""Step from 0 → scalar loss, and scalars to log."""
+
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a part learns.
+    """How long and how fast a module learns.
 
-    ``lr`` is reached after ``warmup`` steps and falls to zero along a cosine; ``ema`` is the decay
-    of the moving average that is kept (0: none). ``bf16``
-    runs convolutions and linears in bfloat16 where the processor or GPU has it.
+    Args:
+        lr_at: learning rate of step 0 … steps − 1.
+        ema: decay of the moving average of the weights that is kept; 0: none.
+        clip_grad: largest norm of the gradient; infinity: not clipped.
+        log_every, measure_every, save_every: steps between history entries, between measurements
+            and between saved states. All of them happen after the last step, too.
     """
 
     steps: int
-    batch_size: int
-    lr: float
-    warmup: int = 100
-    weight_decay: float = 0.0
+    lr_at: Callable[[int], float]
     ema: float = 0.0
-    clip_grad: float = 1.0
-    bf16: bool = True
-    seed: int = 0
-
-    def lr_at(self, step: int) -> float:
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.lr * rise * 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
+    clip_grad: float = math.inf
+    log_every: int = 10
+    measure_every: int = 50
+    save_every: int = 50
 
 
-def step_rng(seed: int, step: int) -> torch.Generator:
-    """The generator of one step: a function of (seed, step) alone."""
-    return draws.stream(seed, f"step {step}")
+class Store(Protocol):
+    """Where a training is saved: a `StateFile`, or what keeps more than that."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def save(self, state: TrainingState) -> None: ...
+
+
+def begin(
+    module: nn.Module,
+    *,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+    average: bool = False,
+    lr_factors: Mapping[str, float] | None = None,
+) -> TrainingState:
+    """Return the state before the first step, with AdamW as the optimizer.
+
+    Args:
+        lr_factors: {prefix of parameter names: factor on the learning rate}; 1 for all others.
+
+    Raises:
+        ValueError: no parameter of the module requires a gradient.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            factors = (f for prefix, f in (lr_factors or {}).items() if name.startswith(prefix))
+            groups.setdefault(next(factors, 1.0), []).append(parameter)
+    if not groups:
+        raise ValueError("there are no weights to train: none of them requires a gradient")
+    optimizer = torch.optim.AdamW(
+        [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
+        betas=betas,
+        weight_decay=weight_decay,
+    )
+    kept = copy.deepcopy(module).requires_grad_(False) if average else None
+    return TrainingState(module, optimizer, kept)
 
 
 def train(
-    name: str,
-    module: nn.Module,
-    loss_fn: LossFn,
+    state: TrainingState,
+    loss: Loss,
     schedule: Schedule,
-    folder: Path,
+    name: str,
     *,
-    lr_factors: dict[str, float] | None = None,
-    checkpoint_every: int = 500,
-    log_every: int = 100,
-) -> nn.Module:
-    """Minimises ``loss_fn`` over the trainable parameters of ``module``.
+    store: Store | None = None,
+    measure: Callable[[], Entry] | None = None,
+    on_entry: Callable[[Entry], None] | None = None,
+    text: Callable[[Entry], str] | None = None,
+    advice: str = "",
+    progress: bool | Listener = True,
+) -> None:
+    """Minimize `loss` from where `state` stands to the end of the schedule, in place.
 
     Args:
-        loss_fn: step generator → (scalar loss, scalars to log).
-        lr_factors: {prefix of parameter names: factor on the learning rate}; 1 for all others.
-        folder: holds ``<name>.checkpoint.safetensors`` while training runs and after.
-
-    Returns:
-        The moving average of ``module`` where ``schedule.ema`` > 0, else ``module``; in eval mode.
+        name: of what is trained, for people.
+        measure: what is measured now and then besides, as part of a history entry.
+        on_entry: gets every history entry: "step" (completed steps), "lr", "seconds", and the means
+            since the last one of "gradient" (norm over the weights) and of what `loss` logs.
+        text: figures of an entry to show beside the progress.
+        advice: what to try when the loss becomes NaN.
 
     Raises:
-        FloatingPointError: the loss is not finite; the last checkpoint stays.
-        KeyboardInterrupt: Ctrl-C, after the step and a checkpoint are finished.
+        FloatingPointError: a loss or gradient is NaN or infinite; the last saved state remains.
+        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and the state
+            saved first; a second signal does not wait.
     """
-    path = folder / f"{name}.checkpoint.safetensors"
-    params = {k: p for k, p in module.named_parameters() if p.requires_grad}
-    groups = [
-        {
-            "params": [p],
-            "factor": next((f for k, f in (lr_factors or {}).items() if key.startswith(k)), 1.0),
-        }
-        for key, p in params.items()
-    ]
-    opt = torch.optim.AdamW(
-        groups, lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
-    )
-    average = copy.deepcopy(module).requires_grad_(False) if schedule.ema else module
-    start, spent = 0, 0.0
-    if path.exists():
-        start, spent = _resume(path, module, average, opt, params, schedule)
-
-    device = next(iter(params.values())).device
-    module.train()
-    bar = tqdm(
-        range(start, schedule.steps), initial=start, total=schedule.steps, desc=name, disable=None
-    )
-    began = time.monotonic()
-    with InterruptAfterStep() as interrupt:
-        for step in bar:
-            for group in opt.param_groups:
-                group["lr"] = schedule.lr_at(step) * group["factor"]
-            with torch.autocast(device.type, torch.bfloat16, enabled=schedule.bf16):
-                loss, logs = loss_fn(step_rng(schedule.seed, step))
-            opt.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(params.values(), schedule.clip_grad)
-            if step % log_every == 0 or step + 1 == schedule.steps:
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"training {name}: loss is {value} at step {step}; the last checkpoint is "
-                        f"{path}. Lower the learning rate ({schedule.lr}) and start again."
-                    )
-                shown = {k: f"{v.item():.4g}" for k, v in logs.items()}
-                bar.set_postfix(loss=f"{value:.4g}", **shown)
-                if not sys.stderr.isatty():
-                    rate = (step + 1 - start) / (time.monotonic() - began)
-                    print(
-                        f"{name} {step + 1}/{schedule.steps} loss {value:.4g} {shown} "
-                        f"{rate:.2f} it/s",
-                        flush=True,
-                    )
-            opt.step()
-            if schedule.ema:
-                # a short memory at first, so that the average forgets the random start
-                decay = min(schedule.ema, (1 + step) / (10 + step))
-                with torch.no_grad():
-                    live = module.state_dict()
-                    for key, value_avg in average.state_dict().items():
-                        if value_avg.is_floating_point():
-                            value_avg.lerp_(live[key], 1.0 - decay)
-            last = step + 1 == schedule.steps
-            if last or interrupt.requested or (step + 1) % checkpoint_every == 0:
-                seconds = spent + time.monotonic() - began
-                _save(path, module, average, opt, params, schedule, step + 1, seconds)
-            if interrupt.requested:
-                raise KeyboardInterrupt(
-                    f"stopped after step {step + 1} of {schedule.steps} of {name}; the same "
-                    "command goes on from there"
+    loop = _Loop(state, schedule, name, store, advice)
+    state.module.train()
+    task = Task(name, schedule.steps, progress, unit="steps", done=state.step)
+    with task, InterruptAfterStep() as interrupt:
+        try:
+            while state.step < schedule.steps:
+                loop.learn(loss)
+                last = state.step == schedule.steps
+                measuring = measure is not None and (
+                    last or state.step % schedule.measure_every == 0
                 )
-    return average.eval()
+                logging = last or measuring or state.step % schedule.log_every == 0
+                saving = last or interrupt.requested or state.step % schedule.save_every == 0
+                if logging or saving or loop.device.type == "cpu":
+                    loop.check_finite()
+                state.seconds = time.perf_counter() - loop.began
+                shown = None
+                if logging:
+                    entry = loop.entry()
+                    if measuring and measure is not None:
+                        entry |= measure()
+                    state.history.append(entry)
+                    shown = text(entry) if text else None
+                    if on_entry:
+                        on_entry(entry)
+                loop.updating = False
+                if saving:
+                    loop.save()
+                task.advance(text=shown)
+                if interrupt.requested:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            loop.save_after_interrupt(interrupt)
+            raise KeyboardInterrupt(loop.stopped()) from None
+    state.module.eval()
 
 
-def _save(
-    path: Path,
-    module: nn.Module,
-    average: nn.Module,
-    opt: torch.optim.Optimizer,
-    params: dict[str, nn.Parameter],
-    schedule: Schedule,
-    step: int,
-    seconds: float,
-) -> None:
-    tensors = {f"module.{k}": v for k, v in module.state_dict().items()}
-    if average is not module:
-        tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    for key, p in params.items():
-        # a parameter that no loss has reached yet has no moments
-        for moment in ("exp_avg", "exp_avg_sq") if p in opt.state else ():
-            tensors[f"opt.{moment}.{key}"] = opt.state[p][moment]
-    copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
-    metadata = {
-        "step": str(step),
-        "seconds": f"{seconds:.1f}",
-        "schedule": json.dumps(schedule.__dict__),
-    }
-    save_tensors(path, copies, metadata)
+class _Loop:
+    """What the loop remembers between steps, besides the state that is saved."""
 
+    def __init__(
+        self,
+        state: TrainingState,
+        schedule: Schedule,
+        name: str,
+        store: Store | None,
+        advice: str,
+    ) -> None:
+        self.state, self.schedule, self.name = state, schedule, name
+        self.store, self.advice = store, advice
+        self.parameters = list(state.trained.values())
+        self.device = self.parameters[0].device
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.began = time.perf_counter() - state.seconds
+        self.saved, self.updating = state.step, False
 
-def _resume(
-    path: Path,
-    module: nn.Module,
-    average: nn.Module,
-    opt: torch.optim.Optimizer,
-    params: dict[str, nn.Parameter],
-    schedule: Schedule,
-) -> tuple[int, float]:
-    """Restores everything; returns the steps done and the seconds they took."""
-    tensors, meta = load_tensors(path)
-    if json.loads(meta["schedule"]) != schedule.__dict__:
-        raise ValueError(
-            f"{path} was written with another schedule ({meta['schedule']}); "
-            "delete it to start this part again, or train with the settings it was started with"
+    def learn(self, loss_of: Loss) -> None:
+        """Make one step. Nothing in it waits for the device."""
+        state, schedule, step = self.state, self.schedule, self.state.step
+        loss, measured = loss_of(step)
+        loss.backward()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        measured["gradient"] = nn.utils.get_total_norm(gradients)
+        # Found on the device, so that the host need not wait for it at every step.
+        bad = ~torch.isfinite(torch.stack(list(measured.values()))).all()
+        self.first_bad = torch.where((self.first_bad < 0) & bad, step, self.first_bad)
+        if schedule.clip_grad < math.inf:
+            nn.utils.clip_grads_with_norm_(
+                self.parameters, schedule.clip_grad, measured["gradient"]
+            )
+        for group in state.optimizer.param_groups:
+            group["lr"] = schedule.lr_at(step) * group["factor"]
+
+        self.updating = True  # weights, average, sums and history belong together
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step, state.count = step + 1, state.count + 1
+        if state.average is not None:
+            _follow(state.average, state.module, schedule.ema, step)
+        for name, value in measured.items():
+            state.sums[name] = state.sums.get(name, 0) + value.float()
+
+    def entry(self) -> Entry:
+        """Return the means since the last entry, and start new ones."""
+        state = self.state
+        entry: Entry = {"step": state.step, "lr": self.schedule.lr_at(state.step - 1)}
+        entry["seconds"] = round(state.seconds, 3)
+        entry |= {name: float(value) / state.count for name, value in state.sums.items()}
+        state.sums, state.count = {}, 0
+        return entry
+
+    def save(self) -> None:
+        if self.store is not None:
+            self.store.save(self.state)
+            self.saved = self.state.step
+
+    def save_after_interrupt(self, interrupt: InterruptAfterStep) -> None:
+        """Save a step that was completed but not saved; never one that was torn apart."""
+        consistent = not self.updating and not interrupt.insisted and int(self.first_bad) < 0
+        if consistent and self.saved < self.state.step:
+            self.save()
+
+    def check_finite(self) -> None:
+        step = int(self.first_bad)
+        if step < 0:
+            return
+        kept = (
+            f"The checkpoint after step {self.saved} is kept in {self.store.path}"
+            if self.store and self.saved
+            else "No checkpoint had been written"
+        )
+        raise FloatingPointError(
+            f"training {self.name}: a loss or gradient became NaN or infinite in step {step + 1} "
+            f"of {self.schedule.steps}. {kept}. {self.advice}"
         )
 
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    def stopped(self) -> str:
+        done = f"stopped after step {self.state.step} of {self.schedule.steps} of {self.name}. "
+        if self.store is None:
+            return done + "Nothing is saved, because no run_dir was given"
+        if self.saved == 0:
+            return done + f"No checkpoint had been written to {self.store.path}"
+        return done + (
+            f"A checkpoint of step {self.saved} is in {self.store.path}; run the same again to "
+            "resume from it"
+        )
 
-    module.load_state_dict(part("module."))
-    if average is not module:
-        average.load_state_dict(part("average."))
-    first, second = part("opt.exp_avg."), part("opt.exp_avg_sq.")
-    step = int(meta["step"])
-    for key, p in params.items():
-        if key not in first:
-            continue
-        opt.state[p] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": first[key].to(p.device),
-            "exp_avg_sq": second[key].to(p.device),
-        }
-    return step, float(meta["seconds"])
+
+@torch.no_grad()
+def _follow(average: nn.Module, module: nn.Module, ema: float, step: int) -> None:
+    # A short memory at first, so that the average forgets the random start.
+    decay = min(ema, (1 + step) / (10 + step))
+    live = module.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(live[name], 1.0 - decay)

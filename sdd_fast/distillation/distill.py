@@ -10,10 +10,11 @@ Only the mapper's weights get a gradient; teacher, generator and identity networ
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -22,23 +23,27 @@ from .. import draws
 from ..files import PathLike
 from ..gradients.balance import GUIDANCE_RMS, balanced_guidance_scale
 from ..gradients.config import GuidanceConfig
-from ..interrupt import InterruptAfterStep
+from ..lock import locked
 from ..manipulator import MapperInfo, float32_layers, frozen, rendered_at_once
 from ..models.mapper import LEVELS, LevelsMapper, level_range
-from ..run_folder import Progress, RunFolder
+from ..progress import Listener
+from ..run_folder import RunFolder
 from ..teacher.prior import DiffusionPrior, PromptEmbeds
+from ..training_loop import Schedule, begin, train
+from ..training_state import TrainingState
 from .config import DistillConfig
 from .monitor import EditMonitor
 from .objective import Embedding, Objective
 
-__all__ = ["DistillConfig", "DistillResult", "distill"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Monitor = Callable[[nn.Module, float], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class DistillResult:
-    """What `distill` returns.
+    """The result of `distill`.
 
     Args:
         mapper: trained, in eval mode, without gradients.
@@ -55,6 +60,19 @@ class DistillResult:
     seconds: float
 
 
+class DefaultMapper(TypedDict, total=False):
+    """The mapper that `distill` makes.
+
+    Args:
+        levels: those of its levels; None: all that the generator has.
+        w_std: [num_layers or 1, w_dim] standard deviation of W+ over the domain; default: that of
+            the training latents.
+    """
+
+    levels: Sequence[str] | None
+    w_std: Tensor | None
+
+
 def distill(
     prior: DiffusionPrior,
     generator: Any,
@@ -63,8 +81,6 @@ def distill(
     timesteps: Sequence[int],
     *,
     mapper: nn.Module | None = None,
-    levels: Sequence[str] | None = None,
-    w_std: Tensor | None = None,
     identity: Embedding | None = None,
     config: DistillConfig | None = None,
     run_dir: PathLike | None = None,
@@ -72,7 +88,8 @@ def distill(
     held_out: Tensor | None = None,
     monitor: Monitor | None = None,
     domain: str = "",
-    progress: bool = True,
+    progress: bool | Listener = True,
+    **default_mapper: Unpack[DefaultMapper],
 ) -> DistillResult:
     """Train a mapper so that edited images fit `prompt` (Alg. 1).
 
@@ -84,47 +101,41 @@ def distill(
         prompt: non-empty text γ.
         timesteps: the set S, each in 0 … T − 1; every sample draws its own, uniformly.
         mapper: what is trained, in place: a `LevelsMapper`, a `StyleSpaceMapper` or any module
-            that returns a change of W+. Default: a `LevelsMapper` with `levels`, in units of
-            `w_std`, that starts as no change.
-        levels: of the default mapper; None: all that the generator has.
-        w_std: [num_layers or 1, w_dim] standard deviation of W+ over the domain; default: that of
-            the training latents.
+            that returns a change of W+. Default: a `LevelsMapper` that starts as no change, with
+            `levels` (default: all that the generator has) in units of `w_std` ([num_layers or 1,
+            w_dim], the standard deviation of W+ over the domain; default: that of `w_plus`), both
+            given as further keyword arguments.
         identity: images → embeddings [B, D], such as a face recognition network.
         run_dir: where to keep checkpoints, history and the mapper (see `run_folder`). If it holds
             a checkpoint of the same run, training resumes there, to the same result, bit for bit,
-            as an uninterrupted run (on the same device and versions).
-        resume: False discards what `run_dir` holds.
+            as an uninterrupted run (on the same device and versions). A finished run is returned.
+        resume: False starts over; what `run_dir` holds is kept until it can be replaced.
         held_out: [M, num_layers, w_dim] latents to measure the edit on, with an `EditMonitor`.
         monitor: what measures the edit instead: (mapper, λ) → dict; see `EditMonitor`.
         domain: name stored with the mapper.
-        progress: show a progress bar (on a terminal only).
+        progress: True: show it; False: do not; or a function that gets every `Progress`.
 
     Returns:
         The mapper and its history. Each history entry holds "step" (completed steps), "lr",
         "seconds", and means since the last one of "residual" (root mean square of r), "gradient"
-        (norm over the mapper's weights) and the unweighted regularisers "l2", "identity_loss",
+        (norm over the mapper's weights) and the unweighted regularizers "l2", "identity_loss",
         "range", "keep" in use; every `monitor_every` steps and at the end also what the monitor
         measures.
 
     Raises:
-        ValueError: a wrong shape, an empty prompt, a timestep out of range, or a `run_dir` whose
-            checkpoint has other settings.
+        ValueError: a wrong shape, an empty prompt, a timestep out of range, or a `run_dir` that
+            holds a run with other settings.
+        BlockingIOError: another process works in `run_dir`.
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint remains.
-        KeyboardInterrupt: after Ctrl-C. The step is completed and a checkpoint written first; a
-            second Ctrl-C does not wait.
+        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and a checkpoint
+            written first; a second one does not wait.
     """
     config = config or DistillConfig()
     w_plus, steps_set = _check_inputs(prior, generator, w_plus, timesteps, mapper)
     embeds = prior.encode_prompt(prompt)
     if mapper is None:
-        mapper = _default_mapper(generator, w_plus, levels, w_std, config.seed)
-    asked = config
-    if config.guidance is None:
-        balanced = _balanced(prior, generator, w_plus, embeds, steps_set, config)
-        config = replace(config, guidance=balanced)
-    trained = [p for p in mapper.parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("the mapper has no weights to train: none of them requires a gradient")
+        mapper = _default_mapper(generator, w_plus, config.seed, **default_mapper)
+    state = begin(mapper, betas=config.betas, weight_decay=config.weight_decay)
     info = MapperInfo(
         prompt=prompt,
         lam=config.lam,
@@ -137,116 +148,89 @@ def distill(
             raise ValueError("held_out needs a generator; for images give a monitor of your own")
         scale = getattr(mapper, "scale", None)
         monitor = EditMonitor(generator, held_out, prompt=prompt, identity=identity, w_std=scale)
-    folder = None
-    if run_dir is not None:
-        description = {
-            **asdict(info),
-            "config": _what_matters(asked),
-            "mapper": [type(mapper).__name__, getattr(mapper, "config", {})],
-            "identity": identity is not None,
-            "latents": [list(w_plus.shape), _digest(w_plus)],
-        }
-        if prior.dtype != torch.float32:
-            description["teacher"] = str(prior.dtype)
-        folder = RunFolder(run_dir, description)
-        folder.start({**asdict(info), "distill": asdict(config)}, resume)
-
-    optimizer = torch.optim.AdamW(
-        trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
-    )
-    state = folder.load(mapper, optimizer) if folder else Progress()
-    objective = Objective(prior, generator, w_plus, embeds, steps_set, mapper, identity, config)
-    with frozen(generator, identity), float32_layers(generator):
-        _train(objective, trained, optimizer, state, folder, monitor, progress)
+    with locked(run_dir) if run_dir is not None else nullcontext():
+        folder = None
+        if run_dir is not None:
+            request = _request(info, config, mapper, identity, w_plus, prior)
+            folder = RunFolder(run_dir, request, info, config.steps, resume)
+        if config.guidance is None:
+            balanced = _balanced(prior, generator, w_plus, embeds, steps_set, config)
+            config = replace(config, guidance=balanced)
+        if folder and folder.finished:
+            state.history = folder.load_finished(mapper)
+            state.seconds = state.history[-1].get("seconds", 0.0)
+        else:
+            if folder:
+                folder.begin({**asdict(info), "distill": asdict(config)}, state)
+            objective = Objective(
+                prior, generator, w_plus, embeds, steps_set, mapper, identity, config
+            )
+            earlier = state.step
+            with frozen(generator, identity), float32_layers(generator):
+                _train(objective, state, folder, monitor, progress)
+            if folder:
+                folder.finish(mapper, trained=state.step > earlier)
     mapper.eval()
-    if folder:
-        folder.finish(mapper, info)
     return DistillResult(mapper, state.history, info, config, state.seconds)
+
+
+def _request(
+    info: MapperInfo,
+    config: DistillConfig,
+    mapper: nn.Module,
+    identity: Embedding | None,
+    w_plus: Tensor,
+    prior: DiffusionPrior,
+) -> dict[str, Any]:
+    """Everything that determines the result: a resumed run may log and save at other steps."""
+    settings = asdict(config)
+    for name in ("log_every", "monitor_every", "checkpoint_every"):
+        del settings[name]
+    data = w_plus.detach().cpu().contiguous().numpy().tobytes()
+    request = {
+        **asdict(info),
+        "config": settings,
+        "mapper": [type(mapper).__name__, getattr(mapper, "config", {})],
+        "identity": identity is not None,
+        "latents": [list(w_plus.shape), hashlib.blake2b(data, digest_size=8).hexdigest()],
+    }
+    if prior.dtype != torch.float32:
+        request["teacher"] = str(prior.dtype)
+    return request
 
 
 def _train(
     objective: Objective,
-    trained: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    state: Progress,
+    state: TrainingState,
     folder: RunFolder | None,
     monitor: Monitor | None,
-    progress: bool,
+    progress: bool | Listener,
 ) -> None:
-    from tqdm import tqdm
-
     config, mapper = objective.config, objective.mapper
-    device = trained[0].device
-    state.sums = {name: value.to(device) for name, value in state.sums.items()}
-    first_bad = torch.full((), -1, dtype=torch.int64, device=device)
-    began = time.perf_counter() - state.seconds
-    saved, updating = state.step, False
-    mapper.train()
-    bar = tqdm(
-        total=config.steps,
-        initial=state.step,
-        desc=_shorten(objective.embeds.prompts),
-        unit="step",
-        disable=None if progress else True,  # None: silent unless on a terminal
+    schedule = Schedule(
+        config.steps,
+        config.lr_at,
+        log_every=config.log_every,
+        measure_every=config.monitor_every,
+        save_every=config.checkpoint_every,
     )
-    with bar, InterruptAfterStep() as interrupt:
-        try:
-            for step in range(state.step, config.steps):
-                loss, measured = objective.loss(step)
-                loss.backward()
-                gradients = [p.grad for p in trained if p.grad is not None]
-                measured["gradient"] = torch.nn.utils.get_total_norm(gradients)
-                # Found on the device, so that the host need not wait for it at every step.
-                bad = ~torch.isfinite(torch.stack(list(measured.values()))).all()
-                first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
-                for group in optimizer.param_groups:
-                    group["lr"] = config.lr_at(step)
-
-                updating = True  # weights, sums and history belong together
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                state.step, state.count = step + 1, state.count + 1
-                for name, value in measured.items():
-                    state.sums[name] = state.sums.get(name, 0) + value.float()
-                last = state.step == config.steps
-                measuring = monitor is not None and (last or state.step % config.monitor_every == 0)
-                logging = last or measuring or state.step % config.log_every == 0
-                saving = last or interrupt.requested or state.step % config.checkpoint_every == 0
-                if logging or saving or device.type == "cpu":
-                    _check_finite(first_bad, config, folder, saved)
-                state.seconds = time.perf_counter() - began
-                if logging:
-                    entry = _log(state, config)
-                    if measuring and monitor is not None:
-                        entry |= monitor(mapper, config.lam)
-                    state.history.append(entry)
-                    bar.set_postfix_str(_postfix(entry), refresh=False)
-                updating = False
-
-                bar.update()
-                if folder and saving:
-                    folder.save(mapper, optimizer, state)
-                    saved = state.step
-                if interrupt.requested:
-                    raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            consistent = not updating and not interrupt.insisted and int(first_bad) < 0
-            if folder and consistent and saved < state.step:
-                folder.save(mapper, optimizer, state)
-                saved = state.step
-            raise KeyboardInterrupt(_stopped(state.step, saved, config, folder)) from None
+    guidance_scale = (config.guidance or GuidanceConfig()).guidance_scale
+    train(
+        state,
+        objective.loss,
+        schedule,
+        _shorten(objective.embeds.prompts),
+        store=folder,
+        measure=None if monitor is None else partial(monitor, mapper, config.lam),
+        text=_figures,
+        advice="Check that the latents and generator are finite; then try a lower lr "
+        f"({config.lr:g} now), a lower guidance_scale ({guidance_scale:g} now), "
+        "or a prior of dtype float32",
+        progress=progress,
+    )
 
 
-def _log(state: Progress, config: DistillConfig) -> dict[str, Any]:
-    """Means since the last entry; starts new ones."""
-    entry: dict[str, Any] = {"step": state.step, "lr": config.lr_at(state.step - 1)}
-    entry["seconds"] = round(state.seconds, 3)
-    entry |= {name: float(value) / state.count for name, value in state.sums.items()}
-    state.sums, state.count = {}, 0
-    return entry
-
-
-def _postfix(entry: dict[str, Any]) -> str:
+def _figures(entry: dict[str, Any]) -> str:
     if "verdict" not in entry:
         return f"residual {entry['residual']:.3g}"
     direction = f", direction {entry['direction']:+.2f}" if "direction" in entry else ""
@@ -256,37 +240,6 @@ def _postfix(entry: dict[str, Any]) -> str:
 def _shorten(prompts: Sequence[str], width: int = 32) -> str:
     text = ", ".join(prompts)
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _check_finite(
-    first_bad: Tensor, config: DistillConfig, folder: RunFolder | None, saved: int
-) -> None:
-    step = int(first_bad)
-    if step < 0:
-        return
-    scale = (config.guidance or GuidanceConfig()).guidance_scale
-    kept = (
-        f"The checkpoint after step {saved} is kept in {folder.path}"
-        if folder and saved
-        else "No checkpoint had been written"
-    )
-    raise FloatingPointError(
-        f"a loss or gradient became NaN or infinite in step {step + 1} of {config.steps}. {kept}. "
-        "Check that the latents and generator are finite; then try a lower lr "
-        f"({config.lr:g} now), a lower guidance_scale ({scale:g} now), "
-        "or a prior of dtype float32"
-    )
-
-
-def _stopped(step: int, saved: int, config: DistillConfig, folder: RunFolder | None) -> str:
-    message = f"stopped after step {step} of {config.steps}. "
-    if folder is None:
-        return message + "Nothing is saved, because no run_dir was given"
-    if saved == 0:
-        return message + f"No checkpoint had been written to {folder.path}"
-    return message + (
-        f"A checkpoint of step {saved} is in {folder.path}; run the same again to resume from it"
-    )
 
 
 def _balanced(
@@ -326,7 +279,11 @@ def _balanced_on(prior: DiffusionPrior) -> int:
 
 
 def _default_mapper(
-    generator: Any, w_plus: Tensor, levels: Sequence[str] | None, w_std: Tensor | None, seed: int
+    generator: Any,
+    w_plus: Tensor,
+    seed: int,
+    levels: Sequence[str] | None = None,
+    w_std: Tensor | None = None,
 ) -> LevelsMapper:
     if w_std is None:
         if len(w_plus) < 2:
@@ -388,16 +345,3 @@ def _check_inputs(
         )
     # The prior's own check of type and range, and its message.
     return data, prior.timesteps_tensor(sorted(set(listed)), len(set(listed))).cpu()
-
-
-def _what_matters(config: DistillConfig) -> dict[str, Any]:
-    """The settings that the result depends on: a resumed run may log and save at other steps."""
-    settings = asdict(config)
-    for name in ("log_every", "monitor_every", "checkpoint_every"):
-        del settings[name]
-    return settings
-
-
-def _digest(tensor: Tensor) -> str:
-    data = tensor.detach().cpu().contiguous().numpy().tobytes()
-    return hashlib.blake2b(data, digest_size=8).hexdigest()

@@ -1,1 +1,1 @@
-"""Training a domain from pictures: every network that is needed, on two CPU cores or a GPU."""
+"""Training a domain from captioned images: every network that is needed, on two cores or a GPU."""

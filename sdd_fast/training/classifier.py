@@ -1,57 +1,50 @@
-"""The attribute classifier (for measuring edits) and the identity embedding of rendered faces."""
+"""The attribute classifier, which measures edits, and the identity embedding."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdd_fast.domains.faces64.renderer import render, sample_faces
-from sdd_fast.models import ConvClassifier, ConvEmbedding
-
 from .. import draws
-from ..training_loop import Schedule, train
-from .data import Pictures
+from ..models import ConvClassifier, ConvEmbedding
+from .data import CaptionedImages, Source
+from .part import PartTrainer, Recipe
 
-CLASSIFIER = Schedule(steps=1500, batch_size=48, lr=2e-3, weight_decay=0.01, ema=0.99)
-IDENTITY = Schedule(steps=600, batch_size=48, lr=2e-3, weight_decay=0.01, ema=0.99, seed=5)
+CLASSIFIER = Recipe(steps=1500, batch_size=48, lr=2e-3, weight_decay=0.01, ema=0.99)
+IDENTITY = Recipe(steps=600, batch_size=48, lr=2e-3, weight_decay=0.01, ema=0.99, seed=5)
 _TEMPERATURE = 0.1
 
 
-def train_classifier(
-    pictures: Pictures, folder: Path, *, device: str = "cpu", schedule: Schedule = CLASSIFIER
-) -> ConvClassifier:
-    """Cross-entropy on every labelled attribute.
+def train_classifier(data: CaptionedImages, trainer: PartTrainer) -> ConvClassifier:
+    """Train by cross-entropy on every labeled attribute.
 
-    Blurred and noisy copies stand in for decoded and generated pictures, which the classifier has
+    Blurred and noisy copies stand in for decoded and generated images, which the classifier has
     to judge without having seen one.
     """
-    heads = {k: int(v.max()) + 1 for k, v in pictures.labels.items()}
-    with draws.private(schedule.seed):
-        model = ConvClassifier(heads, pictures.resolution, width=16)
+    device = trainer.device
+    heads = {k: int(v.max()) + 1 for k, v in data.labels.items()}
+    with draws.private(CLASSIFIER.seed):
+        model = ConvClassifier(heads, data.resolution, width=16)
     model.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        index = pictures.batch(schedule.batch_size, rng)
-        images = degrade(pictures.images(index, device), rng)
+        index = data.batch(CLASSIFIER.batch_size, rng)
+        images = degrade(data.images(index, device), rng)
         logits = model(images)
         losses = {
-            k: F.cross_entropy(v.float(), pictures.labels[k][index].to(device))
+            k: F.cross_entropy(v.float(), data.labels[k][index].to(device))
             for k, v in logits.items()
         }
         return torch.stack(list(losses.values())).sum(), {
             k: v.detach() for k, v in losses.items() if k in ("expression", "hair_color")
         }
 
-    trained = train("classifier", model, loss_fn, schedule, folder)
-    assert isinstance(trained, ConvClassifier)
-    return trained
+    return trainer.train("classifier", model, loss_fn, CLASSIFIER)
 
 
 def degrade(images: Tensor, rng: torch.Generator) -> Tensor:
-    """A random mix with a blurred copy, plus noise: [B, 3, R, R] → the same."""
+    """Mix images [B, 3, R, R] with a blurred copy, at random, and add noise."""
     n = len(images)
     mix = torch.rand(n, 1, 1, 1, generator=rng).to(images.device)
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -60,29 +53,24 @@ def degrade(images: Tensor, rng: torch.Generator) -> Tensor:
     return images.lerp(blurred, 0.8 * mix) + sigma * noise
 
 
-def train_identity(
-    pictures: Pictures, folder: Path, *, device: str = "cpu", schedule: Schedule = IDENTITY
-) -> ConvEmbedding:
-    """Contrastive training (NT-Xent): two pictures of a person are closer than any two persons.
+def train_identity(data: CaptionedImages, source: Source, trainer: PartTrainer) -> ConvEmbedding:
+    """Train by contrast (NT-Xent): two images of a subject are closer than any two subjects.
 
-    For rendered faces the second picture differs in pose and in every attribute but skin. For a
-    user's folder, where a picture is all that is known of a person, it is the same picture
-    cropped, recoloured and degraded.
+    Where the source has no second image of a subject, it is the same one cropped, recolored and
+    degraded.
     """
-    with draws.private(schedule.seed):
-        model = ConvEmbedding(64, pictures.resolution, width=16)
+    device = trainer.device
+    with draws.private(IDENTITY.seed):
+        model = ConvEmbedding(64, data.resolution, width=16)
     model.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        if pictures.labels:
-            faces = sample_faces(schedule.batch_size, rng)
-            first = render(faces, pictures.resolution)
-            second = render(faces.same_person(rng), pictures.resolution)
-        else:
-            first = pictures.images(pictures.batch(schedule.batch_size, rng))
-            second = augment(first, rng)
-        pair = degrade(torch.cat([first, second]), rng).to(device)
-        z = model(pair).float()
+        pair = source.pair(IDENTITY.batch_size, data.resolution, rng)
+        if pair is None:
+            first = data.images(data.batch(IDENTITY.batch_size, rng))
+            pair = (first, augment(first, rng))
+        images = degrade(torch.cat(pair), rng).to(device)
+        z = model(images).float()
         logits = z @ z.t() / _TEMPERATURE
         n = len(z)
         logits = logits.masked_fill(torch.eye(n, dtype=torch.bool, device=device), -1e4)
@@ -90,13 +78,11 @@ def train_identity(
         hits = (logits.argmax(1) == target).float().mean()
         return F.cross_entropy(logits, target), {"top1": hits}
 
-    trained = train("identity", model, loss_fn, schedule, folder)
-    assert isinstance(trained, ConvEmbedding)
-    return trained
+    return trainer.train("identity", model, loss_fn, IDENTITY)
 
 
 def augment(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Random shift, zoom, mirror and color gain of each picture: [B, 3, R, R] → the same."""
+    """Shift, zoom, mirror and recolor each of the images [B, 3, R, R] at random."""
     n = len(images)
     zoom = 1.0 - 0.25 * torch.rand(n, generator=rng)
     mirror = torch.where(torch.rand(n, generator=rng) < 0.5, -1.0, 1.0)

@@ -16,25 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdd_fast.files import write_json, write_text
-from sdd_fast.models import ConvEmbedding
-from sdd_fast.models.clip import MAX_TOKENS, Clip, tokenize
-
 from .. import draws
-from ..training_loop import Schedule, train
+from ..files import write_json, write_text
+from ..models import ConvEmbedding
+from ..models.clip import MAX_TOKENS, Clip, tokenize
 from .classifier import degrade
-from .data import Pictures
+from .data import CaptionedImages
+from .part import PartTrainer, Recipe
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-SCHEDULE = Schedule(steps=1500, batch_size=96, lr=1e-3, warmup=100, weight_decay=0.02, ema=0.99)
+RECIPE = Recipe(steps=1500, batch_size=96, lr=1e-3, warmup=100, weight_decay=0.02, ema=0.99)
 WIDTH = 128
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(texts: list[str], folder: Path, merges: int = 1024) -> CLIPTokenizer:
-    """Learns byte-pair merges from ``texts``; writes and returns a CLIPTokenizer.
+    """Learn byte-pair merges from `texts`; write and return a CLIPTokenizer.
 
     As in CLIP, all 256 bytes are tokens inside a word and at its end, so no prompt is ever
     unknown, and the end token has the largest id.
@@ -98,46 +97,43 @@ class _Learner(nn.Module):
         self.heads = nn.ModuleDict({k: nn.Linear(WIDTH, n) for k, n in heads.items()})
 
 
-def train_clip(
-    pictures: Pictures, folder: Path, *, device: str = "cpu", schedule: Schedule = SCHEDULE
-) -> Clip:
-    """Contrastive training (symmetric InfoNCE), plus attribute heads where labels are known.
+def train_clip(data: CaptionedImages, trainer: PartTrainer) -> Clip:
+    """Train by contrast (symmetric InfoNCE), with attribute heads where labels are known.
 
     The heads make the image embedding carry what a batch of contrasted captions rarely asks for,
     such as an expression that most captions leave out.
     """
+    device = trainer.device
     texts: list[str] = []
-    for seed in range(1 if pictures.texts is not None else 3):
-        index = torch.arange(min(len(pictures), 20000))
-        texts += pictures.captions(index, seed)
-    tokenizer = train_tokenizer(texts, folder / "tokenizer")
-    heads = {k: int(v.max()) + 1 for k, v in pictures.labels.items()}
-    with draws.private(schedule.seed):
-        image = ConvEmbedding(WIDTH, pictures.resolution, width=16)
+    for seed in range(1 if data.texts is not None else 3):
+        texts += data.captions(torch.arange(min(len(data), 20000)), seed)
+    tokenizer = train_tokenizer(texts, trainer.folder / "tokenizer")
+    heads = {k: int(v.max()) + 1 for k, v in data.labels.items()}
+    with draws.private(RECIPE.seed):
+        image = ConvEmbedding(WIDTH, data.resolution, width=16)
         learner = _Learner(new_text_model(tokenizer), image, heads)
     learner.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        index = pictures.batch(schedule.batch_size, rng)
+        index = data.batch(RECIPE.batch_size, rng)
         seed = int(torch.randint(2**31, (1,), generator=rng))
-        ids = tokenize(tokenizer, pictures.captions(index, seed)).to(device)
-        seen = learner.image(degrade(pictures.images(index, device), rng)).float()
+        ids = tokenize(tokenizer, data.captions(index, seed)).to(device)
+        seen = learner.image(degrade(data.images(index, device), rng)).float()
         said = F.normalize(learner.text(ids).text_embeds.float(), dim=1)
         logits = learner.logit_scale.exp().clamp(max=50.0) * said @ seen.t()
-        # captions repeat within a batch: every picture of the same caption is a right answer
+        # captions repeat within a batch: every image of the same caption is a right answer
         same = (ids[:, None] == ids[None]).all(-1).float()
         target = same / same.sum(1, keepdim=True)
         nce = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target))
         logs = {"nce": nce.detach()}
         loss = nce
         for name, head in learner.heads.items():
-            want = pictures.labels[name][index].to(device)
+            want = data.labels[name][index].to(device)
             error = F.cross_entropy(head(seen * 12.0).float(), want)
             loss = loss + 0.5 * error / len(heads)
             if name in ("expression", "yaw"):
                 logs[name] = error.detach()
         return loss, logs
 
-    trained = train("clip", learner, loss_fn, schedule, folder)
-    assert isinstance(trained, _Learner)
+    trained = trainer.train("clip", learner, loss_fn, RECIPE)
     return Clip(trained.text, tokenizer, trained.image)

@@ -1,39 +1,42 @@
-"""The pictures a domain is trained on: rendered faces, or a user's folder with captions."""
+"""The images a domain is trained on, and where they come from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from sdd_fast import draws
-from sdd_fast.domains.faces64.attributes import ATTRIBUTES
-from sdd_fast.domains.faces64.captions import captions as face_captions
-from sdd_fast.domains.faces64.renderer import render, sample_faces
-from sdd_fast.files import atomic_path
-from sdd_fast.images import load_image
+from ..images import load_image
+from ..progress import Listener, Task
 
-_CHUNK = 512
+HELD_OUT = 256
+"""Images that a domain is measured on."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures in memory-mapped bytes, with what is known about them.
+class CaptionedImages:
+    """Images in bytes, which may be memory-mapped, with what is known about them.
 
-    ``pixels``: uint8 [N, 3, R, R]. ``labels``: {attribute: int64 [N]}, empty for a user's folder.
-    ``texts``: one caption a picture for a user's folder, None where captions are drawn from labels.
+    Args:
+        pixels: uint8 [N, 3, R, R].
+        texts: one caption an image; None where captions are drawn from labels.
+        labels: {attribute: int64 [N]}, if any are known.
+        draw_captions: (labels of some images, seed) → a fresh caption for each.
+        source: what tells these images from others; default: a digest of them.
     """
 
     pixels: np.ndarray
-    labels: dict[str, Tensor]
-    texts: list[str] | None
+    texts: list[str] | None = None
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    draw_captions: Callable[[dict[str, Tensor], int], list[str]] | None = None
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -43,96 +46,135 @@ class Pictures:
         return int(self.pixels.shape[-1])
 
     def images(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """float32 [B, 3, R, R] in [-1, 1]."""
+        """Return float32 [B, 3, R, R] in [-1, 1] of the images `index` [B]."""
         batch = torch.from_numpy(self.pixels[index.numpy()]).to(device)
         return batch.float() / 127.5 - 1.0
 
     def captions(self, index: Tensor, seed: int) -> list[str]:
-        """One caption a picture; where labels are known a fresh one for every ``seed``."""
+        """Return one caption an image; where labels are known a fresh one for every `seed`."""
         if self.texts is not None:
             return [self.texts[i] for i in index.tolist()]
-        return face_captions({k: v[index] for k, v in self.labels.items()}, draws.choices(seed))
+        assert self.draw_captions is not None
+        return self.draw_captions({k: v[index] for k, v in self.labels.items()}, seed)
 
     def digest(self) -> str:
-        """Tells a user's pictures and captions from others; rendered faces are all one source."""
-        if self.texts is None:
-            return "rendered faces"
+        """Return a text that tells these images and captions from others."""
+        if self.source:
+            return self.source
         digest = hashlib.blake2b(self.pixels.tobytes(), digest_size=16)
-        digest.update("\0".join(self.texts).encode())
+        digest.update("\0".join(self.texts or []).encode())
         return digest.hexdigest()
 
     def batch(self, size: int, rng: torch.Generator) -> Tensor:
-        """Indices of a random batch [size]."""
+        """Return the indices of a random batch [size]."""
         return torch.randint(len(self), (size,), generator=rng)
 
     def chunks(self, size: int = 256) -> Iterator[Tensor]:
-        """All indices in order, ``size`` at a time."""
+        """Yield all indices in order, `size` at a time."""
         yield from torch.arange(len(self)).split(size)
 
 
-def rendered_faces(folder: Path, n: int, resolution: int, seed: int) -> Pictures:
-    """``n`` rendered faces, drawn once and kept in ``folder``."""
-    stem = folder / f"faces-{resolution}-{n}-{seed}"
-    pixels_path, labels_path = stem.with_suffix(".npy"), stem.with_suffix(".labels.npy")
-    if not labels_path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(pixels_path) as temporary:
-            out = np.lib.format.open_memmap(
-                temporary, mode="w+", dtype=np.uint8, shape=(n, 3, resolution, resolution)
-            )
-            rows = []
-            for i in tqdm(range(0, n, _CHUNK), desc="drawing faces", disable=None):
-                rng = draws.generator(seed * 1_000_003 + i)
-                faces = sample_faces(min(_CHUNK, n - i), rng)
-                out[i : i + len(faces)] = to_bytes(render(faces, resolution)).numpy()
-                rows.append(torch.stack([faces.labels[k] for k in ATTRIBUTES], 1))
-            out.flush()
-        with atomic_path(labels_path) as temporary, open(temporary, "wb") as file:
-            np.save(file, torch.cat(rows).numpy(), allow_pickle=False)
-    table = torch.from_numpy(np.load(labels_path, allow_pickle=False))
-    labels = {k: table[:, i] for i, k in enumerate(ATTRIBUTES)}
-    return Pictures(np.load(pixels_path, mmap_mode="r", allow_pickle=False), labels, None)
+class Source(Protocol):
+    """Where the images of a domain come from, and what is known about them."""
+
+    labelled: bool
+
+    def images(self, folder: Path, resolution: int, budget: float) -> CaptionedImages:
+        """Return the images to train on; what has to be made is kept in `folder`."""
+
+    def split(
+        self, images: CaptionedImages, folder: Path
+    ) -> tuple[Tensor, CaptionedImages, Tensor]:
+        """Return the indices to distill on, and images with the indices to measure on."""
+
+    def pair(
+        self, size: int, resolution: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return two images [B, 3, R, R] of each of `size` subjects, if that can be had."""
+
+    def domain(self, out: Path, resolution: int) -> dict[str, Any]:
+        """Return what domain.json says besides its files: "name", "source_text", …"""
+
+    def measure(self, out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
+        """Measure the finished domain, if its images are labelled; `record` of its training."""
 
 
-def captioned_folder(folder: Path, resolution: int) -> Pictures:
-    """A folder of pictures with ``metadata.jsonl`` (the imagefolder convention).
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder of images with `metadata.jsonl` (the imagefolder convention).
 
-    Every line of ``metadata.jsonl`` is an object with ``file_name`` (relative to the folder) and
-    ``text``. Pictures are cropped to a square at the centre and resized.
-
-    Raises:
-        FileNotFoundError: no folder, no ``metadata.jsonl``, or a picture it names is missing.
-        ValueError: a line is not such an object, or a picture cannot be read.
+    Every line of `metadata.jsonl` is an object with `file_name` (relative to the folder) and
+    `text`. Images are cropped to a square at the center and resized.
     """
-    listing = folder / "metadata.jsonl"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    if not listing.is_file():
-        raise FileNotFoundError(
-            f"{folder} has no metadata.jsonl; expected one JSON object a line, such as "
-            '{"file_name": "0001.png", "text": "a photo of a smiling face"}'
-        )
-    pixels, texts = [], []
-    lines = listing.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(tqdm(lines, desc="reading pictures", disable=None), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            name, text = row["file_name"], row["text"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{listing}, line {number}: expected an object with file_name and text ({error})"
-            ) from error
-        if not isinstance(name, str) or not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{listing}, line {number}: file_name and text must be non-empty text")
-        pixels.append(to_bytes(load_image(folder / name, resolution)))
-        texts.append(text.strip())
-    if len(pixels) < 16:
-        raise ValueError(f"{listing} names {len(pixels)} pictures; a domain needs at least 16")
-    return Pictures(torch.stack(pixels).numpy(), {}, texts)
+
+    path: Path
+    source_text: str
+    progress: bool | Listener = True
+    labelled = False
+
+    def images(self, folder: Path, resolution: int, budget: float) -> CaptionedImages:
+        """Read all images.
+
+        Raises:
+            FileNotFoundError: no folder, no `metadata.jsonl`, or an image it names is missing.
+            ValueError: a line is not such an object, or an image cannot be read.
+        """
+        listing = self.path / "metadata.jsonl"
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.path}")
+        if not listing.is_file():
+            raise FileNotFoundError(
+                f"{self.path} has no metadata.jsonl; expected one JSON object a line, such as "
+                '{"file_name": "0001.png", "text": "a photo of a smiling face"}'
+            )
+        pixels, texts = [], []
+        lines = listing.read_text(encoding="utf-8").splitlines()
+        with Task("reading images", len(lines), self.progress, unit="images") as task:
+            for number, line in enumerate(lines, 1):
+                task.advance()
+                if not line.strip():
+                    continue
+                name, text = _row(line, f"{listing}, line {number}")
+                pixels.append(to_bytes(load_image(self.path / name, resolution)))
+                texts.append(text)
+        if len(pixels) < 16:
+            raise ValueError(f"{listing} names {len(pixels)} images; a domain needs at least 16")
+        return CaptionedImages(torch.stack(pixels).numpy(), texts)
+
+    def split(
+        self, images: CaptionedImages, folder: Path
+    ) -> tuple[Tensor, CaptionedImages, Tensor]:
+        """Put the last images aside."""
+        cut = max(1, len(images) - min(HELD_OUT, len(images) // 5))
+        return torch.arange(cut), images, torch.arange(cut, len(images))
+
+    def pair(
+        self, size: int, resolution: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return None: one image is all that is known of a subject."""
+        return None
+
+    def domain(self, out: Path, resolution: int) -> dict[str, Any]:
+        """Return the name of the domain's folder, and the source text."""
+        return {"name": out.name, "source_text": self.source_text}
+
+    def measure(self, out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
+        """Do nothing: without labels nothing can be measured."""
+
+
+def _row(line: str, place: str) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+        name, text = row["file_name"], row["text"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{place}: expected an object with file_name and text ({error})"
+        ) from error
+    if not isinstance(name, str) or not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{place}: file_name and text must be non-empty text")
+    return name, text.strip()
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """[-1, 1] → uint8, rounded."""
+    """Round images in [-1, 1] to uint8."""
     return ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,41 +1,39 @@
 """StyleGAN2 and its encoder, trained together as an autoencoder through W+.
 
-A small private domain has too few pictures and too little time for adversarial training. The
+A small private domain has too few images and too little time for adversarial training. The
 generator is therefore learned as the decoder of the encoder it will be used with: first at half
 resolution, then at full. Three things keep W+ a space in which edits behave: noise on w, a
-penalty on the per-layer deltas, and rendering every fourth picture from the shared w alone. The
+penalty on the per-layer deltas, and rendering every seventh image from the shared w alone. The
 mapping network is fitted afterwards to the distribution of the encoded w.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdd_fast.models import Encoder, StyleGAN2
-
 from .. import draws
-from ..training_loop import Schedule, step_rng, train
-from .data import Pictures
+from ..models import Encoder, StyleGAN2
+from .data import CaptionedImages
+from .part import PartTrainer, Recipe
 from .vae import reconstruction_loss
 
 if TYPE_CHECKING:
-    from sdd_fast.models.clip import Clip
+    from ..models.clip import Clip
 
-HALF = Schedule(steps=2500, batch_size=24, lr=2.5e-3, ema=0.99)
-FULL = Schedule(steps=5000, batch_size=16, lr=2e-3, ema=0.995, seed=1)
-MAPPING = Schedule(steps=3000, batch_size=512, lr=2e-3, ema=0.995, bf16=False, seed=2)
+HALF = Recipe(steps=2500, batch_size=24, lr=2.5e-3, ema=0.99)
+FULL = Recipe(steps=5000, batch_size=16, lr=2e-3, ema=0.995, seed=1)
+MAPPING = Recipe(steps=3000, batch_size=512, lr=2e-3, ema=0.995, bf16=False, seed=2)
 _W_DIM = 128
-_GENERATOR_LR = 8.0  # its equalised weights have unit variance, the encoder's about 0.05
+_GENERATOR_LR = 8.0  # its equalized weights have unit variance, the encoder's about 0.05
 _W_NOISE = 0.05  # of a w whose components have about unit variance
 _DELTA_WEIGHT = 0.02
 _BASE_WEIGHT = 1e-3
 _CLIP_WEIGHT = 0.15
-_BASE_ONLY = 0.15  # share of the pictures rendered without deltas
+_BASE_ONLY = 0.15  # share of the images rendered without deltas
 
 
 class _Autoencoder(nn.Module):
@@ -50,42 +48,35 @@ def new_generator(resolution: int) -> StyleGAN2:
 
 
 def train_generator(
-    pictures: Pictures,
-    clip: Clip,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    half: Schedule = HALF,
-    full: Schedule = FULL,
-    mapping: Schedule = MAPPING,
+    data: CaptionedImages, clip: Clip, trainer: PartTrainer
 ) -> tuple[StyleGAN2, Encoder]:
-    """Trains encoder and generator at half resolution, then at full, then the mapping network."""
-    resolution = pictures.resolution
-    with draws.private(half.seed):
+    """Train encoder and generator at half resolution, then at full, then the mapping network."""
+    resolution = data.resolution
+    with draws.private(HALF.seed):
         num_layers = new_generator(resolution).num_layers
         encoder = Encoder(resolution, num_layers, _W_DIM, channel_base=1024, channel_max=128)
         small = _Autoencoder(new_generator(resolution // 2), encoder)
-    small = _train_stage("generator-half", small, pictures, None, folder, half, device)
+    small = _train_stage("generator-half", small, data, None, HALF, trainer)
 
-    with draws.private(full.seed):
+    with draws.private(FULL.seed):
         generator = new_generator(resolution)
     grown = generator.state_dict() | small.generator.state_dict()
     generator.load_state_dict(grown)
     large = _Autoencoder(generator, small.encoder)
-    large = _train_stage("generator-full", large, pictures, clip, folder, full, device)
-    fit_mapping(large.generator, large.encoder, pictures, folder, device, mapping)
+    large = _train_stage("generator-full", large, data, clip, FULL, trainer)
+    fit_mapping(large.generator, large.encoder, data, trainer)
     return large.generator, large.encoder
 
 
 def _train_stage(
     name: str,
     auto: _Autoencoder,
-    pictures: Pictures,
+    data: CaptionedImages,
     clip: Clip | None,
-    folder: Path,
-    schedule: Schedule,
-    device: str,
+    recipe: Recipe,
+    trainer: PartTrainer,
 ) -> _Autoencoder:
+    device = trainer.device
     auto.requires_grad_(True).to(device)
     auto.generator.style.requires_grad_(False)  # the mapping network is fitted afterwards
     generator, encoder = auto.generator, auto.encoder
@@ -93,7 +84,7 @@ def _train_stage(
         clip.image.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        images = pictures.images(pictures.batch(schedule.batch_size, rng), device)
+        images = data.images(data.batch(recipe.batch_size, rng), device)
         w_plus, base = encoder(images, return_base=True)
         w_plus, base = w_plus.float(), base.float()
         delta = w_plus - base[:, None]
@@ -116,42 +107,36 @@ def _train_stage(
             "delta": delta.detach().std(),
         }
 
-    trained = train(name, auto, loss_fn, schedule, folder, lr_factors={"generator.": _GENERATOR_LR})
-    assert isinstance(trained, _Autoencoder)
-    return trained
+    return trainer.train(name, auto, loss_fn, recipe, lr_factors={"generator.": _GENERATOR_LR})
 
 
 def fit_mapping(
-    generator: StyleGAN2,
-    encoder: Encoder,
-    pictures: Pictures,
-    folder: Path,
-    device: str,
-    schedule: Schedule,
+    generator: StyleGAN2, encoder: Encoder, data: CaptionedImages, trainer: PartTrainer
 ) -> None:
-    """Fits z → w to the encoded w by implicit maximum likelihood (Li & Malik 2018).
+    """Fit z → w to the encoded w by implicit maximum likelihood (Li & Malik 2018).
 
     Every encoded w of a batch pulls the nearest of many mapped z: all modes are covered and no
     discriminator is needed.
     """
+    device = trainer.device
     with torch.no_grad():
         chunks = [
-            encoder(pictures.images(i, device), return_base=True)[1].float()
-            for i in torch.arange(min(len(pictures), 20000)).split(256)
+            encoder(data.images(i, device), return_base=True)[1].float()
+            for i in torch.arange(min(len(data), 20000)).split(256)
         ]
         targets = torch.cat(chunks)
     style = generator.style.requires_grad_(True)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = targets[torch.randint(len(targets), (schedule.batch_size,), generator=rng)]
+        chosen = targets[torch.randint(len(targets), (MAPPING.batch_size,), generator=rng)]
         with torch.no_grad():
-            pool = torch.randn(4 * schedule.batch_size, _W_DIM, generator=rng).to(device)
+            pool = torch.randn(4 * MAPPING.batch_size, _W_DIM, generator=rng).to(device)
             nearest = torch.cdist(chosen, style(pool)).argmin(1)
         z = pool[nearest]
         loss = F.mse_loss(style(z), chosen)
         return loss, {}
 
-    trained = train("mapping", style, loss_fn, schedule, folder)
+    trained = trainer.train("mapping", style, loss_fn, MAPPING)
     generator.style.load_state_dict(trained.state_dict())
     generator.requires_grad_(False)
-    generator.update_latent_avg(step_rng(schedule.seed, schedule.steps))
+    generator.update_latent_avg(draws.stream(MAPPING.seed, "latent average"))

@@ -4,39 +4,32 @@
       └────► unet ◄── vae                 classifier, identity: for measuring and regularising
 
 Every part reads what earlier parts wrote into the domain's folder, so a single part can be
-retrained. Checkpoints live in ``<out>/training`` and may be deleted once the domain is complete.
+retrained. Checkpoints live in `<out>/training` and may be deleted once the domain is complete.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdd_fast.distillation.config import DistillConfig
-from sdd_fast.domains import load_domain
-from sdd_fast.domains.faces64.captions import SOURCE_TEXT
-from sdd_fast.domains.faces64.edits import EDITS, PULL
-from sdd_fast.files import read_json, save_tensors, write_json
-from sdd_fast.models import Encoder
-from sdd_fast.models.clip import Clip, save_tokenizer
-from sdd_fast.quiet import quiet_loading
-
-from ..training_loop import Schedule
-from . import card, classifier, clip, evaluate, generator, unet, vae
-from .data import Pictures, captioned_folder, rendered_faces
+from ..files import read_json, save_tensors, write_json
+from ..lock import locked
+from ..models import Encoder
+from ..models.clip import Clip, save_tokenizer
+from ..progress import Listener
+from ..quiet import quiet_loading
+from . import classifier, clip, generator, unet, vae
+from .data import CaptionedImages, ImageFolder, Source
+from .part import PartTrainer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-PARTS = ("clip", "vae", "classifier", "identity", "generator", "unet", "latents", "quality")
-TRAIN_FACES, TRAIN_SEED = 40_000, 1
-HELD_OUT_SEED = 2
-_LATENTS, _HELD_OUT = 1024, 256
+_LATENTS = 1024
 
 
 def train_domain(
@@ -45,29 +38,72 @@ def train_domain(
     images: str | Path | None = None,
     resolution: int = 64,
     source_text: str | None = None,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] | None = None,
     budget: float = 1.0,
     device: str = "cpu",
+    progress: bool | Listener = True,
 ) -> Path:
-    """Trains a domain from rendered faces, or from a folder of captioned pictures.
+    """Train a domain from rendered faces, or from a folder of captioned images.
 
     Args:
         out: the domain's folder; an interrupted training resumes in it.
-        images: folder with pictures and ``metadata.jsonl``; None: rendered faces.
+        images: folder with images and `metadata.jsonl`; None: rendered faces.
         resolution: 32, 64 or 128 pixels.
-        source_text: what the pictures show before an edit; needed with ``images``.
-        parts: which of ``PARTS`` to train now; others are taken from ``out``. Parts that need
-            labels (classifier, quality) are left out for a folder of pictures.
+        source_text: what the images show before an edit; needed with `images`.
+        parts: which of `PARTS` to train now; others are taken from `out`. Default: all. Parts that
+            need labels (classifier, quality) are left out for a folder of images.
         budget: factor on the number of steps of every part.
+        progress: True: show it; False: do not; or a function that gets every `Progress`.
 
     Returns:
-        ``out``, which ``load_domain`` opens once every part is there.
+        `out`, which `load_domain` opens once every part is there.
 
     Raises:
-        ValueError: an unknown part, resolution or budget, or unusable pictures.
+        ValueError: an unknown part, resolution or budget, or unusable images.
         FileNotFoundError: a part that is needed has not been trained yet.
+        BlockingIOError: another process trains in `out`.
+        KeyboardInterrupt, FloatingPointError: see `training_loop.train`.
     """
-    out = Path(out)
+    out, chosen = Path(out), PARTS if parts is None else parts
+    _check(chosen, resolution, budget)
+    source: Source
+    if images is None:
+        from ..domains.faces64.training_data import SOURCE_TEXT, RenderedFaces
+
+        source = RenderedFaces(source_text or SOURCE_TEXT, progress)
+    elif not (source_text or "").strip():
+        raise ValueError(
+            "source_text is needed with images: a few words that are true of all the images, "
+            'such as "a photo of a cat"'
+        )
+    else:
+        source = ImageFolder(Path(images), str(source_text), progress)
+    work = out / "training"
+    with locked(out):
+        work.mkdir(parents=True, exist_ok=True)
+        data = source.images(work, resolution, budget)
+        _same_images(work / "pictures.json", data)
+        trainer = PartTrainer(work, device, budget, progress)
+        job = _Job(out, source, data, trainer)
+        for name, part in _PARTS.items():
+            if name in chosen and (source.labelled or not part.needs_labels):
+                if name == "quality":
+                    _write_domain(job)  # which is measured
+                part.train(job)
+        if not missing_parts(out, labelled=False):
+            _write_domain(job)
+    return out
+
+
+@dataclass(frozen=True)
+class _Job:
+    out: Path
+    source: Source
+    data: CaptionedImages
+    trainer: PartTrainer
+
+
+def _check(parts: Sequence[str], resolution: int, budget: float) -> None:
     unknown = [p for p in parts if p not in PARTS]
     if unknown or not parts:
         raise ValueError(f"unknown parts {unknown}; choose from {', '.join(PARTS)}")
@@ -75,38 +111,11 @@ def train_domain(
         raise ValueError(f"resolution must be 32, 64 or 128, got {resolution}")
     if not 0 < budget <= 100:
         raise ValueError(f"budget is a factor on the training steps in (0, 100], got {budget}")
-    if images is not None and not (source_text or "").strip():
-        raise ValueError(
-            "source_text is needed with images: a few words that are true of all the pictures, "
-            'such as "a photo of a cat"'
-        )
-    work = out / "training"
-    work.mkdir(parents=True, exist_ok=True)
-    if images is None:
-        count = max(256, round(TRAIN_FACES * min(1.0, budget)))
-        pictures = rendered_faces(work, count, resolution, TRAIN_SEED)
-        name = f"faces{resolution}"
-    else:
-        pictures = captioned_folder(Path(images), resolution)
-        name = out.name
-    _same_pictures(work / "pictures.json", pictures)
-
-    def steps(schedule: Schedule) -> Schedule:
-        return replace(schedule, steps=max(1, round(schedule.steps * budget)))
-
-    for part in PARTS:
-        if part in parts and (pictures.labels or part not in _NEEDS_LABELS):
-            if part == "quality":
-                _write_domain(out, name, resolution, source_text or SOURCE_TEXT, images is None)
-            _TRAIN[part](pictures, out, device, steps)
-    if all((out / file).exists() for file in _FILES.values()):
-        _write_domain(out, name, resolution, source_text or SOURCE_TEXT, images is None)
-    return out
 
 
-def _same_pictures(record: Path, pictures: Pictures) -> None:
-    """Parts trained on other pictures would fit together without a word, and look it."""
-    these = {"resolution": pictures.resolution, "digest": pictures.digest()}
+def _same_images(record: Path, data: CaptionedImages) -> None:
+    """Parts trained on other images would fit together without a word, and look it."""
+    these = {"resolution": data.resolution, "digest": data.digest()}
     if record.exists() and read_json(record) != these:
         raise ValueError(
             f"{record.parent} was trained on other pictures, captions or at another resolution; "
@@ -117,63 +126,37 @@ def _same_pictures(record: Path, pictures: Pictures) -> None:
 
 # ── one function a part: train, then write the finished network into the domain's folder ──────────
 
-_Steps = Callable[[Schedule], Schedule]
 
-
-def _clip(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    work = out / "training"
-    trained = clip.train_clip(pictures, work, device=device, schedule=steps(clip.SCHEDULE))
+def _clip(job: _Job) -> None:
+    trained = clip.train_clip(job.data, job.trainer)
     trained.to("cpu").text.half()
-    trained.save(out / "clip")
+    trained.save(job.out / "clip")
 
 
-def _vae(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    trained = vae.train_vae(pictures, out / "training", device=device, schedule=steps(vae.SCHEDULE))
-    _save_half(trained, out / "diffusion" / "vae")
+def _vae(job: _Job) -> None:
+    _save_half(vae.train_vae(job.data, job.trainer), job.out / "diffusion" / "vae")
 
 
-def _classifier(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    schedule = steps(classifier.CLASSIFIER)
-    trained = classifier.train_classifier(
-        pictures, out / "training", device=device, schedule=schedule
-    )
-    trained.save(out / "classifier.safetensors", dtype=torch.float16)
+def _classifier(job: _Job) -> None:
+    trained = classifier.train_classifier(job.data, job.trainer)
+    trained.save(job.out / "classifier.safetensors", dtype=torch.float16)
 
 
-def _identity(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    schedule = steps(classifier.IDENTITY)
-    trained = classifier.train_identity(
-        pictures, out / "training", device=device, schedule=schedule
-    )
-    trained.save(out / "identity.safetensors", dtype=torch.float16)
+def _identity(job: _Job) -> None:
+    trained = classifier.train_identity(job.data, job.source, job.trainer)
+    trained.save(job.out / "identity.safetensors", dtype=torch.float16)
 
 
-def _generator(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    synthesis, encoder = generator.train_generator(
-        pictures,
-        _load_clip(out),
-        out / "training",
-        device=device,
-        half=steps(generator.HALF),
-        full=steps(generator.FULL),
-        mapping=steps(generator.MAPPING),
-    )
-    synthesis.save(out / "generator.safetensors", dtype=torch.float16)
-    encoder.save(out / "encoder.safetensors", dtype=torch.float16)
+def _generator(job: _Job) -> None:
+    synthesis, encoder = generator.train_generator(job.data, _load_clip(job.out), job.trainer)
+    synthesis.save(job.out / "generator.safetensors", dtype=torch.float16)
+    encoder.save(job.out / "encoder.safetensors", dtype=torch.float16)
 
 
-def _unet(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    judge = _load_clip(out)
-    trained, text = unet.train_unet(
-        pictures,
-        _load_vae(out).to(device),
-        judge,
-        out / "clip",
-        out / "training",
-        device=device,
-        schedule=steps(unet.SCHEDULE),
-    )
-    folder = out / "diffusion"
+def _unet(job: _Job) -> None:
+    judge, autoencoder = _load_clip(job.out), _load_vae(job.out).to(job.trainer.device)
+    trained, text = unet.train_unet(job.data, autoencoder, judge, job.out / "clip", job.trainer)
+    folder = job.out / "diffusion"
     _save_half(trained, folder / "unet")
     _save_half(text, folder / "text_encoder")
     save_tokenizer(judge.tokenizer, folder / "tokenizer")
@@ -181,80 +164,53 @@ def _unet(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
     write_json(folder / "model_index.json", _MODEL_INDEX)
 
 
-def _latents(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    """Encoded pictures to distil with, and others, from the end of the folder, to measure on."""
-    encoder = Encoder.load(out / "encoder.safetensors").to(device).eval()
-    if pictures.texts is None:
-        held = rendered_faces(out / "training", _HELD_OUT, pictures.resolution, HELD_OUT_SEED)
-        train, held_out = torch.arange(min(_LATENTS, len(pictures))), torch.arange(len(held))
-    else:
-        held, cut = pictures, max(1, len(pictures) - min(_HELD_OUT, len(pictures) // 5))
-        train, held_out = torch.arange(min(_LATENTS, cut)), torch.arange(cut, len(pictures))
+def _latents(job: _Job) -> None:
+    """Encode images to distill with, and others to measure on."""
+    device = job.trainer.device
+    encoder = Encoder.load(job.out / "encoder.safetensors").to(device).eval()
+    train, held, held_out = job.source.split(job.data, job.trainer.folder)
     with torch.no_grad():
         coded = {
-            key: torch.cat(
-                [encoder(source.images(i, device)).half().cpu() for i in index.split(64)]
+            key: torch.cat([encoder(data.images(i, device)).half().cpu() for i in index.split(64)])
+            for key, data, index in (
+                ("train", job.data, train[:_LATENTS]),
+                ("held_out", held, held_out),
             )
-            for key, source, index in (("train", pictures, train), ("held_out", held, held_out))
         }
-    save_tensors(out / "latents.safetensors", coded, {"space": "w_plus"})
+    save_tensors(job.out / "latents.safetensors", coded, {"space": "w_plus"})
 
 
-def _quality(pictures: Pictures, out: Path, device: str, steps: _Steps) -> None:
-    """Measures everything on held-out faces: quality.json and MODEL_CARD.md."""
-    domain = load_domain(out, device=device)
-    config = DistillConfig()
-    report = {
-        "training": card.training_record(out / "training"),
-        "parts": evaluate.measure_parts(domain),
-        "samples": evaluate.measure_samples(domain),
-        "edit_config": asdict(config),
-        "edits": evaluate.measure_edits(domain, config),
-    }
-    write_json(out / "quality.json", report)
-    card.write_card(out)
+def _quality(job: _Job) -> None:
+    job.source.measure(job.out, job.trainer.device, job.trainer.record())
 
 
-_NEEDS_LABELS = ("classifier", "quality")
+@dataclass(frozen=True)
+class _Part:
+    """How a part is trained, and the file that it leaves last."""
 
-_TRAIN: dict[str, Callable[[Pictures, Path, str, _Steps], None]] = {
-    "clip": _clip,
-    "vae": _vae,
-    "classifier": _classifier,
-    "identity": _identity,
-    "generator": _generator,
-    "unet": _unet,
-    "latents": _latents,
-    "quality": _quality,
+    train: Callable[[_Job], None]
+    leaves: str
+    needs_labels: bool = False
+
+
+_PARTS = {
+    "clip": _Part(_clip, "clip/image.safetensors"),
+    "vae": _Part(_vae, "diffusion/vae/config.json"),
+    "classifier": _Part(_classifier, "classifier.safetensors", needs_labels=True),
+    "identity": _Part(_identity, "identity.safetensors"),
+    "generator": _Part(_generator, "encoder.safetensors"),
+    "unet": _Part(_unet, "diffusion/model_index.json"),
+    "latents": _Part(_latents, "latents.safetensors"),
+    "quality": _Part(_quality, "quality.json", needs_labels=True),
 }
-
-_FILES = {
-    "generator": "generator.safetensors",
-    "encoder": "encoder.safetensors",
-    "diffusion": "diffusion/model_index.json",
-    "vae": "diffusion/vae/config.json",
-    "latents": "latents.safetensors",
-    "clip": "clip/image.safetensors",
-    "identity": "identity.safetensors",
-}
-
-_LEFT_BY = {
-    "clip": "clip/image.safetensors",
-    "vae": "diffusion/vae/config.json",
-    "classifier": "classifier.safetensors",
-    "identity": "identity.safetensors",
-    "generator": "generator.safetensors",
-    "unet": "diffusion/model_index.json",
-    "latents": "latents.safetensors",
-    "quality": "quality.json",
-}
+PARTS = tuple(_PARTS)
 
 
-def missing_parts(out: Path, *, rendered: bool) -> list[str]:
-    """The parts that have left no file in ``out`` yet; without ``rendered``, of those that a
-    folder of pictures trains."""
-    wanted = (part for part in PARTS if rendered or part not in _NEEDS_LABELS)
-    return [part for part in wanted if not (out / _LEFT_BY[part]).exists()]
+def missing_parts(out: Path, *, labelled: bool) -> list[str]:
+    """Return the parts that have left no file in `out` yet; without `labelled`, of those that need
+    no labels."""
+    wanted = {name: part for name, part in _PARTS.items() if labelled or not part.needs_labels}
+    return [name for name, part in wanted.items() if not (out / part.leaves).exists()]
 
 
 _MODEL_INDEX = {
@@ -272,19 +228,17 @@ _MODEL_INDEX = {
 }
 
 
-def _write_domain(out: Path, name: str, resolution: int, source_text: str, faces: bool) -> None:
+def _write_domain(job: _Job) -> None:
+    out = job.out
     spec: dict[str, Any] = {
-        "name": name,
-        "resolution": resolution,
-        "source_text": source_text,
+        **job.source.domain(out, job.data.resolution),
+        "resolution": job.data.resolution,
         "generator": "generator.safetensors",
         "encoder": "encoder.safetensors",
         "diffusion": "diffusion",
         "latents": "latents.safetensors",
         "clip": "clip",
         "identity": "identity.safetensors",
-        "prompts": list(EDITS) if faces else [],
-        "pull": PULL if faces else {},
     }
     if (out / "classifier.safetensors").exists():
         spec["classifier"] = "classifier.safetensors"
@@ -308,14 +262,14 @@ def _load_vae(out: Path) -> AutoencoderKL:
 
 
 def _save_half(network: Any, folder: Path) -> None:
-    """Writes a diffusers or transformers network with float16 weights, and says so nowhere else.
+    """Write a diffusers or transformers network with float16 weights, and says so nowhere else.
 
     The config must not pin a dtype: whoever loads the network chooses.
     """
     with quiet_loading():
         network.to("cpu").half().save_pretrained(folder)
     path = folder / "config.json"
-    config = json.loads(path.read_text())
+    config = read_json(path)
     for key in ("dtype", "torch_dtype", "_name_or_path"):
         config.pop(key, None)
     write_json(path, config)

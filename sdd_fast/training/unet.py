@@ -13,19 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdd_fast.files import atomic_path
-from sdd_fast.models.clip import Clip, tokenize
-from sdd_fast.quiet import quiet_loading
-
 from .. import draws
-from ..training_loop import Schedule, train
-from .data import Pictures
+from ..files import atomic_path
+from ..models.clip import Clip, tokenize
+from ..quiet import quiet_loading
+from .data import CaptionedImages
+from .part import PartTrainer, Recipe
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-SCHEDULE = Schedule(steps=4500, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999)
+RECIPE = Recipe(steps=4500, batch_size=64, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999)
 _CAPTION_DROPOUT = 0.1
 
 
@@ -69,13 +68,13 @@ class _Denoiser(nn.Module):
 
 
 @torch.no_grad()
-def encode_pictures(vae: AutoencoderKL, pictures: Pictures, folder: Path) -> np.ndarray:
-    """float16 [N, 4, h, w]: the mean latent of every picture, computed once and kept."""
+def encode_images(vae: AutoencoderKL, data: CaptionedImages, folder: Path) -> np.ndarray:
+    """Return float16 [N, 4, h, w], the mean latent of every image, computed once and kept."""
     path = folder / "latents.npy"
     if not path.exists():
         chunks = [
-            vae.encode(pictures.images(i, vae.device)).latent_dist.mean.half().cpu().numpy()
-            for i in pictures.chunks()
+            vae.encode(data.images(i, vae.device)).latent_dist.mean.half().cpu().numpy()
+            for i in data.chunks()
         ]
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.save(file, np.concatenate(chunks), allow_pickle=False)
@@ -84,34 +83,33 @@ def encode_pictures(vae: AutoencoderKL, pictures: Pictures, folder: Path) -> np.
 
 
 def train_unet(
-    pictures: Pictures,
+    data: CaptionedImages,
     vae: AutoencoderKL,
     clip: Clip,
     clip_folder: Path,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    schedule: Schedule = SCHEDULE,
+    trainer: PartTrainer,
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Trains the denoiser by Eq. 4 of the paper; returns moving averages of U-Net and text.
+    """Train the denoiser by Eq. 4 of the paper; return moving averages of U-Net and text.
 
-    ``clip_folder`` holds what ``clip.save`` wrote.
+    Args:
+        clip_folder: holds what `clip.save` wrote.
     """
     from transformers import CLIPTextModel
 
-    latents = encode_pictures(vae, pictures, folder)
+    device = trainer.device
+    latents = encode_images(vae, data, trainer.folder)
     with quiet_loading():
         text = CLIPTextModel.from_pretrained(clip_folder, local_files_only=True).float()
     width = int(clip.text.config.hidden_size)
-    with draws.private(schedule.seed):
+    with draws.private(RECIPE.seed):
         unet = new_unet(latents.shape[-1], width)
     denoiser = _Denoiser(unet, text.requires_grad_(True)).to(device)
     alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        index = pictures.batch(schedule.batch_size, rng)
+        index = data.batch(RECIPE.batch_size, rng)
         n = len(index)
-        captions = pictures.captions(index, int(torch.randint(2**31, (1,), generator=rng)))
+        captions = data.captions(index, int(torch.randint(2**31, (1,), generator=rng)))
         dropped = torch.rand(n, generator=rng) < _CAPTION_DROPOUT
         captions = ["" if d else c for c, d in zip(captions, dropped.tolist(), strict=True)]
         ids = tokenize(clip.tokenizer, captions).to(device)
@@ -127,6 +125,5 @@ def train_unet(
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         return error.mean(), {"high": error[t > 600].mean().detach()}
 
-    trained = train("unet", denoiser, loss_fn, schedule, folder, checkpoint_every=250)
-    assert isinstance(trained, _Denoiser)
+    trained = trainer.train("unet", denoiser, loss_fn, RECIPE, save_every=250)
     return trained.unet, trained.text

@@ -530,12 +530,12 @@ def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
 
 
 def test_render_is_an_example_of_the_training_format(sdd: Sdd, tmp_path: Path) -> None:
-    from sdd_fast.training.data import captioned_folder
+    from sdd_fast.training.data import ImageFolder
 
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         done = sdd("render", "--out", tmp_path / name, "-n", 20, "--seed", seed)
         assert done.code == 0, done.err
-    read = captioned_folder(tmp_path / "a", 32)
+    read = ImageFolder(tmp_path / "a", "a face").images(tmp_path, 32, 1.0)
     assert len(read) == 20 and read.texts is not None and all(read.texts)
     first = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     assert first == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 
 from sdd_fast.checkpoints.load import load_mapper
 from sdd_fast.distillation.config import DistillConfig
-from sdd_fast.distillation.distill import DistillResult, distill
+from sdd_fast.distillation.distill import DistillResult, _default_mapper, distill
 from sdd_fast.files import load_tensors, read_json
 from sdd_fast.gradients.config import GuidanceConfig
+from sdd_fast.lock import LOCK_FILE
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.training_state import StateFile
 
 STEPS, TIMESTEPS = 7, [800, 150]
 FILES = ["checkpoint.safetensors", "config.json", "history.json", "mapper.safetensors"]
@@ -97,14 +100,11 @@ def assert_same(a: DistillResult, b: DistillResult) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK_FILE)
 
 
 def step_of(folder: Path) -> int:
-    import json
-
-    _, metadata = load_tensors(folder / "checkpoint.safetensors")
-    return int(json.loads(metadata["progress"])["step"])
+    return int(StateFile(folder / "checkpoint.safetensors", {}, STEPS, "").read()["step"])
 
 
 @pytest.mark.parametrize(("resolution", "want"), [(256, 64), (512, 32)])
@@ -155,6 +155,29 @@ def test_same_seed_same_result_other_seed_another(run: Callable[..., DistillResu
     first, second, other = (run(config={"steps": 3, "seed": seed}) for seed in (0, 0, 1))
     assert_same(first, second)
     assert other.history[0]["residual"] != first.history[0]["residual"]
+
+
+def test_the_default_mapper_beside_a_thread_that_draws(
+    generator: StyleGAN2, w_plus: Tensor
+) -> None:
+    def draw() -> None:
+        while not stop.is_set():
+            torch.randn(64)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        scale = torch.ones(8, 8)
+        wanted = LevelsMapper(8, 8, ["coarse", "medium"], scale=scale, output_activation=False)
+    stop, thread = threading.Event(), threading.Thread(target=draw)
+    thread.start()
+    try:
+        for _ in range(30):
+            mapper = _default_mapper(generator, w_plus, 3, w_std=scale)
+            for name, value in mapper.state_dict().items():
+                assert torch.equal(value, wanted.state_dict()[name])
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_logging_does_not_change_the_result(

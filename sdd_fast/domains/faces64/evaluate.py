@@ -1,21 +1,24 @@
-"""Measures a domain of rendered faces and writes the result beside its weights: quality.json."""
+"""Measuring a domain of rendered faces: quality.json and MODEL_CARD.md, beside its weights."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from sdd_fast import draws
-from sdd_fast.distillation.config import DistillConfig
-from sdd_fast.distillation.distill import distill
-from sdd_fast.domains import Domain
-from sdd_fast.domains.faces64.attributes import ATTRIBUTES
-from sdd_fast.domains.faces64.edits import EDITS
-from sdd_fast.domains.faces64.measure import agreement, measure_edit, psnr, read_attributes
-from sdd_fast.domains.faces64.renderer import render, sample_faces
-from sdd_fast.selection.hqs import hqs
+from ... import draws
+from ...distillation.config import DistillConfig
+from ...distillation.distill import distill
+from ...files import write_json
+from ...selection.hqs import hqs
+from .. import Domain, load_domain
+from .attributes import ATTRIBUTES
+from .edits import EDITS
+from .measure import agreement, measure_edit, psnr, read_attributes
+from .model_card import write_card
+from .renderer import render, sample_faces
 
 # prompts that the diffusion model is sampled from: those of the edits, and the other attributes
 SAMPLED: dict[str, tuple[str, tuple[str, ...]]] = EDITS | {
@@ -26,9 +29,28 @@ SAMPLED: dict[str, tuple[str, tuple[str, ...]]] = EDITS | {
 }
 
 
+def measure_domain(out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
+    """Measure everything on held-out faces; write quality.json and MODEL_CARD.md.
+
+    Args:
+        record: of each part's training, for the card.
+    """
+    domain = load_domain(out, device=device)
+    config = DistillConfig()
+    report = {
+        "training": record,
+        "parts": measure_parts(domain),
+        "samples": measure_samples(domain),
+        "edit_config": asdict(config),
+        "edits": measure_edits(domain, config),
+    }
+    write_json(out / "quality.json", report)
+    write_card(out)
+
+
 @torch.no_grad()
 def measure_parts(domain: Domain, *, faces: int = 512, seed: int = 30_000) -> dict[str, Any]:
-    """Reconstruction of VAE and encoder + generator, and what the classifier reads off both."""
+    """Measure reconstruction by VAE and by encoder + generator, and what survives of attributes."""
     people = sample_faces(faces, draws.generator(seed))
     images = render(people, domain.resolution)
     decoded, generated = [], []
@@ -50,9 +72,9 @@ def measure_parts(domain: Domain, *, faces: int = 512, seed: int = 30_000) -> di
 def measure_samples(
     domain: Domain, *, per_prompt: int = 32, steps: int = 30, scale: float = 5.0, seed: int = 0
 ) -> dict[str, Any]:
-    """Does the diffusion model draw what it is asked for, and in natural colors?
+    """Measure whether the diffusion model draws what is requested, and in natural colors.
 
-    ``color_cast`` is the largest difference of a channel's mean between sampled and rendered
+    `color_cast` is the largest difference of a channel's mean between sampled and rendered
     faces, on the scale 0…255.
     """
     accuracy = {}
@@ -92,7 +114,7 @@ def measure_edits(
     images: int = 16,
     faces: int = 256,
 ) -> list[dict[str, Any]]:
-    """Runs the whole method for every prompt: select by HQS, distil, edit held-out faces."""
+    """Run the whole method for every prompt: select by HQS, distil, edit held-out faces."""
     rows = []
     for prompt in prompts:
         curve = hqs(

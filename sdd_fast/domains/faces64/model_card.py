@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from sdd_fast.files import load_tensors, read_json, write_text
-from sdd_fast.gradients.balance import GUIDANCE_RMS
+from ...files import load_tensors, read_json, write_text
+from ...gradients.balance import GUIDANCE_RMS
 
 _NETWORKS = {
     "diffusion/vae/diffusion_pytorch_model.safetensors": "AutoencoderKL",
@@ -23,24 +22,8 @@ _NETWORKS = {
 }
 
 
-def training_record(work: Path) -> dict[str, dict[str, Any]]:
-    """{part: steps, batch_size, seed, seconds} read from the checkpoints in ``work``."""
-    record = {}
-    for path in sorted(work.glob("*.checkpoint.safetensors")):
-        _, meta = load_tensors(path)
-        schedule = json.loads(meta["schedule"])
-        record[path.name.split(".")[0]] = {
-            "steps": int(meta["step"]),
-            "batch_size": schedule["batch_size"],
-            "lr": schedule["lr"],
-            "seed": schedule["seed"],
-            "seconds": float(meta["seconds"]),
-        }
-    return record
-
-
 def write_card(folder: Path) -> None:
-    """Writes MODEL_CARD.md from quality.json and the weights' sizes."""
+    """Write MODEL_CARD.md from quality.json and the weights' sizes."""
     quality = read_json(folder / "quality.json")
     spec = read_json(folder / "domain.json")
     side = spec["resolution"]

@@ -1,0 +1,260 @@
+"""What a run folder keeps: finished work is never lost, and other runs are told apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sdd_fast.distillation.config import DistillConfig
+from sdd_fast.distillation.distill import DistillResult, distill
+from sdd_fast.files import load_tensors, read_json, save_tensors, write_json
+from sdd_fast.gradients.config import GuidanceConfig
+from sdd_fast.lock import locked
+from sdd_fast.models import StyleGAN2
+from sdd_fast.run_folder import CHECKPOINT_FILE, CONFIG_FILE, HISTORY_FILE, MAPPER_FILE
+from sdd_fast.teacher.prior import DiffusionPrior
+
+Run = Callable[..., DistillResult]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_prior: DiffusionPrior) -> Run:
+    """distill() on the tiny networks for a few steps; `stop` raises in the given step."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = StyleGAN2(32, w_dim=8, z_dim=8, n_mlp=1, channel_base=128, channel_max=4)
+    w_plus = torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def call(
+        folder: Path | None, *, prompt: str = "white hair", stop: int = 0, steps: int = 3,
+        send: signal.Signals | None = None, **options: Any,
+    ) -> DistillResult:  # fmt: skip
+        count = 0
+
+        def identity(images: Tensor) -> Tensor:
+            nonlocal count
+            count += torch.is_grad_enabled()
+            if stop and count == stop and send:
+                os.kill(os.getpid(), send)
+            elif stop and count == stop:
+                raise KeyboardInterrupt
+            return nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+
+        config = DistillConfig(
+            steps=steps, batch_size=2, checkpoint_every=2, log_every=1, keep_weight=0.2,
+            guidance=GuidanceConfig(7.5),
+        )  # fmt: skip
+        return distill(
+            tiny_prior, generator, w_plus, prompt, [150, 800], identity=identity, config=config,
+            run_dir=folder, progress=False, **options,
+        )  # fmt: skip
+
+    return call
+
+
+def never(*_: Any) -> dict[str, Any]:
+    pytest.fail("trained again")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+
+
+def weights(result: DistillResult) -> list[Tensor]:
+    return list(result.mapper.state_dict().values())
+
+
+def same(a: DistillResult, b: DistillResult) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
+
+
+def test_a_finished_run_without_its_checkpoint_is_returned(run: Run, tmp_path: Path) -> None:
+    first = run(tmp_path)
+    (tmp_path / CHECKPOINT_FILE).unlink()
+    before = content(tmp_path)
+    again = run(tmp_path, monitor=never)
+    assert same(first, again) and again.history == first.history and again.info == first.info
+    assert not again.mapper.training and again.seconds == first.history[-1]["seconds"]
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_another_run_in_a_finished_folder_is_refused(
+    run: Run, tmp_path: Path, checkpoint: bool
+) -> None:
+    run(tmp_path)
+    if not checkpoint:
+        (tmp_path / CHECKPOINT_FILE).unlink()
+    before = content(tmp_path)
+    where = "in the checkpoint" if checkpoint else "there"
+    for change, line in (
+        ({"steps": 5}, rf"config.steps: 3 {where}, 5 now"),
+        ({"prompt": "bald"}, rf"prompt: 'white hair' {where}, 'bald' now"),
+        ({"levels": ["coarse"]}, "levels: "),
+    ):
+        with pytest.raises(ValueError, match=rf"other settings:(.|\n)*{line}(.|\n)*resume=False"):
+            run(tmp_path, **change)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_restart_that_is_stopped_keeps_the_finished_mapper(
+    run: Run, tmp_path: Path, stop: int
+) -> None:
+    run(tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, prompt="bald", resume=False, stop=stop)
+    after = content(tmp_path)
+    assert after[MAPPER_FILE] == before[MAPPER_FILE]
+    if stop == 1:  # nothing was made that could replace anything
+        assert after == before
+        assert same(run(tmp_path, monitor=never), run(None))
+    else:
+        resumed = run(tmp_path, prompt="bald")
+        assert same(resumed, run(None, prompt="bald"))
+        assert load_tensors(tmp_path / MAPPER_FILE)[1]["prompt"] == '"bald"'
+        assert read_json(tmp_path / CONFIG_FILE)["prompt"] == "bald"
+
+
+def test_a_restart_replaces_the_run(run: Run, tmp_path: Path) -> None:
+    run(tmp_path)
+    other = run(tmp_path, prompt="bald", resume=False)
+    (tmp_path / CHECKPOINT_FILE).unlink()
+    assert same(run(tmp_path, prompt="bald", monitor=never), other)
+
+
+def test_an_unfinished_run_without_checkpoint_starts_over(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, prompt="bald", stop=1)
+    assert set(content(tmp_path)) == {CONFIG_FILE}
+    assert same(run(tmp_path), run(None))
+
+
+def test_a_finished_run_whose_history_is_lost(run: Run, tmp_path: Path) -> None:
+    first = run(tmp_path)
+    (tmp_path / HISTORY_FILE).write_text("[")
+    assert run(tmp_path, monitor=never).history == first.history  # the checkpoint has it
+    assert read_json(tmp_path / HISTORY_FILE) == first.history
+    (tmp_path / CHECKPOINT_FILE).unlink()
+    (tmp_path / HISTORY_FILE).write_text("[]")
+    with pytest.raises(ValueError, match=r"history\.json is not(.|\n)*resume=False"):
+        run(tmp_path, monitor=never)
+
+
+def test_what_is_not_finite_is_null_in_history_json(run: Run, tmp_path: Path) -> None:
+    def monitor(mapper: nn.Module, lam: float) -> dict[str, Any]:
+        return {"verdict": "", "edit_size": float("nan")}
+
+    result = run(tmp_path, monitor=monitor)
+    assert read_json(tmp_path / HISTORY_FILE)[-1]["edit_size"] is None
+    assert result.history[-1]["edit_size"] != result.history[-1]["edit_size"]
+
+
+@pytest.mark.parametrize("name", [MAPPER_FILE, CONFIG_FILE, HISTORY_FILE])
+def test_files_that_a_run_did_not_write_are_not_replaced(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    if name == MAPPER_FILE:
+        save_tensors(tmp_path / name, {"a": torch.ones(1)})
+    else:
+        write_json(tmp_path / name, {"my": "own"})
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match=rf"{name} is not of a run(.|\n)*resume=False"):
+        run(tmp_path)
+    assert content(tmp_path) == before
+    run(tmp_path, resume=False)
+
+
+def test_a_folder_in_use_is_refused(run: Run, tmp_path: Path) -> None:
+    import threading
+
+    refused: list[str] = []
+
+    def other() -> None:
+        try:
+            run(tmp_path)
+        except BlockingIOError as error:
+            refused.append(str(error))
+
+    with locked(tmp_path):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert f"process {os.getpid()}" in refused[0]
+        run(tmp_path)  # by whoever holds the lock
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_stop_with_a_checkpoint(
+    run: Run, tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"after step 1 of 3.*step 1 is in .*resume"):
+        run(tmp_path, stop=1, send=number)
+    assert f"{number.name}: finishing this step" in capsys.readouterr().err
+    assert same(run(tmp_path), run(None))
+
+
+# --- folders of earlier versions --------------------------------------------------------------
+
+
+def as_before(folder: Path, *, checkpoint: bool) -> None:
+    """Turn the finished run in the folder into one as the first version left it."""
+    config = read_json(folder / CONFIG_FILE)
+    request = config.pop("request")
+    for settings in (config["distill"], request["config"]):
+        settings["pull"] = settings.pop("guidance_rms")
+    write_json(folder / CONFIG_FILE, config)
+    tensors, metadata = load_tensors(folder / MAPPER_FILE)
+    metadata.pop("request")
+    save_tensors(folder / MAPPER_FILE, tensors, metadata)
+    history = read_json(folder / HISTORY_FILE)
+    progress = {"step": history[-1]["step"], "history": history, "count": 0, "seconds": 1.0}
+    told = {
+        "format": "1",
+        "description": json.dumps(request),
+        "progress": json.dumps(progress),
+    }
+    named = {f"mapper/{name}": tensor for name, tensor in tensors.items()}
+    save_tensors(folder / CHECKPOINT_FILE, named, told)
+    if not checkpoint:
+        (folder / CHECKPOINT_FILE).unlink()
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_finished_run_of_an_earlier_version(run: Run, tmp_path: Path, checkpoint: bool) -> None:
+    first = run(tmp_path)
+    as_before(tmp_path, checkpoint=checkpoint)
+    before = content(tmp_path)
+    assert same(run(tmp_path, monitor=never), first)
+    for change in ({"steps": 5}, {"prompt": "bald"}):
+        with pytest.raises(ValueError, match="other settings"):
+            run(tmp_path, **change)
+    assert content(tmp_path) == before
+
+
+def test_an_unfinished_run_of_an_earlier_version(run: Run, tmp_path: Path) -> None:
+    run(tmp_path)
+    as_before(tmp_path, checkpoint=True)
+    (tmp_path / MAPPER_FILE).unlink()
+    with pytest.raises(ValueError, match=r"is of an earlier version(.|\n)*resume=False"):
+        run(tmp_path)
+    assert same(run(tmp_path, resume=False), run(None))
+
+
+def test_a_damaged_checkpoint_names_a_way_out(run: Run, tmp_path: Path) -> None:
+    run(tmp_path)
+    before = content(tmp_path)
+    for metadata in ({}, {"format": "1"}, {"format": "1", "description": "{", "progress": "{}"}):
+        save_tensors(tmp_path / CHECKPOINT_FILE, {"a": torch.ones(1)}, metadata)
+        with pytest.raises(ValueError, match=r"checkpoint\.safetensors is (.|\n)*resume=False"):
+            run(tmp_path)
+    assert content(tmp_path)[MAPPER_FILE] == before[MAPPER_FILE]

@@ -1,0 +1,65 @@
+"""A folder is for one process at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from sdd_fast.lock import LOCK_FILE, locked
+
+HOLD = """
+import sys
+from sdd_fast.lock import locked
+with locked(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_another_process_is_refused_and_told_who_works_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    other = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert other.stdin is not None and other.stdout is not None
+    assert other.stdout.readline() == "locked\n"
+    who = rf"process {other.pid} on {socket.gethostname()} \(since 20"
+    with pytest.raises(BlockingIOError, match=who) as caught, locked(tmp_path):
+        pass
+    assert caught.value.filename == str(tmp_path)
+    other.communicate("done\n")
+    with locked(tmp_path):
+        assert str(os.getpid()) in (tmp_path / LOCK_FILE).read_text()
+    assert (tmp_path / LOCK_FILE).read_text() == ""
+
+
+def test_within_it_the_lock_is_free_but_not_for_other_threads(tmp_path: Path) -> None:
+    refused = []
+
+    def work() -> None:
+        try:
+            with locked(tmp_path):
+                pass
+        except BlockingIOError as error:
+            refused.append(error)
+
+    with locked(tmp_path), locked(tmp_path / "." / "x" / ".."):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1
+    work()
+    assert len(refused) == 1
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="this folder cannot be written"), locked(tmp_path):
+        pass
