@@ -9,10 +9,10 @@ from sdd_fast import DistillConfig, load_domain
 from sdd_fast.distillation.distill import distill
 from sdd_fast.domains.domain import EMBEDDED
 from sdd_fast.domains.faces64.edits import EDITS
+from sdd_fast.domains.faces64.evaluate import measure_parts
 from sdd_fast.domains.faces64.measure import measure_edit, read_attributes
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.selection.hqs import hqs
-from sdd_fast.training.evaluate import measure_parts
 
 SEED = 77_000
 

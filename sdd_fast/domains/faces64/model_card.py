@@ -112,10 +112,10 @@ def _edits(quality: dict[str, Any]) -> list[str]:
     lines = [
         "## Edits",
         "",
-        "Select the timesteps whose HQS is within 0.1 of the largest, distil a mapper "
+        "Select the timesteps whose HQS is within 0.1 of the largest, distill a mapper "
         f"({config['steps']} steps of {config['batch_size']}, guidance scale g balanced to the "
-        f"prompt's pull, {GUIDANCE_RMS:g} unless domain.json names another), edit held-out faces that lack "
-        "the target.",
+        f"guidance RMS {GUIDANCE_RMS:g} unless domain.json names another), edit held-out faces "
+        "that lack the target.",
         "All levels of the mapper unless named. *Success*: the target is there afterwards.",
         "*Kept*: the other attributes read as drawn.",
         "",
