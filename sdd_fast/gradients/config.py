@@ -15,8 +15,8 @@ class GuidanceConfig:
         jacobian: "skip" leaves out the U-Net's Jacobian; "full" back-propagates through the U-Net
             (equations: `gradients/sds.py`).
         weighting: w(t) = 1 − ᾱ_t ("one_minus_alphas_cumprod"), or 1 ("uniform").
-        clip_topk: keep only the k elements of largest |r| of each sample (all elements that tie with
-            the k-th are kept) and set the others to zero; None keeps everything.
+        clip_topk: keep only the k elements of largest |r| of each sample (all that tie with the
+            k-th are kept) and set the others to zero; None keeps everything.
         noise: what ε is when the caller gives none: "random" (standard normal) or "zero".
     """
 

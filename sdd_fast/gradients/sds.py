@@ -30,7 +30,7 @@ def residual(
     noise: Tensor,
     config: GuidanceConfig | None = None,
 ) -> Tensor:
-    """Return the gradient r at the latent (module docstring), after top-k clipping, without a graph.
+    """Return the gradient r at the latent (module docstring), clipped to top-k, without a graph.
 
     Never makes the host wait for the device, hence checks neither for NaN nor timesteps that live
     on a GPU.
