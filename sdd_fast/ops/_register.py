@@ -11,7 +11,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,10 +116,11 @@ _warned: set[str] = set()
 
 
 def native_kernel(op: str, device: torch.device) -> bool:
-    """Whether `op` runs its native kernel for tensors on `device`.
+    """Tell whether `op` runs its native kernel for tensors on `device`.
 
     When it does not, the caller uses its `_ref` composition, and the first such call warns: once
-    for a missing library, once per device type without kernels. A GPU is not used for being slow:
+    for a missing library, once per device type without kernels; under a `torch.func` transform the
+    composition is what the transform needs, and nothing warns. A GPU is not used for being slow:
     CUDA tensors without CUDA kernels are an error, unless the kernels were switched off.
     """
     kind = device.type
@@ -137,72 +137,73 @@ def native_kernel(op: str, device: torch.device) -> bool:
         _warn_once("library", f"sdd_fast runs without its native kernels: {NATIVE.missing}.")
         return False
     if kind in ("cpu", "cuda", "meta"):
-        return True
+        return not transformed()
     _warn_once(kind, f"sdd_fast has no native {op} for {kind} tensors.")
     return False
 
 
-_below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", nullcontext)
-_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
-
-
-def graph_wanted(*tensors: torch.Tensor | None) -> bool:
-    """Whether a gradient may be asked of what is computed from these tensors."""
+def requires_grad(*arguments: object) -> bool:
+    """Tell whether autograd would record an operation on these arguments."""
     if torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor is not None and tensor.requires_grad:
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor) and argument.requires_grad:
                 return True
     return False
 
 
 def transformed() -> bool:
-    """Within `torch.func.grad` and the like, which native ops with a gradient do not know."""
-    return not torch.compiler.is_compiling() and _transforms_active()
+    """Tell whether a `torch.func` transform (grad, vmap, ...) is at work.
 
-
-def without_autograd(*tensors: torch.Tensor) -> AbstractContextManager[None]:
-    """Spares a call that no gradient flows through the detour over autograd written in Python: 10
-    microseconds, as much as an op on a small tensor. Changes no result."""
-    if torch.compiler.is_compiling() or graph_wanted(*tensors):
-        return nullcontext()
-    return _below_autograd()
-
-
-def differentiable(
-    op: str,
-    backward: Callable[..., tuple[torch.Tensor | None, ...]],
-    setup_context: Callable[..., None],
-) -> Callable[..., Any]:
-    """Register the gradient of a native op with torch, and give a quicker way to the same.
-
-    The result is called with `graph` (see `graph_wanted`) and the arguments of the op. The
-    dispatcher takes 25 microseconds for a gradient written in Python. A call that nothing traces
-    gets it from an autograd.Function at once.
+    The gradients of native ops raise under `torch.func.grad`, and memory formats cannot be asked
+    for under `vmap`. torch has no public name for the question.
     """
-    native = getattr(torch.ops.sdd_fast, op).default
-    torch.library.register_autograd(f"sdd_fast::{op}", backward, setup_context=setup_context)
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def native_op(
+    name: str,
+    fake: Callable[..., Any],
+    backward: Callable[..., tuple[torch.Tensor | None, ...]] | None = None,
+    setup_context: Callable[..., None] | None = None,
+) -> Callable[..., Any]:
+    """Register the fake kernel and the gradient of a native op; return a function that calls it.
+
+    What traces or compiles gets both from torch's dispatcher. A plain call does not: autograd
+    written in Python takes the dispatcher 6 microseconds, and 40 with the backward pass, so that
+    small tensors would be slower than in PyTorch's own operations. It has no public way around.
+    """
+    if NATIVE.path is None:
+        return _not_built
+    op = getattr(torch.ops.sdd_fast, name).default
+    torch.library.register_fake(f"sdd_fast::{name}", fake)
+    if backward is not None and setup_context is not None:
+        torch.library.register_autograd(f"sdd_fast::{name}", backward, setup_context=setup_context)
 
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
-            with _below_autograd():
-                result = native(*arguments)
-            setup_context(ctx, arguments, result)
+            with torch._C._AutoDispatchBelowAutograd():
+                result = op(*arguments)
+            if setup_context is not None:
+                setup_context(ctx, arguments, result)
             return result
 
-    Direct.backward = staticmethod(backward)  # type: ignore[method-assign]
+    if backward is not None:
+        Direct.backward = staticmethod(backward)  # type: ignore[method-assign]
 
-    def call(graph: bool, *arguments: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return native(*arguments)
-        if not graph:
-            with _below_autograd():
-                return native(*arguments)
-        if torch.jit.is_tracing():
-            return native(*arguments)
-        return Direct.apply(*arguments)
+    def call(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return op(*arguments)
+        if requires_grad(*arguments):
+            return Direct.apply(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*arguments)
 
     return call
+
+
+def _not_built(*arguments: Any) -> Any:
+    raise RuntimeError(f"sdd_fast has no native kernels: {NATIVE.missing}")
 
 
 def _warn_once(what: str, message: str) -> None:

@@ -8,28 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._register import (
-    NATIVE,
-    differentiable,
-    graph_wanted,
-    native_kernel,
-    transformed,
-    without_autograd,
-)
-from .bias_act import (
+from ._checks import (
     ACT_CODES,
     ACTIVATIONS,
     Activation,
-    alike,
-    beside,
-    bias_act_ref,
     check_activation,
     check_floating,
+    match_dtype_and_device,
+    same_dtype_and_device,
 )
-
-SMALL = 16384
-"""Below so many elements the two gradients of PyTorch's own product come sooner than those of one
-native op, whose backward pass is called through Python."""
+from ._register import native_kernel, native_op, requires_grad, transformed
+from .bias_act import bias_act_ref
 
 
 def conv_epilogue(
@@ -46,10 +35,10 @@ def conv_epilogue(
 
     Args:
         x: floating point feature maps, the result of a convolution.
-        factor: one number per sample and channel (demodulation), of the dtype of `x`, or float32
+        factor: one value per sample and channel (demodulation), of the dtype of `x`, or float32
             where `x` is float16 or bfloat16; None for 1.
         noise: the same for every channel, of the dtype of `x`; None for none.
-        bias: one number per channel, of the dtype of `x`; None for none.
+        bias: one value per channel, of the dtype of `x`; None for none.
         act, alpha, gain, clamp: see `bias_act`, except that `act` is "linear" by default.
 
     Under autocast, noise and bias may have any dtype and are converted to that of `x`.
@@ -79,38 +68,32 @@ def conv_epilogue_unchecked(
     may_overwrite: bool = False,
 ) -> Tensor:  # [N, O, H, W]
     """`conv_epilogue` for arguments that were checked. With `may_overwrite` the caller gives `x`
-    up: where no gradient is wanted the result is written over it, which spares the fresh memory
+    up: where nothing requires grad the result is written over it, which spares the fresh memory
     that takes most of the time of a large feature map."""
     act, alpha, gain, clamp = activation
     steps = (
         (factor is not None) + (noise is not None) + (bias is not None)
         + (act != "linear") + (gain != 1.0) + (clamp is not None)
     )  # fmt: skip
-    graph = graph_wanted(x, factor, noise, bias)
     # A single step is one pass in PyTorch already, except for the two gradients of a product.
-    single = steps < 2 and not (graph_wanted(factor) and x.numel() >= SMALL)
-    if single or (graph and transformed()) or not native_kernel("conv_epilogue", x.device):
+    single = steps < 2 and not requires_grad(factor)
+    if single or not native_kernel("conv_epilogue", x.device):
         return conv_epilogue_ref(x, factor, noise, bias, *activation)
     arguments = (x, factor, noise, bias, ACT_CODES[act], alpha, gain, clamp)
-    if may_overwrite and not (graph or torch.compiler.is_compiling()) and x.device.type != "meta":
+    eager = not torch.compiler.is_compiling() and x.device.type != "meta"
+    if may_overwrite and eager and not requires_grad(x, factor, noise, bias):
         if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
-            with without_autograd():
-                _native_inplace(*arguments)
+            _native_inplace(*arguments)
             return x
-    y: Tensor = _native(graph, *arguments)
+    y: Tensor = _native(*arguments)
     return y
 
 
 def conv_epilogue_ref(
-    x: Tensor,  # [N, O, H, W]
-    factor: Tensor | None = None,  # [N, O]
-    noise: Tensor | None = None,  # [1 or N, 1, H, W]
-    bias: Tensor | None = None,  # [O]
-    act: str = "linear",
-    alpha: float = 0.2,
-    gain: float | None = None,
-    clamp: float | None = None,
-) -> Tensor:  # [N, O, H, W]
+    x: Tensor, factor: Tensor | None = None, noise: Tensor | None = None,
+    bias: Tensor | None = None, act: str = "linear", alpha: float = 0.2,
+    gain: float | None = None, clamp: float | None = None,
+) -> Tensor:  # fmt: skip
     """`conv_epilogue` in plain PyTorch, without argument checks."""
     shift = None if bias is None else bias.reshape(1, -1, 1, 1)
     if noise is not None:
@@ -126,9 +109,9 @@ def conv_epilogue_ref(
         gain = 1.0
     y = bias_act_ref(y, None, act, alpha, gain, clamp)
     y = y if y.dtype == x.dtype else y.to(x.dtype)
-    if x.is_contiguous():
+    if x.is_contiguous() or transformed():
         return y
-    return y.contiguous(memory_format=_memory_format(x))  # noise and bias bring a layout along
+    return y.contiguous(memory_format=memory_format_of(x))  # noise and bias bring a layout along
 
 
 def _check(
@@ -141,10 +124,11 @@ def _check(
     if len(shape) != 4:
         raise ValueError(f"{op}: x must be [N, O, H, W], got {list(shape)}")
     n, outputs, height, width = shape
-    if not alike(x, factor, noise, bias):
-        factor = None if factor is None else beside(op, "factor", factor, x, or_float32=True)
-        noise = None if noise is None else beside(op, "noise", noise, x)
-        bias = None if bias is None else beside(op, "bias", bias, x)
+    if not same_dtype_and_device(x, factor, noise, bias):
+        match = match_dtype_and_device
+        factor = None if factor is None else match(op, "factor", factor, x, or_float32=True)
+        noise = None if noise is None else match(op, "noise", noise, x)
+        bias = None if bias is None else match(op, "bias", bias, x)
     if factor is not None and factor.shape != (n, outputs):
         raise ValueError(
             f"{op}: factor must be [N, O] = [{n}, {outputs}] for this x, got {list(factor.shape)}"
@@ -159,13 +143,14 @@ def _check(
 
 
 def _fake(x: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(x, memory_format=_memory_format(x))
+    return torch.empty_like(x, memory_format=memory_format_of(x))
 
 
-def _memory_format(x: Tensor) -> torch.memory_format:
-    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    """Return channels_last if `x` is that alone; else, and under transforms, contiguous."""
+    if x.is_contiguous() or transformed() or not x.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -176,8 +161,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needed = ctx.needs_input_grad[1:4]
     saved = ctx.saved_tensors
-    with without_autograd(grad, *saved):
-        x_grad, *others = _native_backward(grad, *saved, *ctx.activation, *needed)
+    x_grad, *others = _native_backward(grad, *saved, *ctx.activation, *needed)
     rest = [g if need else None for g, need in zip(others, needed, strict=True)]
     return x_grad, *rest, None, None, None, None
 
@@ -201,7 +185,7 @@ def _fake_backward(
             return x.new_empty(0)
         return x.new_empty(of.shape, dtype=of.dtype)
 
-    x_grad = torch.empty_like(x, memory_format=_memory_format(x))
+    x_grad = torch.empty_like(x, memory_format=memory_format_of(x))
     return (
         x_grad,
         gradient(factor, factor_grad),
@@ -228,7 +212,7 @@ def _slope(
     u = u if noise is None else u + noise
     u = u if bias is None else u + bias
     low = (1.0, 0.0, alpha)[act] * gain
-    # torch.where would copy its numbers from the CPU, and round them to float32.
+    # torch.where would copy its constants from the CPU, and round them to float32.
     slope = torch.full_like(u, low).masked_fill(u > 0, gain)
     return slope if clamp is None else slope.masked_fill((u * slope).abs() >= clamp, 0.0)
 
@@ -263,15 +247,8 @@ def _backward_backward(
     return (gg_h * slope).to(dtype), x_grad, factor_grad, *[None] * 9
 
 
-if NATIVE.path is not None:
-    torch.library.register_fake("sdd_fast::conv_epilogue", _fake)
-    torch.library.register_fake("sdd_fast::conv_epilogue_", lambda x, *_: None)
-    torch.library.register_fake("sdd_fast::conv_epilogue_backward", _fake_backward)
-    _native = differentiable("conv_epilogue", _backward, _setup_context)
-    _native_inplace = torch.ops.sdd_fast.conv_epilogue_.default
-    _native_backward = torch.ops.sdd_fast.conv_epilogue_backward.default
-    torch.library.register_autograd(
-        "sdd_fast::conv_epilogue_backward",
-        _backward_backward,
-        setup_context=_setup_context_backward,
-    )
+_native = native_op("conv_epilogue", _fake, _backward, _setup_context)
+_native_inplace = native_op("conv_epilogue_", lambda x, *_: None)
+_native_backward = native_op(
+    "conv_epilogue_backward", _fake_backward, _backward_backward, _setup_context_backward
+)

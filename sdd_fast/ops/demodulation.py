@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype, without_autocast
-from ._register import NATIVE, differentiable, graph_wanted, native_kernel, transformed
-from .bias_act import alike, check_floating, check_number
+from ._checks import check_eps, check_floating, match_dtype_and_device, same_dtype_and_device
+from ._register import native_kernel, native_op
 
 
 def demodulation(
@@ -24,7 +24,7 @@ def demodulation(
 
     Args:
         weight: floating point kernels of any size, shared by the batch. Contiguous, channels_last
-            and either of the two transposed are read as they lie.
+            and either of the two transposed are read without a copy.
         styles: one factor per sample and input channel, of the dtype of `weight`; under autocast
             of any.
         eps: added to the squared norm before its root, in [0, 1].
@@ -41,8 +41,8 @@ def demodulation(
     """
     op = "demodulation"
     check_floating(op, "weight", weight)
-    if styles is None or not alike(weight, styles):
-        styles = _beside_weight(styles, weight)
+    if styles is None or not same_dtype_and_device(weight, styles):
+        styles = match_dtype_and_device(op, "styles", styles, weight, x_name="weight")
     if weight.ndim != 4:
         raise ValueError(f"{op}: weight must be [O, I, kh, kw], got {list(weight.shape)}")
     if styles.ndim != 2 or styles.shape[1] != weight.shape[1]:
@@ -51,14 +51,8 @@ def demodulation(
             f"got {list(styles.shape)}"
         )
     check_eps(op, eps)
-    with _as_they_are(weight):
+    with _keeping_dtypes(weight):
         return demodulation_unchecked(weight, styles, eps)[0]
-
-
-def check_eps(op: str, eps: float) -> None:
-    check_number(op, "eps", eps)
-    if not 0.0 <= eps <= 1.0:
-        raise ValueError(f"{op}: eps must lie in [0, 1], got {eps}")
 
 
 def demodulation_unchecked(
@@ -67,9 +61,9 @@ def demodulation_unchecked(
     eps: float,
 ) -> tuple[Tensor, Tensor]:  # [N, O], [O, I]
     """`demodulation` for arguments that were checked, and Σ_k w². Autocast must be off."""
-    if transformed() or not native_kernel("demodulation", weight.device):
+    if not native_kernel("demodulation", weight.device):
         return _composed(weight, styles, eps)
-    factor, energy = _native(graph_wanted(weight, styles), weight, styles, eps)
+    factor, energy = _native(weight, styles, eps)
     return factor, energy
 
 
@@ -79,7 +73,7 @@ def demodulation_ref(
     eps: float = 1e-8,
 ) -> Tensor:  # [N, O]
     """`demodulation` in plain PyTorch, without argument checks."""
-    with _as_they_are(weight):
+    with _keeping_dtypes(weight):
         return _composed(weight, styles, eps)[0]
 
 
@@ -95,36 +89,20 @@ def _factor(energy: Tensor, styles: Tensor, eps: float) -> Tensor:
     return F.linear(styles * styles, energy, energy.new_full(energy.shape[:1], eps)).rsqrt()
 
 
-def _as_they_are(x: Tensor) -> AbstractContextManager[None]:
+def _keeping_dtypes(x: Tensor) -> AbstractContextManager[None]:
     return nullcontext() if autocast_dtype(x) is None else without_autocast(x)
-
-
-def _beside_weight(styles: object, weight: Tensor) -> Tensor:
-    op = "demodulation"
-    styles = check_floating(op, "styles", styles)
-    if styles.device != weight.device:
-        raise ValueError(
-            f"{op}: styles is on {styles.device} but weight on {weight.device}; move one of them"
-        )
-    if autocast_dtype(weight) is not None:
-        return styles.to(weight.dtype)
-    if styles.dtype != weight.dtype:
-        raise TypeError(
-            f"{op}: styles is {styles.dtype} but weight is {weight.dtype}; convert one of them"
-        )
-    return styles
 
 
 def _fake(weight: Tensor, styles: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
     outputs, inputs = weight.shape[:2]
     factor = weight.new_empty((styles.shape[0], outputs), dtype=wide)
-    if not _lies(weight) and _lies(weight.transpose(0, 1)):
+    if not _dense(weight) and _dense(weight.transpose(0, 1)):
         return factor, weight.new_empty((inputs, outputs), dtype=wide).T
     return factor, weight.new_empty((outputs, inputs), dtype=wide)
 
 
-def _lies(weight: Tensor) -> bool:
+def _dense(weight: Tensor) -> bool:
     return weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -134,36 +112,23 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.set_materialize_grads(False)
 
 
-def gradient_of_styles(
-    factor_grad: Tensor,  # [N, O]
-    styles: Tensor,  # [N, I]
-    factor: Tensor,  # [N, O]
-    energy: Tensor,  # [O, I]
-) -> Tensor:  # [N, I]
-    """dL/ds = -s (h e) with h = dL/dd d³, in differentiable operations."""
-    h = factor_grad * factor.pow(3)
-    grad = torch.mm(h, energy) * -styles
-    return grad if grad.dtype == styles.dtype else grad.to(styles.dtype)
-
-
 def _backward(
     ctx: Any, factor_grad: Tensor | None, energy_grad: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, None]:
-    """With h = dL/dd d³, dL/de = -h s² / 2, in differentiable operations."""
+    """With h = dL/dd d³: dL/ds = -s (h e) and dL/de = -h s² / 2, in differentiable operations."""
     weight, styles, factor, energy = ctx.saved_tensors
     weight_grad = styles_grad = None
-    with _as_they_are(weight):
-        if factor_grad is not None and ctx.needs_input_grad[1]:
-            styles_grad = gradient_of_styles(factor_grad, styles, factor, energy)
-        if factor_grad is not None and ctx.needs_input_grad[0]:
-            h = factor_grad * (factor * factor * factor)
-            part = h.mT @ styles.to(energy.dtype).square() * -0.5
-            energy_grad = part if energy_grad is None else energy_grad + part
+    with _keeping_dtypes(weight):
+        if factor_grad is not None:
+            h = factor_grad * factor.pow(3)  # [N, O]
+            if ctx.needs_input_grad[1]:
+                styles_grad = (torch.mm(h, energy) * -styles).to(styles.dtype)
+            if ctx.needs_input_grad[0]:
+                part = h.mT @ styles.to(energy.dtype).square() * -0.5
+                energy_grad = part if energy_grad is None else energy_grad + part
         if energy_grad is not None and ctx.needs_input_grad[0]:
             weight_grad = (weight * (2.0 * energy_grad)[:, :, None, None]).to(weight.dtype)
     return weight_grad, styles_grad, None
 
 
-if NATIVE.path is not None:
-    torch.library.register_fake("sdd_fast::demodulation", _fake)
-    _native = differentiable("demodulation", _backward, _setup_context)
+_native = native_op("demodulation", _fake, _backward, _setup_context)

@@ -17,15 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import autocast_dtype, without_autocast
-from ._few_numbers import filter_taps, of_few_numbers, step_by_step, without_pixels
-from ._register import graph_wanted
-from .bias_act import alike, beside, check_activation, check_floating
-from .conv_epilogue import SMALL, conv_epilogue_ref, conv_epilogue_unchecked
-from .demodulation import check_eps, demodulation_ref, demodulation_unchecked
-from .upfirdn2d import upfirdn2d
+from ._checks import (
+    check_activation,
+    check_eps,
+    check_flag,
+    check_floating,
+    match_dtype_and_device,
+    same_dtype_and_device,
+)
+from ._register import requires_grad
+from .conv_epilogue import conv_epilogue_ref, conv_epilogue_unchecked, memory_format_of
+from .demodulation import demodulation_ref, demodulation_unchecked
+from .upfirdn2d import upfirdn2d, upfirdn2d_ref
 
 _CPU = torch.device("cpu")
-_NOTHING = nullcontext()
 
 
 def modulated_conv2d(
@@ -51,7 +56,7 @@ def modulated_conv2d(
         weight: kernel with an odd side k, shared by the batch; the result has the size of `x`
             (times `up`).
         styles: one factor per sample and input channel. Any constant factor of the weight
-            (equalised learning rate) may be folded into them.
+            (equalized learning rate) may be folded into them.
         demodulate: divide each output channel by the norm of its scaled weights.
         up: 1, or 2 for a transposed convolution of stride 2 followed by `resample_filter`.
         resample_filter: an even number t of taps, summing to 1; None takes [1, 3, 3, 1] / 8.
@@ -61,7 +66,7 @@ def modulated_conv2d(
 
     Returns:
         Feature maps of the dtype of `x`, or autocast's. In float16 the styles and weights are
-        normalised before the convolution, which keeps the sums in range and cancels exactly in
+        normalized before the convolution, which keeps the sums in range and cancels exactly in
         the demodulation.
         Differentiable any number of times in every tensor.
 
@@ -76,28 +81,50 @@ def modulated_conv2d(
     dtype = autocast_dtype(check_floating(op, "x", x))
     if dtype is not None:
         x = x.to(dtype)
-    if weight is None or styles is None or not alike(x, weight, styles, noise, bias):
-        weight, styles = beside(op, "weight", weight, x), beside(op, "styles", styles, x)
-        noise = None if noise is None else beside(op, "noise", noise, x)
-        bias = None if bias is None else beside(op, "bias", bias, x)
+    if (
+        weight is None
+        or styles is None
+        or not same_dtype_and_device(x, weight, styles, noise, bias)
+    ):
+        match = match_dtype_and_device
+        weight, styles = match(op, "weight", weight, x), match(op, "styles", styles, x)
+        noise = None if noise is None else match(op, "noise", noise, x)
+        bias = None if bias is None else match(op, "bias", bias, x)
     _check(x, weight, styles, demodulate, up, resample_filter, noise, bias, eps)
     activation = check_activation(op, act, alpha, gain, clamp)
-    small = dtype is None and x.dtype != torch.float16 and x.numel() + weight.numel() < SMALL
-    if small and not torch.compiler.is_compiling():
-        options = (demodulate, up, resample_filter, eps, activation)
-        y = of_few_numbers(x, weight, styles, noise, bias, options)
-        if y is not None:
-            return y
-    with (
-        _NOTHING if dtype is None else without_autocast(x)
-    ):  # or the demodulation would lose precision
+    # Autocast's dtype would cost the demodulation its precision.
+    with nullcontext() if dtype is None else without_autocast(x):
         y, factor = _convolve(x, weight, styles, demodulate, up, resample_filter, eps)
         # y is ours alone, and no other part of a graph keeps it.
         return conv_epilogue_unchecked(y, factor, noise, bias, activation, may_overwrite=True)
 
 
-def _pointwise(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
-    """A 1x1 convolution without demodulation (toRGB): its few weights are scaled per sample, which
+def modulated_conv2d_ref(
+    x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool = True, up: int = 1,
+    resample_filter: Tensor | None = None, noise: Tensor | None = None,
+    bias: Tensor | None = None, act: str = "linear", alpha: float = 0.2,
+    gain: float | None = None, clamp: float | None = None, eps: float = 1e-8,
+) -> Tensor:  # fmt: skip
+    """`modulated_conv2d` step by step in plain PyTorch, without argument checks."""
+    factor = demodulation_ref(weight, styles, eps) if demodulate else None
+    y = x * styles.reshape(*styles.shape, 1, 1)
+    if y.shape[2] * y.shape[3] == 0:
+        y = _without_pixels(y, weight, up)
+    elif up == 1:
+        y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
+    else:
+        y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
+        taps = _taps(resample_filter, y)
+        y = upfirdn2d_ref(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
+    return conv_epilogue_ref(y, factor, noise, bias, act, alpha, gain, clamp)
+
+
+def _pointwise(
+    x: Tensor,  # [N, I, H, W]
+    weight: Tensor,  # [O, I, 1, 1]
+    styles: Tensor,  # [N, I]
+) -> Tensor:  # [N, O, H, W]
+    """Convolve 1x1 without demodulation (toRGB): its few weights are scaled per sample, which
     spares a pass over the feature map, and convolution libraries are slow at three outputs."""
     n, _, height, width = x.shape
     scaled = weight.flatten(1) * styles[:, None]  # [N, O, I]
@@ -116,21 +143,21 @@ def _convolve(
     resample_filter: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor | None]:  # [N, O, H * up, W * up], [N, O]
-    """conv(x * s, w) and the factor that is still to be multiplied to each channel of it."""
+    """Compute conv(x * s, w), and the factor that is still to be multiplied to each channel."""
     n, inputs, height, width = x.shape
     outputs, _, side, _ = weight.shape
     if side == 1 and not demodulate:
         return _pointwise(x, weight, styles), None
     # A single sample with fewer weights than features: the styles go into the weights. Where they
     # are trained this would ask for the gradient of the weights, a convolution more.
-    few = n == 1 and (outputs * side * side < height * width or weight.numel() < SMALL)
-    into_weights = few and not graph_wanted(weight, styles)
+    few = n == 1 and outputs * side * side < height * width
+    into_weights = few and not requires_grad(weight, styles)
     factor: Tensor | None = None
     energy: Tensor | None = None
     if demodulate:
         factor, energy = demodulation_unchecked(weight, styles, eps)
     if x.dtype == torch.float16:
-        # Normalised styles and weights keep the sums of the convolution within float16's range;
+        # Normalized styles and weights keep the sums of the convolution within float16's range;
         # what is divided out here is multiplied to the float32 factor.
         norm, wide = torch.linalg.vector_norm, torch.float32
         style_scale = norm(styles.detach(), math.inf, 1, True, dtype=wide).clamp_min(1e-30)
@@ -151,15 +178,15 @@ def _convolve(
         y = _scale(x, styles)
     # On a CPU small maps go to the layout of the weights, which cost more to move. Weights go to
     # the layout of large maps: convolution libraries bring them there anyway, slowly.
-    moved = n * height * width * (inputs + outputs)  # numbers of x and y
+    moved = n * height * width * (inputs + outputs)  # elements of x and y
     small = x.device.type == "cpu" and 8 * moved <= weight.numel()
-    layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+    layout = memory_format_of(x)
     if small:
         y = y.contiguous()
     elif up == 1:
         weight = weight.contiguous(memory_format=layout)
     if height * width == 0:
-        y = without_pixels(y, weight, up)
+        y = _without_pixels(y, weight, up)
     elif up == 1:
         y = F.conv2d(y, weight, padding=side // 2)
     else:
@@ -168,7 +195,7 @@ def _convolve(
         if not small:
             weight = weight.contiguous(memory_format=layout)
         y = F.conv_transpose2d(y, weight, stride=2)
-        taps = filter_taps(resample_filter, y)
+        taps = _taps(resample_filter, y)
         y = upfirdn2d(y, taps, padding=taps.numel() // 2 - 1, gain=4.0)
     if small:
         y = y.contiguous(memory_format=layout)
@@ -176,32 +203,24 @@ def _convolve(
 
 
 def _scale(x: Tensor, styles: Tensor) -> Tensor:
-    """x * s. The epilogue does it too, with both gradients in one pass."""
-    if graph_wanted(styles):
+    """Compute x * s, which the epilogue does too, with both gradients in one pass."""
+    if requires_grad(styles):
         return conv_epilogue_unchecked(x, styles, None, None, ("linear", 0.2, 1.0, None))
     return x * styles.reshape(*styles.shape, 1, 1)
 
 
-def modulated_conv2d_ref(
-    x: Tensor,  # [N, I, H, W]
-    weight: Tensor,  # [O, I, k, k]
-    styles: Tensor,  # [N, I]
-    *,
-    demodulate: bool = True,
-    up: int = 1,
-    resample_filter: Tensor | None = None,  # [t]
-    noise: Tensor | None = None,  # [1 or N, 1, H * up, W * up]
-    bias: Tensor | None = None,  # [O]
-    act: str = "linear",
-    alpha: float = 0.2,
-    gain: float | None = None,
-    clamp: float | None = None,
-    eps: float = 1e-8,
-) -> Tensor:  # [N, O, H * up, W * up]
-    """`modulated_conv2d` step by step in plain PyTorch, without argument checks."""
-    factor = demodulation_ref(weight, styles, eps) if demodulate else None
-    y = step_by_step(x, weight, styles, up, resample_filter)
-    return conv_epilogue_ref(y, factor, noise, bias, act, alpha, gain, clamp)
+def _without_pixels(y: Tensor, weight: Tensor, up: int) -> Tensor:
+    """Convolve maps that PyTorch's convolutions refuse, or give pixels to."""
+    n, _, height, width = y.shape
+    return (weight.sum((2, 3)) @ y.flatten(2)).reshape(n, len(weight), height * up, width * up)
+
+
+def _taps(resample_filter: Tensor | None, like: Tensor) -> Tensor:
+    if resample_filter is None:  # made where it is used: a copy from the CPU waits for the GPU
+        taps = torch.full((4,), 0.375, dtype=like.dtype, device=like.device)
+        taps[::3].fill_(0.125)
+        return taps
+    return resample_filter.to(like)
 
 
 def _check(
@@ -219,8 +238,7 @@ def _check(
     message = _wrong_shape(x, weight, styles, up, noise, bias)
     if message:
         raise ValueError(f"{op}: {message}")
-    if not isinstance(demodulate, bool):
-        raise TypeError(f"{op}: demodulate must be True or False, got {type(demodulate).__name__}")
+    check_flag(op, "demodulate", demodulate)
     check_eps(op, eps)
     if resample_filter is None:
         return
@@ -240,7 +258,7 @@ def _check(
 def _wrong_shape(
     x: Tensor, weight: Tensor, styles: Tensor, up: int, noise: Tensor | None, bias: Tensor | None
 ) -> str:
-    """What is wrong, or ""."""
+    """Say what is wrong, or ""."""
     shape, kernel = x.shape, weight.shape
     if len(shape) != 4:
         return f"x must be [N, I, H, W], got {list(shape)}"

@@ -23,10 +23,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ._register import NATIVE, differentiable, graph_wanted, native_kernel, transformed
+from ._checks import check_floating
+from ._register import native_kernel, native_op
 
 GradientMap = Literal["signed", "abs-mean"]
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class EntropyL1(NamedTuple):
@@ -66,10 +66,9 @@ def softmax_entropy_l1(x: Tensor, gradient_map: GradientMap = "signed") -> Entro
         ValueError: wrong number of dimensions, no entry per map, or an unknown gradient_map.
     """
     _check(x, gradient_map)
-    graph = graph_wanted(x)
-    if (graph and transformed()) or not native_kernel("softmax_entropy_l1", x.device):
+    if not native_kernel("softmax_entropy_l1", x.device):
         return softmax_entropy_l1_ref(x, gradient_map)
-    entropy, l1, deficit, _ = _native(graph, x, gradient_map == "abs-mean")
+    entropy, l1, deficit, _ = _native(x, gradient_map == "abs-mean")
     return EntropyL1(entropy, l1, deficit)
 
 
@@ -99,13 +98,7 @@ def _check(x: Tensor, gradient_map: str) -> None:
         raise ValueError(
             f'softmax_entropy_l1: gradient_map must be "signed" or "abs-mean", not {gradient_map!r}'
         )
-    if not isinstance(x, Tensor):
-        raise TypeError(f"softmax_entropy_l1: x must be a torch.Tensor, not {type(x).__name__}")
-    if x.dtype not in _DTYPES:
-        raise TypeError(
-            "softmax_entropy_l1: x must be float64, float32, float16 or bfloat16, "
-            f"not {x.dtype}; convert it first"
-        )
+    check_floating("softmax_entropy_l1", "x", x)
     if x.dim() != dims:
         raise ValueError(f"softmax_entropy_l1: x must be {wanted}, got {tuple(x.shape)}; {remedy}")
     if 0 in x.shape[1:]:
@@ -133,8 +126,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: tuple[Tensor, 
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
-    saved = ctx.saved_tensors
-    return _native_backward(graph_wanted(*grads, *saved), *grads, *saved, ctx.abs_mean), None
+    return _native_backward(*grads, *ctx.saved_tensors, ctx.abs_mean), None
 
 
 def _fake_backward(
@@ -183,10 +175,7 @@ def _backward_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
     return *back, dx.to(x.dtype), -slope * mass, -dy.sum(-1), None
 
 
-if NATIVE.path is not None:
-    torch.library.register_fake("sdd_fast::softmax_entropy_l1", _fake)
-    torch.library.register_fake("sdd_fast::softmax_entropy_l1_backward", _fake_backward)
-    _native = differentiable("softmax_entropy_l1", _backward, _setup_context)
-    _native_backward = differentiable(
-        "softmax_entropy_l1_backward", _backward_backward, _setup_context_backward
-    )
+_native = native_op("softmax_entropy_l1", _fake, _backward, _setup_context)
+_native_backward = native_op(
+    "softmax_entropy_l1_backward", _fake_backward, _backward_backward, _setup_context_backward
+)

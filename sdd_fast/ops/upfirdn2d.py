@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import without_autocast
-from ._register import NATIVE, native_kernel, without_autograd
+from ._checks import check_flag, check_floating, check_number
+from ._register import native_kernel, native_op
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _MAX_FACTOR, _MAX_SIZE = 2**31 - 1, 2**62  # what 64-bit index arithmetic can take
 
 
 def upfirdn2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [k] separable, or [kh, kw]
-    up: int = 1,
-    down: int = 1,
+    up: int | Sequence[int] = 1,
+    down: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
@@ -33,12 +33,13 @@ def upfirdn2d(
     `down`-th row and column is kept.
 
     Args:
-        x: images; float64, float32, float16 or bfloat16, any strides. Planes with neighbouring
+        x: images; float64, float32, float16 or bfloat16, any strides. Planes with neighboring
             columns and channels_last are read as they are, without a copy.
         f: the filter, on the device of `x`, of any of these dtypes. One dimension means the
-            separable filter `outer(f, f)`. It is not normalised.
-        up, down: integer factors, 1 to 2**31 - 1, the same in both directions.
-        padding: one number for every side or (left, right, top, bottom), counted in pixels of the
+            separable filter `outer(f, f)`. It is not normalized.
+        up, down: integer factors, 1 to 2**31 - 1, or pairs (horizontal, vertical). Factors that
+            differ by axis are computed by the reference: the native kernels have one for both.
+        padding: one integer for every side or (left, right, top, bottom), counted in pixels of the
             *upsampled* image.
         flip_filter: False convolves, True correlates. No difference for a symmetric filter.
         gain: factor on the result; `up**2` keeps the brightness of an upsampled image when `f`
@@ -59,36 +60,26 @@ def upfirdn2d(
 
     Source: Karras et al. 2019, 2020 (the resampling of StyleGAN and StyleGAN2).
     """
-    left, right, top, bottom = _check(x, f, up, down, padding)
-    if not isinstance(flip_filter, bool):
-        raise TypeError(
-            f"upfirdn2d: flip_filter must be True or False, got {type(flip_filter).__name__}"
-        )
-    if not isinstance(gain, (int, float, torch.SymInt, torch.SymFloat)):
-        raise TypeError(f"upfirdn2d: gain must be a number, got {type(gain).__name__}")
+    (up_x, up_y), (down_x, down_y) = _two_factors("up", up), _two_factors("down", down)
+    pads = _check(x, f, up_x, up_y, padding)
+    check_flag("upfirdn2d", "flip_filter", flip_filter)
+    check_number("upfirdn2d", "gain", gain)
     if not -math.inf < gain < math.inf:  # torch.compile knows no isfinite of a symbol
         raise ValueError(f"upfirdn2d: gain must be finite, got {gain}")
-    if not native_kernel("upfirdn2d", x.device):
-        pads = (left, right, top, bottom)
-        y: Tensor = _Reference.apply(x, f, up, down, pads, flip_filter, float(gain))
-        return y
-    with without_autograd(x):
-        y = torch.ops.sdd_fast.upfirdn2d(
-            x, f, up, down, left, right, top, bottom, flip_filter, float(gain)
-        )
+    gain = float(gain)
+    if up_x != up_y or down_x != down_y or not native_kernel("upfirdn2d", x.device):
+        with without_autocast(x):
+            return upfirdn2d_ref(x, f, (up_x, up_y), (down_x, down_y), pads, flip_filter, gain)
+    y: Tensor = _native(x, f, up_x, down_x, *pads, flip_filter, gain)
     return y
 
 
 def upfirdn2d_ref(
-    x: Tensor,  # [N, C, H, W]
-    f: Tensor,  # [k] or [kh, kw]
-    up: int = 1,
-    down: int = 1,
-    padding: int | Sequence[int] = 0,
-    flip_filter: bool = False,
-    gain: float = 1.0,
-) -> Tensor:  # [N, C, H', W']
+    x: Tensor, f: Tensor, up: int | Sequence[int] = 1, down: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0, flip_filter: bool = False, gain: float = 1.0,
+) -> Tensor:  # fmt: skip
     """`upfirdn2d` in plain PyTorch as one depthwise convolution, without argument checks."""
+    (up_x, up_y), (down_x, down_y) = _two_factors("up", up), _two_factors("down", down)
     left, right, top, bottom = _four_paddings(padding)
     channels = x.shape[1]
     # A separable filter is applied as one 2-D filter: for the four taps used here the second pass
@@ -99,31 +90,34 @@ def upfirdn2d_ref(
         kernel = kernel * gain
     kh, kw = kernel.shape
     if channels == 0:  # which a convolution refuses
-        height, width = x.shape[2] * up + top + bottom, x.shape[3] * up + left + right
-        return x.new_empty(x.shape[0], 0, (height - kh) // down + 1, (width - kw) // down + 1)
+        height, width = x.shape[2] * up_y + top + bottom, x.shape[3] * up_x + left + right
+        return x.new_empty(x.shape[0], 0, (height - kh) // down_y + 1, (width - kw) // down_x + 1)
     # conv2d correlates and conv_transpose2d convolves, so they want opposite orientations.
-    if flip_filter == (up > 1):
+    upsamples = up_x > 1 or up_y > 1
+    if flip_filter == upsamples:
         kernel = kernel.flip(0, 1)
     kernel = kernel.expand(channels, 1, kh, kw)
-    if up == 1:
+    if not upsamples:
+        stride = (down_y, down_x)
         if left == right >= 0 and top == bottom >= 0:
-            return F.conv2d(x, kernel, stride=down, padding=(top, left), groups=channels)
+            return F.conv2d(x, kernel, stride=stride, padding=(top, left), groups=channels)
         x = _pad_and_crop(x, (left, right, top, bottom))
-        return F.conv2d(x, kernel, stride=down, groups=channels)
+        return F.conv2d(x, kernel, stride=stride, groups=channels)
     # The transposed convolution is the "full" convolution of the zero-inserted image: it starts
     # k - 1 pixels before an unpadded one, and ends k - up pixels after the inserted zeros end.
-    crop_h, crop_w = min(kh - 1 - top, kh - up - bottom), min(kw - 1 - left, kw - up - right)
+    crop_h, crop_w = min(kh - 1 - top, kh - up_y - bottom), min(kw - 1 - left, kw - up_x - right)
     crop_h, crop_w = max(crop_h, 0), max(crop_w, 0)  # what both sides lose, conv_transpose2d drops
-    x = F.conv_transpose2d(x, kernel, stride=up, padding=(crop_h, crop_w), groups=channels)
+    crop, stride = (crop_h, crop_w), (up_y, up_x)
+    x = F.conv_transpose2d(x, kernel, stride=stride, padding=crop, groups=channels)
     rest = (
         left - (kw - 1) + crop_w,
-        right - (kw - up) + crop_w,
+        right - (kw - up_x) + crop_w,
         top - (kh - 1) + crop_h,
-        bottom - (kh - up) + crop_h,
+        bottom - (kh - up_y) + crop_h,
     )
     if any(rest):
         x = _pad_and_crop(x, rest)
-    return x if down == 1 else x[:, :, ::down, ::down]
+    return x if down_x == down_y == 1 else x[:, :, ::down_y, ::down_x]
 
 
 def _pad_and_crop(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
@@ -135,19 +129,11 @@ def _pad_and_crop(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
 
 
 def _check(
-    x: Tensor, f: Tensor, up: int, down: int, padding: int | Sequence[int]
+    x: Tensor, f: Tensor, up_x: int, up_y: int, padding: int | Sequence[int]
 ) -> tuple[int, int, int, int]:
-    """The paddings (left, right, top, bottom) of arguments that can be computed with."""
-    for name, tensor in (("x", x), ("f", f)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"upfirdn2d: {name} must be a torch.Tensor, not {type(tensor).__name__}"
-            )
-        if tensor.dtype not in _DTYPES:
-            raise TypeError(
-                f"upfirdn2d: {name} must be float64, float32, float16 or bfloat16, "
-                f"not {tensor.dtype}; convert it first"
-            )
+    """Return the paddings (left, right, top, bottom) of arguments that can be computed with."""
+    check_floating("upfirdn2d", "x", x)
+    check_floating("upfirdn2d", "f", f)
     if x.ndim != 4:
         raise ValueError(f"upfirdn2d: x must be [N, C, H, W], got {list(x.shape)}")
     if f.ndim not in (1, 2) or 0 in f.shape:
@@ -160,14 +146,9 @@ def _check(
         )
     if f.requires_grad:
         raise ValueError("upfirdn2d: the filter is a constant; pass f.detach()")
-    for name, factor in (("up", up), ("down", down)):
-        if not isinstance(factor, int) or not 1 <= factor <= _MAX_FACTOR:
-            raise ValueError(
-                f"upfirdn2d: {name} must be an integer from 1 to {_MAX_FACTOR}, got {factor!r}"
-            )
     left, right, top, bottom = pads = _four_paddings(padding)
-    height = x.shape[2] * up + top + bottom
-    width = x.shape[3] * up + left + right
+    height = x.shape[2] * up_y + top + bottom
+    width = x.shape[3] * up_x + left + right
     if height < f.shape[0] or width < f.shape[-1] or x.shape[2] == 0 or x.shape[3] == 0:
         raise ValueError(
             f"upfirdn2d: the upsampled and padded image is {height}x{width}, smaller than the "
@@ -176,13 +157,28 @@ def _check(
         )
     if height > _MAX_SIZE or width > _MAX_SIZE or max(pads) > _MAX_SIZE or min(pads) < -_MAX_SIZE:
         raise ValueError(
-            f"upfirdn2d: sizes beyond 2**62: x is {list(x.shape)}, up {up}, padding {padding!r}"
+            f"upfirdn2d: sizes beyond 2**62: x is {list(x.shape)}, up {up_x}, {up_y}, padding "
+            f"{padding!r}"
         )
     return pads
 
 
+def _two_factors(name: str, factor: int | Sequence[int]) -> tuple[int, int]:
+    """Return the factors (horizontal, vertical) of an argument `up` or `down`."""
+    pair = (factor, factor) if isinstance(factor, int) else factor
+    if (
+        not isinstance(pair, Sequence) or len(pair) != 2
+        or not all(isinstance(part, int) and 1 <= part <= _MAX_FACTOR for part in pair)
+    ):  # fmt: skip
+        raise ValueError(
+            f"upfirdn2d: {name} must be an integer from 1 to {_MAX_FACTOR} or a pair of them "
+            f"(horizontal, vertical), got {factor!r}"
+        )
+    return pair[0], pair[1]
+
+
 def _four_paddings(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) of a padding argument."""
+    """Return (left, right, top, bottom) of a padding argument."""
     if isinstance(padding, (int, torch.SymInt)):
         return padding, padding, padding, padding
     pads = tuple(padding) if isinstance(padding, Sequence) else ()
@@ -196,49 +192,14 @@ def _four_paddings(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
 def _transposed_padding(
     x: torch.Size, y: torch.Size, f: Tensor, up: int, down: int, left: int, top: int
 ) -> tuple[int, int, int, int]:
-    """The paddings of the gradient, which is upfirdn2d itself from y to x with up and down, and the
-    filter, turned round. Left to a depthwise convolution's backward it takes several times as long.
-    """
+    """Return the paddings of the gradient, which is upfirdn2d itself from y to x with up and down,
+    and the filter, turned round."""
     return (
         f.shape[-1] - 1 - left,
         x[3] * up - y[3] * down + left - up + 1,
         f.shape[0] - 1 - top,
         x[2] * up - y[2] * down + top - up + 1,
     )
-
-
-class _Reference(torch.autograd.Function):
-    """`upfirdn2d_ref` where there is no native kernel, with the gradient above."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor,
-        f: Tensor,
-        up: int,
-        down: int,
-        pads: tuple[int, int, int, int],
-        flip_filter: bool,
-        gain: float,
-    ) -> Tensor:
-        with without_autocast(x):
-            return upfirdn2d_ref(x, f, up, down, pads, flip_filter, gain)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, f, ctx.up, ctx.down, ctx.pads, ctx.flip_filter, ctx.gain = inputs
-        ctx.save_for_backward(f)
-        ctx.x_size, ctx.y_size = x.shape, output.shape
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (f,) = ctx.saved_tensors
-        left, _, top, _ = ctx.pads
-        pads = _transposed_padding(ctx.x_size, ctx.y_size, f, ctx.up, ctx.down, left, top)
-        flip = not ctx.flip_filter
-        grad_x = _Reference.apply(grad, f, ctx.down, ctx.up, pads, flip, ctx.gain)
-        return grad_x, None, None, None, None, None, None
 
 
 def _fake(
@@ -276,21 +237,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (f,) = ctx.saved_tensors
     up, down = ctx.up, ctx.down
     pads = _transposed_padding(ctx.x_size, ctx.y_size, f, up, down, ctx.left, ctx.top)
-    grad_x = torch.ops.sdd_fast.upfirdn2d(grad, f, down, up, *pads, not ctx.flip_filter, ctx.gain)
+    grad_x = _native(grad, f, down, up, *pads, not ctx.flip_filter, ctx.gain)
     return grad_x, *[None] * 9
 
 
-def _vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, *rest: Any) -> tuple[Tensor, int]:
-    """Several batches are one larger batch."""
-    dim = in_dims[0]
-    if dim is None or in_dims[1] is not None:
-        raise ValueError("upfirdn2d: vmap over the filter is not supported")
-    x = x.movedim(dim, 0)
-    y = torch.ops.sdd_fast.upfirdn2d(x.flatten(0, 1), *rest)
-    return y.unflatten(0, x.shape[:2]), 0
-
-
-if NATIVE.path is not None:
-    torch.library.register_fake("sdd_fast::upfirdn2d", _fake)
-    torch.library.register_autograd("sdd_fast::upfirdn2d", _backward, setup_context=_setup_context)
-    torch.library.register_vmap("sdd_fast::upfirdn2d", _vmap)
+_native = native_op("upfirdn2d", _fake, _backward, _setup_context)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,16 +13,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdd_fast.ops import modulated_conv2d, modulated_conv2d_ref
-
-
-@pytest.fixture(autouse=True, scope="module", params=["few numbers", "many numbers"])
-def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything by either way of the op: its border lies above the sizes of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "many numbers":
-            patch.setattr(sys.modules["sdd_fast.ops.modulated_conv2d"], "SMALL", 0)
-        yield
-
 
 # up, side of the kernel, demodulate
 VARIANTS = [(1, 3, True), (2, 3, True), (1, 1, False), (1, 1, True), (1, 3, False), (2, 3, False)]
@@ -102,31 +91,6 @@ def test_gradients(up: int, side: int, demodulate: bool) -> None:
     assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
 
 
-@pytest.mark.parametrize(("side", "demodulate"), [(3, True), (1, True), (3, False)])
-@pytest.mark.parametrize("wanted", range(1, 16))
-def test_gradients_of_few_numbers_with_frozen_weights(
-    side: int, demodulate: bool, wanted: int
-) -> None:
-    """A backward pass of their own, and of it again; of any of x, styles, noise and bias."""
-    torch.manual_seed(0)
-    shapes = [(2, 2, 3, 2), (2, 2), (1, 1, 3, 2), (4,)]
-    leaves = [
-        torch.randn(shape, dtype=torch.float64, requires_grad=bool(wanted >> i & 1))
-        for i, shape in enumerate(shapes)
-    ]
-    weight = torch.randn(4, 2, side, side, dtype=torch.float64)
-
-    def function(*leaves: Tensor) -> Tensor:
-        x, styles, noise, bias = leaves
-        return modulated_conv2d(
-            x, weight, styles, demodulate=demodulate, noise=noise, bias=bias, act="lrelu",
-            alpha=0.3, gain=1.25, clamp=2.5,
-        )  # fmt: skip
-
-    assert torch.autograd.gradcheck(function, leaves)
-    assert torch.autograd.gradgradcheck(function, leaves)
-
-
 def test_second_derivatives_where_styles_depend_on_the_features() -> None:
     """Once each, not again through the styles."""
     torch.manual_seed(0)
@@ -138,7 +102,7 @@ def test_second_derivatives_where_styles_depend_on_the_features() -> None:
 
 
 @pytest.mark.parametrize("transform", ["grad", "hessian", "vmap"])
-def test_few_numbers_under_torch_func(transform: str) -> None:
+def test_under_torch_func(transform: str) -> None:
     x, weight, styles = inputs(3)
 
     def total(styles: Tensor, convolve: Callable = modulated_conv2d) -> Tensor:

@@ -678,9 +678,14 @@ def test_autocast_leaves_the_precision_alone(op) -> None:
 @pytest.mark.parametrize(
     ("x", "gradient_map", "error", "message"),
     [
-        ([[1.0]], "signed", TypeError, "torch.Tensor, not list"),
-        (torch.ones(2, 3, dtype=torch.int64), "signed", TypeError, "not torch.int64"),
-        (torch.ones(2, 3, dtype=torch.complex64), "signed", TypeError, "not torch.complex64"),
+        ([[1.0]], "signed", TypeError, "x must be a floating point tensor, got list"),
+        (torch.ones(2, 3, dtype=torch.int64), "signed", TypeError, "got torch.int64; convert"),
+        (
+            torch.ones(2, 3, dtype=torch.complex64),
+            "signed",
+            TypeError,
+            "got torch.complex64; convert",
+        ),
         (torch.ones(3), "signed", ValueError, r"\[N, n\].*\(3,\).*flatten"),
         (torch.ones(2, 3, 4, 4), "signed", ValueError, r"\(2, 3, 4, 4\)"),
         (torch.ones(2, 3), "abs-mean", ValueError, r"\[N, C, n\].*\(2, 3\)"),

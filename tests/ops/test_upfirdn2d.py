@@ -384,14 +384,39 @@ def test_batched_gradients(kernel: str) -> None:
         torch.testing.assert_close(gradient, alone)
 
 
-@needs_native
-def test_vmap() -> None:
+def test_vmap_over_images_and_over_filters() -> None:
     x, f = numbers(4, 2, 3, 5, 6), torch.tensor([1.0, 3, 3, 1])
     for dim in (0, 2):
         mapped = torch.vmap(lambda x: upfirdn2d(x, f, padding=1), in_dims=dim)(x.movedim(0, dim))
-        assert torch.equal(mapped, torch.stack([upfirdn2d(part, f, padding=1) for part in x]))
-    with pytest.raises(ValueError, match="vmap over the filter"):
-        torch.vmap(lambda f: upfirdn2d(x[0], f, padding=1))(f.expand(3, -1))
+        expected = torch.stack([upfirdn2d(part, f, padding=1) for part in x])
+        torch.testing.assert_close(mapped, expected)
+    filters = torch.stack([f, f.flip(0) + 1, 2 * f])
+    mapped = torch.vmap(lambda f: upfirdn2d(x[0], f, padding=1))(filters)
+    expected = torch.stack([upfirdn2d(x[0], f, padding=1) for f in filters])
+    torch.testing.assert_close(mapped, expected)
+
+
+@pytest.mark.parametrize(("up", "down"), [((2, 1), 1), ((1, 3), (1, 2)), (1, (2, 1)), ((2, 3), 2)])
+@pytest.mark.parametrize("padding", [(2, 1, 2, 1), (0, -1, 3, 0)])
+def test_factors_that_differ_by_axis(up, down, padding) -> None:  # type: ignore[no-untyped-def]
+    """(horizontal, vertical): one axis alone is resampled as by the factors of that axis."""
+    x, f = numbers(2, 3, 7, 9, dtype=torch.float64), numbers(3, 4, dtype=torch.float64, seed=1)
+    up_x, up_y = (up, up) if isinstance(up, int) else up
+    down_x, down_y = (down, down) if isinstance(down, int) else down
+    inserted = x.new_zeros(2, 3, 7 * up_y, 9 * up_x)
+    inserted[:, :, ::up_y, ::up_x] = x
+    expected = upfirdn2d(inserted, f, 1, 1, padding)[:, :, ::down_y, ::down_x]
+    leaf = x.clone().requires_grad_()
+    y = upfirdn2d(leaf, f, up, down, padding)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(torch.vmap(lambda x: upfirdn2d(x, f, up, down, padding))(x[None])[0],
+                               expected)  # fmt: skip
+    assert torch.autograd.gradcheck(lambda x: upfirdn2d(x, f, up, down, padding), leaf)
+
+
+def test_pairs_of_equal_factors_are_those_of_both_axes() -> None:
+    x, f = numbers(1, 2, 8, 8), torch.tensor([1.0, 3, 3, 1])
+    assert torch.equal(upfirdn2d(x, f, (2, 2), [1, 1], 2), upfirdn2d(x, f, 2, 1, 2))
 
 
 @needs_native
@@ -461,7 +486,9 @@ X, F3 = torch.zeros(1, 2, 4, 4), torch.ones(3)
         ({"x": X, "f": torch.ones(1, 2, 3)}, r"filter of shape .* got \[1, 2, 3\]"),
         ({"x": X, "f": torch.ones(0)}, r"filter of shape .* got \[0\]"),
         ({"x": X, "f": torch.ones(())}, r"filter of shape .* got \[\]"),
-        ({"x": X, "f": F3, "up": 0}, "up must be an integer from 1 to 2147483647, got 0"),
+        ({"x": X, "f": F3, "up": 0}, "up must be an integer from 1 to 2147483647 or .*, got 0"),
+        ({"x": X, "f": F3, "up": (2,)}, r"up must be .* a pair of them .* got \(2,\)"),
+        ({"x": X, "f": F3, "down": (2, 0)}, r"down must be .* a pair of them .* got \(2, 0\)"),
         ({"x": X, "f": F3, "down": 1.5}, "down must be an integer from 1 to .*, got 1.5"),
         ({"x": X, "f": F3, "down": 2**31}, "down must be an integer from 1 to .*, got 2147483648"),
         ({"x": X, "f": F3, "padding": (1, 1)}, r"one integer or \(left, .* got \(1, 1\)"),
@@ -485,16 +512,16 @@ def test_bad_values(arguments: dict, message: str) -> None:
 
 @pytest.mark.parametrize("bad", [torch.uint8, torch.int64, torch.complex64, torch.float8_e5m2])
 def test_bad_types(bad: torch.dtype) -> None:
-    with pytest.raises(TypeError, match=f"x must be float64, .* not {bad}"):
+    with pytest.raises(TypeError, match=f"x must be a floating point tensor, got {bad}; convert"):
         upfirdn2d(X.to(bad), F3)
-    with pytest.raises(TypeError, match=f"f must be float64, .* not {bad}"):
+    with pytest.raises(TypeError, match=f"f must be a floating point tensor, got {bad}; convert"):
         upfirdn2d(X, F3.to(bad))
 
 
 def test_what_is_no_tensor() -> None:
-    with pytest.raises(TypeError, match="f must be a torch.Tensor, not list"):
+    with pytest.raises(TypeError, match="f must be a floating point tensor, got list"):
         upfirdn2d(X, [1.0, 3.0])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="x must be a torch.Tensor, not NoneType"):
+    with pytest.raises(TypeError, match="x must be a floating point tensor, got NoneType"):
         upfirdn2d(None, F3)  # type: ignore[arg-type]
 
 
