@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdd_fast.distillation.config import DistillConfig
-from sdd_fast.gradients.balance import GUIDANCE_RMS as GUIDANCE_RMS
+from sdd_fast.gradients.config import GUIDANCE_RMS as GUIDANCE_RMS
 
 if TYPE_CHECKING:
     from sdd_fast.domains import Domain

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from .. import draws
 from ..files import PathLike
-from ..gradients.balance import GUIDANCE_RMS, balanced_guidance_scale
-from ..gradients.config import GuidanceConfig
+from ..gradients.balance import balanced_guidance_scale
+from ..gradients.config import GUIDANCE_RMS, GuidanceConfig
 from ..lock import locked
 from ..manipulator import MapperInfo, float32_layers, frozen, rendered_at_once
 from ..models.mapper import LEVELS, LevelsMapper, level_range

@@ -11,11 +11,8 @@ from torch import Tensor
 from .. import draws
 from .._deprecated import renamed_arguments
 from ..teacher.prior import DiffusionPrior, PromptEmbeds
-from .config import GuidanceConfig
+from .config import GUIDANCE_RMS, GuidanceConfig
 from .sds import residual
-
-GUIDANCE_RMS = 3.2
-"""The default of `balanced_guidance_scale`."""
 
 MAX_BALANCED_SCALE = 150.0
 """A prompt that would need more means nothing to the teacher."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+GUIDANCE_RMS = 3.2
+"""What `balanced_guidance_scale` balances to."""
+
 
 @dataclass(frozen=True)
 class GuidanceConfig:

@@ -75,11 +75,22 @@ def test_help_teaches(sdd: Sdd) -> None:
     assert "sdd demo" in top.out
 
 
-def test_help_imports_no_heavy_library() -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["distill", "--help"],
+        ["distil"],
+        ["distill", "old", "--step", "2"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_typos_import_no_torch(words: list[str]) -> None:
     code = (
-        "import sys\nfrom sdd_fast.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = ('diffusers', 'transformers', 'matplotlib', 'torch._dynamo')\n"
+        f"import sys\nfrom sdd_fast.cli import main\n"
+        f"try:\n    main({words})\nexcept SystemExit:\n    pass\n"
+        "heavy = ('torch', 'numpy', 'diffusers', 'transformers', 'matplotlib')\n"
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

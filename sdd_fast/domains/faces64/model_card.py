@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import load_tensors, read_json, write_text
-from ...gradients.balance import GUIDANCE_RMS
+from ...gradients.config import GUIDANCE_RMS
 
 _NETWORKS = {
     "diffusion/vae/diffusion_pytorch_model.safetensors": "AutoencoderKL",
