@@ -31,8 +31,7 @@ def read(checkpoint: Checkpoint) -> ConvEmbedding | ArcFace | None:
     if tensors is None:
         return None
     source = str(checkpoint.path)
-    dim = shape_of(tensors, "output_layer.3.weight", 2, source)[0]
-    return build(ArcFace, {"dim": dim, **trunk_config(tensors, source)}, tensors, source)
+    return build(ArcFace, _config(tensors, source), tensors, source)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
@@ -40,22 +39,24 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     network = checkpoint.metadata.get("network")
     tensors = _find(checkpoint.content)
     try:
-        if network == "ConvEmbedding":
+        if network in ("ArcFace", "ConvEmbedding"):
             config = parse_json(checkpoint.metadata["config"])
-            side = config["resolution"]
-            text = f"of this package, vectors of {config['dim']}, input {side} × {side}"
-        elif network == "ArcFace":
-            config = parse_json(checkpoint.metadata["config"])
-            text = f"ArcFace on {trunk_name(config)}, vectors of {config['dim']}"
         elif tensors is not None:
-            dim = shape_of(tensors, "output_layer.3.weight", 2, "damaged")[0]
-            trunk = trunk_name(trunk_config(tensors, "damaged"))
-            text = f"ArcFace on {trunk}, vectors of {dim}"
+            config = _config(tensors, "damaged")
         else:
             return None
+        vectors = f"vectors of {config['dim']}"
+        if network == "ConvEmbedding":
+            side = config["resolution"]
+            return {"identity": f"of this package, {vectors}, input {side} × {side}"}
+        return {"identity": f"ArcFace on {trunk_name(config)}, {vectors}"}
     except (LookupError, TypeError, ValueError) as error:
-        text = f"with a damaged configuration ({error})"
-    return {"identity": text}
+        return {"identity": f"with a damaged configuration ({error})"}
+
+
+def _config(tensors: dict[str, Tensor], source: str) -> dict[str, Any]:
+    dim = shape_of(tensors, "output_layer.3.weight", 2, source)[0]
+    return {"dim": dim, **trunk_config(tensors, source)}
 
 
 def _find(content: Any) -> dict[str, Tensor] | None:

@@ -11,7 +11,7 @@ file "train" is read. In .pt, .pth, .safetensors and .npy files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,16 @@ def read_w_plus(checkpoint: Checkpoint, num_layers: int | None = None) -> Tensor
             f"{path} holds a tensor {shape} of {tensor.dtype}; expected latents [N, layers, w_dim] "
             "of floating point"
         )
-    if tensor.ndim == 4:
-        if shape[1] != 1:
-            raise ValueError(f"{path} holds a tensor {shape}; expected [N, 1, layers, w_dim]")
-        tensor = tensor[:, 0]
-    if tensor.ndim == 2 and shape[0] in ([num_layers] if num_layers else _W_PLUS_LAYERS):
-        tensor = tensor[None]
-    if tensor.ndim == 2 or tensor.shape[1] == 1:
-        tensor = _broadcast(path, tensor.flatten(0, -2), num_layers)
+    if tensor.ndim == 4 and shape[1] != 1:
+        raise ValueError(f"{path} holds a tensor {shape}; expected [N, 1, layers, w_dim]")
+    tensor = _flattened(tensor, [num_layers] if num_layers else _W_PLUS_LAYERS)
+    if tensor.ndim == 2:
+        if num_layers is None:
+            raise ValueError(
+                f"{path} holds w codes {list(tensor.shape)}, the same for all layers; give "
+                "num_layers=generator.num_layers to broadcast them to W+"
+            )
+        tensor = tensor[:, None].expand(-1, num_layers, -1)
     if num_layers is not None and tensor.shape[1] != num_layers:
         raise ValueError(
             f"{path} holds W+ of {tensor.shape[1]} layers, the generator has {num_layers}: they "
@@ -96,37 +98,32 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     """Describe the latents in a file for `sdd info`; None if there are none."""
     listed = _style_list(checkpoint.content)
     if listed:
-        return {"latents": f"{len(listed)} styles of {_pictures(len(listed[0]))}"}
+        return {"latents": f"{len(listed)} styles of {_images(len(listed[0]))}"}
     tensor = _find(checkpoint.content)
     if tensor is None or not tensor.is_floating_point() or tensor.numel() == 0:
         return None
     shape = list(tensor.shape)
     if len(shape) == 5 and shape[1] == shape[3] == shape[4] == 1 and shape[2] % STYLE_WIDTH == 0:
         count = shape[2] // STYLE_WIDTH
-        return {"latents": f"{count} styles, padded to {STYLE_WIDTH}, of {_pictures(shape[0])}"}
-    if len(shape) == 4 and shape[1] == 1:
-        shape.pop(1)
-    if len(shape) == 3 and shape[1] == 1:
-        shape.pop(1)
-    elif len(shape) == 2 and shape[0] in _W_PLUS_LAYERS:
-        shape.insert(0, 1)
+        return {"latents": f"{count} styles, padded to {STYLE_WIDTH}, of {_images(shape[0])}"}
+    if not 2 <= len(shape) <= 4 or (len(shape) == 4 and shape[1] != 1):
+        return None
+    shape = list(_flattened(tensor, _W_PLUS_LAYERS).shape)
     named = checkpoint.content if isinstance(checkpoint.content, Mapping) else {}
     if len(shape) == 3 and shape[1] in _W_PLUS_LAYERS:
-        text = f"W+ {shape[1]} × {shape[2]} of {_pictures(shape[0])}"
+        text = f"W+ {shape[1]} × {shape[2]} of {_images(shape[0])}"
     elif len(shape) == 2 and named:  # a bare matrix may be anything
-        text = f"w {shape[1]} of {_pictures(shape[0])}"
+        text = f"w {shape[1]} of {_images(shape[0])}"
     else:
         return None
     rest = named.get("held_out")
-    return {
-        "latents": f"{text}, and {len(rest)} held out"
-        if isinstance(rest, Tensor) and rest.ndim
-        else text
-    }
+    if isinstance(rest, Tensor) and rest.ndim:
+        text += f", and {len(rest)} held out"
+    return {"latents": text}
 
 
-def _pictures(count: int) -> str:
-    return f"{count} picture" + ("s" if count != 1 else "")
+def _images(count: int) -> str:
+    return f"{count} image" + ("s" if count != 1 else "")
 
 
 def _find(content: Any) -> Tensor | None:
@@ -151,13 +148,17 @@ def _style_list(content: Any) -> list[Tensor]:
     return list(content)
 
 
-def _broadcast(path: PathLike, w: Tensor, num_layers: int | None) -> Tensor:
-    if num_layers is None:
-        raise ValueError(
-            f"{path} holds w codes {list(w.shape)}, the same for all layers; give "
-            "num_layers=generator.num_layers to broadcast them to W+"
-        )
-    return w[:, None].expand(-1, num_layers, -1)
+def _flattened(tensor: Tensor, layers: Container[int]) -> Tensor:
+    """[N, L, w_dim] of W+, or [N, w_dim] of w codes, without dimensions of size 1.
+
+    Args:
+        tensor: of 2 to 4 dimensions. layers: the L with which [L, w_dim] is the W+ of one image.
+    """
+    if tensor.ndim == 4:
+        tensor = tensor[:, 0]
+    if tensor.ndim == 2 and len(tensor) in layers:
+        return tensor[None]
+    return tensor.flatten(0, 1) if tensor.ndim == 3 and tensor.shape[1] == 1 else tensor
 
 
 def _unpad(path: PathLike, padded: Tensor, dims: list[int]) -> list[Tensor]:
@@ -184,6 +185,6 @@ def _check_finite(path: PathLike, tensor: Tensor) -> None:
     wrong = int((~torch.isfinite(tensor)).flatten(1).any(1).sum())
     if wrong:
         raise ValueError(
-            f"{path}: the latents of {wrong} of {_pictures(len(tensor))} are NaN or infinite; "
+            f"{path}: the latents of {wrong} of {_images(len(tensor))} are NaN or infinite; "
             "leave them out or compute them again"
         )

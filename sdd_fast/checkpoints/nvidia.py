@@ -31,11 +31,18 @@ _PARTS = {  # path of a module → class it must have
     _BLOCK + r"\.torgb": "ToRGBLayer",
     _LAYER + r"\.affine": "FullyConnectedLayer",
 }
-_MISSING = object()
+_SETTINGS: dict[str, dict[str, str | float]] = {  # what `StyleGAN2` has in one way only
+    r"": {"img_channels": 3},
+    _BLOCK: {"architecture": "skip"},
+    _BLOCK + r"\.conv0": {"activation": "lrelu", "up": 2, "act_gain": math.sqrt(2)},
+    _BLOCK + r"\.conv1": {"activation": "lrelu", "up": 1, "act_gain": math.sqrt(2)},
+    r".+\.(affine|embed)": {"activation": "linear"},
+    r"mapping\.fc\d+": {"activation": "lrelu"},
+}
 
 
 def generator_in(content: Any) -> PickledObject | None:
-    """The generator of a pickle's content, the averaged one first; None if there is none."""
+    """Find the generator in a pickle's content, the averaged one first; None if there is none."""
     networks = [content.get("G_ema"), content.get("G")] if isinstance(content, dict) else [content]
     for network in networks:
         if isinstance(network, PickledObject) and "Discriminator" not in network.type:
@@ -45,7 +52,7 @@ def generator_in(content: Any) -> PickledObject | None:
 
 
 def read_generator(network: PickledObject) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Settings (arguments of `StyleGAN2`) and tensors, under our names, of a pickled generator.
+    """Read the settings (arguments of `StyleGAN2`) and tensors, under our names, of a generator.
 
     Settings that the tensors' shapes tell are left out, and `latent_avg` may be missing.
 
@@ -118,33 +125,22 @@ class _Settings:
         self.lr_multiplier = 0.01
 
     def read(self) -> None:
-        self._expect("", "img_channels", 3)
         halves: dict[int, bool] = {}
         clamps: dict[str, Any] = {}
         for path in self.modules:
+            for pattern, wanted in _SETTINGS.items():
+                if re.fullmatch(pattern, path):
+                    for name, value in wanted.items():
+                        self._expect(path, name, value)
             part = path.rpartition(".")[2]
             if re.fullmatch(r"b\d+", part):
-                self._expect(path, "architecture", "skip")
-                halves[int(part[1:])] = self._flag(path, "use_fp16")
-            elif part in ("conv0", "conv1"):
-                self._expect(path, "activation", "lrelu")
-                self._expect(path, "up", 2 if part == "conv0" else 1)
-                self._expect(path, "act_gain", math.sqrt(2))
+                halves[int(part[1:])] = self._get(path, "use_fp16", bool) is True
+            elif part in ("torgb", "affine", "embed") or part.startswith("fc"):
+                self._read_gains(path, part)
+            elif part in ("conv0", "conv1") and not self._get(path, "use_noise", bool):
+                self.noiseless.append(path)
+            if re.fullmatch(_LAYER, path):
                 clamps[path] = self._get(path, "conv_clamp")
-                if not self._flag(path, "use_noise"):
-                    self.noiseless.append(path)
-            elif part == "torgb":
-                inputs = _shape(self.modules[path], "weight", 1)
-                self._expect(path, "weight_gain", 1 / math.sqrt(inputs))
-                clamps[path] = self._get(path, "conv_clamp")
-            elif part == "affine" or part == "embed":
-                self._read_linear(path, "linear", 1.0)
-            elif part.startswith("fc"):
-                if part == "fc0":
-                    inputs = _shape(self.modules[path], "weight", 1)
-                    gain = self._number(path, "weight_gain")
-                    self.lr_multiplier = float(f"{gain * math.sqrt(inputs):.6g}")
-                self._read_linear(path, "lrelu", self.lr_multiplier)
         self._read_clamps(clamps)
         order = [halves[res] for res in sorted(halves)]
         self.halves = sum(order)
@@ -154,50 +150,50 @@ class _Settings:
                 "not the highest resolutions above 4"
             )
 
-    def _read_linear(self, path: str, activation: str, lr_multiplier: float) -> None:
-        inputs = _shape(self.modules[path], "weight", 1)
-        self._expect(path, "activation", activation)
-        self._expect(path, "weight_gain", lr_multiplier / math.sqrt(inputs))
-        self._expect(path, "bias_gain", lr_multiplier)
+    def _read_gains(self, path: str, part: str) -> None:
+        """Equalized layers scale their weight by lr_multiplier / √inputs, as `EqualLinear` does."""
+        root = math.sqrt(_shape(self.modules[path], "weight", 1))
+        if part == "fc0":
+            gain = self._get(path, "weight_gain", float)
+            self.lr_multiplier = 1.0 if gain is None else float(f"{gain * root:.6g}")
+        lr_multiplier = self.lr_multiplier if part.startswith("fc") else 1.0
+        self._expect(path, "weight_gain", lr_multiplier / root)
+        if part != "torgb":
+            self._expect(path, "bias_gain", lr_multiplier)
 
     def _read_clamps(self, clamps: dict[str, Any]) -> None:
-        different = {str(clamp) for clamp in clamps.values() if clamp is not _MISSING}
+        different = {str(clamp) for clamp in clamps.values()}
         if len(different) > 1:
             self.problems.append(f"conv_clamp is not the same everywhere: {sorted(different)}")
         elif different and different != {"None"}:
-            path = next(iter(clamps))
-            clamp = self._number(path, "conv_clamp")
-            self.clamp = int(clamp) if clamp == int(clamp) else clamp
+            clamp = self._get(next(iter(clamps)), "conv_clamp", float)
+            self.clamp = int(clamp) if clamp is not None and clamp == int(clamp) else clamp
 
-    def _get(self, path: str, name: str) -> Any:
-        value = self.modules[path].state.get(name, _MISSING)
-        if value is _MISSING:
-            self.problems.append(f"{path or 'the network'} has no attribute {name}")
-        return value
-
-    def _flag(self, path: str, name: str) -> bool:
-        value = self._get(path, name)
-        if value is not _MISSING and not isinstance(value, bool):
-            self.problems.append(f"{path}: {name} is {value!r}, not True or False")
-        return value is True
-
-    def _number(self, path: str, name: str) -> float:
-        value = self._get(path, name)
-        if isinstance(value, (int, float)) and abs(value) < 1e30:
-            return float(value)
-        if value is not _MISSING:
-            self.problems.append(f"{path}: {name} is {value!r}, not a finite number")
-        return 1.0
+    def _get(self, path: str, name: str, kind: type | None = None) -> Any:
+        """An attribute of a module; None, and a problem, if it is missing or not of its kind."""
+        place, state = path or "the network", self.modules[path].state
+        if name not in state:
+            self.problems.append(f"{place} has no attribute {name}")
+            return None
+        value = state[name]
+        if kind is bool and not isinstance(value, bool):
+            self.problems.append(f"{place}: {name} is {value!r}, not True or False")
+            return None
+        if kind is float and not (isinstance(value, (int, float)) and abs(value) < 1e30):
+            self.problems.append(f"{place}: {name} is {value!r}, not a finite number")
+            return None
+        return float(value) if kind is float else value
 
     def _expect(self, path: str, name: str, wanted: str | float) -> None:
-        if isinstance(wanted, str):
-            value = self._get(path, name)
-            fine = value is _MISSING or value == wanted
-        else:
-            before = len(self.problems)
-            value = self._number(path, name)
-            fine = len(self.problems) > before or math.isclose(value, wanted, rel_tol=1e-5)
-        if not fine:
+        value = self._get(path, name, None if isinstance(wanted, str) else float)
+        if value is None:
+            return
+        fits = (
+            value == wanted
+            if isinstance(wanted, str)
+            else math.isclose(value, float(wanted), rel_tol=1e-5)
+        )
+        if not fits:
             self.problems.append(
                 f"{path or 'the network'}: {name} is {value!r}, only {wanted!r} is supported"
             )

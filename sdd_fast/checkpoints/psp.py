@@ -23,6 +23,7 @@ from .irse import build, trunk_config, trunk_name
 
 _DELTAS = {"Encoder4Editing": True, "GradualStyleEncoder": False}  # opts.encoder_type
 KINDS = {"e4e": True, "psp": False}
+_NAMES = {True: "e4e", False: "pSp", None: "e4e or pSp (the file does not say)"}  # by deltas
 _SUPPORTED = "supported are e4e (Encoder4Editing) and pSp (GradualStyleEncoder)"
 # What e4e and pSp write beside the weights, for training to continue.
 _BESIDE = {
@@ -44,42 +45,37 @@ def read(checkpoint: Checkpoint, kind: str | None = None) -> Encoder | PyramidEn
     if found is None:
         return None
     source = str(checkpoint.path)
-    _check_kind(found, source)
-    num_layers = count_indexed(found.tensors, "styles")
-    w_dim = _w_dim(found, source)
-    config = {
-        "num_layers": num_layers,
-        "w_dim": w_dim,
-        "deltas": _deltas(found.opts, kind, source),
-        "input_size": _input_size(found.opts),
-        **trunk_config(found.tensors, source),
-    }
-    latent_avg = _latent_avg(found, num_layers, w_dim, source)
+    config = _config(found, source) | {"deltas": _deltas(found.opts, kind, source)}
+    latent_avg = _latent_avg(found, config["num_layers"], config["w_dim"], source)
     tensors = found.tensors | found.unknown | {"latent_avg": latent_avg}
     return build(PyramidEncoder, config, tensors, source)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     """Describe the encoder in a file for `sdd info`; None if there is none."""
-    if checkpoint.metadata.get("network") in ("Encoder", "PyramidEncoder"):
-        return {"encoder": _describe_ours(checkpoint.metadata)}
-    found = _find(checkpoint.content)
-    if found is None:
-        return None
+    network, found = checkpoint.metadata.get("network"), None
     try:
-        _check_kind(found, "not supported")
-        layers, w_dim = count_indexed(found.tensors, "styles"), _w_dim(found, "damaged")
-        trunk = trunk_name(trunk_config(found.tensors, "damaged"))
-    except ValueError as error:
-        return {"encoder": str(error)}
-    deltas = _DELTAS.get(_encoder_type(found.opts) or "")
-    name = {True: "e4e", False: "pSp", None: "e4e or pSp (the file does not say)"}[deltas]
-    height, width = _input_size(found.opts)
-    average = isinstance(found.latent_avg, Tensor) and _starts_from_average(found.opts)
-    return {
-        "encoder": f"{name} on {trunk}, W+ {layers} × {w_dim}, input {height} × {width}, "
-        + ("added to the average latent" if average else "without an average latent")
-    }
+        if network in ("Encoder", "PyramidEncoder"):
+            config = parse_json(checkpoint.metadata["config"])
+        elif found := _find(checkpoint.content):
+            deltas = _DELTAS.get(_encoder_type(found.opts) or "")
+            config = _config(found, "not supported") | {"deltas": deltas}
+        else:
+            return None
+        shape = f"W+ {config['num_layers']} × {config['w_dim']}"
+        if network == "Encoder":
+            side = config["resolution"]
+            return {"encoder": f"of this package, {shape}, input {side} × {side}"}
+        height, width = config["input_size"]
+        kind = _NAMES[config["deltas"]]
+        text = f"{kind} on {trunk_name(config)}, {shape}, input {height} × {width}"
+    except (LookupError, TypeError, ValueError) as error:
+        damaged = "of this package, with a damaged configuration"
+        return {"encoder": str(error) if found else damaged}
+    if found:
+        average = isinstance(found.latent_avg, Tensor) and _starts_from_average(found.opts)
+        text += ", added to the average latent" if average else ", without an average latent"
+    return {"encoder": text}
 
 
 @dataclass(frozen=True)
@@ -114,6 +110,17 @@ def _find(content: Any) -> _Found | None:
     opts = attributes(content.get("opts"))
     latent_avg = content.get("latent_avg", state.get("latent_avg"))
     return _Found(tensors, unknown, opts if isinstance(opts, dict) else {}, latent_avg)
+
+
+def _config(found: _Found, source: str) -> dict[str, Any]:
+    """The arguments of `PyramidEncoder` but for `deltas`."""
+    _check_kind(found, source)
+    return {
+        "num_layers": count_indexed(found.tensors, "styles"),
+        "w_dim": shape_of(found.tensors, "styles.0.linear.weight", 2, source)[0],
+        "input_size": _input_size(found.opts),
+        **trunk_config(found.tensors, source),
+    }
 
 
 def _check_kind(found: _Found, source: str) -> None:
@@ -159,10 +166,6 @@ def _deltas(opts: dict[str, Any], kind: str | None, source: str) -> bool:
     return bool(told if told is not None else given)
 
 
-def _w_dim(found: _Found, source: str) -> int:
-    return shape_of(found.tensors, "styles.0.linear.weight", 2, source)[0]
-
-
 def _input_size(opts: dict[str, Any]) -> tuple[int, int]:
     """No tensor depends on it, since the encoder is convolutional; the training data tell it."""
     kind = opts.get("dataset_type")
@@ -194,17 +197,3 @@ def _latent_avg(found: _Found, num_layers: int, w_dim: int, source: str) -> Tens
             f"expected [{w_dim}] or [{num_layers}, {w_dim}]"
         )
     return value.expand(num_layers, w_dim)
-
-
-def _describe_ours(metadata: dict[str, str]) -> str:
-    try:
-        config = parse_json(metadata["config"])
-        shape = f"W+ {config['num_layers']} × {config['w_dim']}"
-        if metadata["network"] == "Encoder":
-            side = config["resolution"]
-            return f"of this package, {shape}, input {side} × {side}"
-        height, width = config["input_size"]
-        kind = "e4e" if config["deltas"] else "pSp"
-        return f"{kind} on {trunk_name(config)}, {shape}, input {height} × {width}"
-    except (LookupError, TypeError, ValueError):
-        return "of this package, with a damaged configuration"

@@ -51,11 +51,11 @@ def test_bare_tensors(suffix: str, tmp_path: Path) -> None:
         got = load_latents(path)
         assert got.dtype == torch.float32 and got.is_contiguous() and torch.equal(got, want)
         assert torch.equal(load_latents(path, LAYERS), want)
-        assert facts(content) == "W+ 10 × 16 of 3 pictures"
+        assert facts(content) == "W+ 10 × 16 of 3 images"
     one = write(want[0], tmp_path / f"one{suffix}")
     assert torch.equal(load_latents(one), want[:1])
     assert torch.equal(load_latents(one, LAYERS), want[:1])
-    assert facts(want[0]) == "W+ 10 × 16 of 1 picture"
+    assert facts(want[0]) == "W+ 10 × 16 of 1 image"
 
 
 def test_half_precision_and_gradients(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_held_out_latents_of_a_domain_stay_unseen(tmp_path: Path) -> None:
     content = {"held_out": torch.zeros(5, LAYERS, DIM), "train": w_plus()}
     path = write(content, tmp_path / "a.safetensors")
     assert torch.equal(load_latents(path), w_plus())
-    assert facts(content) == "W+ 10 × 16 of 3 pictures, and 5 held out"
+    assert facts(content) == "W+ 10 × 16 of 3 images, and 5 held out"
     content["held_out"] = torch.tensor(0.0)
-    assert facts(content) == "W+ 10 × 16 of 3 pictures"
+    assert facts(content) == "W+ 10 × 16 of 3 images"
 
 
 def test_w_is_broadcast_when_asked_to(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_w_is_broadcast_when_asked_to(tmp_path: Path) -> None:
                 load_latents(path)
         if count != 3:
             assert torch.equal(load_latents(path, LAYERS), torch.stack([w] * LAYERS, 1))
-    assert facts({"w": torch.zeros(4, DIM)}) == "w 16 of 4 pictures"
+    assert facts({"w": torch.zeros(4, DIM)}) == "w 16 of 4 images"
     assert facts(torch.zeros(5000, DIM)) is None  # a matrix without a name may be anything
 
 
@@ -117,7 +117,7 @@ def test_w_is_broadcast_when_asked_to(tmp_path: Path) -> None:
         (torch.zeros(3, 10, 4, dtype=torch.int64), "torch.int64; expected latents"),
         (torch.zeros(0, 10, 4), r"\[0, 10, 4\].*expected latents"),
         (torch.zeros(4), r"\[4\].*expected latents"),
-        (torch.full((3, 10, 4), float("nan")), "latents of 3 of 3 pictures are NaN or infinite"),
+        (torch.full((3, 10, 4), float("nan")), "latents of 3 of 3 images are NaN or infinite"),
         (torch.tensor([0.0, float("inf")]).reshape(2, 1, 1, 1).expand(2, 1, 10, 4), "of 1 of 2"),
         (torch.zeros(2, 1, 4096, 1, 1), r"holds style latents.*load_styles"),
         ([torch.zeros(2, 1, n, 1, 1) for n in DIMS], r"holds style latents.*load_styles"),
@@ -191,7 +191,7 @@ def test_styles_of_the_published_size(tmp_path: Path) -> None:
     assert len(got) == 26
     for a, b in zip(got, want, strict=True):
         assert torch.equal(a, b) and a.is_contiguous()
-    assert facts(content) == "26 styles, padded to 512, of 2 pictures"
+    assert facts(content) == "26 styles, padded to 512, of 2 images"
 
 
 def test_styles_fit_the_generator(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_styles_fit_the_generator(tmp_path: Path) -> None:
         got = load_styles(write(content, tmp_path / "a.pt"), generator.style_dims)
         images = generator.synthesis_from_styles(got)
         assert torch.equal(images, generator.synthesis_from_styles(want))
-    assert facts(rosinality) == "8 styles of 2 pictures"
+    assert facts(rosinality) == "8 styles of 2 images"
 
 
 def test_style_errors(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_style_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="style 3 has 5 channels .* wider generator"):
         load_styles(path, [8, 8, 8, 5, 6, 6, 4, 4])
     content[1, 0, 3] = float("nan")
-    with pytest.raises(ValueError, match="latents of 1 of 2 pictures are NaN"):
+    with pytest.raises(ValueError, match="latents of 1 of 2 images are NaN"):
         load_styles(write(content, path), DIMS)
     listed = [style[:, None, :, None, None] for style in styles(DIMS)]
     with pytest.raises(ValueError, match=r"lengths \[8, 8, 8, 6, 6, 6, 4, 4\].*\[8, 8\]"):

@@ -63,7 +63,7 @@ def test_what_this_package_writes(sdd: Sdd, runs: Path, domain: Path, tiny_sd: P
         (domain / "generator.safetensors", ["StyleGAN2", "32 × 32, W+ 8 × 16", safe]),
         (domain / "encoder.safetensors", ["Encoder", "W+ 8 × 16", safe]),
         (domain / "classifier.safetensors", ["ConvClassifier", safe]),
-        (domain / "latents.safetensors", ["W+ 8 × 16 of 16 pictures, and 8 held out", safe]),
+        (domain / "latents.safetensors", ["W+ 8 × 16 of 16 images, and 8 held out", safe]),
         (tiny_sd, ["StableDiffusionPipeline", "32 pixels", "4 × 8 × 8", "epsilon", "1000",
                    "ε-prediction"]),
         (runs / "faces", ["folder of pictures", "6"]),
