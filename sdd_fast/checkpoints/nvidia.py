@@ -185,14 +185,12 @@ class _Settings:
         return float(value) if kind is float else value
 
     def _expect(self, path: str, name: str, wanted: str | float) -> None:
-        value = self._get(path, name, None if isinstance(wanted, str) else float)
-        if value is None:
-            return
-        fits = (
-            value == wanted
-            if isinstance(wanted, str)
-            else math.isclose(value, float(wanted), rel_tol=1e-5)
-        )
+        if isinstance(wanted, str):
+            value = self._get(path, name)
+            fits = value is None or value == wanted
+        else:
+            value = self._get(path, name, float)
+            fits = value is None or math.isclose(value, wanted, rel_tol=1e-5)
         if not fits:
             self.problems.append(
                 f"{path or 'the network'}: {name} is {value!r}, only {wanted!r} is supported"

@@ -77,6 +77,8 @@ def load_components(
             it or the prediction type is of an unsupported kind; the message lists what is
             supported.
     """
+    import transformers
+
     local = _is_local(source)
     name = str(Path(source).expanduser()) if local else str(source)
     index = _read_index(name, local)
@@ -88,7 +90,10 @@ def load_components(
         parts = {}
         for part in _tokenizers(xl):
             with _explained(name, part):
-                parts[part] = _load_tokenizer(name, part, TOKENIZERS[index[part][1]], local)
+                tokenizer = getattr(transformers, TOKENIZERS[index[part][1]])
+                parts[part] = tokenizer.from_pretrained(
+                    name, subfolder=part, local_files_only=local
+                )
         for part in _networks(xl):
             with _explained(name, part, "" if local or variant else ONLY_A_VARIANT):
                 chosen = variants.get(part, variant)
@@ -238,6 +243,10 @@ def _explained(source: str, part: str, hint: str = "") -> Iterator[None]:
 def _load_model(
     source: str, part: str, dtype: torch.dtype, variant: str | None, local: bool
 ) -> Any:
+    import diffusers
+    import transformers
+    from diffusers.utils import is_accelerate_available
+
     options: dict[str, Any] = {
         "subfolder": part,
         "variant": variant,
@@ -245,40 +254,21 @@ def _load_model(
         "local_files_only": local,
         "output_loading_info": True,
     }
-    model: Any
-    info: Any
     if part.startswith("text_encoder"):
-        import transformers
-
-        # transformers renamed its dtype option between versions; converting afterwards suits all of
-        # them.
-        text_model: Any = getattr(transformers, CLASSES[part])
-        model, info = text_model.from_pretrained(source, **options)
-        model.to(dtype)
+        network: Any = getattr(transformers, CLASSES[part])
+        options["dtype"] = dtype
     else:
-        import diffusers
-        from diffusers.utils import is_accelerate_available
-
+        network = getattr(diffusers, CLASSES[part])
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": is_accelerate_available()}
-        model, info = getattr(diffusers, CLASSES[part]).from_pretrained(source, **options)
-    # A weight left at its random initial value would only show as bad pictures.
+    model, info = network.from_pretrained(source, **options)
+    # A weight left at its random initial value would only show as bad images.
     absent = [*info["missing_keys"], *info["mismatched_keys"]]
-    if absent:
-        raise ValueError(
-            f"{len(absent)} weights are missing or of the wrong shape, e.g. {absent[0]!r}"
-        )
     unused = [key for key in info["unexpected_keys"] if not key.endswith(".position_ids")]
-    if unused:
-        raise ValueError(f"{len(unused)} weights do not belong to its config, e.g. {unused[0]!r}")
+    if absent or unused:
+        lines = [f"missing or of the wrong shape: {key}" for key in absent]
+        lines += [f"unexpected: {key}" for key in unused]
+        raise ValueError("its weights do not fit its config:\n  " + "\n  ".join(lines))
     return model
-
-
-def _load_tokenizer(source: str, part: str, class_name: str, local: bool) -> Any:
-    import transformers
-
-    return getattr(transformers, class_name).from_pretrained(
-        source, subfolder=part, local_files_only=local
-    )
 
 
 def _load_scheduler(source: str, local: bool) -> Any:

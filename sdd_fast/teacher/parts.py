@@ -104,14 +104,14 @@ def _check_conditions(parts: Components) -> None:
     pooled = parts.text_encoder_2.config.projection_dim
     if kind != "text_time" or given != pooled + SIZE_CONDITIONS * unet.addition_time_embed_dim:
         raise ValueError(
-            f"the U-Net's added conditions ({kind!r}, {given} numbers) are not those of SDXL base: "
-            f"{pooled} of the pooled text and {SIZE_CONDITIONS} image sizes. The refiner, which "
+            f"the U-Net's added conditions ({kind!r}, {given} elements) are not those of SDXL "
+            f"base: {pooled} of the pooled text and {SIZE_CONDITIONS} image sizes. The refiner, which "
             f"takes an aesthetic score, is not supported; supported: {SUPPORTED}"
         )
 
 
 def native_size(sample_size: int | Sequence[int]) -> int:
-    """The side of the latent that a U-Net was trained with."""
+    """Return the side of the latent that a U-Net was trained with."""
     sizes = {sample_size} if isinstance(sample_size, int) else set(sample_size)
     if len(sizes) != 1:
         raise ValueError(
@@ -121,7 +121,7 @@ def native_size(sample_size: int | Sequence[int]) -> int:
 
 
 def is_hub_id(source: str | Path) -> bool:
-    """Whether `source` is no path but a name "owner/name" on the hub."""
+    """Tell whether `source` is no path but a name "owner/name" on the hub."""
     hub_id = isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source)
     # "runs/model" below an existing folder "runs" is a mistyped path, not a request to download.
     return bool(hub_id) and not Path(source).exists() and not Path(source).parent.exists()

@@ -346,7 +346,7 @@ def test_parts_that_ask_for_other_conditions(
         upscaler = UNet2DConditionModel.from_config(config)
         shifted = AutoencoderKL.from_config({**old.vae.config, "latents_mean": [0.0, 1, 2, 3]})
     encoders = (xl.text_encoder_2, xl.tokenizer_2)
-    with pytest.raises(ValueError, match="1408 numbers.*not those of SDXL base.*refiner"):
+    with pytest.raises(ValueError, match="1408 elements.*not those of SDXL base.*refiner"):
         DiffusionPrior(xl.vae, refiner, xl.text_encoder, xl.tokenizer, xl.scheduler, *encoders)
     with pytest.raises(ValueError, match=r"text encoder's hidden size is 64;"):
         DiffusionPrior(xl.vae, xl.unet, xl.text_encoder, xl.tokenizer, xl.scheduler)
