@@ -105,8 +105,8 @@ def _check_conditions(parts: Components) -> None:
     if kind != "text_time" or given != pooled + SIZE_CONDITIONS * unet.addition_time_embed_dim:
         raise ValueError(
             f"the U-Net's added conditions ({kind!r}, {given} elements) are not those of SDXL "
-            f"base: {pooled} of the pooled text and {SIZE_CONDITIONS} image sizes. The refiner, which "
-            f"takes an aesthetic score, is not supported; supported: {SUPPORTED}"
+            f"base: {pooled} of the pooled text and {SIZE_CONDITIONS} image sizes. The refiner, "
+            f"which takes an aesthetic score, is not supported; supported: {SUPPORTED}"
         )
 
 
