@@ -12,9 +12,8 @@ from torch import Tensor
 from ..files import PathLike, parse_json
 from . import arcface, latents, mapper, psp, stable_diffusion, stylegan2
 from .content import tensors_in
-from .formats.allowed import shown
 from .formats.npy import is_npy, read_npy
-from .formats.read import Checkpoint, PickledObject, read_checkpoint, scan
+from .formats.read import Checkpoint, PickledObject, read_checkpoint, scan, shown
 
 KINDS = {
     "generator": "a generator",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-
-from .stack_machine import Budget
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,6 @@ class Global(PickledObject):
         super().__init__(name, {})
 
 
-class ArrayType(PickledObject):
-    """The type of a numpy array: `code` such as "f4", and `order` of its bytes, "<", ">" or "|"."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__("numpy.dtype", {"code": code, "order": "|"})
-
-
 MOST_ITEMS = 2_000_000
 MOST_PATHS = 16_000_000  # of 64 characters: how long "a.b.0" and so on are for all items
 DEEPEST = 100  # networks of networks stay below 30
@@ -46,36 +37,14 @@ SPARE_BYTES = 64 * 2**20
 SHARED = 8  # how often all tensors of a file may be shared
 
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray, memoryview)
-_OTHER_LEAVES = (slice, torch.dtype, torch.Tensor, np.ndarray, Global, ArrayType)
-_LEAVES = frozenset(_SCALARS + _OTHER_LEAVES)
-_KEYS = frozenset((type(None), bool, int, float, str, bytes))
-_LARGEST_INTEGER_KEY = 2**61 - 2  # beyond, different integers have one hash, and dicts turn slow
+_LEAVES = frozenset((*_SCALARS, slice, torch.dtype, torch.Tensor, np.ndarray, Global))
 
 
-def as_key(value: Any, budget: Budget) -> Any:
-    """`value` as a dict key or a member of a set; a class is known by its name.
-
-    Only small keys of known types: hashing tuples in tuples in … takes unbounded time and depth.
-
-    Raises:
-        ValueError: it cannot be one, or there are too many.
-    """
-    budget.key(value)
-    if type(value) is str:
-        return value
-    if type(value) is Global:
-        return value.type
-    if type(value) is tuple and len(value) <= 16:
-        return tuple(_scalar_key(item) for item in value)
-    return _scalar_key(value)
-
-
-def _scalar_key(value: Any) -> Any:
-    if type(value) not in _KEYS:
-        raise ValueError(f"a dict or set has a {type(value).__name__} as key")
-    if type(value) is int and abs(value) > _LARGEST_INTEGER_KEY:
-        raise ValueError("a dict or set has an integer beyond 61 bits as key")
-    return value
+class _Size(NamedTuple):
+    items: int
+    tensors: int = 0  # bytes
+    height: int = 0
+    paths: int = 0  # of 64 characters
 
 
 def check_plain(content: Any, file_bytes: int) -> None:
@@ -95,72 +64,74 @@ def check_plain(content: Any, file_bytes: int) -> None:
             more than `SHARED` times the file.
     """
     most_bytes = SHARED * file_bytes + SPARE_BYTES
-    done: dict[int, tuple[int, int, int, int]] = {}  # id → items, bytes of tensors, depth, paths
-    open_now: set[int] = set()
-    stack = [content]
-    while stack:
-        value = stack[-1]
-        identity = id(value)
-        if identity in done:
-            stack.pop()
-            continue
+    sizes: dict[int, _Size | None] = {}  # None while the container is being walked through
+
+    def size_of(value: Any, depth: int) -> _Size:
         if type(value) in _LEAVES:
-            done[identity] = (*_leaf_size(value), 0, 0)
-            stack.pop()
-            continue
-        parts = _parts(value)
-        if identity not in open_now:
-            open_now.add(identity)
-            waiting = [part for part in parts if id(part) not in done]
-            if any(id(part) in open_now for part in waiting):
-                raise ValueError("it holds a container that contains itself")
-            stack.extend(waiting)
-            continue
-        items, size, depth, paths = 1, 0, 0, 0
-        names = parts[: len(parts) // 2] if type(value) in (dict, PickledObject) else []
-        for i, part in enumerate(parts):
-            if id(part) in open_now:
-                raise ValueError("it holds a container that contains itself")
-            part_items, part_size, part_depth, part_paths = done[id(part)]
-            items, size, depth = items + part_items, size + part_size, max(depth, part_depth + 1)
-            name = done[id(names[i - len(names)])][0] if i >= len(names) > 0 else 1
-            paths += part_paths + part_items * name
-        if depth > DEEPEST:
+            size = _leaf_size(value)
+        elif id(value) not in sizes:
+            sizes[id(value)] = None
+            size = sizes[id(value)] = sum_of(value, depth)
+        elif (known := sizes[id(value)]) is not None:
+            return known
+        else:
+            raise ValueError("it holds a container that contains itself")
+        if size.height > DEEPEST:
             raise ValueError(f"its containers are nested more than {DEEPEST} deep")
-        if items > MOST_ITEMS:
+        if size.items > MOST_ITEMS:
             raise ValueError(f"it describes more than {MOST_ITEMS:,} items")
-        if paths > MOST_PATHS:
+        if size.paths > MOST_PATHS:
             raise ValueError(
                 f"the paths to its items have more than 64 × {MOST_PATHS:,} characters"
             )
-        if size > most_bytes:
-            raise ValueError(f"its tensors would take {size:,} bytes; the file has {file_bytes:,}")
-        open_now.discard(identity)
-        done[identity] = (items, size, depth, paths)
-        stack.pop()
-    size = done[id(content)][1]
-    if size > most_bytes:
-        raise ValueError(f"its tensors would take {size:,} bytes; the file has {file_bytes:,}")
+        if size.tensors > most_bytes:
+            raise ValueError(
+                f"its tensors would take {size.tensors:,} bytes; the file has {file_bytes:,}"
+            )
+        return size
+
+    def sum_of(container: Any, depth: int) -> _Size:
+        if depth > DEEPEST:
+            return _Size(1, height=depth)
+        names, parts = _parts(container)
+        keys = [size_of(name, depth + 1).items for name in names]
+        inner = [size_of(part, depth + 1) for part in parts]
+        lengths = keys or [1] * len(parts)
+        paths = sum(size.paths + size.items * n for size, n in zip(inner, lengths, strict=True))
+        return _Size(
+            1 + sum(size.items for size in inner) + sum(keys),
+            sum(size.tensors for size in inner),
+            1 + max((size.height for size in inner), default=-1),
+            paths + sum(keys),
+        )
+
+    size_of(content, 0)
 
 
-def _leaf_size(value: Any) -> tuple[int, int]:
+_ONE = _Size(1)
+
+
+def _leaf_size(value: Any) -> _Size:
     if isinstance(value, torch.Tensor):
-        return 1, value.numel() * value.element_size()
+        return _Size(1, value.numel() * value.element_size())
     if isinstance(value, np.ndarray):
-        return 1, value.nbytes
-    if isinstance(value, str | bytes | bytearray | memoryview):
-        return 1 + len(value) // 64, 0
-    return 1, 0
+        return _Size(1, value.nbytes)
+    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) >= 64:
+        return _Size(1 + len(value) // 64)
+    return _ONE
 
 
-def _parts(value: Any) -> list[Any]:
+def _parts(value: Any) -> tuple[list[Any], list[Any]]:
+    """Keys, if it has any, and items of a container."""
     kind = type(value)
-    if kind in (list, tuple):
-        return list(value)
-    if kind is dict:
-        return [*value.keys(), *value.values()]
-    if kind is PickledObject:
-        return [*value.state.keys(), *value.state.values()]
-    if kind in (set, frozenset):
-        return list(value)
+    if kind in (list, tuple, set, frozenset):
+        return [], list(value)
+    if kind is dict or kind is PickledObject:
+        entries = value if kind is dict else value.state
+        return list(entries), list(entries.values())
     raise ValueError(f"it holds a {kind.__name__}, which is not plain data")
+
+
+def shown(name: str) -> str:
+    """`name` as it can be printed: it comes from a file and may hold escape sequences."""
+    return name[:200] if name.isascii() and name.isprintable() else ascii(name[:200])

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ...files import PathLike, content_kind, load_tensors
-from .allowed import ALLOWED, shown
-from .plain import PickledObject, check_plain
-from .scanner import Scanner
-from .stack_machine import Budget
-from .torch_files import LEGACY_PICKLES, is_legacy, load_nested, read_legacy, read_zip, zip_pickles
-from .unpickle import Unpickler
+from .allowed import ALLOWED, encoded
+from .bounds import Budget
+from .pickles import Call, Unpickler
+from .plain import PickledObject, check_plain, shown
+from .torch_files import (
+    LEGACY_PICKLES,
+    check_end,
+    is_legacy,
+    read_legacy,
+    read_pickle,
+    read_zip,
+    zip_pickles,
+)
 
-__all__ = ["Checkpoint", "PickledObject", "Scan", "read_checkpoint", "scan"]
+__all__ = ["Checkpoint", "PickledObject", "Scan", "read_checkpoint", "scan", "shown"]
 
 
 @dataclass(frozen=True)
@@ -76,37 +85,27 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     if kind == "safetensors":
         tensors, metadata = load_tensors(path)
         return Checkpoint(Path(path), "safetensors", tensors, metadata)
-    data = _mapped(path)
-    budget = Budget(len(data))
-    try:
+    with _opened(path) as (file, data):
+        budget = Budget(len(data))
         if kind == "zip":
-            found, content = "torch", read_zip(data, budget)
+            found, content = "torch", read_zip(file, data, budget)
         elif is_legacy(data):
             found, content = "torch-legacy", read_legacy(data, budget)
         else:
-            found, content = "pickle", _read_pickle(data, budget)
+            found, content = "pickle", read_pickle(data, budget)
         check_plain(content, len(data))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     return Checkpoint(Path(path), found, content)
 
 
-def _read_pickle(data: memoryview, budget: Budget) -> Any:
-    unpickler = Unpickler(data, 0, budget, nested=load_nested)
-    content = unpickler.run()
-    _at_end(data, unpickler.position)
-    return content
-
-
-def _at_end(data: memoryview, position: int) -> None:
-    if position != len(data):
-        raise ValueError(f"{len(data) - position} bytes follow the pickle's end")
-
-
-def _mapped(path: PathLike) -> memoryview:
-    with open(path, "rb") as file:
-        # ACCESS_COPY: writable memory, as tensors need it, that never reaches the file.
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+@contextlib.contextmanager
+def _opened(path: PathLike) -> Iterator[tuple[BinaryIO, memoryview]]:
+    """The file and its bytes; a ValueError then names it."""
+    try:
+        with open(path, "rb") as file:
+            # ACCESS_COPY: writable memory, as tensors need it, that never reaches the file.
+            yield file, memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def scan(path: PathLike) -> Scan:
@@ -120,25 +119,24 @@ def scan(path: PathLike) -> Scan:
     kind = content_kind(path)
     if kind == "safetensors":
         return Scan("safetensors", (), ())
-    data = _mapped(path)
     names: dict[str, None] = {}
-    problem = None
-    try:
-        if kind == "zip":
-            found, pickles = zip_pickles(data)
-            for pickle in pickles:
-                _scan_pickles(pickle, 1, names, Budget(len(data)))
-        elif is_legacy(data):
-            found = "torch-legacy"
-            _scan_pickles(data, LEGACY_PICKLES, names, Budget(len(data)))
-        else:
-            found = "pickle"
-            _at_end(data, _scan_pickles(data, 1, names, Budget(len(data))))
-    except ValueError as error:
-        problem = error
+    with _opened(path) as (file, data):
+        budget = Budget(len(data))
+        try:
+            if kind == "zip":
+                found, pickles = zip_pickles(file, data)
+                for pickle in pickles:
+                    _scan_pickles(pickle, 1, names, Budget(len(data)))
+            elif is_legacy(data):
+                found = "torch-legacy"
+                _scan_pickles(data, LEGACY_PICKLES, names, budget)
+            else:
+                found = "pickle"
+                check_end(data, _scan_pickles(data, 1, names, budget))
+        except ValueError:
+            if all(name in ALLOWED for name in names):
+                raise
     refused = tuple(shown(name) for name in names if name not in ALLOWED)
-    if problem is not None and not refused:
-        raise ValueError(f"{path}: {problem}") from problem
     return Scan(found, tuple(shown(name) for name in names), refused)
 
 
@@ -151,15 +149,21 @@ def _scan_pickles(
         where they end.
     """
 
-    def scan_nested(raw: memoryview | None) -> None:
-        if inside or raw is None or not is_legacy(raw):
-            names["<unknown data inside of the pickle>"] = None
-        else:
-            _scan_pickles(raw, LEGACY_PICKLES, names, budget, inside=True)
+    def scan_nested(arguments: Any) -> None:
+        for raw in arguments if type(arguments) is tuple else (None,):
+            # Protocols 0 to 2 have no bytes, hence the files inside of them are made by a call.
+            if type(raw) is Call and raw.function == "_codecs.encode":
+                with contextlib.suppress(ValueError, TypeError):
+                    raw = encoded(budget, *raw.arguments)
+            if inside or not isinstance(raw, bytes | memoryview) or not is_legacy(raw):
+                names["<unknown data inside of the pickle>"] = None
+            else:
+                _scan_pickles(memoryview(raw), LEGACY_PICKLES, names, budget, inside=True)
 
     position = 0
     for _ in range(count):
-        scanner = Scanner(data, position, budget, names, scan_nested)
-        scanner.run()
-        position = scanner.position
+        unpickler = Unpickler(data, position, budget, lambda name: names.update({name: None}),
+                              scan_nested)  # fmt: skip
+        unpickler.load()
+        position = unpickler.position
     return position

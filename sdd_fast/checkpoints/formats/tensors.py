@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .plain import ArrayType
-from .stack_machine import Budget
+from .bounds import Budget
+from .plain import Global
 
 _LARGEST = 2**62  # bytes and elements are counted in 64 bits with sign
 _MOST_DIMENSIONS = 64
@@ -75,14 +75,47 @@ def is_index(value: Any) -> bool:
     return type(value) is int and 0 <= value < _LARGEST
 
 
-def tensor_in(
-    storage: Any, offset: Any, shape: Any, strides: Any, dtype: torch.dtype | None = None
+def tensor(
+    budget: Budget, storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any = False,
+    hooks: Any = None, metadata: Any = None,
+) -> Tensor:  # fmt: skip
+    return _tensor_in(budget, storage, offset, shape, strides, None, metadata)
+
+
+def tensor_of_type(
+    budget: Budget, storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any,
+    hooks: Any, dtype: Any, metadata: Any = None,
+) -> Tensor:  # fmt: skip
+    if not isinstance(dtype, torch.dtype) or dtype == torch.bool:  # which has its own storages
+        raise ValueError("a tensor has a type that it cannot have")
+    return _tensor_in(budget, storage, offset, shape, strides, dtype, metadata)
+
+
+def parameter(
+    budget: Budget, data: Any, requires_grad: Any, hooks: Any, state: Any = None
+) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise ValueError("a parameter is not a tensor")
+    return data
+
+
+def _tensor_in(
+    budget: Budget,
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    dtype: torch.dtype | None,
+    metadata: Any,
 ) -> Tensor:
     """The tensor of `shape` that begins at element `offset` of `storage`.
 
     Raises:
         ValueError: it does not lie within the storage.
     """
+    if metadata is not None and (type(metadata) is not dict or metadata):
+        raise ValueError("a tensor is stored as the conjugate or negative of its numbers")
+    budget.tensor()
     if not isinstance(storage, Storage):
         raise ValueError("a tensor is built from something that is not a storage")
     dtype = storage.dtype if dtype is None else dtype
@@ -110,57 +143,47 @@ def tensor_in(
 _ARRAY_TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16".split())
 
 
-def array_type(code: Any) -> ArrayType:
+def array_type(budget: Budget, code: Any, align: Any = False, copy: Any = False) -> np.dtype:
     """The numpy type with that code; its byte order comes as state."""
     if type(code) is not str or code not in _ARRAY_TYPES:
         shown = ascii(code)[:20] if type(code) is str else type(code).__name__
         raise ValueError(f"a numpy array of type {shown}; only numbers are accepted")
-    return ArrayType(code)
+    return np.dtype(code)
 
 
-def set_array_type_state(dtype: ArrayType, state: Any) -> None:
+def ordered_type(dtype: np.dtype, state: Any) -> np.dtype:
+    """`dtype` with the byte order in `state`."""
     # version, byte order, subtype, names, fields, size, alignment, flags[, metadata]
     if type(state) is not tuple or len(state) not in (8, 9) or type(state[1]) is not str:
         raise ValueError("the state of a numpy type is not one")
     if state[1] not in ("<", ">", "|", "=") or any(item is not None for item in state[2:5]):
         raise ValueError("a numpy array has fields; only plain numbers are accepted")
-    dtype.state["order"] = state[1]
+    return dtype.newbyteorder(state[1])  # type: ignore[arg-type]
 
 
-def _numpy_type(dtype: Any) -> np.dtype:
-    if type(dtype) is not ArrayType:
-        raise ValueError("a numpy array has no type")
-    order = dtype.state["order"]
-    return np.dtype(dtype.state["code"]).newbyteorder("=" if order == "|" else order)
+def empty_array(budget: Budget, kind: Any, *_: Any) -> np.ndarray:
+    if type(kind) is not Global or kind.type != "numpy.ndarray":
+        raise ValueError("a numpy array of a class of its own")
+    return np.empty(0, np.int8)  # its content comes as state
 
 
-def set_array_state(array: np.ndarray, state: Any, budget: Budget) -> None:
-    """Give the empty `array` its content."""
+def array_of_state(budget: Budget, state: Any) -> np.ndarray:
     # version, shape, type, columns first, bytes
     if type(state) is not tuple or len(state) != 5:
         raise ValueError("the state of a numpy array is not one")
     _, shape, dtype, columns_first, raw = state
-    content = _array_bytes(raw, shape, _numpy_type(dtype), budget)
-    # numpy's annotations ask for a numpy truth value, numpy itself for any.
-    array.__setstate__(
-        (1, shape, _numpy_type(dtype), columns_first is True, bytes(content))  # type: ignore[arg-type]
-    )
+    return array(budget, raw, dtype, shape, "F" if columns_first is True else "C")
 
 
-def array_in(raw: Any, dtype: Any, shape: Any, order: Any, budget: Budget) -> np.ndarray:
-    """The array whose elements lie in `raw`."""
-    content = _array_bytes(raw, shape, _numpy_type(dtype), budget)
-    columns_first = type(order) is str and order == "F"
-    array = np.ndarray(shape, _numpy_type(dtype), content, order="F" if columns_first else "C")
-    return array.astype(array.dtype.newbyteorder("="))  # a copy in the machine's byte order
-
-
-def array_scalar(dtype: Any, raw: Any, budget: Budget) -> bool | int | float | complex:
-    value: bool | int | float | complex = array_in(raw, dtype, (), "C", budget).item()
+def scalar(budget: Budget, dtype: Any, raw: Any) -> bool | int | float | complex:
+    value: bool | int | float | complex = array(budget, raw, dtype, (), "C").item()
     return value
 
 
-def _array_bytes(raw: Any, shape: Any, dtype: np.dtype, budget: Budget) -> bytes | memoryview:
+def array(budget: Budget, raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    """A copy, in the machine's byte order, of the array whose elements lie in `raw`."""
+    if not isinstance(dtype, np.dtype):
+        raise ValueError("a numpy array has no type")
     if not isinstance(raw, bytes | memoryview):
         raise ValueError("a numpy array has no bytes; only plain numbers are accepted")
     if type(shape) is not tuple or len(shape) > 32 or not all(is_index(size) for size in shape):
@@ -174,4 +197,6 @@ def _array_bytes(raw: Any, shape: Any, dtype: np.dtype, budget: Budget) -> bytes
     if dtype.kind == "b" and len(raw) and int(np.frombuffer(raw, np.uint8).max()) > 1:
         raise ValueError("a numpy array of truth values holds others than 0 and 1")
     budget.charge_bytes(len(raw))
-    return raw
+    columns_first = type(order) is str and order == "F"
+    numbers = np.ndarray(shape, dtype, raw, order="F" if columns_first else "C")
+    return numbers.astype(dtype.newbyteorder("="))

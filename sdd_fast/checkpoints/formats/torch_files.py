@@ -18,18 +18,19 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from .allowed import check_allowed
+from .archive import Entry, entries_of
+from .bounds import Budget
+from .build import Builder
+from .pickles import Unpickler
 from .plain import Global
-from .scanner import Scanner
-from .stack_machine import Budget
 from .tensors import STORAGES, Storage, is_index, numbers_in, storage_in
-from .unpickle import Unpickler
-from .zip_archive import Entry, entries_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 # Protocol, perhaps a frame, an integer of 10 bytes, the end.
@@ -41,18 +42,18 @@ _PROTOCOL = 1001
 LEGACY_PICKLES = 5
 
 
-def is_legacy(data: memoryview) -> bool:
+def is_legacy(data: bytes | memoryview) -> bool:
     """Whether `data` begin like a file of torch before 1.6."""
     return _MAGIC_PICKLE.match(data) is not None
 
 
-def read_zip(archive: memoryview, budget: Budget) -> Any:
-    """What a file of torch since 1.6 holds; tensors lie in `archive` itself.
+def read_zip(file: BinaryIO, archive: memoryview, budget: Budget) -> Any:
+    """What a file of torch since 1.6 holds; tensors lie in `archive`, its bytes, itself.
 
     Raises:
         ValueError: it is damaged, not such a file, or holds something that is not allowed.
     """
-    entries = entries_of(archive)
+    entries = entries_of(file, archive)
     folder = _folder(entries)
     if f"{folder}constants.pkl" in entries:
         raise ValueError(
@@ -84,10 +85,26 @@ def read_zip(archive: memoryview, budget: Budget) -> Any:
         return storages[key, dtype]
 
     pickle = entries[f"{folder}data.pkl"].read(archive)
-    unpickler = Unpickler(pickle, 0, budget, find_storage, load_nested)
-    content = unpickler.run()
-    _at_end(pickle, unpickler.position)
-    return content
+    return read_pickle(pickle, budget, find_storage)
+
+
+def read_pickle(
+    data: memoryview,
+    budget: Budget,
+    find_storage: Callable[[tuple[Any, ...]], Storage] | None = None,
+) -> Any:
+    """What the one pickle in `data` holds."""
+    described, end, _ = _described_from(data, 0, budget)
+    check_end(data, end)
+    return Builder(budget, find_storage, load_nested).build(described)
+
+
+def _described_from(
+    data: memoryview, start: int, budget: Budget
+) -> tuple[Any, int, list[tuple[Any, ...]]]:
+    """What the pickle at `start` describes, where it ends, and the tensor data it refers to."""
+    unpickler = Unpickler(data, start, budget, check_allowed)
+    return unpickler.load(), unpickler.position, unpickler.tensor_data
 
 
 def _folder(entries: dict[str, Entry]) -> str:
@@ -102,9 +119,9 @@ def _folder(entries: dict[str, Entry]) -> str:
     return found[0].removesuffix("data.pkl")
 
 
-def zip_pickles(archive: memoryview) -> tuple[str, Iterator[memoryview]]:
+def zip_pickles(file: BinaryIO, archive: memoryview) -> tuple[str, Iterator[memoryview]]:
     """The format of an archive, and all the pickles in it."""
-    entries = entries_of(archive)
+    entries = entries_of(file, archive)
     script = any(name.lower().endswith("/constants.pkl") for name in entries)
     if not script:
         _folder(entries)
@@ -128,16 +145,15 @@ def read_legacy(data: memoryview, budget: Budget, *, inside_pickle: bool = False
         ValueError: it is damaged, not such a file, or holds something that is not allowed.
     """
     start = _legacy_content(data, budget)
+    content, position, identifiers = _described_from(data, start, budget)
     # The numbers come after the pickle that needs them, and where they lie depends on their types.
-    scanner = Scanner(data, start, Budget(len(data)))
-    scanner.run()
     described: dict[str, tuple[torch.dtype, int]] = {}
-    for identifier in scanner.identifiers:
+    for identifier in identifiers:
         dtype, key, elements, _ = _described(identifier)
         if described.setdefault(key, (dtype, elements)) != (dtype, elements):
             raise ValueError("one storage of tensor data is described in two ways")
-    keys = Unpickler(data, scanner.position, budget)
-    raw = _legacy_numbers(data, keys.run(), keys.position, described)
+    keys, position, _ = _described_from(data, position, budget)
+    raw = _legacy_numbers(data, keys, position, described)
     storages: dict[str, Storage] = {}
 
     def find_storage(identifier: tuple[Any, ...]) -> Storage:
@@ -147,7 +163,7 @@ def read_legacy(data: memoryview, budget: Budget, *, inside_pickle: bool = False
         return storages[key] if view is None else _view_of(storages[key], view)
 
     nested = None if inside_pickle else load_nested
-    return Unpickler(data, start, budget, find_storage, nested).run()
+    return Builder(budget, find_storage, nested).build(content)
 
 
 def _legacy_content(data: memoryview, budget: Budget) -> int:
@@ -155,9 +171,8 @@ def _legacy_content(data: memoryview, budget: Budget) -> int:
     position = 0
     header = []
     for _ in range(3):
-        unpickler = Unpickler(data, position, budget)
-        header.append(unpickler.run())
-        position = unpickler.position
+        described, position, _ = _described_from(data, position, budget)
+        header.append(Builder(budget).build(described))
     magic, protocol, machine = header
     if type(magic) is not int or magic != _MAGIC or type(protocol) is not int:
         raise ValueError("the header of the file is damaged")
@@ -193,7 +208,7 @@ def _legacy_numbers(
         raw[key] = data[start:position]
     if len(raw) != len(described):
         raise ValueError("the file is truncated: tensor data are missing")
-    _at_end(data, position)
+    check_end(data, position)
     return raw
 
 
@@ -232,6 +247,6 @@ def _view_of(storage: Storage, view: Any) -> Storage:
     return Storage(storage.data[offset * size : (offset + elements) * size], storage.dtype)
 
 
-def _at_end(data: memoryview, position: int) -> None:
+def check_end(data: memoryview, position: int) -> None:
     if position != len(data):
-        raise ValueError(f"{len(data) - position} bytes follow where it should end")
+        raise ValueError(f"{len(data) - position} bytes follow the pickle's end")

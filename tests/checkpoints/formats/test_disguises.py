@@ -25,8 +25,8 @@ from checkpoints.formats.hostile import (
     text,
 )
 
+from sdd_fast.checkpoints.formats.bounds import Budget
 from sdd_fast.checkpoints.formats.read import read_checkpoint, scan
-from sdd_fast.checkpoints.formats.stack_machine import Budget
 
 
 @pytest.mark.parametrize("encoding", [(), (text("latin1"),)])
