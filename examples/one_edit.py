@@ -28,7 +28,8 @@ def main() -> None:
     options = parser.parse_args()
 
     domain = sdd.load_domain(options.domain, device=options.device)
-    config = sdd.DistillConfig(steps=options.steps, guidance_rms=domain.pull.get(options.prompt))
+    rms = domain.guidance_rms.get(options.prompt)
+    config = sdd.DistillConfig(steps=options.steps, guidance_rms=rms)
 
     curve = sdd.hqs(
         domain.prior,

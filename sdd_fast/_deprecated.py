@@ -17,8 +17,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 MODULES = {
     "sdd_fast.experiment": ("sdd_fast.runs.run", "sdd_fast.selection.choose"),
     "sdd_fast.metrics": ("sdd_fast.domains.faces64.measure",),
-    "sdd_fast.monitor": ("sdd_fast.distillation.monitor",),
-}
+    "sdd_fast.monitor": (
+        "sdd_fast.distillation.monitor", "sdd_fast.distillation.judge", "sdd_fast.report.wording",
+    ),
+}  # fmt: skip
 """Module of an earlier version → the modules that hold its names now."""
 
 

@@ -155,6 +155,12 @@ _BROKEN = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, s
 # --- readers --------------------------------------------------------------------------------------
 
 
+def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the peak signal-to-noise ratio in dB of images in [-1, 1]: [B, …] → [B]."""
+    error = (a.double() - b.double()).square().flatten(1).mean(1)
+    return 10.0 * torch.log10(4.0 / error.clamp(min=1e-12))
+
+
 def _from_file(path: Path) -> torch.Tensor:
     if not path.exists():
         raise FileNotFoundError(f"there is no such image file: {path}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sdd_fast.domains.domain import HERE, WEIGHTS
+from sdd_fast.domains.embedded import HERE, WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "tools" / "split_wheel.py"

@@ -43,7 +43,7 @@ def demo(
       sdd demo
       sdd demo --prompt "a bald face" --prompt "a face with glasses" --out runs/mine
     """
-    from sdd_fast.runs.demo import PROMPTS, run_demo
+    from sdd_fast.runs.demo import run_demo
     from sdd_fast.runs.run import default_config
     from sdd_fast.selection.choose import Selection
 
@@ -61,7 +61,7 @@ def demo(
     made = run_demo(
         options.open_domain(domain, device),
         out,
-        prompt or PROMPTS,
+        prompt or None,
         selection=Selection(seed=seed),
         config=default_config(steps=steps, seed=seed),
         faces=faces,

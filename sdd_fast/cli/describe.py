@@ -84,8 +84,9 @@ def _clip(path: Path) -> Facts:
 
 def _run(path: Path) -> Facts:
     from sdd_fast.files import read_json
+    from sdd_fast.report.wording import headline
     from sdd_fast.run_folder import HISTORY_FILE, REPORT_FILE
-    from sdd_fast.runs.record import read_run
+    from sdd_fast.runs.record import read_run, verdict_of
 
     record = read_run(path)
     facts: Facts = {"run": path, "prompt": record["prompt"], "domain": record["domain"]}
@@ -94,7 +95,7 @@ def _run(path: Path) -> Facts:
     steps = record["distill"]["steps"]
     if record["complete"]:
         facts["steps"] = f"{steps}, complete"
-        facts["verdict"] = f"{record['verdict']['level']}: {record['verdict']['headline']}"
+        facts["verdict"] = f"{record['verdict']['level']}: {headline(verdict_of(record), record)}"
         facts["report"] = path / REPORT_FILE
     else:
         history = read_json(path / HISTORY_FILE) if (path / HISTORY_FILE).exists() else []

@@ -121,8 +121,7 @@ def distill(
 
     from sdd_fast.gradients.config import GuidanceConfig
     from sdd_fast.memory import training_batch
-    from sdd_fast.runs.demo import slug
-    from sdd_fast.runs.run import default_config, run_edit
+    from sdd_fast.runs.run import default_config, run_edit, slug
     from sdd_fast.selection.choose import Selection
     from sdd_fast.selection.curve import HQSCurve
 
@@ -215,10 +214,9 @@ def distill(
 
 def show_verdict(run: EditRun) -> None:
     """The verdict on the terminal; a bad one cannot be overlooked."""
-    verdict = run.verdict
-    if verdict.level == "bad":
-        say(f"!!! {verdict.headline.upper()} !!!")
+    if run.verdict.level == "bad":
+        say(f"!!! {run.headline.upper()} !!!")
     else:
-        say(f"verdict: {verdict.headline}")
-    if verdict.advice:
-        say(f"advice:  {verdict.advice}")
+        say(f"verdict: {run.headline}")
+    if run.advice:
+        say(f"advice:  {run.advice}")

@@ -87,9 +87,9 @@ def select(
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
     from sdd_fast.gradients.config import GuidanceConfig
+    from sdd_fast.report import wording
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
-    from sdd_fast.runs.demo import slug
-    from sdd_fast.runs.run import unknown_words_warning
+    from sdd_fast.runs.run import slug
     from sdd_fast.selection.choose import Selection, choose, compute_curve, pictures_at_once
     from sdd_fast.teacher.vocabulary import unknown_words
 
@@ -126,7 +126,7 @@ def select(
     _check_writable(place)
     words = unknown_words(loaded.prior.tokenizer, prompt)
     if words:
-        say(unknown_words_warning(words, loaded))
+        say(wording.unknown_words(words, loaded.prompts))
     shown = len(loaded.held_out[:count]) if pictures is None else len(pictures)
     at_once = min(shown, pictures_at_once(loaded, selection, guidance, pictures))
     say(f"HQS of “{prompt}” on {shown} pictures, {at_once} at once …")

@@ -100,11 +100,11 @@ def render(
     """
     from sdd_fast.domains.faces64.attributes import ATTRIBUTES
     from sdd_fast.domains.faces64.captions import captions
+    from sdd_fast.domains.faces64.held_out import SHOWN_SEED, held_out_faces, pick
     from sdd_fast.domains.faces64.renderer import render as draw
     from sdd_fast.draws import choices
     from sdd_fast.files import write_text
     from sdd_fast.images import save_png
-    from sdd_fast.report.showcase import SHOWN_SEED, held_out_faces, pick
 
     if not 1 <= n <= 100_000:
         raise typer.BadParameter(f"must be 1 to 100000, got {n}", param_hint="-n")

@@ -1,5 +1,5 @@
-"""Measures, on held-out latents, what a mapper does: how large the edit is, and whether it goes
-towards the prompt. An edit that does nothing, burns the image or goes astray is called so.
+"""Measure, on held-out latents, what a mapper does: how large the edit is, and whether it goes
+towards the prompt.
 """
 
 from __future__ import annotations
@@ -12,37 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._deprecated import warn
 from ..manipulator import frozen, manipulate, rendered_at_once
+from .judge import judge
 
-NOTHING_BELOW = 0.05
-"""peak_change below this share of the full range is "nothing": a person would hardly see it."""
-BURNT_ABOVE = 0.05
-"""burnt_share above this is "burnt": one value in twenty was pushed out of range by the edit."""
-ASTRAY_BELOW = 0.05
-"""direction below this is "astray": what changed is unrelated to the prompt, or opposed to it."""
-STRANGER_BELOW = 0.3
-"""identity below this adds a word of advice: the face has become another person's."""
 OUT_OF_RANGE = 1.02
-"""Values beyond this count as burnt. Generators overshoot ±1 slightly on perfectly good images."""
+"""Values beyond this count as saturated. Generators overshoot ±1 slightly on good images."""
 
-ADVICE = {
-    "ok": "",
-    "nothing": (
-        "the edit hardly changes the image. Try, in this order: more steps (twice as many), a "
-        "higher guidance_scale (30 → 100), a smaller l2_weight and identity_weight, other "
-        "timesteps (select again, or the largest HQS alone), more levels"
-    ),
-    "burnt": (
-        "the edit pushes many values out of range (over-saturated, flat areas). Try, in this "
-        "order: a lower guidance_scale (100 → 30), a larger range_weight or l2_weight, fewer "
-        "steps or a lower lr, a strength below 1 when editing, smaller timesteps"
-    ),
-    "astray": (
-        "the image changes, but not towards the prompt. Try, in this order: other timesteps "
-        "(select again with this prompt), a higher guidance_scale, a prompt in the words the "
-        "diffusion model was trained on, fewer levels, a larger l2_weight"
-    ),
-}
+
+class _Figures(dict[str, Any]):
+    """The result, which still answers to a key of earlier versions."""
+
+    def __missing__(self, key: str) -> Any:
+        if key != "burnt_share":
+            raise KeyError(key)
+        warn("burnt_share is now called saturated_share")
+        return self["saturated_share"]
 
 
 class ImageTextEncoder(Protocol):
@@ -54,7 +39,7 @@ class ImageTextEncoder(Protocol):
 
 
 class EditMonitor:
-    """Judges a mapper on held-out latents: `monitor(mapper, lam)` → a flat dict for the history.
+    """Measure a mapper on held-out latents: `monitor(mapper, lam)` → a flat dict for the history.
 
     Args:
         generator: a `StyleGAN2`.
@@ -64,20 +49,20 @@ class EditMonitor:
             `clip_`.
         identity: images → embeddings; None leaves `identity` out.
         w_std: [num_layers or 1, w_dim] the unit of `latent_change`; None: 1.
-        batch_size: latents rendered at once; default: 16, fewer of large pictures.
+        batch_size: latents rendered at once; default: 16, fewer of large images.
 
     The dict holds, as means over the held-out images:
         edit_size: |ŷ − y| as a share of the full range, 0…1 (both clamped to it);
         peak_change: the change that 1 % of an image's pixels exceed, 0…1: sees small edits too;
         latent_change: root mean square of (ŵ − w) / w_std, or of the change of styles;
-        burnt_share: share of values beyond ±1.02 after the edit, less that before it;
+        saturated_share: share of values beyond ±1.02 after the edit, less that before it;
         direction: cos(I(ŷ) − I(y), T(prompt) − T(source_text)), the directional CLIP similarity;
-        clip_similarity: cos(I(ŷ), T(prompt)), of the edited pictures (the paper's Table 1);
+        clip_similarity: cos(I(ŷ), T(prompt)), of the edited images (the paper's Table 1);
         clip_gain: by how much that is more than cos(I(y), T(prompt)): the direction alone can be
             good for a change of almost nothing;
-        identity: cos(R(ŷ), R(y)), 1 is the same person;
-        verdict: "ok", "nothing", "burnt" or "astray" (thresholds: the constants of this module);
-        advice: what to try next; "" if all is well.
+        identity: cos(R(ŷ), R(y)), 1 is the same subject;
+        verdict: "ok", "no effect", "saturated" or "off target"; advice: what to try next, a list of
+            codes, the most promising first (both with their thresholds: see `distillation.judge`).
     """
 
     def __init__(
@@ -135,12 +120,12 @@ class EditMonitor:
                 for key, values in row.items():
                     rows.setdefault(key, []).append(values)
         measured = {key: float(torch.cat(parts).mean()) for key, parts in rows.items()}
-        return measured | judge(measured)
+        return _Figures(measured | judge(measured))
 
     def _look(self, images: Tensor) -> _Seen:
         return _Seen(
             images=images.clamp(-1, 1),
-            burnt=(images.abs() > OUT_OF_RANGE).float().mean((1, 2, 3)),
+            saturated=(images.abs() > OUT_OF_RANGE).float().mean((1, 2, 3)),
             clip=None
             if self.clip is None
             else F.normalize(self.clip.encode_images(images.clamp(-1, 1)), dim=1),
@@ -154,7 +139,7 @@ class EditMonitor:
         row = {
             "edit_size": change.mean(1),
             "peak_change": change.kthvalue(rank, dim=1).values,
-            "burnt_share": (after.burnt - before.burnt).clamp(min=0),
+            "saturated_share": (after.saturated - before.saturated).clamp(min=0),
         }
         if before.clip is not None and after.clip is not None and self._texts is not None:
             source, target = self._texts
@@ -172,38 +157,6 @@ class _Seen:
     """What is known of one batch of images."""
 
     images: Tensor  # [B, 3, R, R], clamped to [-1, 1]
-    burnt: Tensor  # [B], share of values out of range
+    saturated: Tensor  # [B], share of values out of range
     clip: Tensor | None  # [B, D], unit vectors
     identity: Tensor | None  # [B, D]
-
-
-def judge(measured: dict[str, float]) -> dict[str, str]:
-    """The verdict and advice that belong to the figures of `EditMonitor`."""
-    if measured["burnt_share"] > BURNT_ABOVE:
-        verdict = "burnt"
-    elif measured["peak_change"] < NOTHING_BELOW:
-        verdict = "nothing"
-    elif measured.get("direction", 1.0) < ASTRAY_BELOW:
-        verdict = "astray"
-    else:
-        verdict = "ok"
-    advice = ADVICE[verdict]
-    if verdict in ("ok", "astray") and measured.get("identity", 1.0) < STRANGER_BELOW:
-        stranger = "the edit turns the face into another person's: raise identity_weight"
-        advice = f"{advice}; {stranger}" if advice else stranger
-    return {"verdict": verdict, "advice": advice}
-
-
-def describe(measured: dict[str, Any]) -> str:
-    """The figures of `EditMonitor` as one line for a person."""
-    parts = [f"edit size {measured['edit_size']:.1%} (peak {measured['peak_change']:.0%})"]
-    if "latent_change" in measured:
-        parts.append(f"Δw {measured['latent_change']:.2f}")
-    if "direction" in measured:
-        parts.append(f"direction {measured['direction']:+.2f}")
-        parts.append(f"CLIP gain {measured['clip_gain']:+.3f}")
-    if "identity" in measured:
-        parts.append(f"identity {measured['identity']:.2f}")
-    parts.append(f"burnt {measured['burnt_share']:.1%}")
-    line = ", ".join(parts) + f": {measured['verdict']}"
-    return f"{line}; {measured['advice']}" if measured["advice"] else line

@@ -1,6 +1,6 @@
 """A domain: generator, encoder, teacher and judges that belong to one kind of image.
 
-A small declarative file names its parts (`spec`); the embedded ``faces64``, the presets for
+A small declarative file names its parts (`spec`); the embedded `faces64`, the presets for
 published checkpoints, a domain trained by a user and one put together from files are read by the
 same lines.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,13 @@ import torch
 from torch import Tensor
 
 from .. import draws
+from .._deprecated import warn
 from ..checkpoints.load import load_clip, load_encoder, load_generator, load_identity, load_latents
 from ..files import PathLike, load_tensors, read_json
 from ..models import ConvClassifier, StyleGAN2
-from .spec import PARTS, PRESETS_FOLDER, DomainSpec, make_spec, read_spec
+from .embedded import EMBEDDED, find_weights, missing_weights, reader_of
+from .reader import AttributeReader
+from .spec import PARTS, PRESETS_FOLDER, DomainSpec, complete_nouns, make_spec, read_spec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,20 +33,6 @@ if TYPE_CHECKING:
     from ..models.clip import Clip, PublishedClip
     from ..teacher.prior import DiffusionPrior
 
-HERE = Path(__file__).parent
-
-
-def find_weights(name: str) -> Path:
-    """The folder of an embedded domain's weights: beside its code, as in a checkout and what is
-    installed from one; else the package of their own that comes with a wheel (`make wheel`)."""
-    inside = HERE / name / "weights"
-    spec = None if (inside / "domain.json").exists() else find_spec(f"sdd_fast_{name}")
-    return inside if spec is None or spec.origin is None else Path(spec.origin).parent
-
-
-EMBEDDED = {"faces64": find_weights("faces64")}
-WEIGHTS = {"faces64": "sdd-fast-faces64==1.*"}
-"""The distribution of an embedded domain's weights, of the versions that go with this code."""
 PRESETS = {path.stem: path for path in sorted(PRESETS_FOLDER.glob("*.json"))}
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -80,7 +68,13 @@ class Domain:
         self.reference: str | dict[str, Any] = reference or spec.to_json()
         self.name, self.source_text = spec.name, spec.source_text
         self.prompts, self.prompt_templates = spec.prompts, spec.prompt_templates
-        self.levels, self.pull = spec.levels, spec.pull
+        self.levels, self.guidance_rms = spec.levels, spec.guidance_rms
+
+    @property
+    def pull(self) -> dict[str, float]:
+        """Earlier name of `guidance_rms`."""
+        warn("Domain.pull is now called guidance_rms")
+        return self.guidance_rms
 
     def path(self, part: str) -> Path:
         """Where a part is.
@@ -103,21 +97,21 @@ class Domain:
 
     @property
     def resolution(self) -> int:
-        """Side of the generator's (square) pictures in pixels."""
+        """Side of the generator's (square) images in pixels."""
         return self.spec.resolution or self.generator.resolution
 
     @cached_property
     def generator(self) -> StyleGAN2:
-        """Latents → pictures."""
+        """Latents → images."""
         rows = self.spec.content_rows
         generator = load_generator(self.path("generator"), content_rows=rows)
-        return generator.to(self.device)
+        return generator.to(self.device, torch.float32)
 
     @cached_property
     def encoder(self) -> nn.Module | None:
-        """Pictures → W+; None if the domain edits latents only."""
+        """Images → W+; None if the domain edits latents only."""
         path = self._optional("encoder")
-        return None if path is None else load_encoder(path).to(self.device)
+        return None if path is None else load_encoder(path).to(self.device, torch.float32)
 
     @property
     def align(self) -> bool:
@@ -176,7 +170,7 @@ class Domain:
     def identity(self) -> nn.Module | None:
         """Images → unit vectors that are equal for the same person; None if there is none."""
         path = self._optional("identity")
-        return None if path is None else load_identity(path).to(self.device)
+        return None if path is None else load_identity(path).to(self.device, torch.float32)
 
     @cached_property
     def classifier(self) -> ConvClassifier | None:
@@ -185,7 +179,22 @@ class Domain:
         if path is None:
             return None
         network = ConvClassifier.load(path)
-        return network.to(self.device).eval().requires_grad_(False)
+        return network.to(self.device, torch.float32).eval().requires_grad_(False)
+
+    @cached_property
+    def reader(self) -> AttributeReader | None:
+        """What knows the attributes that the classifier reads; None for most domains."""
+        if self.classifier is None:
+            return None
+        known = (found for name in EMBEDDED if (found := reader_of(name)))
+        heads = set(self.classifier.heads)
+        return next((found for found in known if set(found.HEADS) == heads), None)
+
+    @property
+    def nouns(self) -> dict[str, str]:
+        """What people call an "image", several "images" and the "subject" of one, for reports."""
+        named = self.spec.nouns or (dict(self.reader.NOUNS) if self.reader else {})
+        return complete_nouns(named)
 
     @cached_property
     def quality(self) -> dict[str, Any] | None:
@@ -246,24 +255,25 @@ def load_domain(
     source_text: str = "a photo",
     **parts: PathLike | None,
 ) -> Domain:
-    """Opens a domain.
+    """Open a domain.
 
     Args:
-        domain: an embedded domain (``faces64``), a preset for published checkpoints (``ffhq-1024``,
-            ``afhq-cat-512``, ``lsun-car-512``; their files are looked for in the folder
-            ``checkpoints`` or $SDD_FAST_CHECKPOINTS), a folder with a ``domain.json``, a domain
-            file, or what such a file holds. None: ``faces64``, or, if a generator is given, the
+        domain: an embedded domain (`faces64`), a preset for published checkpoints (`ffhq-1024`,
+            `afhq-cat-512`, `lsun-car-512`; their files are looked for in the folder
+            `checkpoints` or $SDD_FAST_CHECKPOINTS), a folder with a `domain.json`, a domain
+            file, or what such a file holds. None: `faces64`, or, if a generator is given, the
             domain that the parts make, named after the generator's file.
         dtype: what the teacher computes in: float32, float16 or bfloat16. Half precision takes half
             the memory; its residuals and gradients are float32 still. All else is float32.
-        source_text: what the pictures of a domain that the parts make show before an edit.
+        source_text: what the images of a domain that the parts make show before an edit.
         parts: files that take the place of those that the domain names: generator, encoder,
             diffusion, latents, held_out, identity, clip, classifier, detector; None does without.
 
     Raises:
         FileNotFoundError: neither a known name nor such a file, or one of its files is missing; of
-            a preset, only once the part is used. The weights of ``faces64`` are not installed.
-        ValueError: the domain file is not what it should be, or an unknown dtype.
+            a preset, only once the part is used. The weights of `faces64` are not installed.
+        ValueError: the domain file is not what it should be, an unknown dtype, or a device that
+            this machine does not have.
         TypeError: an unknown part.
     """
     unknown = [part for part in parts if part not in PARTS]
@@ -272,7 +282,7 @@ def load_domain(
     precision = DTYPES.get(str(dtype).removeprefix("torch."))
     if precision is None:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    device = str(torch.device(device))
+    device = check_device(str(device))
     replaced = {part: None if path is None else str(path) for part, path in parts.items()}
     # Latents belong to the generator: those of another one would only look like it.
     if replaced.get("generator") is not None:
@@ -298,9 +308,22 @@ def load_domain(
     return Domain(spec, device, listing.parent, None if replaced else here, precision)
 
 
-def missing_weights(name: str) -> str:
-    """What is said where those of an embedded domain are not installed."""
-    return f'the weights of {name} are not installed: pip install "{WEIGHTS[name]}"'
+def check_device(name: str) -> str:
+    """Return a device's name as torch writes it, if this machine has such a device.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{name!r} is no device; use cpu, cuda or cuda:1") from None
+    available = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    available["mps"] = int(torch.backends.mps.is_available())
+    if (device.index or 0) >= available.get(device.type, 0):
+        usable = ", ".join(kind for kind, count in available.items() if count)
+        raise ValueError(f"device {name}: this machine and torch have none; usable: {usable}")
+    return str(device)
 
 
 def _why_missing(name: str, path: Path) -> str:
@@ -333,7 +356,7 @@ def _read_latents(path: Path, num_layers: int) -> tuple[Tensor, Tensor]:
 
 
 def _put_aside(w_plus: Tensor) -> tuple[Tensor, Tensor]:
-    """Splits off the last latents, to judge by; a single one serves both purposes."""
+    """Split off the last latents, to judge by; a single one serves both purposes."""
     if len(w_plus) == 1:
         return w_plus, w_plus
     count = min(HELD_OUT, max(1, len(w_plus) // 10))

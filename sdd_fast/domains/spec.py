@@ -4,18 +4,21 @@ A domain file is JSON. Everything but `name` and `source_text` may be left out::
 
     {
       "name": "ffhq-1024",
-      "source_text": "a photo of a face",        what pictures show before an edit
+      "source_text": "a photo of a face",        what images show before an edit
       "generator": "stylegan2-ffhq-config-f.pt", a file, or alternatives: the first that exists
       "encoder": "e4e_ffhq_encode.pt",
       "diffusion": "owner/name",                 a folder, a single file or a hub id
       "identity": "model_ir_se50.pth",
       "clip": "clip-vit-base-patch32",           a folder of transformers' CLIPModel, to judge by
-      "latents": "train_faces.pt",               pictures to distil with; else drawn at random
-      "held_out": "test_faces.pt",               pictures to judge by; else some of the latents
+      "latents": "train_faces.pt",               images to distil with; else drawn at random
+      "held_out": "test_faces.pt",               images to judge by; else some of the latents
       "align": "ffhq",                           raw photographs are cropped by landmarks
       "detector": "yunet.onnx",                  what finds the landmarks
-      "content_rows": [64, 448],                 rows of a generated picture that show something
-      "prompt_templates": {"attribute": "a photo of a face with {}"}
+      "content_rows": [64, 448],                 rows of a generated image that show something
+      "nouns": {"image": "face", "subject": "person"},   what reports say for these words
+      "prompt_templates": {"attribute": "a photo of a face with {}"},
+      "levels": {"a smile": ["medium"]},         mapper levels that suit a prompt
+      "guidance_rms": {"a smile": 2}             and how hard it is guided
     }
 
 Relative names are looked for beside the domain file, then in the folder of checkpoints.
@@ -31,17 +34,14 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json
+from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
 
+FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"
+PRESETS_FOLDER = Path(__file__).parent / "presets"
 PARTS = (
     "generator", "encoder", "diffusion", "latents", "held_out", "clip", "identity", "classifier",
     "detector",
 )  # fmt: skip
-FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"
-PRESETS_FOLDER = Path(__file__).parent / "presets"
-
-_TEXTS = ("name", "source_text")
-_OTHERS = ("resolution", "prompts", "prompt_templates", "levels", "pull", "align", "content_rows",
-           "where")  # fmt: skip
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -51,15 +51,18 @@ class DomainSpec:
 
     Args:
         name: written into every mapper distilled with the domain.
-        source_text: what its pictures show before an edit.
+        source_text: what its images show before an edit.
         parts: part → path, or hub id for "diffusion"; of the parts that the domain has.
         absent: part → why its file was not found and what to do; said when the part is needed.
-        resolution: side of its pictures in pixels; None: that of the generator.
+        resolution: side of its images in pixels; None: that of the generator.
         prompts: prompts that are known to work.
         prompt_templates: {name: text with "{}"}, see `Domain.prompt`.
-        levels: {prompt: mapper levels that suit it}. pull: {prompt: see `balanced_guidance_scale`}.
+        levels: {prompt: mapper levels that suit it}.
+        guidance_rms: {prompt: see `balanced_guidance_scale`}.
+        nouns: what reports call an "image", several "images" (default: with an s) and the "subject"
+            whose identity an edit keeps.
         align: "ffhq" if raw photographs are to be cropped by the landmarks of the face.
-        content_rows: first and one past the last row of generated pictures that show something.
+        content_rows: first and one past the last row of generated images that show something.
     """
 
     name: str
@@ -70,7 +73,8 @@ class DomainSpec:
     prompts: tuple[str, ...] = ()
     prompt_templates: dict[str, str] = field(default_factory=dict)
     levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    pull: dict[str, float] = field(default_factory=dict)
+    guidance_rms: dict[str, float] = field(default_factory=dict)
+    nouns: dict[str, str] = field(default_factory=dict)
     align: str | None = None
     content_rows: tuple[int, int] | None = None
 
@@ -83,7 +87,7 @@ class DomainSpec:
         for key in ("prompts", "content_rows"):
             if getattr(self, key):
                 found[key] = list(getattr(self, key))
-        for key in ("prompt_templates", "pull"):
+        for key in ("prompt_templates", "guidance_rms", "nouns"):
             if getattr(self, key):
                 found[key] = dict(getattr(self, key))
         if self.levels:
@@ -125,6 +129,7 @@ def make_spec(
                 if not lenient:
                     raise FileNotFoundError(absent[part])
     rows = content.get("content_rows")
+    guidance_rms = content.get("guidance_rms") or content.get("pull", {})
     return DomainSpec(
         name=content["name"],
         source_text=content["source_text"],
@@ -134,10 +139,17 @@ def make_spec(
         prompts=tuple(content.get("prompts", ())),
         prompt_templates=dict(content.get("prompt_templates", {})),
         levels={prompt: tuple(names) for prompt, names in content.get("levels", {}).items()},
-        pull={prompt: float(pull) for prompt, pull in content.get("pull", {}).items()},
+        guidance_rms={prompt: float(rms) for prompt, rms in guidance_rms.items()},
+        nouns=dict(content.get("nouns", {})),
         align=content.get("align"),
         content_rows=None if rows is None else (rows[0], rows[1]),
     )
+
+
+def complete_nouns(named: Mapping[str, str]) -> dict[str, str]:
+    """Return nouns with defaults for those that are not named."""
+    nouns = {"image": "image", "subject": "subject", **named}
+    return {"images": nouns["image"] + "s", **nouns}
 
 
 def checkpoints_folder() -> Path:
@@ -179,66 +191,51 @@ def _absence(source: str, part: str, content: dict[str, Any], folder: Path) -> s
 
 
 def _check(source: str, content: Any) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"{source}: expected an object, got {type(content).__name__}")
-    missing = [key for key in _TEXTS if key not in content]
-    unknown = [key for key in content if key not in (*_TEXTS, *PARTS, *_OTHERS)]
-    if missing or unknown:
-        raise ValueError(
-            f"{source}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}; "
-            f"required are {', '.join(_TEXTS)}, optional {', '.join((*PARTS, *_OTHERS))}"
-        )
-    problems = [
-        f"{key} must be {wanted}, got {content[key]!r}"
-        for key, (fits, wanted) in _RULES.items()
-        if content.get(key) is not None and not fits(content[key])
-    ]
-    if problems:
-        raise ValueError(f"{source}: " + "; ".join(problems))
+    unknown = [key for key in content if key not in _RULES] if isinstance(content, dict) else []
+    found = problems(content, _RULES)
+    if unknown:
+        known = ", ".join(key for key in _RULES if key not in _EARLIER)
+        found.append(f"unknown {', '.join(map(repr, unknown))}; there may be {known}")
+    if found:
+        raise ValueError(f"{source}: " + "; ".join(found))
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+def _is_alternatives(value: Any) -> bool:
+    return is_text(value) or (is_list_of(is_text)(value) and bool(value))
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_text(item) for item in value)
-
-
-def _maps_to(fits: Any) -> Any:
-    return lambda value: isinstance(value, dict) and all(fits(item) for item in value.values())
+def _is_template(value: Any) -> bool:
+    return is_text(value) and value.count("{}") == 1
 
 
 def _is_rows(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(row, int) for row in value)
-        and 0 <= value[0] < value[1]
-    )
+    return is_list_of(is_whole)(value) and len(value) == 2 and 0 <= value[0] < value[1]
 
 
-_RULES: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(_TEXTS, (_is_text, "non-empty text")),
-    **dict.fromkeys(PARTS, (
-        lambda value: _is_text(value) or (_is_texts(value) and value),
-        "a file name, or a list of alternatives",
-    )),
-    "resolution": (
-        lambda value: isinstance(value, int) and value >= 8,
+def _is_nouns(value: Any) -> bool:
+    return is_object_of(is_text)(value) and set(value) <= {"image", "images", "subject"}
+
+
+_POSITIVE = Rule(
+    is_object_of(lambda value: is_number(value) and value > 0), "an object of positive numbers"
+)
+_RULES = {
+    "name": Rule(is_text, "non-empty text", required=True),
+    "source_text": Rule(is_text, "non-empty text", required=True),
+    **dict.fromkeys(PARTS, Rule(_is_alternatives, "a file name, or a list of alternatives")),
+    "resolution": Rule(
+        lambda value: is_whole(value) and 8 <= value <= 2**16,
         "a whole number of at least 8 pixels",
     ),
-    "prompts": (_is_texts, "a list of texts"),
-    "prompt_templates": (
-        _maps_to(lambda text: _is_text(text) and text.count("{}") == 1),
-        "an object of texts that hold {} once",
-    ),
-    "levels": (_maps_to(_is_texts), "an object of lists of levels"),
-    "pull": (
-        _maps_to(lambda number: isinstance(number, (int, float)) and number > 0),
-        "an object of positive numbers",
-    ),
-    "align": (lambda value: value == "ffhq", '"ffhq"'),
-    "content_rows": (_is_rows, "[first row, one past the last row]"),
-    "where": (_maps_to(_is_text), "an object of texts"),
-}  # fmt: skip
+    "prompts": Rule(is_list_of(is_text), "a list of texts"),
+    "prompt_templates": Rule(is_object_of(_is_template), "an object of texts that hold {} once"),
+    "levels": Rule(is_object_of(is_list_of(is_text)), "an object of lists of levels"),
+    "guidance_rms": _POSITIVE,
+    "nouns": Rule(_is_nouns, "an object of texts named image, images or subject"),
+    "align": Rule(lambda value: value == "ffhq", '"ffhq"'),
+    "content_rows": Rule(_is_rows, "[first row, one past the last row]"),
+    "where": Rule(is_object_of(is_text), "an object of texts"),
+    "pull": _POSITIVE,
+}
+_EARLIER = ("pull",)
+"""Keys of earlier versions that are still read; pull: guidance_rms."""

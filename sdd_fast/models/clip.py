@@ -42,8 +42,8 @@ class Clip:
 
     def to(self, device: str | torch.device) -> Clip:
         """Moves both towers; returns self."""
-        self.text.to(device)
-        self.image.to(device)
+        self.text.to(device, torch.float32)
+        self.image.to(device, torch.float32)
         return self
 
     @torch.no_grad()

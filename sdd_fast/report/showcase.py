@@ -1,4 +1,4 @@
-"""The pictures of a report: held-out faces before and after, and the curves of a training."""
+"""The pictures of a report: held-out images before and after, and the curves of a training."""
 
 from __future__ import annotations
 
@@ -10,71 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import draws
-from ..domains.faces64.attributes import ATTRIBUTES
-from ..domains.faces64.target import Target, target_in
 from ..edit import input_size
-from ..images import grid
+from ..images import grid, psnr
 from ..manipulator import manipulate, rendered_at_once
 
 if TYPE_CHECKING:
     from ..domains import Domain
-    from ..domains.faces64.renderer import Faces
-
-SHOWN_SEED = 30_001  # neither training nor measuring draws faces from it
-
-
-def shows_faces(domain: Domain) -> bool:
-    """Whether the domain is one of rendered faces, whose attributes its classifier reads."""
-    return domain.classifier is not None and set(domain.classifier.heads) == set(ATTRIBUTES)
-
-
-def target_of(domain: Domain, prompt: str) -> Target | None:
-    """The attribute that a prompt is about, and the values that count as success, if known."""
-    return target_in(prompt) if shows_faces(domain) else None
-
-
-def held_out_faces(count: int, lacking: Sequence[Target] = (), seed: int = SHOWN_SEED) -> Faces:
-    """The first `count` random faces that have none of the targets yet: they are not hand-picked.
-
-    A bald head counts as lacking hair of any colour only if no target is about hair.
-    """
-    from ..domains.faces64.renderer import sample_faces
-
-    rng = draws.generator(seed)
-    faces = sample_faces(64 * count, rng)
-    keep = torch.ones(len(faces), dtype=torch.bool)
-    for attribute, values in lacking:
-        wanted = torch.tensor([ATTRIBUTES[attribute].index(value) for value in values])
-        keep &= ~torch.isin(faces.labels[attribute], wanted)
-        if attribute == "hair_color":
-            keep &= faces.labels["hair_length"] != ATTRIBUTES["hair_length"].index("bald")
-    index = keep.nonzero()[:count, 0]
-    if len(index) < count:
-        raise ValueError(
-            f"only {len(index)} of {len(faces)} rendered faces lack all of {list(lacking)}"
-        )
-    return pick(faces, index.tolist())
-
-
-def pick(faces: Faces, index: Sequence[int]) -> Faces:
-    """Some of the faces."""
-    from ..domains.faces64.renderer import Faces
-
-    rows = torch.tensor(list(index), dtype=torch.long)
-    return Faces(
-        {name: values[rows] for name, values in faces.labels.items()},
-        {name: values[rows] for name, values in faces.geometry.items()},
-    )
-
-
-def shown_pictures(domain: Domain, count: int, lacking: Sequence[Target] = ()) -> Tensor | None:
-    """[count, 3, R, R] held-out pictures; None if the domain keeps latents of pictures only."""
-    if not shows_faces(domain) or domain.encoder is None:
-        return None
-    from ..domains.faces64.renderer import render
-
-    return render(held_out_faces(count, lacking), domain.resolution)
 
 
 @torch.no_grad()
@@ -88,7 +29,7 @@ def before_after(
     strengths: Sequence[float] = (0.5, 1.0, 1.5),
     count: int = 7,
 ) -> tuple[Image.Image, float | None]:
-    """A labelled grid: input, reconstruction, and the edit at growing strength, face by face.
+    """Draw a labeled grid: input, reconstruction, and the edit at growing strength, image by image.
 
     Args:
         pictures: [C, 3, R, R] inputs; None: the domain's own held-out latents, without inputs.
@@ -96,8 +37,6 @@ def before_after(
     Returns:
         The grid, and the mean PSNR in dB of the reconstructions (None without inputs).
     """
-    from ..domains.faces64.measure import psnr
-
     rows, labels, fidelity = [], [], None
     if pictures is None:
         w_plus = domain.held_out[:count]
@@ -118,8 +57,8 @@ def before_after(
 
 @torch.no_grad()
 def milliseconds_per_edit(domain: Domain, mapper: nn.Module, lam: float, batch: int = 16) -> float:
-    """Time to encode (where the domain has an encoder), edit and generate one picture, in a batch;
-    the best of three."""
+    """Take the time to encode (where the domain has an encoder), edit and generate one image of a
+    batch; the best of three."""
     encoder = domain.encoder
     if encoder is None:  # of a domain that edits latents only
         w_plus = domain.held_out[:1].expand(batch, -1, -1)
@@ -143,13 +82,14 @@ def _rendered(generator: Any, w_plus: Tensor, mappers: Sequence[Any] = ()) -> Te
 
 
 def _cell(domain: Domain) -> int:
-    """Side of a picture on a grid: whole multiples of small pictures look sharpest."""
+    """The side of an image on a grid: whole multiples of small images look sharpest."""
     return min(256, domain.resolution * max(1, round(144 / domain.resolution)))
 
 
-def training_figure(history: Sequence[dict[str, Any]]) -> Any:
-    """A matplotlib figure of a training: the edit as measured on held-out pictures, the residual
-    and the regularisers. None if there are fewer than two entries."""
+def training_figure(history: Sequence[dict[str, Any]], images: str = "images") -> Any:
+    """Draw a training with matplotlib: the edit as measured on held-out images, the residual and
+    the regularizers, with what the domain calls its `images`. None if there are fewer than two
+    entries."""
     if len(history) < 2:
         return None
     from matplotlib.figure import Figure
@@ -178,7 +118,7 @@ def training_figure(history: Sequence[dict[str, Any]]) -> Any:
         if values:
             right.plot(at, values, "-o", color=color, markersize=4, linewidth=1.6, label=label)
     left.set_title("training loss terms, relative to their maximum", loc="left", fontsize=9)
-    right.set_title("measured on held-out faces", loc="left", fontsize=9)
+    right.set_title(f"measured on held-out {images}", loc="left", fontsize=9)
     for axes in (left, right):
         axes.set_xlabel("step", fontsize=9)
         axes.set_xlim(0, None)

@@ -1,19 +1,136 @@
-"""report.html: what a run did, for a person who was not there, in one file that needs no other."""
+"""report.html: what a run did, for a person who was not there, in one file that needs no other.
+
+This gathers what the page says; how it says it is in `templates`.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..files import PathLike, write_text
-from ..run_folder import REPORT_FILE
-from . import sections as section
-from .domain_quality import domain_section
-from .page import code, duration, figure, number, page
-from .sections import Run
+import jinja2
+
+from ..distillation.judge import Verdict, worst_kept
+from ..files import PathLike, read_json, write_text
+from ..run_folder import (
+    CURVE_FILE,
+    CURVE_PICTURE,
+    GRID_FILE,
+    HISTORY_FILE,
+    REPORT_FILE,
+    TRAINING_FILE,
+)
+from ..runs.record import read_run, verdict_of
+from ..selection.curve import HQSCurve
+from . import wording
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a report says about one complete run."""
+
+    folder: Path
+    record: dict[str, Any]
+    curve: HQSCurve | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Read the files of a run's folder.
+
+        Raises:
+            FileNotFoundError: one is missing. ValueError: the run is not complete.
+        """
+        record = read_run(folder)
+        if not record["complete"]:
+            raise ValueError(f"the run in {folder} is not complete, there is nothing to report yet")
+        read_json(folder / HISTORY_FILE)
+        path = folder / CURVE_FILE
+        return cls(folder, record, HQSCurve.load(path) if path.exists() else None)
+
+    @property
+    def prompt(self) -> str:
+        return str(self.record["prompt"])
+
+    @property
+    def nouns(self) -> dict[str, str]:
+        return dict(self.record["nouns"])
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict_of(self.record)
+
+    @property
+    def seal(self) -> str:
+        return wording.SEALS[self.verdict.level]
+
+    @property
+    def headline(self) -> str:
+        return wording.headline(self.verdict, self.record)
+
+    @property
+    def advice(self) -> str:
+        return wording.advice(self.verdict, self.record)
+
+    @property
+    def grid(self) -> Path:
+        return self.folder / GRID_FILE
+
+    @property
+    def curve_picture(self) -> Path:
+        return self.folder / CURVE_PICTURE
+
+    @property
+    def training_picture(self) -> Path:
+        return self.folder / TRAINING_FILE
+
+    @property
+    def timesteps(self) -> str:
+        return ", ".join(map(str, self.record["timesteps"]))
+
+    @property
+    def scores(self) -> list[tuple[int, float]]:
+        """Timesteps of the curve and their HQS."""
+        found = self.curve
+        return [] if found is None else list(zip(found.timesteps, found.mean.tolist(), strict=True))
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The attribute that fewest images keep, and their share."""
+        return worst_kept(self.record["quality"])
+
+    @property
+    def kept(self) -> list[list[str]]:
+        """Rows of attributes and the shares that keep them, edited and unedited; worst first."""
+        before = self.record["unedited"]["kept"]
+        found = sorted(self.record["quality"]["kept"].items(), key=lambda item: float(item[1]))
+        return [
+            [
+                wording.words(name, self.nouns),
+                wording.percent(share),
+                wording.percent(before.get(name)),
+            ]
+            for name, share in found
+        ]
+
+    @property
+    def seconds(self) -> float:
+        return float(sum(self.record["seconds"].values()))
+
+    @property
+    def milliseconds(self) -> float:
+        return float(self.record["milliseconds_per_edit"])
+
+    @property
+    def settings(self) -> str:
+        """Everything that determines the run, as JSON."""
+        names = ("prompt", "domain", "timesteps", "rule", "levels", "distill")
+        shown = {name: self.record[name] for name in names if self.record.get(name) is not None}
+        return json.dumps(shown, indent=2, ensure_ascii=False)
 
 
 def write_report(folder: PathLike) -> Path:
@@ -23,21 +140,13 @@ def write_report(folder: PathLike) -> Path:
         FileNotFoundError: a file of the run is missing. ValueError: the run is not complete.
     """
     run = Run.read(Path(folder))
-    body = [
-        _header([run], f"“{escape(run.prompt)}”"),
-        section.pictures(run),
-        section.verdict(run),
-        "<h2>Which timesteps, and why</h2>\n",
-        section.timesteps(run),
-        "<h2>What the edit does, measured</h2>\n",
-        section.quality(run),
-        "<h2>Training</h2>\n",
-        section.training(run),
-        _closing([run], [run.record["command"]]),
-    ]
-    path = run.folder / REPORT_FILE
-    write_text(path, page(f"{run.prompt} – Selective Diffusion Distillation", "".join(body)))
-    return path
+    return _write(
+        "report.html.jinja",
+        run.folder,
+        [run],
+        title=f"{run.prompt} – Selective Diffusion Distillation",
+        commands=[run.record["command"]],
+    )
 
 
 def write_summary(
@@ -55,67 +164,52 @@ def write_summary(
         runs: their folders. title: of the page. overview: a PNG for the top, with its caption.
         commands: how all of this was made.
     """
-    read = [Run.read(Path(run)) for run in runs]
-    body = [
-        _header(read, escape(title)),
-        figure(Path(overview), title, escape(caption)),
-        section.at_a_glance(read),
-    ]
-    for run in read:
-        body += [
-            f"<article><h2>“{escape(run.prompt)}”</h2>\n",
-            section.verdict(run),
-            section.pictures(run),
-            "<h3>Which timesteps, and why</h3>\n",
-            section.timesteps(run),
-            "<h3>What the edit does, measured</h3>\n",
-            section.quality(run),
-            "<h3>Training</h3>\n",
-            section.training(run),
-            "</article>\n",
-        ]
-    body += ["<article>\n", _closing(read, commands), "</article>\n"]
-    path = Path(folder) / REPORT_FILE
-    write_text(path, page(title, "".join(body)))
-    return path
-
-
-def _header(runs: list[Run], title: str) -> str:
-    record = runs[0].record
-    spent = sum(sum(run.record["seconds"].values()) for run in runs)
-    each = max(run.record["milliseconds_per_edit"] for run in runs)
-    count = {1: "An edit was", 2: "Two edits were"}
-    what = count.get(len(runs), f"{len(runs)} edits were")
-    return (
-        '<header><p class="eyebrow">Selective Diffusion Distillation</p>\n'
-        f"<h1>{title}</h1>\n"
-        f"<p>{what} distilled from a text-to-image diffusion model into a small network that "
-        f"changes the latents of a generator. That took {duration(spent)}; every picture after "
-        f"that takes {number(each, int(each < 10))}&nbsp;ms and needs no diffusion model.</p>\n"
-        f'<p class="faint">Domain {escape(record["domain"])}, {record["resolution"]} × '
-        f"{record['resolution']} pixels · {escape(record['started'][:10])}</p></header>\n"
+    return _write(
+        "summary.html.jinja",
+        Path(folder),
+        [Run.read(Path(run)) for run in runs],
+        title=title,
+        commands=commands,
+        overview=Path(overview),
+        caption=caption,
     )
 
 
-def _closing(runs: list[Run], commands: Sequence[str]) -> str:
-    parts = ["<h2>Time</h2>\n", section.timing(runs), "<h2>Do it yourself</h2>\n"]
-    typed = [command for command in commands if command]
-    if typed:
-        parts.append("<p>This report was made by</p>\n" + code("\n".join(typed)))
-    parts.append("<p>Edit pictures of your own with it</p>\n")
-    parts.append(code("\n".join(_edit_commands(runs))))
-    parts.append("<p>or from Python</p>\n" + code(_snippet(runs)))
-    parts += [section.settings(run) for run in runs]
-    record = runs[0].record
-    domain = domain_section(record["domain_quality"])
-    if domain:
-        parts.append(f"<h2>The domain {escape(record['domain'])}, measured</h2>\n{domain}")
-    parts += ["<h2>Limits</h2>\n", section.limits(runs)]
-    parts.append(
-        "<footer>Made by sdd_fast. Method: “Not All Steps are Created Equal: Selective Diffusion "
-        "Distillation for Image Manipulation”, ICCV 2023.</footer>\n"
+def _write(
+    template: str, folder: Path, runs: list[Run], *, commands: Sequence[str], **shown: Any
+) -> Path:
+    page = _environment().get_template(template)
+    text = page.render(
+        runs=runs,
+        commands=[command.strip() for command in commands if command],
+        edit_commands=_edit_commands(runs),
+        snippet=_snippet(runs),
+        **shown,
     )
-    return "".join(parts)
+    write_text(folder / REPORT_FILE, text)
+    return folder / REPORT_FILE
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "number": wording.number,
+        "duration": wording.duration,
+        "words": wording.words,
+        "data_url": _data_url,
+    }
+    return environment
+
+
+def _data_url(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _edit_commands(runs: list[Run]) -> list[str]:
@@ -128,10 +222,12 @@ def _edit_commands(runs: list[Run]) -> list[str]:
 
 
 def _snippet(runs: list[Run]) -> str:
-    record = runs[0].record
-    name = json.dumps(record["domain_reference"], ensure_ascii=False)
-    folder, prompt = _quoted(str(runs[0].folder)), _quoted(runs[0].prompt)
-    return f"""
+    # JSON texts are Python literals in the quotes that the rest of the code has.
+    domain, folder, prompt = (
+        json.dumps(value, ensure_ascii=False)
+        for value in (runs[0].record["domain_reference"], str(runs[0].folder), runs[0].prompt)
+    )
+    return f"""\
 import sdd_fast as sdd
 from sdd_fast.runs.run import run_edit
 
@@ -140,10 +236,4 @@ after = editor.edit(["me.jpg"], strength=0.8, output="pil")[0]
 after.save("me-edited.png")
 
 # the same edit again, or one of yours, with a folder and report like this one
-run_edit(sdd.load_domain({name}), {prompt}, "runs/another", say=print)
-"""
-
-
-def _quoted(text: str) -> str:
-    """A Python literal in the quotes that the rest of the code has."""
-    return json.dumps(text, ensure_ascii=False)
+run_edit(sdd.load_domain({domain}), {prompt}, "runs/another", say=print)"""

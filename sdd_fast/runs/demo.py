@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,19 +13,17 @@ from torch import Tensor
 from ..distillation.config import DistillConfig
 from ..edit import Editor
 from ..files import PathLike
-from ..images import (grid, load_image, save_png)
+from ..images import grid, load_image, save_png
 from ..report import write_summary
 from ..run_folder import RUN_FILE
-from .record import read_run
-from ..report.showcase import (shown_pictures, shows_faces, target_of)
-from .run import (EditRun, run_edit)
 from ..selection.choose import Selection
+from .record import read_run
+from .run import EditRun, run_edit, slug
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
-PROMPTS = ("a face with white hair", "a surprised face")
-FACES = 6
+SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Demo:
 def run_demo(
     domain: Domain,
     out: PathLike,
-    prompts: Sequence[str] = PROMPTS,
+    prompts: Sequence[str] | None = None,
     *,
     selection: Selection | None = None,
     config: DistillConfig | None = None,
@@ -56,29 +53,30 @@ def run_demo(
     A finished demo in `out` is made anew; an interrupted one is continued, unless `restart`.
 
     Args:
-        domain: one of rendered faces, since the demo draws the pictures that it edits.
-        prompts: distinct; see `run_edit` for them and for the other arguments.
+        domain: one with labels, such as faces64: the demo draws the images that it edits.
+        prompts: distinct; default: two that the domain knows. See `run_edit` for them and for the
+            other arguments.
 
     Raises:
-        ValueError: no prompts, a repeated one, or a domain without rendered faces; see `run_edit`.
+        ValueError: no prompts, a repeated one, or a domain without labels; see `run_edit`.
     """
-    began, folder = time.perf_counter(), Path(out)
+    began, folder, reader = time.perf_counter(), Path(out), domain.reader
+    if reader is None:
+        raise ValueError(
+            f"the demo draws the images that it edits, which it cannot for the domain "
+            f"{domain.name!r}: nothing reads attributes there; use `sdd distill` and `sdd edit`"
+        )
+    prompts = reader.DEMO_PROMPTS if prompts is None else prompts
     folders = [folder / slug(prompt) for prompt in prompts]
     if not prompts or len(set(folders)) < len(folders):
         raise ValueError(f"the demo needs one or more different prompts, got {list(prompts)}")
-    if not shows_faces(domain):
-        raise ValueError(
-            f"the demo draws faces, which the domain {domain.name!r} is not about; use `sdd "
-            "distill` and `sdd edit` there"
-        )
-    lacking = [target for prompt in prompts if (target := target_of(domain, prompt))]
-    pictures = shown_pictures(domain, FACES, lacking)
-    assert pictures is not None
+    lacking = [target for prompt in prompts if (target := reader.target_in(prompt))]
+    image, images = domain.nouns["image"], domain.nouns["images"]
     files = []
-    for i, picture in enumerate(pictures):
-        files.append(folder / "faces" / f"face-{i + 1}.png")
+    for i, picture in enumerate(reader.sample_images(SHOWN, domain.resolution, lacking)):
+        files.append(folder / images / f"{image}-{i + 1}.png")
         save_png(files[-1], picture)
-    say(f"{len(files)} held-out faces to edit: {files[0].parent}")
+    say(f"{len(files)} held-out {images} to edit: {files[0].parent}")
 
     runs = []
     for i, (prompt, place) in enumerate(zip(prompts, folders, strict=True)):
@@ -96,22 +94,23 @@ def run_demo(
             say=say,
             command=f"sdd distill {prompt!r} --out {place}",
         )
-        say(f"→ {run.verdict.headline}")
+        say(f"→ {run.headline}")
         runs.append(run)
 
-    say("\nediting the faces …")
-    overview = _edit_faces(domain, runs, files, folder)
+    say(f"\nediting the {images} …")
+    overview = _edit_files(domain, runs, files, folder)
     spent = time.perf_counter() - began
     caption = (
         "Each picture of the first row is a file that the edits below were applied to, in one "
-        "forward pass each. Nothing was trained on these faces, and they were not picked by hand."
+        f"forward pass each. Nothing was trained on these {images}, and they were not picked by "
+        "hand."
     )
     if len(runs) > 1:
         caption += " The last row applies all edits at once: the changes of the latents add up."
     report = write_summary(
         folder,
         folders,
-        title="Faces, edited by what a diffusion model knows",
+        title=f"{images.capitalize()}, edited by what a diffusion model knows",
         overview=overview,
         caption=caption,
         commands=[command],
@@ -119,7 +118,7 @@ def run_demo(
     return Demo(report, runs, spent)
 
 
-def _edit_faces(domain: Domain, runs: list[EditRun], files: list[Path], folder: Path) -> Path:
+def _edit_files(domain: Domain, runs: list[EditRun], files: list[Path], folder: Path) -> Path:
     """Edit the files as a user would, with each edit and with all of them; returns a grid."""
     editor = Editor.load([run.folder for run in runs], domain=domain, device=domain.device)
     edits: list[tuple[str, str, list[float]]] = []
@@ -143,8 +142,3 @@ def _load(files: Sequence[Path], size: int) -> Tensor:
     import torch
 
     return torch.stack([load_image(path, size) for path in files])
-
-
-def slug(prompt: str) -> str:
-    """A folder name for a prompt: "a face with white hair" → "a-face-with-white-hair"."""
-    return re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60] or "edit"

@@ -12,23 +12,94 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..distillation.config import DistillConfig
+from ..distillation.judge import Verdict, from_earlier, judge_edit
+from ..domains.embedded import reader_of
+from ..domains.spec import complete_nouns
 from ..files import PathLike, read_json
 from ..run_folder import RUN_FILE
+from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
-FORMAT, VERSION = "sdd_fast.run", 1
+FORMAT, VERSION = "sdd_fast.run", 2
 
-REQUIRED = (
-    "prompt", "domain", "domain_reference", "resolution", "source_text", "complete", "command",
-    "distill", "seconds", "started", "versions",
-)  # fmt: skip
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_distill(value: Any) -> bool:
+    if not _is_object(value) or not is_whole(value.get("steps")):
+        return False
+    guidance = value.get("guidance")  # None until it is balanced
+    return guidance is None or (_is_object(guidance) and is_number(guidance.get("guidance_scale")))
+
+
+def _is_quality(value: Any) -> bool:
+    """Whether it is what an `AttributeReader` measures, with at least one other attribute."""
+    wanted = ("attribute", "values", "faces", "success", "kept", "kept_mean", "identity")
+    return (
+        _is_object(value)
+        and all(key in value for key in wanted)
+        and is_object_of(is_number)(value["kept"])
+        and bool(value["kept"])
+        and is_number(value["success"])
+    )
+
+
+def _is_monitor(value: Any) -> bool:
+    keys = ("edit_size", "peak_change", "saturated_share")
+    return _is_object(value) and all(is_number(value.get(key)) for key in keys)
+
+
+def _is_verdict(value: Any) -> bool:
+    return _is_object(value) and value.keys() == {"level", "code", "advice"}
+
+
+_BEGUN = {
+    "prompt": Rule(is_text, "the prompt", required=True),
+    "domain": Rule(is_text, "the domain's name", required=True),
+    "domain_reference": Rule(
+        lambda value: is_text(value) or _is_object(value), "text or an object", required=True
+    ),
+    "resolution": Rule(is_whole, "a whole number", required=True),
+    "source_text": Rule(_is_string, "text", required=True),
+    "complete": Rule(lambda value: isinstance(value, bool), "true or false", required=True),
+    "command": Rule(_is_string, "text", required=True),
+    "distill": Rule(_is_distill, "the settings of the training", required=True),
+    "seconds": Rule(is_object_of(is_number), "an object of seconds", required=True),
+    "started": Rule(_is_string, "a time", required=True),
+    "versions": Rule(_is_object, "an object", required=True),
+    "nouns": Rule(is_object_of(_is_string), "an object of texts", required=True),
+    "unknown_words": Rule(is_list_of(_is_string), "a list of words"),
+    "timesteps": Rule(is_list_of(is_whole), "a list of timesteps"),
+    "rule": Rule(_is_string, "text"),
+}
 """What every record has from its beginning, see `new_record`."""
+
+_COMPLETE = _BEGUN | {
+    "timesteps": Rule(is_list_of(is_whole), "a list of timesteps", required=True),
+    "rule": Rule(_is_string, "text", required=True),
+    "monitor": Rule(_is_monitor, "the figures of a monitor", required=True),
+    "quality": Rule(_is_quality, "the figures of an edit"),
+    "unedited": Rule(_is_quality, "the figures of an edit"),
+    "verdict": Rule(_is_verdict, "an object of level, code and advice", required=True),
+    "levels": Rule(is_list_of(_is_string), "a list of levels", required=True),
+    "limits": Rule(_is_string, "text"),
+    "reconstruction_psnr": Rule(is_number, "a number"),
+    "milliseconds_per_edit": Rule(is_number, "a number", required=True),
+    "domain_quality": Rule(_is_object, "an object"),
+}
+"""What a complete run's record has besides."""
 
 
 def read_run(folder: PathLike) -> dict[str, Any]:
-    """The content of a run's run.json.
+    """Return the content of a run's run.json; of an earlier version, as today's would hold it.
 
     Raises:
         FileNotFoundError: there is none.
@@ -38,18 +109,42 @@ def read_run(folder: PathLike) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{path} is not the record of a run of sdd_fast")
-    if record.get("version") != VERSION:
+    if record.get("version") not in (1, VERSION):
         raise ValueError(f"{path} has version {record.get('version')!r}, expected {VERSION}")
-    missing = [key for key in REQUIRED if key not in record]
-    if missing:
-        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    try:
+        record = _from_earlier(record) if record["version"] == 1 else record
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+    found = problems(record, _COMPLETE if record.get("complete") is True else _BEGUN)
+    if found:
+        raise ValueError(f"{path} is damaged: {'; '.join(found)}")
     return record
+
+
+def verdict_of(record: dict[str, Any]) -> Verdict:
+    """Return the verdict of a complete run."""
+    found = record["verdict"]
+    return Verdict(found["level"], found["code"], tuple(found["advice"]))
+
+
+def _from_earlier(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of version 1, which had words where there are codes now."""
+    found = dict(record) | {"version": VERSION}
+    rendered = found.pop("rendered_faces", False)
+    reader = reader_of("faces64") if rendered or found.get("domain") == "faces64" else None
+    found["nouns"] = complete_nouns(reader.NOUNS if reader else {})
+    if found.get("complete") is True:
+        found["limits"] = reader.LIMITS if reader and rendered else None
+        found["monitor"] = from_earlier(found["monitor"])
+        found["verdict"] = asdict(judge_edit(found["monitor"], found["quality"]))
+        found["verdict"]["advice"] = list(found["verdict"]["advice"])
+    return found
 
 
 def new_record(
     domain: Domain, prompt: str, config: DistillConfig, command: str, earlier: dict[str, Any]
 ) -> dict[str, Any]:
-    """The record of a run that starts, or continues `earlier`."""
+    """Return the record of a run that starts, or continues `earlier`."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {
         "format": FORMAT,
@@ -57,6 +152,7 @@ def new_record(
         "prompt": prompt,
         "domain": domain.name,
         "domain_reference": domain.reference,
+        "nouns": domain.nouns,
         "resolution": domain.resolution,
         "source_text": domain.source_text,
         "complete": False,
@@ -70,7 +166,7 @@ def new_record(
 
 
 def without_nan(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured becomes None."""
+    """Return `value` with None for what could not be measured: JSON has no NaN."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, float) and value != value:
@@ -79,7 +175,7 @@ def without_nan(value: Any) -> Any:
 
 
 def versions(device: str) -> dict[str, Any]:
-    """What the figures of a run depend on besides its settings."""
+    """Return what the figures of a run depend on besides its settings."""
     from .. import __version__
 
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu_name()

@@ -10,6 +10,8 @@ The same call again continues an interrupted run, and only measures and reports 
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,27 +21,37 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..distillation.config import DistillConfig
-from ..distillation.distill import (DistillResult, distill)
-from ..files import (PathLike, atomic_path, write_json)
-from ..selection.curve import HQSCurve
+from ..distillation.distill import DistillResult, distill
+from ..distillation.judge import Verdict, from_earlier, judge_edit
+from ..distillation.monitor import EditMonitor
+from ..domains.reader import Target
+from ..files import PathLike, atomic_path, write_json
 from ..images import save_png
-from ..models.mapper import level_range
-from ..distillation.monitor import (EditMonitor, describe)
-from ..report import write_report
-from ..run_folder import CURVE_FILE, CURVE_PICTURE, GRID_FILE, REPORT_FILE, RUN_FILE, TRAINING_FILE, WRITTEN
-from .record import new_record, read_run, without_nan
-from ..report.showcase import (before_after, milliseconds_per_edit, shown_pictures, shows_faces, target_of, training_figure)
-from ..report.verdict import (Verdict, judge_edit)
 from ..memory import training_batch
-from ..selection.choose import (Selection, choose, compute_curve, pictures_at_once)
+from ..models.mapper import level_range
+from ..report import wording, write_report
+from ..report.showcase import before_after, milliseconds_per_edit, training_figure
+from ..run_folder import (
+    CURVE_FILE,
+    CURVE_PICTURE,
+    GRID_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    TRAINED,
+    TRAINING_FILE,
+    WRITTEN,
+)
+from ..selection.choose import Selection, choose, compute_curve, pictures_at_once
+from ..selection.curve import HQSCurve
 from ..teacher.vocabulary import unknown_words
+from .record import new_record, read_run, without_nan
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
 Say = Callable[[str], None]
 
-SHOWN = 7  # faces in the before/after grid
+SHOWN = 7  # images in the before/after grid
 MONITORED = 32  # held-out latents that the monitor looks at while training
 
 
@@ -64,9 +76,35 @@ class EditRun:
     def report(self) -> Path:
         return self.folder / REPORT_FILE
 
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        return wording.headline(self.verdict, self.record)
+
+    @property
+    def advice(self) -> str:
+        """What to try next; "" if nothing."""
+        return wording.advice(self.verdict, self.record)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the stages of a run share; `record` grows from one to the next."""
+
+    domain: Domain
+    prompt: str
+    folder: Path
+    selection: Selection
+    levels: Sequence[str] | None
+    config: DistillConfig
+    resume: bool
+    progress: bool
+    say: Say
+    record: dict[str, Any]
+
 
 def default_config(**changes: Any) -> DistillConfig:
-    """`DistillConfig` with `changes`, measured often enough for a curve over the training."""
+    """Return `DistillConfig` with `changes`, measured often enough for a curve of the training."""
     config = DistillConfig(**changes)
     if "monitor_every" in changes:
         return config
@@ -93,112 +131,72 @@ def run_edit(
     """Select, distil, measure and report one edit.
 
     Args:
-        domain: see `load_domain`. prompt: what the edited pictures should show.
+        domain: see `load_domain`. prompt: what the edited images should show.
         out: the run's folder. If it holds an unfinished run of the same settings, that run is
             continued; a curve.json of the same prompt in it, from an earlier selection, is used.
         timesteps: a fixed choice, without selection. curve: one computed earlier.
         levels: of the mapper; None: those that the domain names for the prompt, else all.
-        config: of the training; default `default_config()`, with fewer pictures per step where they
-            are large, see `batches`.
-        faces: number of held-out faces to measure attributes on (domains of rendered faces only);
+        config: of the training; default `default_config()`, with fewer images per step where they
+            are large, see `memory`.
+        faces: number of held-out images to measure attributes on, where the domain has labels;
             0 leaves that out.
         strengths: shown in the before/after grid.
         resume: False discards what an earlier run left in `out`.
-        progress: show progress bars (on a terminal only). say: gets a line for each thing done.
+        progress: show progress. say: gets a line for each thing
+            done.
         command: how the run was started, for its report.
 
     Raises:
         ValueError: an empty prompt, timesteps out of range, a threshold that selects nothing, a
-            curve of another prompt, or a folder that holds a run of other settings.
+            curve of another prompt, or a folder that holds a run of other settings or files of
+            something else.
         OSError: the folder cannot be written; noticed before any work is done.
         KeyboardInterrupt, FloatingPointError: see `distill`.
     """
-    folder = Path(out)
+    folder, selection = Path(out), selection or Selection()
     if config is None:
         config = default_config(batch_size=training_batch(domain.generator, domain.prior))
-    selection = selection or Selection()
+    config = replace(config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt))
     levels = levels or domain.levels.get(prompt)
-    config = replace(config, guidance_rms=config.guidance_rms or domain.pull.get(prompt))
     _check(domain, prompt, timesteps, curve, levels, selection)
     earlier = _earlier(folder, domain, prompt, resume)
-    # A finished run stays as it is until this one is known to be the same.
-    finished = bool(earlier.get("complete"))
     record = new_record(domain, prompt, config, command, earlier)
     record["unknown_words"] = unknown_words(domain.prior.tokenizer, prompt)
     if record["unknown_words"]:
-        say(unknown_words_warning(record["unknown_words"], domain))
+        say(wording.unknown_words(record["unknown_words"], domain.prompts))
+    job = _Job(
+        domain, prompt, folder, selection, levels, config, resume, progress, say, record
+    )  # fmt: skip
+    # A finished run stays as it is until this one is known to be the same.
+    finished = bool(earlier.get("complete"))
     if not finished:
         write_json(folder / RUN_FILE, record)
-
-    if timesteps is None:
-        curve = curve or _earlier_curve(folder, prompt, say)
-        if curve is None:
-            count = len(domain.held_out[: selection.images])
-            at_once = min(count, pictures_at_once(domain, selection, config.guidance))
-            say(f"selecting timesteps: HQS of {count} pictures, {at_once} at once …")
-            began = time.perf_counter()
-            curve = compute_curve(domain, prompt, selection, config.guidance, progress=progress)
-            record["seconds"]["select"] = time.perf_counter() - began
-        chosen, rule = choose(curve, selection)
-    else:
-        chosen, rule = sorted({int(t) for t in timesteps}), "given by hand"
-    record |= {"timesteps": chosen, "rule": rule}
+    curve = _select(job, timesteps, curve)
     if not finished:
-        _save_selection(folder, record, curve, selection)
-    say(f"timesteps: {', '.join(map(str, chosen))} ({rule})")
-
-    each = f"{config.batch_size} picture" + ("s" if config.batch_size > 1 else "")
-    say(f"distilling: {config.steps} steps of {each} …")
-    result = distill(
-        domain.prior,
-        domain.generator,
-        domain.w_plus,
-        prompt,
-        chosen,
-        levels=levels,
-        w_std=domain.w_std,
-        identity=domain.identity,
-        config=config,
-        run_dir=folder,
-        resume=resume,
-        monitor=_monitor(domain, prompt),
-        domain=domain.name,
-        progress=progress,
-    )
-    _save_selection(folder, record, curve, selection)
-    record["distill"] = asdict(result.config)  # with the guidance scale that was balanced
-    record["seconds"]["distill"] = result.seconds
-    record["monitor"] = from_monitor(result.history[-1])
-    if domain.clip is not None and "direction" not in record["monitor"]:
-        # Finished before it had a judge.
-        record["monitor"] = _monitor(domain, prompt)(result.mapper, result.config.lam)
-    figures = describe(record["monitor"] | {"advice": ""})  # advice is for the end
-    say(f"distilled in {result.seconds:.0f} s: {figures}")
-    return _finish(folder, domain, result, record, faces, strengths, say)
+        _save_selection(job, curve)
+    result = _distill(job)
+    _save_selection(job, curve)
+    target = domain.reader.target_in(prompt) if domain.reader else None
+    began = time.perf_counter()
+    _measure(job, result, target, faces)
+    _draw(job, result, target, strengths)
+    record["seconds"]["measure"] = time.perf_counter() - began
+    return _finish(job, result, strengths)
 
 
-def unknown_words_warning(words: Sequence[str], domain: Domain) -> str:
-    """What to tell someone whose prompt has words that the model was never trained on."""
-    listed = ", ".join(f"'{word}'" for word in words)
-    what = f"the word {listed} is" if len(words) == 1 else f"the words {listed} are"
-    known = ", ".join(repr(prompt) for prompt in domain.prompts)
-    hint = f"; prompts that work: {known}" if known else ""
-    return (
-        f"warning: {what} not in the vocabulary of this domain's model: no caption that it was "
-        f"trained on has it, so expect no useful edit{hint}"
-    )
+def slug(prompt: str) -> str:
+    """Return a folder name for a prompt: "a face with white hair" → "a-face-with-white-hair".
+
+    Where a name leaves out what tells the prompt from others, such as capitals or commas, it ends
+    in a few digits that do.
+    """
+    name = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60] or "edit"
+    if name.replace("-", " ") == prompt:
+        return name
+    return f"{name}-{hashlib.sha256(prompt.encode(errors='replace')).hexdigest()[:4]}"
 
 
-def from_monitor(entry: dict[str, Any]) -> dict[str, Any]:
-    """The part of a history entry that comes from `EditMonitor`."""
-    names = (
-        "edit_size", "peak_change", "latent_change", "burnt_share", "direction",
-        "clip_similarity", "clip_gain", "identity", "verdict", "advice",
-    )  # fmt: skip
-    return {name: entry[name] for name in names if name in entry}
-
-
-# --- the stages -----------------------------------------------------------------------------------
+# --- before any work ------------------------------------------------------------------------------
 
 
 def _check(
@@ -209,7 +207,7 @@ def _check(
     levels: Sequence[str] | None,
     selection: Selection,
 ) -> None:
-    """Whatever can be said before any work is done."""
+    """Say whatever can be said before any work is done."""
     if not prompt.strip():
         raise ValueError(f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'")
     if timesteps is not None:
@@ -228,6 +226,18 @@ def _check(
 
 def _earlier(folder: Path, domain: Domain, prompt: str, resume: bool) -> dict[str, Any]:
     """The record of an earlier run in the folder, {} if there is none to continue."""
+    if not (folder / RUN_FILE).exists():
+        selected = (CURVE_FILE, CURVE_PICTURE)  # by `sdd select`, for this run
+        foreign = [
+            name
+            for name in (*TRAINED, *WRITTEN)
+            if name not in selected and (folder / name).exists()
+        ]
+        if foreign:
+            raise ValueError(
+                f"{folder} holds {', '.join(foreign)}, but no {RUN_FILE}: these are files of "
+                "something else, which a run would replace; choose another folder"
+            )
     if not resume:
         for name in WRITTEN:
             (folder / name).unlink(missing_ok=True)
@@ -243,115 +253,163 @@ def _earlier(folder: Path, domain: Domain, prompt: str, resume: bool) -> dict[st
     return earlier
 
 
-def _earlier_curve(folder: Path, prompt: str, say: Say) -> HQSCurve | None:
-    path = folder / CURVE_FILE
-    if not path.exists():
-        return None
-    curve = HQSCurve.load(path)
-    if curve.prompt != prompt:
-        raise ValueError(
-            f"{path} is the curve of another prompt: {curve.prompt!r}, not {prompt!r}; choose "
-            "another folder, or start over there with resume=False"
-        )
-    say(f"selecting timesteps: the curve is in {path} ({curve.num_images} pictures)")
+# --- the stages -----------------------------------------------------------------------------------
+
+
+def _select(job: _Job, timesteps: Sequence[int] | None, curve: HQSCurve | None) -> HQSCurve | None:
+    """Choose the timesteps, into the record; returns the curve that they were chosen from."""
+    if timesteps is None:
+        curve = curve or _earlier_curve(job) or _compute_curve(job)
+        chosen, rule = choose(curve, job.selection)
+    else:
+        chosen, rule = sorted({int(t) for t in timesteps}), "given by hand"
+    job.record.update(timesteps=chosen, rule=rule)
+    job.say(f"timesteps: {', '.join(map(str, chosen))} ({rule})")
     return curve
 
 
-def _save_selection(
-    folder: Path, record: dict[str, Any], curve: HQSCurve | None, selection: Selection
-) -> None:
+def _earlier_curve(job: _Job) -> HQSCurve | None:
+    path = job.folder / CURVE_FILE
+    if not path.exists():
+        return None
+    curve = HQSCurve.load(path)
+    if curve.prompt != job.prompt:
+        raise ValueError(
+            f"{path} is the curve of another prompt: {curve.prompt!r}, not {job.prompt!r}; choose "
+            "another folder, or start over there with resume=False"
+        )
+    job.say(f"selecting timesteps: the curve is in {path} ({curve.num_images} pictures)")
+    return curve
+
+
+def _compute_curve(job: _Job) -> HQSCurve:
+    guidance = job.config.guidance
+    count = len(job.domain.held_out[: job.selection.images])
+    at_once = min(count, pictures_at_once(job.domain, job.selection, guidance))
+    job.say(f"selecting timesteps: HQS of {count} pictures, {at_once} at once …")
+    began = time.perf_counter()
+    curve = compute_curve(job.domain, job.prompt, job.selection, guidance, progress=job.progress)
+    job.record["seconds"]["select"] = time.perf_counter() - began
+    return curve
+
+
+def _save_selection(job: _Job, curve: HQSCurve | None) -> None:
     if curve is None:
         for name in (CURVE_FILE, CURVE_PICTURE):
-            (folder / name).unlink(missing_ok=True)
+            (job.folder / name).unlink(missing_ok=True)
     else:
-        curve.save(folder / CURVE_FILE)
+        curve.save(job.folder / CURVE_FILE)
         curve.plot(
-            folder / CURVE_PICTURE, chosen=record["timesteps"], threshold=selection.threshold
+            job.folder / CURVE_PICTURE,
+            chosen=job.record["timesteps"],
+            threshold=job.selection.threshold,
         )
-    write_json(folder / RUN_FILE, record)
+    write_json(job.folder / RUN_FILE, job.record)
 
 
-def _monitor(domain: Domain, prompt: str) -> EditMonitor:
-    return EditMonitor(
+def _distill(job: _Job) -> DistillResult:
+    domain, config, record = job.domain, job.config, job.record
+    each = f"{config.batch_size} picture" + ("s" if config.batch_size > 1 else "")
+    job.say(f"distilling: {config.steps} steps of {each} …")
+    monitor = EditMonitor(
         domain.generator,
         domain.held_out[-MONITORED:],
-        prompt=prompt,
+        prompt=job.prompt,
         source_text=domain.source_text,
         clip=domain.clip,
         identity=domain.identity,
         w_std=domain.w_std,
     )
+    result = distill(
+        domain.prior,
+        domain.generator,
+        domain.w_plus,
+        job.prompt,
+        record["timesteps"],
+        levels=job.levels,
+        w_std=domain.w_std,
+        identity=domain.identity,
+        config=config,
+        run_dir=job.folder,
+        resume=job.resume,
+        monitor=monitor,
+        domain=domain.name,
+        progress=job.progress,
+    )
+    record["distill"] = asdict(result.config)  # with the guidance scale that was balanced
+    record["seconds"]["distill"] = result.seconds
+    record["monitor"] = _monitored(result.history[-1])
+    if domain.clip is not None and "direction" not in record["monitor"]:
+        # Finished before it had a judge.
+        record["monitor"] = dict(monitor(result.mapper, result.config.lam))
+    job.say(f"distilled in {result.seconds:.0f} s: {wording.describe(record['monitor'])}")
+    return result
 
 
-def _finish(
-    folder: Path,
-    domain: Domain,
-    result: DistillResult,
-    record: dict[str, Any],
-    faces: int,
-    strengths: Sequence[float],
-    say: Say,
-) -> EditRun:
-    """Measure, draw and write everything that shows how the edit turned out."""
-    began = time.perf_counter()
-    prompt, lam = record["prompt"], result.config.lam
-    target = target_of(domain, prompt)
-    record["quality"] = record["unedited"] = None
-    if target is not None and faces > 0:
-        say(f"measuring: attributes of {faces} held-out faces, before and after …")
-        record["quality"], record["unedited"] = _measure(domain, prompt, target, result, faces)
-    picture, fidelity = before_after(
+def _monitored(entry: dict[str, Any]) -> dict[str, Any]:
+    """The part of a history entry that comes from `EditMonitor`."""
+    names = (
+        "edit_size", "peak_change", "latent_change", "saturated_share", "direction",
+        "clip_similarity", "clip_gain", "identity", "verdict", "advice",
+    )  # fmt: skip
+    entry = from_earlier(entry)
+    return {name: entry[name] for name in names if name in entry}
+
+
+def _measure(job: _Job, result: DistillResult, target: Target | None, faces: int) -> None:
+    """Measure the edit, and what merely encoding and generating the same images does."""
+    reader = job.domain.reader
+    figures: list[dict[str, Any] | None] = [None, None]
+    if reader is not None and target is not None and faces > 0:
+        images = job.record["nouns"]["images"]
+        job.say(f"measuring: attributes of {faces} held-out {images}, before and after …")
+        lam = result.config.lam
+        for i, strength in enumerate((1.0, 0.0)):
+            measured = reader.measure(
+                job.domain, result.mapper, lam, job.prompt,
+                target=target, strength=strength, faces=faces,
+            )  # fmt: skip
+            figures[i] = without_nan(measured)
+    job.record["quality"], job.record["unedited"] = figures
+
+
+def _draw(
+    job: _Job, result: DistillResult, target: Target | None, strengths: Sequence[float]
+) -> None:
+    """Draw the pictures of the report."""
+    domain, reader, record = job.domain, job.domain.reader, job.record
+    pictures = None
+    if reader is not None and domain.encoder is not None:
+        pictures = reader.sample_images(SHOWN, domain.resolution, [target] if target else [])
+    picture, record["reconstruction_psnr"] = before_after(
         domain,
         result.mapper,
-        lam,
-        title=f"“{prompt}” on held-out pictures",
-        pictures=shown_pictures(domain, SHOWN, [target] if target else []),
+        result.config.lam,
+        title=f"“{job.prompt}” on held-out pictures",
+        pictures=pictures,
         strengths=strengths,
         count=SHOWN,
     )
-    save_png(folder / GRID_FILE, picture)
-    figure = training_figure(result.history)
+    save_png(job.folder / GRID_FILE, picture)
+    figure = training_figure(result.history, record["nouns"]["images"])
     if figure is not None:
-        with atomic_path(folder / TRAINING_FILE) as temporary:
+        with atomic_path(job.folder / TRAINING_FILE) as temporary:
             figure.savefig(temporary)
-    guidance_scale = record["distill"]["guidance"]["guidance_scale"]
-    verdict = judge_edit(record["monitor"], record["quality"], guidance_scale)
-    record["seconds"]["measure"] = time.perf_counter() - began
+
+
+def _finish(job: _Job, result: DistillResult, strengths: Sequence[float]) -> EditRun:
+    """Judge, and write run.json and the report."""
+    domain, reader, record = job.domain, job.domain.reader, job.record
+    verdict = judge_edit(record["monitor"], record["quality"])
     record |= {
         "complete": True,
-        "verdict": asdict(verdict),
-        "reconstruction_psnr": fidelity,
-        "milliseconds_per_edit": milliseconds_per_edit(domain, result.mapper, lam),
+        "verdict": asdict(verdict) | {"advice": list(verdict.advice)},
+        "milliseconds_per_edit": milliseconds_per_edit(domain, result.mapper, result.config.lam),
         "domain_quality": without_nan(getattr(domain, "quality", None)),
-        "rendered_faces": shows_faces(domain),
+        "limits": reader.LIMITS if reader is not None else None,
         "strengths": list(strengths),
         "levels": list(result.info.levels),
     }
-    write_json(folder / RUN_FILE, record)
-    write_report(folder)
-    return EditRun(folder, result, verdict, record)
-
-
-def _measure(
-    domain: Domain,
-    prompt: str,
-    target: tuple[str, tuple[str, ...]],
-    result: DistillResult,
-    faces: int,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The edit's quality, and that of merely encoding and generating the same faces again."""
-    from ..domains.faces64.measure import measure_edit
-
-    figures = []
-    for strength in (1.0, 0.0):
-        quality = measure_edit(
-            domain,
-            result.mapper,
-            result.config.lam,
-            prompt,
-            target=target,
-            strength=strength,
-            faces=faces,
-        )
-        figures.append(without_nan(quality.to_json()))
-    return figures[0], figures[1]
+    write_json(job.folder / RUN_FILE, record)
+    write_report(job.folder)
+    return EditRun(job.folder, result, verdict, record)

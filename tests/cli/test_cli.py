@@ -19,8 +19,8 @@ from tiny_domain import write_tiny_domain
 from sdd_fast.cli import console, main, options
 from sdd_fast.cli.distill import show_verdict
 from sdd_fast.distillation.config import DistillConfig
+from sdd_fast.distillation.judge import Verdict
 from sdd_fast.files import load_tensors
-from sdd_fast.report.verdict import Verdict
 
 COMMANDS = (
     "demo",
@@ -429,10 +429,14 @@ def test_nan_is_explained(
 
 @pytest.mark.parametrize("level", ["good", "fair", "bad"])
 def test_a_bad_edit_is_said_loudly(capsys: pytest.CaptureFixture[str], level: Any) -> None:
-    verdict = Verdict(level, "The edit does nothing", "try --steps 240")
-    show_verdict(SimpleNamespace(verdict=verdict))  # type: ignore[arg-type]
+    run = SimpleNamespace(
+        verdict=Verdict(level, "no effect"),
+        headline="The edit has no effect",
+        advice="try --steps 240",
+    )
+    show_verdict(run)  # type: ignore[arg-type]
     out = capsys.readouterr().out
-    assert ("!!! THE EDIT DOES NOTHING !!!" in out) == (level == "bad")
+    assert ("!!! THE EDIT HAS NO EFFECT !!!" in out) == (level == "bad")
     assert "try --steps 240" in out
 
 

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdd_fast.distillation.monitor import ADVICE, EditMonitor, describe, judge
+from sdd_fast.distillation.judge import ADVICE, from_earlier, judge
+from sdd_fast.distillation.monitor import EditMonitor
 from sdd_fast.models import LevelsMapper, StyleSpaceMapper
 
 
 class Paint(nn.Module):
-    """A stand-in for a generator: W+ [B, 2, 3] → flat colour above, another below, 16×16."""
+    """A stand-in for a generator: W+ [B, 2, 3] → flat color above, another below, 16×16."""
 
     num_layers, w_dim, image_size = 2, 3, (16, 16)
 
@@ -22,12 +23,12 @@ class Paint(nn.Module):
         self.gain = nn.Parameter(torch.ones(1))
 
     def synthesis(self, w_plus: Tensor) -> Tensor:
-        colours = (w_plus * self.gain).permute(0, 2, 1)[..., None]  # [B, 3, 2, 1]
-        return colours.repeat_interleave(8, 2).expand(-1, -1, -1, 16)
+        colors = (w_plus * self.gain).permute(0, 2, 1)[..., None]  # [B, 3, 2, 1]
+        return colors.repeat_interleave(8, 2).expand(-1, -1, -1, 16)
 
 
 class Shift(nn.Module):
-    """A mapper that adds a fixed colour, to one half of the picture or both."""
+    """A mapper that adds a fixed color, to one half of the picture or both."""
 
     def __init__(self, *delta: Sequence[float]) -> None:
         super().__init__()
@@ -37,24 +38,24 @@ class Shift(nn.Module):
         return self.delta.expand_as(w_plus)
 
 
-class ColourClip:
-    """Texts are colours, images are their mean colour: directions can be worked out by hand."""
+class ColorClip:
+    """Texts are colors, images are their mean color: directions can be worked out by hand."""
 
-    colours = {"grey": (0.1, 0.1, 0.1), "red": (1.0, 0.1, 0.1), "green": (0.1, 1.0, 0.1)}
+    colors = {"gray": (0.1, 0.1, 0.1), "red": (1.0, 0.1, 0.1), "green": (0.1, 1.0, 0.1)}
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        return torch.tensor([self.colours[text] for text in texts])
+        return torch.tensor([self.colors[text] for text in texts])
 
     def encode_images(self, images: Tensor) -> Tensor:
         return images.mean((2, 3))
 
 
-GREY = torch.full((5, 2, 3), 0.1)
+GRAY = torch.full((5, 2, 3), 0.1)
 
 
 def monitor(**changes: Any) -> EditMonitor:
-    settings: dict[str, Any] = {"prompt": "red", "source_text": "grey", "batch_size": 2}
-    return EditMonitor(Paint(), GREY, **(settings | changes))
+    settings: dict[str, Any] = {"prompt": "red", "source_text": "gray", "batch_size": 2}
+    return EditMonitor(Paint(), GRAY, **(settings | changes))
 
 
 def test_sizes_by_hand() -> None:
@@ -63,7 +64,7 @@ def test_sizes_by_hand() -> None:
     assert measured["edit_size"] == pytest.approx(0.2 / 2 / 3 / 2, rel=1e-5)
     assert measured["peak_change"] == pytest.approx(0.2 / 2 / 3, rel=1e-5)
     assert measured["latent_change"] == pytest.approx((2.0**2 / 6) ** 0.5, rel=1e-5)
-    assert measured["burnt_share"] == 0
+    assert measured["saturated_share"] == 0
     assert "direction" not in measured and "identity" not in measured
 
 
@@ -75,7 +76,7 @@ def test_peak_sees_what_the_mean_does_not() -> None:
             images[:, :, 0, :6] = w_plus[:, 0, :, None]
             return images
 
-    measured = EditMonitor(Dot(), GREY, prompt="red")(Shift([0.8] * 3, [0] * 3), 1.0)
+    measured = EditMonitor(Dot(), GRAY, prompt="red")(Shift([0.8] * 3, [0] * 3), 1.0)
     assert measured["edit_size"] == pytest.approx(0.4 * 6 / 256, rel=1e-5)
     assert measured["peak_change"] == pytest.approx(0.4, rel=1e-5)
     assert measured["verdict"] == "ok"
@@ -83,65 +84,73 @@ def test_peak_sees_what_the_mean_does_not() -> None:
 
 def test_direction_towards_and_away_from_the_prompt() -> None:
     target = F.normalize(torch.tensor([1.0, 0.1, 0.1]), dim=0)
-    grey = torch.full((3,), 3**-0.5)
+    gray = torch.full((3,), 3**-0.5)
     reddened = F.normalize(torch.tensor([0.7, 0.1, 0.1]), dim=0)
-    towards = monitor(clip=ColourClip())(Shift([0.6, 0, 0], [0.6, 0, 0]), 1.0)
-    want = F.cosine_similarity(reddened - grey, target - grey, dim=0)
+    towards = monitor(clip=ColorClip())(Shift([0.6, 0, 0], [0.6, 0, 0]), 1.0)
+    want = F.cosine_similarity(reddened - gray, target - gray, dim=0)
     assert towards["direction"] == pytest.approx(float(want), abs=1e-5)
-    assert towards["clip_gain"] == pytest.approx(float((reddened - grey) @ target), abs=1e-5)
+    assert towards["clip_gain"] == pytest.approx(float((reddened - gray) @ target), abs=1e-5)
     assert towards["clip_similarity"] == pytest.approx(float(reddened @ target), abs=1e-5)
-    assert towards["verdict"] == "ok" and towards["advice"] == ""
-    away = monitor(clip=ColourClip())(Shift([0, 0.6, 0], [0, 0.6, 0]), 1.0)
+    assert towards["verdict"] == "ok" and towards["advice"] == []
+    away = monitor(clip=ColorClip())(Shift([0, 0.6, 0], [0, 0.6, 0]), 1.0)
     assert away["direction"] < 0 and away["clip_gain"] < 0
-    assert away["verdict"] == "astray"
-    assert away["advice"] == ADVICE["astray"]
+    assert away["verdict"] == "off target"
+    assert away["advice"] == list(ADVICE["off target"])
 
 
-def test_nothing_and_burnt() -> None:
-    assert monitor()(Shift([0] * 3, [0] * 3), 1.0)["verdict"] == "nothing"
+def test_no_effect_and_saturated() -> None:
+    assert monitor()(Shift([0] * 3, [0] * 3), 1.0)["verdict"] == "no effect"
     measured = monitor()(Shift([2.0] * 3, [0] * 3), 1.0)
-    assert measured["burnt_share"] == pytest.approx(0.5)
-    assert measured["verdict"] == "burnt"
+    assert measured["saturated_share"] == pytest.approx(0.5)
+    assert measured["verdict"] == "saturated"
     # What overshoots before the edit already is not the edit's doing.
     bright = EditMonitor(Paint(), torch.full((2, 2, 3), 1.5), prompt="red")
-    assert bright(Shift([0.2] * 3, [-1.0] * 3), 1.0)["burnt_share"] == 0
+    assert bright(Shift([0.2] * 3, [-1.0] * 3), 1.0)["saturated_share"] == 0
 
 
 def test_identity() -> None:
-    def colour(images: Tensor) -> Tensor:
+    def color(images: Tensor) -> Tensor:
         return images.mean((2, 3))
 
-    measured = monitor(identity=colour)(Shift([0.6, 0, 0], [0.6, 0, 0]), 1.0)
+    measured = monitor(identity=color)(Shift([0.6, 0, 0], [0.6, 0, 0]), 1.0)
     want = F.cosine_similarity(torch.tensor([0.7, 0.1, 0.1]), torch.full((3,), 0.1), dim=0)
     assert measured["identity"] == pytest.approx(float(want), abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("figures", "verdict", "words"),
+    ("figures", "verdict", "advice"),
     [
-        ({"burnt_share": 0.06, "peak_change": 0.0}, "burnt", "lower guidance_scale"),
-        ({"burnt_share": 0.04, "peak_change": 0.04}, "nothing", "more steps"),
-        ({"burnt_share": 0.0, "peak_change": 0.3, "direction": 0.04}, "astray", "timesteps"),
-        ({"burnt_share": 0.0, "peak_change": 0.3, "direction": 0.06}, "ok", ""),
-        ({"burnt_share": 0.0, "peak_change": 0.3, "identity": 0.2}, "ok", "another person"),
+        ({"saturated_share": 0.06, "peak_change": 0.0}, "saturated", "lower_guidance_scale"),
+        ({"saturated_share": 0.04, "peak_change": 0.04}, "no effect", "more_steps"),
+        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.04}, "off target",
+         "other_timesteps"),
+        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.06}, "ok", None),
+        ({"saturated_share": 0, "peak_change": 0.3, "identity": 0.2}, "ok",
+         "larger_identity_weight"),
     ],
-)
-def test_verdict_and_advice(figures: dict[str, float], verdict: str, words: str) -> None:
+)  # fmt: skip
+def test_verdict_and_advice(figures: dict[str, float], verdict: str, advice: str | None) -> None:
     judged = judge(figures)
     assert judged["verdict"] == verdict
-    assert words in judged["advice"] and bool(judged["advice"]) == bool(words)
+    assert judged["advice"][:1] == ([] if advice is None else [advice])
 
 
-def test_describe_is_one_line() -> None:
-    measured = monitor(clip=ColourClip())(Shift([0.6, 0, 0], [0.6, 0, 0]), 1.0)
-    line = describe(measured)
-    assert line.startswith("edit size 10.0% (peak 10%)") and line.endswith(": ok")
-    assert "direction +" in line and "\n" not in line
+def test_names_of_earlier_versions() -> None:
+    measured = monitor()(Shift([2.0] * 3, [0] * 3), 1.0)
+    with pytest.warns(DeprecationWarning, match="saturated_share"):
+        assert measured["burnt_share"] == measured["saturated_share"]
+    with pytest.raises(KeyError):
+        measured["burned"]
+    old = {"step": 4, "burnt_share": 0.5, "peak_change": 0.6, "verdict": "burnt", "advice": "Try"}
+    new = from_earlier(old)
+    assert new["verdict"] == "saturated" and new["advice"] == list(ADVICE["saturated"])
+    assert new["saturated_share"] == 0.5 and "burnt_share" not in new and new["step"] == 4
+    assert from_earlier({"step": 4, "residual": 1.0}) == {"step": 4, "residual": 1.0}
 
 
 def test_networks_and_mapper_are_left_as_they_were() -> None:
     paint, mapper = Paint(), Shift([0.1] * 3, [0] * 3)
-    EditMonitor(paint, GREY, prompt="red")(mapper, 1.0)
+    EditMonitor(paint, GRAY, prompt="red")(mapper, 1.0)
     for module in (paint, mapper):
         assert module.training
         assert all(p.requires_grad and p.grad is None for p in module.parameters())
@@ -166,6 +175,6 @@ def test_real_mappers() -> None:
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"M ≥ 1, got \[0, 2, 3\]"):
-        EditMonitor(Paint(), GREY[:0], prompt="red")
+        EditMonitor(Paint(), GRAY[:0], prompt="red")
     with pytest.raises(ValueError, match="source_text"):
-        EditMonitor(Paint(), GREY, prompt="red", clip=ColourClip())
+        EditMonitor(Paint(), GRAY, prompt="red", clip=ColorClip())

@@ -53,6 +53,38 @@ def test_the_teacher_alone_computes_in_another_precision(copy):
         load_domain(copy, dtype="float64")
 
 
+def test_whatever_the_default_dtype_is(copy):
+    w = load_domain(copy).w_plus[:1]
+    expected = load_domain(copy).generator.synthesis(w)
+    torch.set_default_dtype(torch.float64)
+    try:
+        domain = load_domain(copy)
+        image = domain.generator.synthesis(domain.w_plus[:1])
+        again = domain.encoder(image)
+        read, person = domain.classifier(image), domain.identity(image)
+        latents = domain.prior.encode(image)
+        texts = domain.clip.encode_texts(["a face"])
+        seen = domain.clip.encode_images(image)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(image, expected)
+    assert {x.dtype for x in (again, *read.values(), person, latents, texts, seen)} == {
+        torch.float32
+    }
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:99", "mps"])
+def test_a_device_that_is_not_there(device):
+    if device.startswith("cuda") and torch.cuda.is_available() and device != "cuda:99":
+        pytest.skip("there is a GPU")
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ValueError, match=f"device {device}: this machine and torch have none"):
+        load_domain("faces64", device=device)
+    with pytest.raises(ValueError, match="is no device; use cpu"):
+        load_domain("faces64", device="gpu")
+
+
 def test_unknown_domain_lists_what_exists(tmp_path):
     with pytest.raises(FileNotFoundError, match="faces64"):
         load_domain("cats")
@@ -69,8 +101,8 @@ def test_missing_part_is_named(copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": None}, "missing"),
-        ({"colour": "blue"}, "unknown"),
+        ({"name": None}, "it lacks name"),
+        ({"color": "blue"}, "unknown 'color'; there may be name, source_text"),
         ({"resolution": "64"}, "resolution must be"),
         ({"source_text": ""}, "source_text must be"),
     ],

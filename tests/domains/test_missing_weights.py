@@ -10,19 +10,18 @@ import pytest
 import torch
 from cli_runner import Sdd
 
-from sdd_fast.domains import domain as domains
-from sdd_fast.domains import load_domain
+from sdd_fast.domains import embedded, load_domain
 
-FACES64 = domains.EMBEDDED["faces64"]
+FACES64 = embedded.EMBEDDED["faces64"]
 MESSAGE = 'the weights of faces64 are not installed: pip install "sdd-fast-faces64==1.*"'
 
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """None beside the code, and no package of them even where one is installed."""
-    monkeypatch.setattr(domains, "HERE", tmp_path / "domains")
+    monkeypatch.setattr(embedded, "HERE", tmp_path / "domains")
     monkeypatch.setitem(sys.modules, "sdd_fast_faces64", None)
-    monkeypatch.setitem(domains.EMBEDDED, "faces64", domains.find_weights("faces64"))
+    monkeypatch.setitem(embedded.EMBEDDED, "faces64", embedded.find_weights("faces64"))
 
 
 @pytest.mark.usefixtures("without")
@@ -78,4 +77,4 @@ def test_those_beside_the_code_come_first(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "sdd_fast_faces64").mkdir()
     (tmp_path / "sdd_fast_faces64" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert load_domain("faces64").folder == domains.HERE / "faces64" / "weights"
+    assert load_domain("faces64").folder == embedded.HERE / "faces64" / "weights"

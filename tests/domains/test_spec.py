@@ -77,7 +77,7 @@ def test_a_domain_file_of_ones_own(generator_file, tmp_path):
         "generator": ["missing.pt", str(generator_file)],
         "prompt_templates": {"color": "a photo of a {} car"},
         "levels": {"a red car": ["fine"]},
-        "pull": {"a red car": 2},
+        "guidance_rms": {"a red car": 2},
     }
     write_json(tmp_path / "cars.json", content)
     domain = load_domain(tmp_path / "cars.json")
@@ -85,12 +85,32 @@ def test_a_domain_file_of_ones_own(generator_file, tmp_path):
     assert domain.reference == str((tmp_path / "cars.json").resolve())
     assert domain.prompt("red", "color") == "a photo of a red car"
     assert domain.prompt("a red car") == "a red car"
-    assert domain.levels == {"a red car": ("fine",)} and domain.pull == {"a red car": 2.0}
+    assert domain.levels == {"a red car": ("fine",)} and domain.guidance_rms == {"a red car": 2.0}
     with pytest.raises(ValueError, match=r"no prompt template 'colour'; it has: color"):
         domain.prompt("red", "colour")
     with pytest.raises(FileNotFoundError, match=r"has no diffusion; name a file with --diffusion"):
         _ = domain.prior
     assert load_domain(domain.spec.to_json()).spec == domain.spec
+
+
+def test_keys_of_earlier_versions(generator_file, recwarn):
+    domain = load_domain(
+        {"name": "x", "source_text": "y", "generator": str(generator_file), "pull": {"z": 3}}
+    )
+    assert domain.guidance_rms == {"z": 3.0} and not recwarn.list
+    assert "pull" not in domain.spec.to_json()
+    with pytest.warns(DeprecationWarning, match="guidance_rms"):
+        assert domain.pull == {"z": 3.0}
+
+
+def test_what_a_domain_calls_its_images(generator_file):
+    content = {"name": "x", "source_text": "y", "generator": str(generator_file)}
+    plain = {"image": "image", "images": "images", "subject": "subject"}
+    assert load_domain(content).nouns == plain
+    dresses = content | {"nouns": {"image": "dress", "images": "dresses"}}
+    assert load_domain(dresses).nouns == plain | dresses["nouns"]
+    named = load_domain("faces64").nouns
+    assert (named["image"], named["images"], named["subject"]) == ("face", "faces", "person")
 
 
 def test_without_latents_some_are_drawn_and_always_the_same(generator_file):
@@ -144,7 +164,9 @@ def test_parts_take_the_place_of_those_of_the_domain(generator_file, tmp_path):
         ({"prompt_templates": {"a": "no place"}}, "prompt_templates must be an object of texts"),
         ({"content_rows": [5, 5]}, r"content_rows must be \[first row"),
         ({"align": "nose"}, 'align must be "ffhq"'),
-        ({"pull": {"a": -1}}, "pull must be an object of positive numbers"),
+        ({"guidance_rms": {"a": -1}}, "guidance_rms must be an object of positive numbers"),
+        ({"guidance_rms": {"a": 10**400}}, "guidance_rms must be an object of positive numbers"),
+        ({"nouns": {"picture": "car"}}, "nouns must be an object of texts named image, images or"),
         ({"levels": {"a": "fine"}}, "levels must be an object of lists"),
         ({"prompts": "a"}, "prompts must be a list of texts"),
         ({"name": 5, "source_text": ""}, "name must be non-empty text, got 5; source_text must"),

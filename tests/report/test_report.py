@@ -13,17 +13,17 @@ from PIL import Image
 
 from sdd_fast.files import write_json
 from sdd_fast.report import write_report, write_summary
-from sdd_fast.report.page import duration, number, percent
-from sdd_fast.report.sections import Run
+from sdd_fast.report.wording import duration, number, percent
+from sdd_fast.report.write import Run
 from sdd_fast.runs.record import FORMAT, VERSION, read_run
 from sdd_fast.selection.curve import HQSCurve
 
 PROMPT = 'a <b>"white"</b> & $hair$'
 
 MONITOR = {
-    "edit_size": 0.12, "peak_change": 0.61, "latent_change": 0.9, "burnt_share": 0.004,
+    "edit_size": 0.12, "peak_change": 0.61, "latent_change": 0.9, "saturated_share": 0.004,
     "direction": -0.25, "clip_similarity": 0.375, "clip_gain": 0.125, "identity": 0.75,
-    "verdict": "ok", "advice": "",
+    "verdict": "ok", "advice": [],
 }  # fmt: skip
 QUALITY = {
     "attribute": "hair_color", "values": ["white"], "faces": 256, "success": 0.9375,
@@ -31,7 +31,9 @@ QUALITY = {
 }  # fmt: skip
 RECORD: dict[str, Any] = {
     "format": FORMAT, "version": VERSION, "prompt": PROMPT, "domain": "faces64",
-    "domain_reference": "faces64", "resolution": 64, "source_text": "a photo of a face",
+    "domain_reference": "faces64", "resolution": 64,
+    "nouns": {"image": "face", "images": "faces", "subject": "person", "yaw": "view"},
+    "limits": "knows rendered faces of {size}", "source_text": "a photo of a face",
     "complete": True, "command": "sdd distill 'x' --out runs/x", "unknown_words": [],
     "distill": {"steps": 120, "batch_size": 8, "guidance": {"guidance_scale": 30.0}},
     "seconds": {"select": 12.0, "distill": 61.0, "measure": 5.5},
@@ -41,9 +43,9 @@ RECORD: dict[str, Any] = {
     "timesteps": [800], "rule": "largest HQS", "curve": None, "monitor": MONITOR,
     "quality": QUALITY,
     "unedited": QUALITY | {"success": 0.02, "kept_mean": 0.98, "kept": {"skin": 1.0, "yaw": 0.97}},
-    "verdict": {"level": "good", "headline": "94% of 256 held-out faces", "advice": ""},
+    "verdict": {"level": "good", "code": "reached and kept", "advice": []},
     "reconstruction_psnr": 31.26, "milliseconds_per_edit": 8.4, "domain_quality": None,
-    "rendered_faces": True, "strengths": [0.5, 1.0], "levels": ["coarse", "fine"],
+    "strengths": [0.5, 1.0], "levels": ["coarse", "fine"],
 }  # fmt: skip
 
 
@@ -114,19 +116,58 @@ def test_one_file_with_everything_in_it(tmp_path: Path) -> None:
         "least kept: view", "71 %", "97.0 %",
         "−0.25", "+0.125", "0.4 %", "31.3 dB",
         "800", "largest HQS", "12 s", "61 s", "78 s", "8.4 ms", "a <CPU>", "2026-03-04",
-        "sdd distill 'x' --out runs/x", "Editor.load", "hair colour: white", "+1.000",
+        "sdd distill 'x' --out runs/x", "Editor.load", "hair color: white", "+1.000",
     ):  # fmt: skip
         assert text in page.text, text
 
 
 @pytest.mark.parametrize("level", ["good", "fair", "bad"])
 def test_the_verdict_is_said(tmp_path: Path, level: str) -> None:
-    verdict = {"level": level, "headline": "It does <nothing>", "advice": "try --steps"}
-    path = write_report(run_folder(tmp_path / "run", verdict=verdict, unknown_words=["zombie"]))
+    verdict = {"level": level, "code": "side effect", "advice": ["more_steps", "lower_strength"]}
+    path = write_report(run_folder(tmp_path / "run", verdict=verdict, unknown_words=["<zombie>"]))
     page = check(path)
     assert f'class="verdict {level}"' in path.read_text(encoding="utf-8")
-    assert "It does <nothing>" in page.text and "Try --steps." in page.text
-    assert "never taught the word zombie" in page.text
+    assert (
+        "93.8 % of 256 held-out faces show the target, but only 71 % keep their view." in page.text
+    )
+    assert "Try, in this order: twice the steps (--steps), a --strength below 1 " in page.text
+    assert "never taught the word <zombie>" in page.text
+
+
+def test_the_page_speaks_of_what_the_domain_is_about(tmp_path: Path) -> None:
+    """Neither faces nor persons in a domain of clothing."""
+    nouns = {"image": "dress", "images": "dresses", "subject": "garment"}
+    verdict = {"level": "fair", "code": "reached", "advice": ["larger_identity_weight"]}
+    folder = run_folder(
+        tmp_path / "run", domain="dresses", domain_reference="dresses", nouns=nouns, limits=None,
+        source_text="a dress", verdict=verdict, domain_quality=DOMAIN,
+    )  # fmt: skip
+    page = check(write_report(folder))
+    assert "Same garment" in page.text and "256 held-out dresses" in page.text
+    assert "turns the dress into that of another garment: raise --identity-weight" in page.text
+    said = page.text.replace(PROMPT, "").replace("“a bald <face>”", "").replace("“a bald face”", "")
+    assert not re.search(r"\b(face|faces|person|persons|people)\b", said)
+
+
+def test_a_record_of_an_earlier_version(tmp_path: Path) -> None:
+    """It had words where there are codes now, and called some things otherwise."""
+    monitor = {k: v for k, v in MONITOR.items() if k != "saturated_share"} | {
+        "burnt_share": 0.06, "verdict": "burnt", "advice": "Try a lower guidance_scale (100 → 30)",
+    }  # fmt: skip
+    folder = run_folder(
+        tmp_path / "run", version=1, monitor=monitor, rendered_faces=True, nouns=None, limits=None,
+        verdict={"level": "bad", "headline": "The edit burns the image", "advice": "try"},
+    )  # fmt: skip
+    page = check(write_report(folder))
+    for text in ("The edit saturates the face", "--guidance-scale (30 → 15)", "6.0 %",
+                 "knows rendered faces of 64 × 64 pixels"):  # fmt: skip
+        assert text in page.text, text
+    record = read_run(folder)
+    assert record["version"] == VERSION and record["monitor"]["verdict"] == "saturated"
+    assert "burnt_share" not in record["monitor"] and "rendered_faces" not in record
+
+
+UNKNOWN = {"level": "fair", "code": "direction unknown", "advice": ["look", "clip"]}
 
 
 def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
@@ -134,7 +175,7 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     monitor = {k: v for k, v in MONITOR.items() if k not in (*clip, "identity")}
     folder = run_folder(
         tmp_path / "run", curve=False, quality=None, unedited=None, monitor=monitor,
-        reconstruction_psnr=None, rendered_faces=False, rule="given by hand",
+        reconstruction_psnr=None, limits=None, verdict=UNKNOWN, rule="given by hand",
         seconds={"distill": 61.0, "measure": 5.5}, domain_reference="/data/cars",
     )  # fmt: skip
     (folder / "training.png").unlink()
@@ -143,7 +184,8 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     for text in (
         "Target reached",
         "Direction",
-        "to the prompt",
+        "Similarity to the prompt",
+        "Closer to the prompt",
         "Same person",
         "dB",
         "selecting timesteps",
@@ -234,3 +276,31 @@ def test_a_damaged_record_is_no_bug(tmp_path: Path) -> None:
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(ValueError, match=r"run\.json is damaged: it lacks prompt, distill"):
         read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": 5}, "prompt must be"),
+        ({"seconds": [1]}, "seconds must be"),
+        ({"seconds": {"distill": "long"}}, "seconds must be"),
+        ({"timesteps": [1.5]}, "timesteps must be"),
+        ({"distill": {"steps": 10**400}, "monitor": []}, "monitor must be"),
+        ({"quality": {"success": 0.5}}, "quality must be"),
+        ({"verdict": "good"}, "verdict must be"),
+        ({"milliseconds_per_edit": float("inf")}, "run.json"),
+        ({"version": 1, "monitor": 7}, "damaged"),
+        ({"version": 1, "verdict": {}, "monitor": {"burnt_share": "x"}}, "damaged"),
+    ],
+)
+def test_other_types_are_no_bug_either(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    folder = run_folder(tmp_path / "run")
+    (folder / "run.json").write_text(json.dumps(RECORD | change), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_run(folder)
+    for content in ("[]", "null", "3", "{"):
+        (folder / "run.json").write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"run\.json"):
+            read_run(folder)

@@ -4,19 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_domain import RESOLUTION, W_DIM, write_tiny_domain
+from tiny_domain import W_DIM, write_tiny_domain
 
 from sdd_fast.domains import Domain, load_domain
-from sdd_fast.domains.faces64.attributes import ATTRIBUTES
 from sdd_fast.models import LevelsMapper
 from sdd_fast.report.showcase import (
     before_after,
-    held_out_faces,
     milliseconds_per_edit,
-    pick,
-    shown_pictures,
-    shows_faces,
-    target_of,
     training_figure,
 )
 
@@ -38,37 +32,9 @@ def mapper() -> LevelsMapper:
         return LevelsMapper(8, W_DIM, ["coarse", "medium"], zero_init=False).requires_grad_(False)
 
 
-def test_shown_faces_lack_every_target_and_are_the_first_that_do() -> None:
-    lacking = [("hair_color", ("white",)), ("yaw", ("left", "right"))]
-    found = held_out_faces(9, lacking)
-    assert len(found) == 9
-    names = {key: [ATTRIBUTES[key][int(i)] for i in found.labels[key]] for key in ATTRIBUTES}
-    assert "white" not in names["hair_color"] and "bald" not in names["hair_length"]
-    assert set(names["yaw"]) == {"front"}
-    fewer = held_out_faces(4, lacking)  # other draws of geometry, so compare with the same draw
-    assert len(fewer) == 4
-    again = held_out_faces(9, lacking)
-    assert torch.equal(again.geometry["jaw"], found.geometry["jaw"])
-    other = held_out_faces(9, lacking, seed=1)
-    assert not torch.equal(other.geometry["jaw"], found.geometry["jaw"])
-    assert torch.equal(pick(found, [4, 2]).labels["skin"], found.labels["skin"][[4, 2]])
-    with pytest.raises(ValueError, match="only 0 of"):
-        held_out_faces(2, [("glasses", ("no", "yes"))])
-
-
-def test_domains_with_and_without_faces(faces: Domain, plain: Domain) -> None:
-    assert shows_faces(faces) and not shows_faces(plain)
-    assert target_of(faces, "a bald face") == ("hair_length", ("bald",))
-    assert target_of(faces, "a zombie") is None
-    assert target_of(plain, "a bald face") is None
-    pictures = shown_pictures(faces, 3)
-    assert pictures is not None and pictures.shape == (3, 3, RESOLUTION, RESOLUTION)
-    assert shown_pictures(plain, 3) is None
-
-
 def test_grid_rows(faces: Domain, plain: Domain) -> None:
-    pictures = shown_pictures(faces, 3)
-    assert pictures is not None
+    assert faces.reader is not None
+    pictures = faces.reader.sample_images(3, faces.resolution)
     full, fidelity = before_after(
         faces, mapper(), 1.0, title="t", pictures=pictures, strengths=(-1.0, 1.0)
     )

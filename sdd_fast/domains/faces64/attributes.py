@@ -1,6 +1,6 @@
 """What a rendered face can be asked for: eight labelled attributes, and how they are drawn.
 
-Every attribute is one classifier head and one set of words in the captions. ``hair_color`` of a
+Every attribute is one classifier head and one set of words in the captions. `hair_color` of a
 bald head is drawn (brows and beard still show it) but is not visible as *hair*: measurements that
 ask for the hair's colour leave bald faces out.
 """
@@ -33,7 +33,7 @@ HEADS: dict[str, int] = {name: len(values) for name, values in ATTRIBUTES.items(
 
 
 def sample_attributes(n: int, rng: torch.Generator) -> dict[str, Tensor]:
-    """Draws ``n`` independent attribute combinations: {name: int64 [n]}."""
+    """Draws `n` independent attribute combinations: {name: int64 [n]}."""
     labels = {}
     for name, values in ATTRIBUTES.items():
         weights = torch.tensor(_WEIGHTS.get(name, (1.0,) * len(values)))
@@ -42,7 +42,7 @@ def sample_attributes(n: int, rng: torch.Generator) -> dict[str, Tensor]:
 
 
 def value_index(attribute: str, value: str) -> int:
-    """Index of ``value`` among ``ATTRIBUTES[attribute]``; ValueError lists what exists."""
+    """Index of `value` among `ATTRIBUTES[attribute]`; ValueError lists what exists."""
     if attribute not in ATTRIBUTES:
         raise ValueError(f"unknown attribute {attribute!r}; known: {', '.join(ATTRIBUTES)}")
     if value not in ATTRIBUTES[attribute]:

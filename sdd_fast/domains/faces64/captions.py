@@ -98,7 +98,7 @@ def _hair(
 
 
 def captions(labels: dict[str, Tensor], rng: random.Random) -> list[str]:
-    """One caption per row of ``labels`` ({attribute: int64 [B]})."""
+    """One caption per row of `labels` ({attribute: int64 [B]})."""
     rows = {name: labels[name].tolist() for name in ATTRIBUTES}
     n = len(next(iter(rows.values())))
     return [

@@ -1,8 +1,7 @@
-"""The prompts edits of rendered faces are measured with, and the attribute each one is about."""
+"""The prompts that edits of rendered faces are measured with, and which attribute each is about."""
 
 from __future__ import annotations
 
-# prompt → (attribute, the values that count as success)
 EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a face with white hair": ("hair_color", ("white",)),
     "a face with a beard": ("beard", ("yes",)),
@@ -14,9 +13,10 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
     # "side view" alone points both ways at once, and the two cancel in a frontal face
     "a face, turned to the left": ("yaw", ("left",)),
 }
+"""Prompt → (attribute, the values that count as success)."""
 
-# Pulls of the teacher where the usual one is not best.
-PULL: dict[str, float] = {
-    "a face with white hair": 1.6,  # more only burns it
+GUIDANCE_RMS: dict[str, float] = {
+    "a face with white hair": 1.6,  # more only saturates it
     "a face with a beard": 4.0,  # a blond beard on tan skin is hard to see
 }
+"""Where the usual one is not best, see `balanced_guidance_scale`."""

@@ -122,10 +122,11 @@ def measure_edits(
             config=config.guidance,
         )  # fmt: skip
         timesteps = curve.plateau()
+        rms = config.guidance_rms or domain.guidance_rms.get(prompt)
         result = distill(
             domain.prior, domain.generator, domain.w_plus, prompt, timesteps,
             levels=domain.levels.get(prompt), identity=domain.identity, w_std=domain.w_std,
-            config=replace(config, guidance_rms=config.guidance_rms or domain.pull.get(prompt)),
+            config=replace(config, guidance_rms=rms),
         )  # fmt: skip
         assert result.config.guidance is not None
         quality = measure_edit(domain, result.mapper, config.lam, prompt, faces=faces)

@@ -1,4 +1,4 @@
-"""What an edit did, in numbers a person can check: measured on rendered faces it has never seen."""
+"""Measure, in figures a person can check, what an edit does to rendered faces it has never seen."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import draws
+from ...images import psnr as psnr
 from ...manipulator import manipulate
 from .. import Domain
 from .attributes import ATTRIBUTES
 from .edits import EDITS
+from .held_out import without
 from .renderer import Faces, render, sample_faces
 
 _MEASURE_SEED = 20_000  # far from the seeds that training draws from
@@ -25,7 +27,7 @@ class EditQuality:
 
     Args:
         prompt, attribute, values: the target: a face counts if the classifier reads one of
-            ``values`` as its ``attribute`` after the edit.
+            `values` as its `attribute` after the edit.
         faces: number of held-out faces that lacked the target before.
         success: share of them that have it after the edit, 0…1.
         kept: share whose other attributes read as they were drawn, per attribute. The hair color
@@ -55,14 +57,8 @@ class EditQuality:
         return asdict(self) | {"kept_mean": self.kept_mean, "kept_worst": list(self.kept_worst)}
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images in [-1, 1]: [B, …] → [B]."""
-    error = (a.double() - b.double()).square().flatten(1).mean(1)
-    return 10.0 * torch.log10(4.0 / error.clamp(min=1e-12))
-
-
 def read_attributes(domain: Domain, images: Tensor, batch_size: int = 128) -> dict[str, Tensor]:
-    """Attribute labels {name: int64 [B]} that the domain's classifier reads off ``images``."""
+    """Read the attribute labels {name: int64 [B]} off `images` with the domain's classifier."""
     if domain.classifier is None:
         raise ValueError(f"domain {domain.name} has no attribute classifier to measure with")
     with torch.no_grad():
@@ -73,18 +69,9 @@ def read_attributes(domain: Domain, images: Tensor, batch_size: int = 128) -> di
 def faces_without(
     attribute: str, values: tuple[str, ...], n: int, seed: int = _MEASURE_SEED
 ) -> Faces:
-    """``n`` random faces that lack the target; bald heads have no hair color to edit."""
-    rng = draws.generator(seed)
-    drawn = sample_faces(8 * n, rng)
-    wanted = torch.tensor([ATTRIBUTES[attribute].index(v) for v in values])
-    lacking = ~torch.isin(drawn.labels[attribute], wanted)
-    if attribute == "hair_color":
-        lacking &= drawn.labels["hair_length"] != ATTRIBUTES["hair_length"].index("bald")
-    index = lacking.nonzero()[:n, 0]
-    return Faces(
-        {k: v[index] for k, v in drawn.labels.items()},
-        {k: v[index] for k, v in drawn.geometry.items()},
-    )
+    """Return `n` random faces that lack the target; bald heads have no hair color to edit."""
+    drawn = sample_faces(8 * n, draws.generator(seed))
+    return without(drawn, [(attribute, values)], n)
 
 
 def measure_edit(
@@ -98,10 +85,10 @@ def measure_edit(
     faces: int = 256,
     seed: int = _MEASURE_SEED,
 ) -> EditQuality:
-    """Encodes held-out faces that lack the target, edits them and reads the attributes off.
+    """Encode held-out faces that lack the target, edit them and read the attributes off.
 
     Args:
-        prompt: one of ``EDITS``, or any text together with ``target`` = (attribute, values).
+        prompt: one of `EDITS`, or any text together with `target` = (attribute, values).
 
     Raises:
         ValueError: the prompt is not one whose target is known and none is given, or the domain
@@ -140,7 +127,7 @@ def measure_edit(
 
 
 def agreement(seen: dict[str, Tensor], drawn: dict[str, Tensor]) -> dict[str, float]:
-    """Share of faces whose attribute reads as drawn; hair color only where there is hair."""
+    """Return the share of faces whose attribute reads as drawn; hair color only where hair is."""
     hair = drawn["hair_length"] != ATTRIBUTES["hair_length"].index("bald")
     shares = {}
     for name in ATTRIBUTES:

@@ -81,7 +81,7 @@ class Faces:
         return len(self.labels["skin"])
 
     def with_labels(self, **values: str) -> Faces:
-        """The same persons with some attributes set, e.g. ``with_labels(expression="angry")``."""
+        """The same persons with some attributes set, e.g. `with_labels(expression="angry")`."""
         labels = dict(self.labels)
         for name, value in values.items():
             labels[name] = torch.full_like(labels[name], value_index(name, value))
@@ -101,7 +101,7 @@ def _uniform(
 
 
 def sample_faces(n: int, rng: torch.Generator) -> Faces:
-    """Draws ``n`` faces with independent attributes and geometry."""
+    """Draws `n` faces with independent attributes and geometry."""
     return Faces(sample_attributes(n, rng), _uniform(_GEOMETRY | _POSE, n, rng))
 
 
@@ -120,7 +120,7 @@ class _Canvas:
         self.rgb = torch.zeros(n, 3, resolution, resolution)
 
     def paint(self, distance: Tensor, color: Tensor, opacity: Tensor | float = 1.0) -> None:
-        """``distance`` [B,1,H,W]; ``color`` broadcastable to [B,3,H,W]."""
+        """`distance` [B,1,H,W]; `color` broadcastable to [B,3,H,W]."""
         alpha = (0.5 - distance / self.pixel).clamp_(0.0, 1.0) * opacity
         self.rgb += alpha * (color - self.rgb)
 
@@ -140,7 +140,7 @@ def _segment(x: Tensor, y: Tensor, ax: Tensor, ay: Tensor, bx: Tensor, by: Tenso
 
 
 def _arc(x: Tensor, y: Tensor, cx: Tensor, cy: Tensor, half: Tensor, bend: Tensor) -> Tensor:
-    """Distance to a shallow parabola through (±half, 0) whose middle lies ``bend`` lower."""
+    """Distance to a shallow parabola through (±half, 0) whose middle lies `bend` lower."""
     u = (x - cx) / half
     v = u.clamp(-1.0, 1.0)
     slope = 2.0 * bend * v / half
@@ -216,7 +216,7 @@ def render(faces: Faces, resolution: int = 64) -> Tensor:
     c.paint(head, skin * shade)
 
     def place(px: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-        """A feature at frontal offset px on a sphere of ``radius`` head widths: where it is seen,
+        """A feature at frontal offset px on a sphere of `radius` head widths: where it is seen,
         and how much it is foreshortened."""
         theta = (px / (w * radius)).clamp(-0.95, 0.95).asin() + yaw
         return w * radius * theta.sin(), theta.cos().clamp(min=0.35)

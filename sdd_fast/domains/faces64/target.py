@@ -1,4 +1,4 @@
-"""Reads off a prompt which attribute of a rendered face it is about.
+"""Read off a prompt which attribute of a rendered face it is about.
 
 The words are those of the captions, so that an edit by any prompt in these words can be measured,
 not only by the few prompts of `edits`.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 
+from ..reader import Target
 from .attributes import ATTRIBUTES
-
-Target = tuple[str, tuple[str, ...]]  # attribute, the values that count as success
 
 _COLORS = "|".join(ATTRIBUTES["hair_color"])
 
@@ -34,7 +33,7 @@ _PATTERNS: list[tuple[str, str, tuple[str, ...]]] = [
 
 
 def targets_in(prompt: str) -> dict[str, tuple[str, ...]]:
-    """Every attribute that the prompt names, with the values that fit its words.
+    """Return every attribute that the prompt names, with the values that fit its words.
 
     >>> targets_in("an angry face with white hair")
     {'hair_color': ('white',), 'expression': ('angry',)}
@@ -48,6 +47,6 @@ def targets_in(prompt: str) -> dict[str, tuple[str, ...]]:
 
 
 def target_in(prompt: str) -> Target | None:
-    """The one attribute that the prompt is about; None if it names none or several."""
+    """Return the one attribute that the prompt is about; None if it names none or several."""
     found = list(targets_in(prompt).items())
     return found[0] if len(found) == 1 else None

@@ -16,7 +16,7 @@ from ...progress import Listener, Task
 from ...training.data import HELD_OUT, CaptionedImages, to_bytes
 from .attributes import ATTRIBUTES
 from .captions import SOURCE_TEXT, captions
-from .edits import EDITS, PULL
+from .edits import EDITS, GUIDANCE_RMS
 from .renderer import render, sample_faces
 
 COUNT, TRAIN_SEED, HELD_OUT_SEED = 40_000, 1, 2
@@ -56,7 +56,7 @@ class RenderedFaces:
             "name": f"faces{resolution}",
             "source_text": self.source_text,
             "prompts": list(EDITS),
-            "pull": PULL,
+            "guidance_rms": GUIDANCE_RMS,
         }
 
     def measure(self, out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
