@@ -55,7 +55,8 @@ if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and 
     )
     from .selection.curve import HQSCurve
     from .selection.hqs import hqs
-    from .teacher.prior import DiffusionPrior, PromptEmbeds
+    from .teacher.prior import DiffusionPrior
+    from .teacher.text import PromptEmbeds
 
 __version__ = "0.1.0"
 
@@ -111,10 +112,8 @@ _NAMES_OF = {
     ),
     ".selection.curve": ("HQSCurve",),
     ".selection.hqs": ("hqs",),
-    ".teacher.prior": (
-        "DiffusionPrior",
-        "PromptEmbeds",
-    ),
+    ".teacher.prior": ("DiffusionPrior",),
+    ".teacher.text": ("PromptEmbeds",),
 }
 """Module → the public names in it, which are imported when they are first used."""
 

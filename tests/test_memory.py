@@ -20,7 +20,7 @@ from sdd_fast.memory import (
     training_batch,
 )
 from sdd_fast.models import StyleGAN2
-from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.teacher.vae_encoder import VAEEncoder
 
 
 def kept(network: nn.Module, run: Callable[[], Any]) -> int:
@@ -80,13 +80,16 @@ def test_what_a_generator_keeps(resolution: int, want: float) -> None:
 
 def prior(resolution: int, dtype: torch.dtype = torch.float32) -> Any:
     """As much of Stable Diffusion as is asked."""
-    config = SimpleNamespace(block_out_channels=(1, 2, 3, 4))
-    made = SimpleNamespace(
-        vae=SimpleNamespace(dtype=dtype), unet=SimpleNamespace(config=config),
-        vae_scale_factor=8, latent_channels=4, resolution=resolution,
-    )  # fmt: skip
-    made.latent_shape_for = lambda *size: DiffusionPrior.latent_shape_for(made, *size)
-    return made
+    config = SimpleNamespace(block_out_channels=(1, 2, 3, 4), latent_channels=4)
+    vae = SimpleNamespace(dtype=dtype, config=config)
+    encoder = VAEEncoder(
+        vae,
+        resolution=resolution,
+        unet_levels=4,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    return SimpleNamespace(vae=vae, vae_scale_factor=8, latent_shape_for=encoder.latent_shape)
 
 
 def generator(height: int, width: int, resolution: int) -> Any:

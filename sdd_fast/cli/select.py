@@ -91,7 +91,7 @@ def select(
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
     from sdd_fast.runs.run import slug
     from sdd_fast.selection.choose import Selection, choose, compute_curve, pictures_at_once
-    from sdd_fast.teacher.vocabulary import unknown_words
+    from sdd_fast.teacher.text import unknown_words
 
     candidates = options.whole_numbers(timesteps, "--timesteps")
     count, folder = _count_or_folder(images)

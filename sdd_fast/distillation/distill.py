@@ -28,7 +28,8 @@ from ..manipulator import MapperInfo, float32_layers, frozen, rendered_at_once
 from ..models.mapper import LEVELS, LevelsMapper, level_range
 from ..progress import Listener
 from ..run_folder import RunFolder
-from ..teacher.prior import DiffusionPrior, PromptEmbeds
+from ..teacher.prior import DiffusionPrior
+from ..teacher.text import PromptEmbeds
 from ..training_loop import Schedule, begin, train
 from ..training_state import TrainingState
 from .config import DistillConfig

@@ -23,7 +23,8 @@ from .. import draws
 from ..gradients.config import GuidanceConfig
 from ..gradients.sds import residual
 from ..manipulator import manipulate
-from ..teacher.prior import DiffusionPrior, PromptEmbeds
+from ..teacher.prior import DiffusionPrior
+from ..teacher.text import PromptEmbeds
 from .config import DistillConfig
 
 Embedding = Callable[[Tensor], Tensor]

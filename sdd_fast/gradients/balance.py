@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .. import draws
 from .._deprecated import renamed_arguments
-from ..teacher.prior import DiffusionPrior, PromptEmbeds
+from ..teacher.prior import DiffusionPrior
+from ..teacher.text import PromptEmbeds
 from .config import GUIDANCE_RMS, GuidanceConfig
 from .sds import residual
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..teacher.prior import DiffusionPrior, PromptEmbeds, Timesteps
+from ..teacher.prior import DiffusionPrior
+from ..teacher.schedule import Timesteps
+from ..teacher.text import PromptEmbeds
 from .config import GuidanceConfig
 from .sds import residual
 

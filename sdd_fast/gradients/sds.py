@@ -18,7 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..teacher.prior import DiffusionPrior, PromptEmbeds, Timesteps
+from ..teacher.prior import DiffusionPrior
+from ..teacher.schedule import Timesteps
+from ..teacher.text import PromptEmbeds
 from .config import GuidanceConfig
 
 
@@ -45,11 +47,10 @@ def residual(
     """
     config = config or GuidanceConfig()
     t = prior.timesteps_tensor(timesteps, len(z))
-    abar = prior.alphas_cumprod[t].to(prior.compute_dtype).view(-1, 1, 1, 1)
     z = z.detach().to(prior.device, prior.compute_dtype)
     noise = noise.detach().to(z)
     z_t = prior.add_noise(z, noise, t)
-    w = 1 - abar if config.weighting == "one_minus_alphas_cumprod" else torch.ones_like(abar)
+    w = prior.schedule.weight(t, config.weighting)
     if config.jacobian == "skip":
         with torch.no_grad():
             r = w * (prior.predict_noise(z_t, t, embeds, config.guidance_scale) - noise)
@@ -59,7 +60,7 @@ def residual(
             prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
         cotangent = w * (prediction.detach() - noise)
         (r,) = torch.autograd.grad(prediction, z_t, cotangent)
-        r = abar.sqrt() * r  # ∂z_t/∂z
+        r = prior.schedule.alpha(t) * r  # ∂z_t/∂z
     return r if config.clip_topk is None else keep_largest(r, config.clip_topk)
 
 

@@ -43,7 +43,7 @@ from ..run_folder import (
 )
 from ..selection.choose import Selection, choose, compute_curve, pictures_at_once
 from ..selection.curve import HQSCurve
-from ..teacher.vocabulary import unknown_words
+from ..teacher.text import unknown_words
 from .record import new_record, read_run, without_nan
 
 if TYPE_CHECKING:

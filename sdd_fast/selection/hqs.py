@@ -23,7 +23,8 @@ from ..draws import noise
 from ..gradients.config import GuidanceConfig
 from ..gradients.sds import residual
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
-from ..teacher.prior import DiffusionPrior, PromptEmbeds
+from ..teacher.prior import DiffusionPrior
+from ..teacher.text import PromptEmbeds
 from .curve import NORMALISATIONS, HQSCurve
 
 

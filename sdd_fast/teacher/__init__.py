@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .prior import DiffusionPrior
-from .prompt_embeds import PromptEmbeds
+from .text import PromptEmbeds
 
 __all__ = ["DiffusionPrior", "PromptEmbeds"]

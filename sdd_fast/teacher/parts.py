@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints.stable_diffusion import SUPPORTED
+from .schedule import check_scheduler
 
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 SIZE_CONDITIONS = 6  # original height and width, top and left of the crop, target height and width
 
 
@@ -34,7 +34,7 @@ class Components(NamedTuple):
 def check_fit(parts: Components) -> None:
     """ValueError unless these are the parts of one supported model."""
     unet, vae = parts.unet.config, parts.vae.config
-    _check_scheduler(parts.scheduler)
+    check_scheduler(parts.scheduler)
     if unet.in_channels != vae.latent_channels:
         raise ValueError(
             f"the U-Net takes {unet.in_channels} channels but the VAE's latents have "
@@ -65,21 +65,6 @@ def _check_tokenizer(tokenizer: Any, embeddings: int) -> None:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens but the text encoder {embeddings}; they "
             "belong to different models, or the tokenizer's files are incomplete"
-        )
-
-
-def _check_scheduler(scheduler: Any) -> None:
-    prediction_type = scheduler.config.prediction_type
-    if prediction_type not in PREDICTION_TYPES:
-        raise ValueError(
-            f"prediction type {prediction_type!r} is not supported; supported: "
-            f"{', '.join(PREDICTION_TYPES)}"
-        )
-    if prediction_type == "epsilon" and float(scheduler.alphas_cumprod[-1]) <= 0:
-        # z_T is the noise itself: ε̂ = z_T says nothing about the image, and x_0 = 0/0.
-        raise ValueError(
-            "the scheduler has zero terminal SNR (rescale_betas_zero_snr) but predicts epsilon, "
-            "which is undefined there; such models predict v: set prediction_type to v_prediction"
         )
 
 

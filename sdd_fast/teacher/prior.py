@@ -1,6 +1,7 @@
 """The diffusion model seen as a teacher.
 
-Text → embeddings, image → latent, and (noised latent, timestep, embeddings) → noise prediction.
+Composes `text` (prompt → embeddings), `vae_encoder` (image → latent), `schedule` (α_t, σ_t) and the
+U-Net ((noised latent, timestep, embeddings) → noise prediction).
 Everything here is frozen: no weight of the prior ever receives a gradient, but gradients do flow
 *through* it to images and latents, which is what selection (Sec. 4.2) and distillation (Sec. 4.1)
 need.
@@ -13,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .folder import load_components
 from .parts import Components, check_fit, native_size
-from .prompt_embeds import PromptEmbeds, encode_texts, encode_texts_xl, read_texts
+from .schedule import Schedule, Timesteps
 from .single_file import load_single_file
-
-Timesteps = int | Sequence[int] | Tensor
+from .text import PromptEmbeds, encode_prompt
+from .vae_encoder import VAEEncoder, vae_scale_factor
 
 
 class DiffusionPrior:
@@ -31,7 +31,7 @@ class DiffusionPrior:
     diffusers and transformers objects, switches them to eval mode and freezes them in place.
 
     Attributes:
-        alphas_cumprod: [T] float32, ᾱ_t on the prior's device.
+        schedule: α_t, σ_t, w(t). vae_encoder: images → latents.
         num_train_timesteps: T; timesteps run from 0 to T − 1.
         prediction_type: "epsilon" or "v_prediction"; both give a noise prediction.
         resolution: native image size in pixels; vae_scale_factor: pixels per latent pixel.
@@ -67,12 +67,19 @@ class DiffusionPrior:
         self.device: torch.device = unet.device
         self.dtype: torch.dtype = unet.dtype
         self.compute_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        self.prediction_type: str = scheduler.config.prediction_type
-        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.to(self.device, torch.float32)
-        self.num_train_timesteps = len(self.alphas_cumprod)
+        self.schedule = Schedule(scheduler, self.device, self.compute_dtype)
+        self.prediction_type = self.schedule.prediction_type
+        self.num_train_timesteps = len(self.schedule)
         self.latent_channels: int = vae.config.latent_channels
-        self.vae_scale_factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae_scale_factor = vae_scale_factor(vae)
         self.resolution: int = native_size(unet.config.sample_size) * self.vae_scale_factor
+        self.vae_encoder = VAEEncoder(
+            vae,
+            resolution=self.resolution,
+            unet_levels=len(unet.config.block_out_channels),
+            device=self.device,
+            dtype=self.compute_dtype,
+        )
         self.unet_calls = 0
         self.unet_rows = 0
         self._time_ids: dict[tuple[int, int], Tensor] = {}
@@ -114,7 +121,7 @@ class DiffusionPrior:
             raise ValueError(f"dtype must be a floating torch dtype, got {dtype!r}")
         device = torch.device(device)
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {device} asked for, but no GPU is available; use 'cpu'")
+            raise ValueError(f"device {device} requested, but no GPU is available; use 'cpu'")
         if Path(source).expanduser().is_file():
             if variant is not None:
                 raise ValueError(f"{source} is a single file and has no variant {variant!r}")
@@ -126,33 +133,22 @@ class DiffusionPrior:
         return cls(**parts._asdict())
 
     @property
+    def alphas_cumprod(self) -> Tensor:
+        """ᾱ_t, [T] float32 on the prior's device."""
+        return self.schedule.alphas_cumprod
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of the latent of one square image."""
-        side = self.resolution // self.vae_scale_factor
-        return self.latent_channels, side, side
+        return self.latent_shape_for(self.resolution, self.resolution)
 
     def latent_shape_for(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, h, w) of the latent of one image of this size: its longer side becomes `resolution`.
+        """Return (C, h, w) of the latent of one image, whose longer side becomes `resolution`.
 
         Raises:
             ValueError: a side would not be a multiple of what the U-Net halves it to.
         """
-        longer = max(height, width)
-        # Pixels per latent pixel at the U-Net's coarsest level.
-        multiple = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        if height != width and any(
-            s * self.resolution % (longer * multiple) for s in (height, width)
-        ):
-            scaled = [s * self.resolution / longer for s in (height, width)]
-            raise ValueError(
-                f"images of {height}x{width} would become {scaled[0]:g}x{scaled[1]:g} for this "
-                f"teacher, whose sides must be multiples of {multiple}; crop or pad them, for "
-                "instance to a square"
-            )
-        c, f = self.latent_channels, self.vae_scale_factor
-        return c, height * self.resolution // longer // f, width * self.resolution // longer // f
-
-    # ── text ──────────────────────────────────────────────────────────────────────────────────────
+        return self.vae_encoder.latent_shape(height, width)
 
     def encode_prompt(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str] = ""
@@ -167,38 +163,15 @@ class DiffusionPrior:
         Raises:
             ValueError: an empty prompt, or the numbers of prompts and negative prompts differ.
         """
-        prompts = read_texts(prompt, "prompt")
-        if not prompts or not all(text.strip() for text in prompts):
-            raise ValueError(
-                f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'"
-            )
-        negatives = read_texts(negative_prompt, "negative_prompt")
-        if len(negatives) not in (1, len(prompts)):
-            raise ValueError(f"got {len(negatives)} negative prompts for {len(prompts)} prompts")
-        cond, pooled = self._encode_texts(prompts)
-        uncond, uncond_pooled = self._encode_texts(negatives)
-        return PromptEmbeds(
-            cond,
-            uncond,
-            tuple(prompts),
-            negatives[0] if len(set(negatives)) == 1 else "",
-            pooled,
-            uncond_pooled,
+        encoders = [(self.tokenizer, self.text_encoder)]
+        if self.text_encoder_2 is not None:
+            encoders.append((self.tokenizer_2, self.text_encoder_2))
+        return encode_prompt(
+            encoders, prompt, negative_prompt, blank=self.force_zeros_for_empty_prompt
         )
 
-    def _encode_texts(self, texts: list[str]) -> tuple[Tensor, Tensor | None]:
-        if self.text_encoder_2 is None:
-            return encode_texts(texts, self.tokenizer, self.text_encoder), None
-        encoders = [
-            (self.tokenizer, self.text_encoder),
-            (self.tokenizer_2, self.text_encoder_2),
-        ]
-        return encode_texts_xl(texts, encoders, blank=self.force_zeros_for_empty_prompt)
-
-    # ── images ⇄ latents ──────────────────────────────────────────────────────────────────────────
-
     def encode(self, images: Tensor) -> Tensor:
-        """Images → latents z = s·E(resize(y)).
+        """Encode images to latents z = s·E(resize(y)).
 
         s is vae.config.scaling_factor, E the mode of the VAE encoder's posterior.
         Differentiable with respect to `images`. Other sizes are resized bilinearly so that the
@@ -215,67 +188,37 @@ class DiffusionPrior:
             TypeError: not a floating-point tensor. ValueError: wrong shape, or proportions that the
                 U-Net does not take.
         """
-        _check_images(images, self.vae.config.in_channels)
-        _, h, w = self.latent_shape_for(*images.shape[2:])
-        size = (h * self.vae_scale_factor, w * self.vae_scale_factor)
-        y = images.to(self.device, self.compute_dtype)
-        if tuple(y.shape[2:]) != size:
-            antialias = max(y.shape[2:]) > 2 * self.resolution
-            y = F.interpolate(y, size, mode="bilinear", align_corners=False, antialias=antialias)
-        mode = self.vae.encode(y.to(self.vae.dtype)).latent_dist.mode()
-        return mode.to(self.compute_dtype) * self.vae.config.scaling_factor
+        return self.vae_encoder.encode(images)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents [B, C, h, w] → images [B, 3, H, W], nominally in [-1, 1] but not clamped."""
+        """Decode latents [B, C, h, w] to images [B, 3, H, W], nominally in [-1, 1], not clamped."""
         z = z.to(self.device, self.compute_dtype) / self.vae.config.scaling_factor
         return self.vae.decode(z.to(self.vae.dtype)).sample.to(self.compute_dtype)
 
-    # ── diffusion ─────────────────────────────────────────────────────────────────────────────────
-
     def timesteps_tensor(self, timesteps: Timesteps, batch: int) -> Tensor:
-        """One timestep for all or one per sample → int64 [batch] on the prior's device.
+        """Check one timestep for all or one per sample; return int64 [batch] on the prior's device.
 
-        The range 0 … T − 1 is checked for Python ints, lists and CPU tensors. A tensor that lives
-        on another device is not checked, because reading it would make the host wait for the
-        device.
+        See `Schedule.timesteps_tensor`.
 
         Raises:
             TypeError: not integers. ValueError: out of range, or a number other than 1 or `batch`.
         """
-        t = timesteps if isinstance(timesteps, Tensor) else torch.as_tensor(timesteps)
-        if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
-            raise TypeError(f"timesteps must be integers, got {t.dtype}: {timesteps!r}")
-        t = t.reshape(-1)
-        if len(t) not in (1, batch):
-            raise ValueError(
-                f"got {len(t)} timesteps for a batch of {batch}; expected 1 or {batch}"
-            )
-        if t.device.type == "cpu":
-            outside = [int(v) for v in t if not 0 <= v < self.num_train_timesteps]
-            if outside:
-                raise ValueError(
-                    f"timestep {outside[0]} is out of range; this model has timesteps 0 to "
-                    f"{self.num_train_timesteps - 1}"
-                )
-        return t.to(self.device, torch.int64).expand(batch)
-
-    def _abar(self, timesteps: Tensor) -> Tensor:
-        return self.alphas_cumprod[timesteps].to(self.compute_dtype).view(-1, 1, 1, 1)
+        return self.schedule.timesteps_tensor(timesteps, batch)
 
     def add_noise(self, z: Tensor, noise: Tensor, timesteps: Timesteps) -> Tensor:
-        """z_t = √ᾱ_t z + √(1−ᾱ_t) ε for latents and noise [B, C, h, w]; one t, or one per row."""
+        """Return z_t = √ᾱ_t z + √(1−ᾱ_t) ε for z and ε [B, C, h, w]; one t, or one per row."""
         if noise.shape != z.shape:
             raise ValueError(
                 f"noise has shape {tuple(noise.shape)}, expected that of the latents, "
                 f"{tuple(z.shape)}"
             )
-        abar = self._abar(self.timesteps_tensor(timesteps, len(z)))
-        return abar.sqrt() * z + (1 - abar).sqrt() * noise.to(z.device, z.dtype)
+        t = self.timesteps_tensor(timesteps, len(z))
+        return self.schedule.add_noise(z, noise.to(z.device, z.dtype), t)
 
     def predict_noise(
         self, z_t: Tensor, timesteps: Timesteps, embeds: PromptEmbeds, guidance_scale: float
     ) -> Tensor:
-        """Guided noise prediction ε̂ = ε_u + g·(ε_c − ε_u) (classifier-free guidance).
+        """Predict the noise with guidance: ε̂ = ε_u + g·(ε_c − ε_u) (classifier-free guidance).
 
         One U-Net call of 2B rows; with g = 1, where the unconditional branch cancels, of B rows.
         Differentiable with respect to `z_t`; wrap in torch.no_grad() when that is not needed.
@@ -289,18 +232,13 @@ class DiffusionPrior:
             multiplies the difference of two rounded numbers.
         """
         t = self.timesteps_tensor(timesteps, len(z_t))
-        prediction = self._predict(z_t, t, embeds, guidance_scale)
-        if self.prediction_type == "epsilon":
-            return prediction
-        # v = √ᾱ ε − √(1−ᾱ) z and z_t = √ᾱ z + √(1−ᾱ) ε, hence ε = √ᾱ v + √(1−ᾱ) z_t. This being
-        # linear in v, with weights that sum to 1 guidance may come first.
-        abar = self._abar(t)
-        return abar.sqrt() * prediction + (1 - abar).sqrt() * z_t.to(self.compute_dtype)
+        output = self._predict(z_t, t, embeds, guidance_scale)
+        return self.schedule.noise_prediction(output, z_t, t)
 
     def _predict(
         self, z_t: Tensor, t: Tensor, embeds: PromptEmbeds, guidance_scale: float
     ) -> Tensor:
-        """The U-Net's guided output, of whichever prediction type; t: int64 [B]."""
+        """Return the U-Net's guided output, of whichever prediction type; t: int64 [B]."""
         batch = len(z_t)
         if tuple(z_t.shape[1:2]) != (self.latent_channels,) or z_t.ndim != 4:
             raise ValueError(
@@ -327,7 +265,7 @@ class DiffusionPrior:
         return out_u + guidance_scale * (out_c - out_u)
 
     def _size_conditions(self, h: int, w: int) -> Tensor:
-        """SDXL's [1, 6]: an image that always had this size, with nothing cropped away."""
+        """Return SDXL's [1, 6] of an image that always had this size, with nothing cropped away."""
         if (h, w) not in self._time_ids:  # kept: sending it makes the host wait for a GPU
             size = [h * self.vae_scale_factor, w * self.vae_scale_factor]
             ids = torch.tensor([[*size, 0, 0, *size]])
@@ -372,14 +310,3 @@ class DiffusionPrior:
             prediction = self._predict(z_t, t.to(self.device).expand(batch), embeds, guidance_scale)
             z_t = scheduler.step(prediction, t, z_t).prev_sample
         return self.decode(z_t).clamp(-1, 1)
-
-
-def _check_images(images: Tensor, channels: int) -> None:
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        given = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(
-            f"images must be a floating-point tensor in [-1, 1], got {given}; convert bytes with "
-            "x / 127.5 - 1"
-        )
-    if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape[2:]:
-        raise ValueError(f"images must be [B, {channels}, H, W], got {tuple(images.shape)}")

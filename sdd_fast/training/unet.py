@@ -17,6 +17,7 @@ from .. import draws
 from ..files import atomic_path
 from ..models.clip import Clip, tokenize
 from ..quiet import quiet_loading
+from ..teacher.schedule import Schedule
 from .data import CaptionedImages
 from .part import PartTrainer, Recipe
 
@@ -104,7 +105,7 @@ def train_unet(
     with draws.private(RECIPE.seed):
         unet = new_unet(latents.shape[-1], width)
     denoiser = _Denoiser(unet, text.requires_grad_(True)).to(device)
-    alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
+    schedule = Schedule(new_scheduler(), device)
 
     def loss_fn(rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         index = data.batch(RECIPE.batch_size, rng)
@@ -119,9 +120,8 @@ def train_unet(
         noise = torch.randn(z.shape, generator=rng).to(device)
         # one timestep from every n-th of the range: a stratified draw has less variance
         u = (torch.arange(n) + torch.rand(n, generator=rng)) / n
-        t = (u * len(alphas_cumprod)).long().to(device)
-        a = alphas_cumprod[t][:, None, None, None]
-        predicted = denoiser.unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, embeds).sample
+        t = (u * len(schedule)).long().to(device)
+        predicted = denoiser.unet(schedule.add_noise(z, noise, t), t, embeds).sample
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         return error.mean(), {"high": error[t > 600].mean().detach()}
 

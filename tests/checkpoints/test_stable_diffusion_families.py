@@ -17,7 +17,8 @@ from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.gradients.image_gradient import guidance
 from sdd_fast.gradients.sds import residual
 from sdd_fast.selection.hqs import hqs
-from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
+from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.teacher.text import PromptEmbeds
 
 
 @pytest.fixture(scope="module")

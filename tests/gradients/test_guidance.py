@@ -13,7 +13,8 @@ from sdd_fast.gradients.balance import MAX_BALANCED_SCALE, balanced_guidance_sca
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.gradients.image_gradient import draw_noise, guidance, image_gradient
 from sdd_fast.gradients.sds import keep_largest, residual
-from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
+from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.teacher.text import PromptEmbeds
 
 G = 12.0
 TIMESTEPS = [40, 500, 900]

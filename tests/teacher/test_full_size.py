@@ -13,7 +13,8 @@ from sd_families import FAMILIES, FULL, FULL_VAE, RESOLUTION, build_networks
 from torch import Tensor
 
 from sdd_fast.checkpoints import ldm, stable_diffusion
-from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
+from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.teacher.text import PromptEmbeds
 
 PUBLISHED = Path(__file__).parent / "published" / "sd_original_keys.json"
 VAE = (83_653_863, 248)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load_file, save_file
 
-from sdd_fast.teacher.prior import DiffusionPrior, PromptEmbeds
+from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.teacher.text import PromptEmbeds
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sdd_fast.teacher.prior import DiffusionPrior
-from sdd_fast.teacher.vocabulary import SMALL_VOCABULARY, unknown_words
+from sdd_fast.teacher.text import LARGE_VOCABULARY, unknown_words
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_words_that_the_tokenizer_takes_apart(
 def test_a_general_vocabulary_knows_any_word() -> None:
     class General:
         def __len__(self) -> int:
-            return SMALL_VOCABULARY
+            return LARGE_VOCABULARY
 
         def tokenize(self, text: str) -> Any:
             raise AssertionError("not asked")

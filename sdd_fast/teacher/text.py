@@ -1,7 +1,11 @@
-"""Texts as the U-Net sees them: token embeddings, and for SDXL a pooled vector beside them."""
+"""Prompts as the U-Net sees them: token embeddings, and for SDXL a pooled vector beside them.
+
+Also: the words of a prompt that a small teacher cannot know.
+"""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+LARGE_VOCABULARY = 10_000
+"""Tokenizers at least this large cover general language; splitting a word means nothing there."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,11 @@ class PromptEmbeds:
     uncond_pooled: Tensor | None = None
 
     def expand(self, batch: int) -> tuple[Tensor, Tensor]:
-        """(cond, uncond), each [batch, S, D]: one prompt serves all rows, or each has its own."""
+        """Return (cond, uncond), each [batch, S, D]: of one prompt for all rows, or one each."""
         return _expand(self.cond, batch, "prompts"), _expand(self.uncond, batch, "negative prompts")
 
     def expand_pooled(self, batch: int) -> tuple[Tensor, Tensor]:
-        """(pooled, uncond_pooled), each [batch, E].
+        """Return (pooled, uncond_pooled), each [batch, E].
 
         Raises:
             ValueError: there are none, because an SD 1.x or 2.x teacher made these embeddings.
@@ -59,42 +66,66 @@ def _expand(rows: Tensor, batch: int, what: str) -> Tensor:
     return rows.expand(batch, *rows.shape[1:])
 
 
-def read_texts(texts: str | Sequence[str], name: str) -> list[str]:
-    """One text or several → a list. TypeError if one is no text."""
+def encode_prompt(
+    encoders: Sequence[tuple[Any, Any]],
+    prompt: str | Sequence[str],
+    negative_prompt: str | Sequence[str],
+    *,
+    blank: bool,
+) -> PromptEmbeds:
+    """Encode prompts and negative prompts; see `DiffusionPrior.encode_prompt`.
+
+    Args:
+        encoders: (tokenizer, text encoder), once for SD 1.x and 2.x, twice for SDXL.
+        blank: SDXL's "" becomes zeros (`force_zeros_for_empty_prompt` of model_index.json).
+    """
+    prompts = _list(prompt, "prompt")
+    if not prompts or not all(text.strip() for text in prompts):
+        raise ValueError(f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'")
+    negatives = _list(negative_prompt, "negative_prompt")
+    if len(negatives) not in (1, len(prompts)):
+        raise ValueError(f"got {len(negatives)} negative prompts for {len(prompts)} prompts")
+    cond, pooled = _encode(prompts, encoders, blank)
+    uncond, uncond_pooled = _encode(negatives, encoders, blank)
+    return PromptEmbeds(
+        cond,
+        uncond,
+        tuple(prompts),
+        negatives[0] if len(set(negatives)) == 1 else "",
+        pooled,
+        uncond_pooled,
+    )
+
+
+def _list(texts: str | Sequence[str], name: str) -> list[str]:
     result = [texts] if isinstance(texts, str) else list(texts)
     if not all(isinstance(text, str) for text in result):
         raise TypeError(f"{name} must be a string or a list of strings, got {texts!r}")
     return result
 
 
-def encode_texts(texts: list[str], tokenizer: Any, text_encoder: Any) -> Tensor:
-    """SD 1.x and 2.x: [P, S, D], the text encoder's last hidden state after its final norm."""
-    ids, mask = _tokenize(texts, tokenizer, text_encoder)
-    with torch.no_grad():
-        return text_encoder(ids, attention_mask=mask)[0]
+def _encode(
+    texts: list[str], encoders: Sequence[tuple[Any, Any]], blank: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Encode P texts to [P, S, D], and for SDXL [P, E].
 
-
-def encode_texts_xl(
-    texts: list[str], encoders: Sequence[tuple[Any, Any]], *, blank: bool
-) -> tuple[Tensor, Tensor]:
-    """SDXL: [P, S, D1 + D2], the penultimate hidden states of both encoders, and [P, E].
-
-    Args:
-        encoders: (tokenizer, text encoder) twice; the second encoder gives the pooled vector.
-        blank: "" becomes zeros (`force_zeros_for_empty_prompt` of model_index.json).
+    SD 1.x and 2.x: the last hidden state after the final norm. SDXL: the penultimate hidden states
+    of both encoders, side by side; the second encoder gives the pooled vector.
     """
-    hidden = []
+    parts = []
     for tokenizer, text_encoder in encoders:
-        ids, _ = _tokenize(texts, tokenizer, text_encoder)
+        ids, mask = _tokenize(texts, tokenizer, text_encoder)
         with torch.no_grad():
+            if len(encoders) == 1:
+                return text_encoder(ids, attention_mask=mask)[0], None
             out = text_encoder(ids, output_hidden_states=True)
-        hidden.append(out.hidden_states[-2])
+        parts.append(out.hidden_states[-2])
         pooled = out[0]
-    tokens = torch.cat(hidden, dim=-1)
+    hidden = torch.cat(parts, dim=-1)
     if blank:
-        written = torch.tensor([float(text != "") for text in texts]).to(tokens)
-        tokens, pooled = tokens * written[:, None, None], pooled * written[:, None]
-    return tokens, pooled
+        written = torch.tensor([float(text != "") for text in texts]).to(hidden)
+        hidden, pooled = hidden * written[:, None, None], pooled * written[:, None]
+    return hidden, pooled
 
 
 def _tokenize(texts: list[str], tokenizer: Any, text_encoder: Any) -> tuple[Tensor, Tensor | None]:
@@ -115,3 +146,18 @@ def _tokenize(texts: list[str], tokenizer: Any, text_encoder: Any) -> tuple[Tens
     if getattr(text_encoder.config, "use_attention_mask", False):
         mask = tokens.attention_mask.to(text_encoder.device)
     return tokens.input_ids.to(text_encoder.device), mask
+
+
+def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
+    """List the words that no caption of the model's training contained, in order, each once.
+
+    A byte-pair tokenizer learned from captions keeps every word of theirs as one token, and takes
+    other words apart. Tokenizers of general language know any word: [] for them.
+
+    Args:
+        tokenizer: of transformers, as `DiffusionPrior.tokenizer`.
+    """
+    if len(tokenizer) >= LARGE_VOCABULARY:
+        return []
+    words = dict.fromkeys(re.findall(r"[^\W\d_]+", prompt.lower()))
+    return [word for word in words if len(tokenizer.tokenize(word)) > 1]
