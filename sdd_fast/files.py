@@ -15,6 +15,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -38,8 +39,8 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     format by it work. "Any error" includes KeyboardInterrupt and SystemExit.
 
     Raises:
-        OSError: with errno ENOSPC and a message naming `path` and the space left, when the disk or
-            quota is full.
+        OSError: naming `path`, not the temporary file; where the disk or quota is full, with the
+            space left.
         IsADirectoryError: `path` is a folder.
 
     >>> with atomic_path("runs/hair/curve.png") as tmp:  # doctest: +SKIP
@@ -58,6 +59,13 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     except OSError as error:
         if error.errno in _OUT_OF_SPACE:
             raise _out_of_space(target) from error
+        if error.errno == errno.EFBIG:
+            limit = "larger than this process or file system may write (see ulimit -f)"
+            raise OSError(
+                error.errno, f"a file {limit}; nothing was written", str(target)
+            ) from error
+        if str(error.filename) == str(temporary):
+            raise OSError(error.errno, error.strerror, str(target)) from error
         raise
     finally:
         # After a successful rename there is nothing left to remove.
@@ -88,7 +96,18 @@ def write_bytes(path: PathLike, data: bytes) -> None:
 
 def write_text(path: PathLike, text: str) -> None:
     """Write `text` to `path` as UTF-8 with Unix line ends, atomically (see `atomic_path`)."""
-    write_bytes(path, text.encode("utf-8"))
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"cannot write {path}: {_half_character(error)}") from error
+    write_bytes(path, data)
+
+
+def _half_character(error: UnicodeEncodeError) -> str:
+    return (
+        f"the text holds {ascii(error.object[error.start])}, which is half a character (a lone "
+        "surrogate) and cannot be written"
+    )
 
 
 def write_json(path: PathLike, value: Any) -> None:
@@ -135,11 +154,30 @@ def read_json(path: PathLike) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """`json.loads`, which does not raise ValueError for everything that is wrong."""
+    """`json.loads`, which raises ValueError for everything that is wrong.
+
+    Integers that no float holds and texts that cannot be printed are wrong too: whoever uses them
+    would fail in ways that do not speak of the file.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_int=_integer)
+        if _HALF_CHARACTER.search(text):  # cheap, and seldom there
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except UnicodeEncodeError as error:
+        raise ValueError(_half_character(error)) from error
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+_MOST_DIGITS = 300  # floats end at 1.8e308
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits; at most {_MOST_DIGITS} are accepted")
+    return int(digits)
 
 
 def save_tensors(
@@ -147,7 +185,7 @@ def save_tensors(
     tensors: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write named tensors as safetensors, atomically.
+    """Write named tensors as safetensors, atomically; equal contents give equal bytes.
 
     Args:
         tensors: name → tensor on any device, with any strides, storage may be shared; dtypes are
@@ -161,11 +199,27 @@ def save_tensors(
                 f"metadata of {path} must map str to str, got {key!r}: {type(text).__name__}; "
                 "encode the value with json.dumps"
             )
+        for part in (key, text):
+            try:
+                part.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise ValueError(f"cannot write {path}: {_half_character(error)}") from error
     # safetensors refuses views of one storage, hence a copy of each.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     # Through bytes rather than save_file: a full disk then surfaces as OSError, which atomic_path
     # explains.
-    write_bytes(path, safetensors_bytes(copies, dict(metadata) if metadata else None))
+    write_bytes(path, _with_metadata(safetensors_bytes(copies), metadata or {}))
+
+
+def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The safetensors file `data` with `metadata`, which safetensors itself writes in any order."""
+    if not metadata:
+        return data
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8:start])}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # so that the tensors stay aligned
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[start:]])
 
 
 def load_tensors(
@@ -180,11 +234,7 @@ def load_tensors(
     """
     with _opened(path, device) as handle:
         names = handle.keys()  # a handle is not iterable itself
-        for name in names:  # one without elements may claim any size, at which torch fails
-            if math.prod(max(size, 1) for size in handle.get_slice(name).get_shape()) >= 2**62:
-                raise ValueError(f"{path}: tensor {ascii(name)[:200]} has an impossible shape")
-        tensors = {name: handle.get_tensor(name) for name in names}
-        return tensors, dict(handle.metadata() or {})
+        return {name: handle.get_tensor(name) for name in names}, dict(handle.metadata() or {})
 
 
 def read_metadata(path: PathLike) -> dict[str, str]:
@@ -202,6 +252,7 @@ def _opened(path: PathLike, device: str | torch.device = "cpu") -> Iterator[Any]
             "when loaded and is refused here. If it is a checkpoint that sdd_fast knows, this "
             f"reads it without running anything in it: sdd convert {source} OUT.safetensors"
         )
+    _check_header(source)
     try:
         with safe_open(str(source), framework="pt", device=str(device)) as handle:
             yield handle
@@ -210,6 +261,50 @@ def _opened(path: PathLike, device: str | torch.device = "cpu") -> Iterator[Any]
             f"{source} is not a complete safetensors file ({error}); it may be truncated or "
             "corrupt: write or download it again"
         ) from error
+
+
+MOST_TENSORS = 100_000  # far beyond any known network
+_LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
+
+
+def _check_header(source: Path) -> None:
+    """Raise ValueError for what safetensors or torch would answer late or in words of their own.
+
+    A file of megabytes can list millions of tensors without elements, each of any size.
+    """
+    again = "write or download it again"
+    size = source.stat().st_size
+    with open(source, "rb") as handle:
+        start = 8 + int.from_bytes(handle.read(8), "little")
+        if start > size:
+            raise ValueError(
+                f"{source} is truncated: not a complete safetensors file (its header has "
+                f"{start - 8:,} bytes, the file {size:,}); {again}"
+            )
+        if start > _LONGEST_HEADER:
+            raise ValueError(f"{source} is no safetensors file: its header has {start - 8:,} bytes")
+        text = handle.read(start - 8)
+    if text.count(b'"data_offsets"') > MOST_TENSORS:
+        raise ValueError(f"{source} lists more than {MOST_TENSORS:,} tensors, which is refused")
+    try:
+        header = parse_json(text.decode("utf-8"))
+        entries = [(name, header[name]) for name in header if name != "__metadata__"]
+        ends = [0, *(int(entry["data_offsets"][1]) for _, entry in entries)]
+        elements = [math.prod(max(n, 1) for n in entry["shape"][:65]) for _, entry in entries]
+        dimensions = [len(entry["shape"]) for _, entry in entries]
+    except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+        raise ValueError(
+            f"{source} is not a complete safetensors file (its header is damaged: {error}); {again}"
+        ) from error
+    for (name, _), count, rank in zip(entries, elements, dimensions, strict=True):
+        # Without elements it may claim any size, at which torch fails.
+        if count >= 2**62 or rank > 64:
+            raise ValueError(f"{source}: tensor {ascii(name)[:200]} has an impossible shape")
+    if start + max(ends) > size:
+        raise ValueError(
+            f"{source} is truncated: not a complete safetensors file (its tensors end at byte "
+            f"{start + max(ends):,}, the file has {size:,}); {again}"
+        )
 
 
 def _existing_file(path: PathLike) -> Path:

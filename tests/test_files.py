@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +206,115 @@ def test_a_safetensors_header_whose_length_looks_like_a_pickle_still_loads(tmp_p
     else:
         pytest.fail("no such header length was produced")
     assert json.dumps(files.load_tensors(path)[0]["a"].tolist()) == "[1.0]"
+
+
+def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
+    metadata = {f"key {i}": 'vält\n\x01\\"' * i for i in range(20)}
+    tensors = {"b": torch.arange(3), "a": torch.ones(2, dtype=torch.float16)}
+    written = set()
+    for turn in range(10):
+        keys = sorted(metadata, key=lambda key: hash((key, turn)))
+        path = tmp_path / f"{turn}.safetensors"
+        files.save_tensors(path, tensors, {key: metadata[key] for key in keys})
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    loaded, found = files.load_tensors(path)
+    assert found == metadata and all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+def test_a_file_of_300_000_empty_tensors_is_refused_at_once(tmp_path: Path) -> None:
+    entry = '"t{}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+    header = ("{" + ",".join(entry.format(i) for i in range(300_000)) + "}").encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    for function in (files.load_tensors, files.read_metadata):
+        start = time.process_time()
+        with pytest.raises(ValueError, match=r"w\.safetensors lists more than 100,000 tensors"):
+            function(path)
+        assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ('{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,0]}}' % ("9" * 400), "400 digits"),
+        ('{"a":{"dtype":"F32","shape":[0,%s],"data_offsets":[0,0]}}' % (2**62), "impossible shape"),
+        ('{"a":{"dtype":"F32","shape":[%s0],"data_offsets":[0,0]}}' % ("1," * 70), "impossible sh"),
+        ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', "truncated: .* end at byte"),
+        ('{"__metadata__":{"a":"\\ud800"}}', "half a character"),
+        ('{"__metadata__":{"a":7}}', "not a complete safetensors file"),
+        ('{"a":7}', "header is damaged"),
+        ("{" * 10, "header is damaged"),
+    ],
+)
+def test_headers_of_safetensors_that_make_no_sense(
+    tmp_path: Path, header: str, message: str
+) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(ValueError, match=rf"w\.safetensors.*{message}"):
+        files.load_tensors(path)
+
+
+def test_a_header_that_is_longer_than_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes((2**31).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ValueError, match=r"w\.safetensors is truncated: .* the file 10\)"):
+        files.load_tensors(path)
+
+
+def test_json_that_nobody_could_use(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for text, message in [
+        ("[1" + "0" * 400 + "]", "an integer of 401 digits; at most 300"),
+        ('["\\ud83d"]', r"holds '\\ud83d', which is half a character"),
+        ('{"\\uDE00": 1}', "half a character"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"x\.json is not valid JSON: .*{message}"):
+            files.read_json(path)
+    path.write_text('["\\ud83d\\ude00", %s]' % 10**299)
+    assert files.read_json(path) == ["😀", 10**299]
+
+
+def test_half_characters_are_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for write in (
+        lambda: files.write_text(path, "a\udc80"),
+        lambda: files.write_json(path, ["a\udc80"]),
+        lambda: files.save_tensors(path, {}, {"a": "\udc80"}),
+    ):
+        with pytest.raises(ValueError, match=r"cannot write .*x: .*'\\udc80'.*half a character"):
+            write()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_names_the_target(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError) as error:
+        files.write_text(tmp_path / "x.txt", "a")
+    assert error.value.filename == str(tmp_path / "x.txt")
+
+
+def test_errors_name_the_target_instead_of_the_temporary_file(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError) as error, files.atomic_path(tmp_path / "x.txt") as path:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    assert error.value.filename == str(tmp_path / "x.txt")
+
+
+def test_a_limit_of_file_sizes_names_the_file(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys, torch; from sdd_fast import files;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "files.save_tensors(sys.argv[1], {'a': torch.zeros(1000)})"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "w.safetensors")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    last = child.stderr.splitlines()[-1]
+    assert "ulimit -f" in last and last.endswith("w.safetensors'"), child.stderr
+    assert names(tmp_path) == []
