@@ -17,7 +17,7 @@ from typing import Any
 
 from . import tensors
 from .bounds import Budget
-from .pickles import COMPUTED, LOAD_NESTED
+from .pickles import COMPUTED, LOAD_NESTED, Refused
 from .plain import Global, PickledObject, shown
 
 
@@ -207,19 +207,19 @@ ALLOWED: dict[str, Callable[..., Any] | None] = {
 
 
 def check_allowed(name: str) -> None:
-    """Raise ValueError for a file that refers to `name`, if that is not allowed."""
+    """Raise `Refused` for a file that refers to `name`, if that is not allowed."""
     if name in ALLOWED:
         return
     if name.startswith(("dnnlib.tflib.", "tfutil.")):
-        raise ValueError(
+        raise Refused(
             f"it is a TensorFlow pickle (it refers to {shown(name)}), whose networks only their "
             "own code can read. Convert it where you trust it: with legacy.py of NVIDIA's "
             "stylegan3 repository (python legacy.py --source=IN.pkl --dest=OUT.pkl) or "
             "convert_weight.py of rosinality's stylegan2-pytorch, and load the result"
         )
     if name == COMPUTED:
-        raise ValueError("the name of a global is not a text")
-    raise ValueError(
+        raise Refused("the name of a global is not a text")
+    raise Refused(
         f"it refers to {shown(name)}, which is neither a tensor nor plain data, and is refused: "
         "what it does could not be known. Nothing in the file was executed. Where you trust the "
         "file, load it in the program it comes from and save only the state_dict of its network"

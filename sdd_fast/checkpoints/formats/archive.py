@@ -11,36 +11,34 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import BinaryIO
 
 _END = struct.Struct("<4s4H2IH")
-_LOCAL = struct.Struct("<4sH2H2H3I2H")
 _IN_64 = 0xFFFFFFFF
-_ENCRYPTED, _UTF_8 = 1, 0x800  # bits of an entry's flags
+_ENCRYPTED = 1  # of an entry's flags
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file in an archive: its bytes are `archive[start:end]`."""
+    """One file in an archive, whose bytes begin at `start`."""
 
-    name: str
+    info: zipfile.ZipInfo
     start: int
-    end: int
-    checksum: int
-    compressed: bool
 
     def read(self, archive: memoryview) -> memoryview:
         """Its bytes, unless they are compressed or damaged."""
-        if self.compressed:
-            raise ValueError(
-                f"{_shown(self.name)} is compressed, which torch's own files never are; unpack the "
-                "archive, and pack its folder again without compression (zip -0 -r)"
+        if self.info.compress_type:
+            raise _refused(
+                self.info,
+                "is compressed, which torch's own files never are; unpack the archive, and pack "
+                "its folder again without compression (zip -0 -r)",
             )
-        data = archive[self.start : self.end]
+        data = archive[self.start : self.start + self.info.file_size]
         # torch writes 0 when it is told not to compute checksums.
-        if self.checksum and zlib.crc32(data) != self.checksum:
-            raise ValueError(f"{_shown(self.name)} is damaged (its checksum differs)")
+        if self.info.CRC and zlib.crc32(data) != self.info.CRC:
+            raise _refused(self.info, "is damaged (its checksum differs)")
         return data
 
 
@@ -55,34 +53,45 @@ def entries_of(file: BinaryIO, archive: memoryview) -> dict[str, Entry]:
         ValueError: the archive is truncated, damaged, compressed or made to confuse.
     """
     count = _promised_entries(archive)
+    entries: dict[str, Entry] = {}
+    before = 0
     try:
         with zipfile.ZipFile(file) as directory:
-            infos, end = directory.infolist(), directory.start_dir
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error) as error:
+            infos = directory.infolist()
+            if count not in (len(infos), 0xFFFF):
+                raise zipfile.BadZipFile(f"it has {len(infos)} entries, not {count}")
+            for info in sorted(infos, key=lambda info: info.header_offset):
+                _check(info, entries)
+                with directory.open(info):  # compares the entry's own header
+                    start, end = file.tell(), file.tell() + info.compress_size
+                if end > directory.start_dir:
+                    raise _refused(info, "reaches beyond the archive: it may be truncated")
+                if info.header_offset < before:
+                    raise _refused(info, "overlaps another entry of the archive")
+                before = end
+                entries[info.orig_filename] = Entry(info, start)
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        UnicodeError,
+        OverflowError,
+        OSError,
+        struct.error,
+    ) as error:
         raise ValueError(f"the archive's directory is damaged: {error}") from error
-    if count not in (len(infos), 0xFFFF):
-        raise ValueError(f"the archive's directory is damaged: it has {len(infos)} entries, "
-                         f"not {count}")  # fmt: skip
-    entries: dict[str, Entry] = {}
-    before, previous = 0, ""
-    for info in sorted(infos, key=lambda info: info.header_offset):
-        name = info.orig_filename
-        if "\0" in name or "\\" in name or name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"an entry of the archive is called {_shown(name)}")
-        if name in entries:
-            raise ValueError(f"the archive has two entries called {_shown(name)}")
-        if info.flag_bits & _ENCRYPTED:
-            raise ValueError(f"{_shown(name)} is encrypted")
-        if not info.compress_type and info.file_size != info.compress_size:
-            raise ValueError(f"{_shown(name)} has two different sizes")
-        start = _first_byte(archive, info)
-        if start + info.compress_size > end:
-            raise ValueError(f"{_shown(name)} reaches beyond the archive: it may be truncated")
-        if info.header_offset < before:
-            raise ValueError(f"{_shown(name)} overlaps {_shown(previous)} in the archive")
-        before, previous = start + info.compress_size, name
-        entries[name] = Entry(name, start, before, info.CRC, info.compress_type != 0)
     return entries
+
+
+def _check(info: zipfile.ZipInfo, others: Collection[str]) -> None:
+    name = info.orig_filename
+    if "\0" in name or "\\" in name or name.startswith("/") or ".." in name.split("/"):
+        raise _refused(info, "is no name for an entry of an archive")
+    if name in others:
+        raise _refused(info, "is the name of two entries of the archive")
+    if info.flag_bits & _ENCRYPTED:
+        raise _refused(info, "is encrypted")
+    if not info.compress_type and info.file_size != info.compress_size:
+        raise _refused(info, "has two different sizes")
 
 
 def _promised_entries(archive: memoryview) -> int:
@@ -100,22 +109,5 @@ def _promised_entries(archive: memoryview) -> int:
     return int(count)
 
 
-def _first_byte(archive: memoryview, info: zipfile.ZipInfo) -> int:
-    """Where the data of the entry begin."""
-    name, header = info.orig_filename, info.header_offset
-    if not 0 <= header <= len(archive) - _LOCAL.size:
-        raise ValueError(f"{_shown(name)} lies beyond the archive: it may be truncated")
-    signature, _, flags, method, _, _, _, _, _, name_length, extra_length = _LOCAL.unpack_from(
-        archive, header
-    )
-    names = header + _LOCAL.size
-    raw = name.encode("utf-8" if info.flag_bits & _UTF_8 else "cp437")
-    same_name = archive[names : names + name_length] == raw
-    same_form = not flags & _ENCRYPTED and method == info.compress_type
-    if signature != b"PK\x03\x04" or not same_name or not same_form:
-        raise ValueError(f"the header of {_shown(name)} contradicts the archive's directory")
-    return names + name_length + extra_length
-
-
-def _shown(name: str) -> str:
-    return ascii(name[:200])
+def _refused(info: zipfile.ZipInfo, problem: str) -> ValueError:
+    return ValueError(f"{ascii(info.orig_filename[:200])} {problem}")

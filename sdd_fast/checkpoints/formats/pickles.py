@@ -29,7 +29,7 @@ TENSOR_DATA = "<tensor data>"  # which only the surrounding file can resolve
 
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # since Python 2
 
-
+# What is done with the result of a call.
 STATE, APPEND, SET, ADD = "given as a state to", "appended to", "set in", "added to"
 
 
@@ -47,6 +47,10 @@ class Call:
     function: str
     arguments: Any
     changes: list[tuple[str, Any]] = field(default_factory=list)
+
+
+class Refused(ValueError):
+    """What is wrong with a pickle, in words that need no more about where."""
 
 
 class _Reader:
@@ -84,11 +88,11 @@ class Unpickler(pickle._Unpickler):
         data: the bytes it is in.
         start: where it begins; after `load`, `position` is where it ends.
         budget: what it may cost.
-        allow: is given the full name of each global, and may raise.
+        allow: is given the full name of each global, and may raise `Refused`.
         nested: is given the arguments by which a file of torch's inside the pickle is loaded.
 
     Attributes:
-        tensor_data: identifiers of those that it refers to, as often as it does.
+        tensor_data: identifiers of the tensor data that it refers to, as often as it does.
     """
 
     memo: dict[int, Any]
@@ -149,7 +153,7 @@ class Unpickler(pickle._Unpickler):
             self._budget.container()
         try:
             _DISPATCH[code](self)
-        except _Final:
+        except Refused:
             raise
         except IndexError:
             raise self._damaged("an operation lacks its operands") from None
@@ -157,17 +161,14 @@ class Unpickler(pickle._Unpickler):
             raise self._damaged(str(error)) from error
         return True
 
-    def _damaged(self, problem: str) -> ValueError:
-        return _Final(f"the pickle is damaged at byte {self._start}: {problem}")
+    def _damaged(self, problem: str) -> Refused:
+        return Refused(f"the pickle is damaged at byte {self._start}: {problem}")
 
     def find_class(self, module: str, name: str) -> Any:
         return self._global(full_name(module, name))
 
     def _global(self, name: str) -> Global:
-        try:
-            self._allow(name)
-        except ValueError as error:
-            raise _Final(str(error)) from error
+        self._allow(name)
         return self._globals.setdefault(name, Global(name))
 
     def load_stack_global(self) -> None:
@@ -189,10 +190,7 @@ class Unpickler(pickle._Unpickler):
             kind = function.function if type(function) is Call else type(function).__name__
             raise ValueError(f"a {shown(kind)} is called like a function")
         if function.type == LOAD_NESTED:
-            try:
-                self._nested(arguments)
-            except ValueError as error:
-                raise _Final(str(error)) from error
+            self._nested(arguments)
         self.append(Call(function.type, arguments))
 
     def load_newobj_ex(self) -> None:
@@ -262,10 +260,6 @@ class Unpickler(pickle._Unpickler):
     def _load_text(self, length: str) -> None:
         (size,) = struct.unpack(length, self.read(struct.calcsize(length)))
         self.append(self._text(self.read(size)))
-
-
-class _Final(ValueError):
-    """An error whose message is complete."""
 
 
 def full_name(module: str, name: str) -> str:

@@ -77,37 +77,8 @@ def is_index(value: Any) -> bool:
 
 def tensor(
     budget: Budget, storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any = False,
-    hooks: Any = None, metadata: Any = None,
+    hooks: Any = None, metadata: Any = None, *, dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
-    return _tensor_in(budget, storage, offset, shape, strides, None, metadata)
-
-
-def tensor_of_type(
-    budget: Budget, storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any,
-    hooks: Any, dtype: Any, metadata: Any = None,
-) -> Tensor:  # fmt: skip
-    if not isinstance(dtype, torch.dtype) or dtype == torch.bool:  # which has its own storages
-        raise ValueError("a tensor has a type that it cannot have")
-    return _tensor_in(budget, storage, offset, shape, strides, dtype, metadata)
-
-
-def parameter(
-    budget: Budget, data: Any, requires_grad: Any, hooks: Any, state: Any = None
-) -> Tensor:
-    if not isinstance(data, Tensor):
-        raise ValueError("a parameter is not a tensor")
-    return data
-
-
-def _tensor_in(
-    budget: Budget,
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    dtype: torch.dtype | None,
-    metadata: Any,
-) -> Tensor:
     """The tensor of `shape` that begins at element `offset` of `storage`.
 
     Raises:
@@ -138,6 +109,23 @@ def _tensor_in(
         raise ValueError("a tensor has a type that it cannot have at the place of its data")
     numbers = storage.data[: capacity * dtype.itemsize].view(dtype)
     return numbers.as_strided(shape, strides, numbers.storage_offset() + offset)
+
+
+def tensor_of_type(
+    budget: Budget, storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any,
+    hooks: Any, dtype: Any, metadata: Any = None,
+) -> Tensor:  # fmt: skip
+    if not isinstance(dtype, torch.dtype) or dtype == torch.bool:  # which has its own storages
+        raise ValueError("a tensor has a type that it cannot have")
+    return tensor(budget, storage, offset, shape, strides, metadata=metadata, dtype=dtype)
+
+
+def parameter(
+    budget: Budget, data: Any, requires_grad: Any, hooks: Any, state: Any = None
+) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise ValueError("a parameter is not a tensor")
+    return data
 
 
 _ARRAY_TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16".split())

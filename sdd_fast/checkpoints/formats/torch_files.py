@@ -125,12 +125,8 @@ def zip_pickles(file: BinaryIO, archive: memoryview) -> tuple[str, Iterator[memo
     script = any(name.lower().endswith("/constants.pkl") for name in entries)
     if not script:
         _folder(entries)
-    pickles = (entry.read(archive) for name, entry in entries.items() if _is_pickle(name))
-    return "torchscript" if script else "torch", pickles
-
-
-def _is_pickle(name: str) -> bool:
-    return name.lower().endswith(".pkl")
+    pickles = [entry for name, entry in entries.items() if name.lower().endswith(".pkl")]
+    return "torchscript" if script else "torch", (entry.read(archive) for entry in pickles)
 
 
 def read_legacy(data: memoryview, budget: Budget, *, inside_pickle: bool = False) -> Any:

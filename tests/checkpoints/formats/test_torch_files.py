@@ -187,22 +187,24 @@ def test_archives_made_to_confuse(tmp_path: Path) -> None:
     refused(path, changed(directory + 24, "<I", 2**30), "different sizes")
     refused(path, changed(directory + 20, "<II", 2**30, 2**30), "reaches beyond")
     refused(path, changed(directory + 20, "<II", 2**32 - 1, 2**32 - 1), "reaches beyond")
-    refused(path, changed(directory + 42, "<I", 2**31), "lies beyond")
-    refused(path, changed(directory + 42, "<I", 1), "contradicts")
-    refused(path, changed(30, "<B", ord("b")), "contradicts")
+    refused(
+        path, changed(directory + 42, "<I", 2**31), "directory is damaged: Truncated file header"
+    )
+    refused(path, changed(directory + 42, "<I", 1), "directory is damaged: Bad magic number")
+    refused(path, changed(30, "<B", ord("b")), "directory is damaged: File name .* differ")
     refused(path, changed(directory + 16, "<I", 1), "checksum")
     refused(path, good + b"more", "truncated")
     refused(path, good[:-1], "truncated")
     # The second entry's data reach into the directory, the first's into the second entry.
     first = struct.unpack_from("<I", good, directory + 24)[0]
-    refused(path, changed(directory + 20, "<II", first + 20, first + 20), "overlaps")
+    refused(path, changed(directory + 20, "<II", first + 20, first + 20), "(?i)overlap")
     for wrong in ("/archive/data.pkl", "archive/../data.pkl", "..\\data.pkl"):
         other = archive(pickled).replace(b"archive/data.pkl", wrong.encode()[:16].ljust(16, b"/"))
-        refused(path, other, "is called|contradicts|no data.pkl")
+        refused(path, other, "is no name|differ|no data.pkl")
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "w") as target:
         target.writestr("archive/data.pkl", pickled)
         target.writestr("archive/data.pkl", hostile.pickle(b"N"))
-    refused(path, path.read_bytes(), "two entries")
+    refused(path, path.read_bytes(), "two entries of the archive")
     with zipfile.ZipFile(path, "w") as target:
         target.writestr("a/data.pkl", pickled)
         target.writestr("b/data.pkl", hostile.pickle(b"N"))
