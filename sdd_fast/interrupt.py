@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 STOPPING = tuple(
@@ -33,12 +33,7 @@ class InterruptAfterStep:
         self._previous = _replace_handlers(self._handle)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _restore_handlers(self._previous)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

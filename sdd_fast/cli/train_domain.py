@@ -73,7 +73,7 @@ def train_domain(
         device=device,
     )
     if not (out / "domain.json").exists():
-        missing = ", ".join(missing_parts(out, labelled=images is None))
+        missing = ", ".join(missing_parts(out, labeled=images is None))
         say(f"trained. The domain is not complete yet; still to train: {missing}")
         return
     say(f"complete: {out}")

@@ -12,7 +12,7 @@ from ..gradients.config import GuidanceConfig
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """How a mapper is trained. The defaults reach a finished edit in under two hundred steps.
+    """The settings of `distill`, whose defaults reach an edit in under two hundred steps.
 
     Args:
         steps: optimizer steps. batch_size: latents per step.
@@ -101,7 +101,7 @@ class DistillConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> DistillConfig:
-        """The authors' settings; `changes` replace some of them.
+        """Return the authors' settings; `changes` replace some of them.
 
         They go with a mapper like theirs: `LevelsMapper(num_layers, w_dim, levels,
         zero_init=False)`, which has no scale, so that L2 counts raw W+ units.

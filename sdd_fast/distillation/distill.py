@@ -131,6 +131,9 @@ def distill(
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and a checkpoint
             written first; a second one does not wait.
     """
+    unknown = default_mapper.keys() - DefaultMapper.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"distill() has no argument {', '.join(map(repr, sorted(unknown)))}")
     config = config or DistillConfig()
     w_plus, steps_set = _check_inputs(prior, generator, w_plus, timesteps, mapper)
     embeds = prior.encode_prompt(prompt)
@@ -183,7 +186,7 @@ def _request(
     w_plus: Tensor,
     prior: DiffusionPrior,
 ) -> dict[str, Any]:
-    """Everything that determines the result: a resumed run may log and save at other steps."""
+    """Return all that determines the result: a resumed run may log and save at other steps."""
     settings = asdict(config)
     for name in ("log_every", "monitor_every", "checkpoint_every"):
         del settings[name]
@@ -270,7 +273,7 @@ def _balanced(
 
 
 def _balanced_on(prior: DiffusionPrior) -> int:
-    """Latents whose pictures g is balanced on: fewer for a teacher of large pictures.
+    """Return on how many latents g is balanced: fewer for a teacher of large images.
 
     Each costs a forward pass of generator and VAE and two rows of the U-Net. With 32, not 64, g has
     a standard error of 7 to 16 % instead of 4 to 9 % (over six prompts of faces64); edits distilled
@@ -317,7 +320,7 @@ def _check_inputs(
     timesteps: Sequence[int],
     mapper: nn.Module | None,
 ) -> tuple[Tensor, Tensor]:
-    """Training data on the device that renders it, and the timesteps as int64 [|S|] on the CPU."""
+    """Return the training data where it is rendered, and the timesteps, int64 [|S|], on the CPU."""
     if generator is None:
         if mapper is None:
             raise ValueError("without a generator, give the image manipulator as mapper")

@@ -1,12 +1,12 @@
-"""What distillation minimises: the configuration, the draws of a step, and its loss (Eq. 7).
+"""What distillation minimizes: the draws of a step, and its loss (Eq. 7).
 
 ŵ = w + λ·M_φ(w),  ŷ = G(ŵ),  z = s·E(resize(ŷ))
 r = w(t)·(ε̂(z_t, t, γ) − ε),  d = J_Eᵀ r                 the teacher's gradient at ŷ
-loss = ⟨d, ŷ⟩ + regularisers,  d held constant            so that ∇_ŷ ⟨d, ŷ⟩ = d
+loss = ⟨d, ŷ⟩ + regularizers,  d held constant            so that ∇_ŷ ⟨d, ŷ⟩ = d
 
 Beyond the paper, r has a second part, μ·(ε̂(z_t', t', γ = 1) − ε) at small t': the teacher as a
-judge of pictures. At the selected timesteps it hardly sees the picture behind the noise, so a
-strong pull leaves halos and burnt colours that only small timesteps can see and undo.
+judge of images. At the selected timesteps it hardly sees the image behind the noise, so strong
+guidance leaves halos and saturated colors that only small timesteps can see and undo.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .config import DistillConfig
 
 Embedding = Callable[[Tensor], Tensor]
 
-_PRIOR_FROM = 0.2  # share of the steps before the teacher judges pictures as well
+_PRIOR_FROM = 0.2  # share of the steps before the teacher judges images as well
 _UNGUIDED = GuidanceConfig(guidance_scale=1.0, weighting="uniform")
 _CACHE_BYTES = 256 * 2**20  # before-images are kept on the device if all of them take less
 
@@ -41,7 +41,7 @@ def draw(
     timesteps: Tensor,
     latent_shape: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What step number `step` (from 0) trains on; a function of (seed, step) alone.
+    """Draw what step number `step` (from 0) trains on, a function of (seed, step) alone.
 
     That is why a resumed run equals an uninterrupted one. Drawn on the CPU, so that it does not
     depend on the device either.
@@ -65,7 +65,7 @@ def draw(
 
 
 def draw_prior_timesteps(config: DistillConfig, step: int) -> Tensor:
-    """int64 [B]: where the teacher judges the pictures of this step."""
+    """Draw the timesteps [B], int64, at which the teacher judges the images of this step."""
     first, last = config.prior_timesteps
     return torch.randint(
         first, last + 1, (config.batch_size,), generator=draws.stream(config.seed, f"prior {step}")
@@ -73,11 +73,12 @@ def draw_prior_timesteps(config: DistillConfig, step: int) -> Tensor:
 
 
 def num_batches(config: DistillConfig, count: int) -> int:
+    """Return how many batches visit all of `count` latents."""
     return -(-count // config.batch_size)
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """CPU → device. From pageable memory the host would wait for the device's queue to empty."""
+    """Copy from CPU to device. From pageable memory the host would wait for its queue to empty."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -85,14 +86,14 @@ def _send(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Before:
-    """What the regularisers need to know of a batch's unedited images."""
+    """What the regularizers need to know of a batch's unedited images."""
 
     images: Tensor | None
     embedding: Tensor | None
 
 
 class Objective:
-    """The loss of Alg. 1 as a function of the step number."""
+    """The loss of Alg. 1 as a function of the step."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class Objective:
         self._cache: dict[int, Before] = {}
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """A scalar with the gradient of step `step`, and its parts for the history.
+        """Return a scalar with the gradient of step `step`, and its parts for the history.
 
         Its value means nothing: the guidance term is linear, with d as its constant slope.
         """
@@ -157,7 +158,7 @@ class Objective:
         return loss, measured
 
     def _edited(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Edited images, and what the mapper changed in the units that L2 counts."""
+        """Return edited images, and what the mapper changed in the units that L2 counts."""
         if self.generator is None:
             images = self.mapper(w)
             return images, images - w
@@ -169,7 +170,7 @@ class Objective:
 
     @torch.no_grad()
     def _before(self, step: int, w: Tensor) -> Before:
-        """Unedited images and their embedding: of each batch only once, since batches recur."""
+        """Return unedited images and their embedding, made only once since batches recur."""
         keep = self.config.keep_weight > 0
         if self.identity is None and not keep:
             return Before(None, None)
@@ -187,7 +188,7 @@ class Objective:
 
 
 def irrelevance(d: Tensor) -> Tensor:
-    """Where the teacher does not care: [B, 1, H, W], from 1 (not at all) to 0.
+    """Return where the teacher does not care: [B, 1, H, W], from 1 (not at all) to 0.
 
     The saliency is |d| averaged over channels, smoothed over a sixteenth of the image, divided by
     its mean, and averaged with that of the whole batch, because one noise draw is noisy.

@@ -1,7 +1,7 @@
-"""Refining W+ latents: gradient steps from the encoder's guess towards the picture.
+"""Refining W+ latents: gradient steps from the encoder's guess towards the image.
 
-Each picture's loss depends on its own latent alone, and Adam works entry by entry: what else is in
-the batch changes nothing but rounding.
+Each image's loss depends on its own latent alone, and Adam works element by element: what else is
+in the batch changes nothing but rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .. import draws
 from ..manipulator import float32_layers
 
-SMALLEST = 16  # pixels: the coarsest scale at which pictures are compared
+SMALLEST = 16  # pixels: the coarsest scale at which images are compared
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,19 @@ class Refinement:
 
 @torch.no_grad()
 def w_std(generator: Any, samples: int = 4096) -> Tensor:
-    """[w_dim]: the standard deviation of w over `samples` z and classes, always the same ones."""
+    """Return the standard deviation [w_dim] of w over `samples` z and classes, always the same."""
     w: Tensor = generator.random_w(samples, draws.generator(0))
     return w.float().std(0).clamp(min=1e-4)
 
 
 def content(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle [..., height, width] of images."""
+    """Return the middle [..., height, width] of images."""
     top, left = ((images.shape[i] - size[i]) // 2 for i in (-2, -1))
     return images[..., top : top + size[0], left : left + size[1]]
 
 
 def multiscale_error(images: Tensor, targets: Tensor) -> Tensor:
-    """[B]: squared error per picture, averaged over its size, half of it, a quarter, … ≥ 16."""
+    """Return the squared error [B] per image, mean over its size, half of it, a quarter, … ≥ 16."""
     errors = [(images - targets).square().mean((1, 2, 3))]
     while min(images.shape[-2:]) >= 2 * SMALLEST:
         images, targets = F.avg_pool2d(images, 2), F.avg_pool2d(targets, 2)
@@ -89,16 +89,16 @@ def refine(
     identity: nn.Module | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Latents whose pictures are closer to `targets` than those of `start`, or `start` itself.
+    """Return latents whose images are closer to `targets` than those of `start`, or `start`.
 
-    Of all steps the one of least loss counts, for each picture by itself.
+    Of all steps the one of least loss counts, for each image by itself.
 
     Args:
         generator: a `StyleGAN2`; its weights are left alone.
         start: [B, num_layers, w_dim], the encoder's latents.
         targets: [B, 3, h, w] in [-1, 1], compared with the middle of the generator's images.
         std: [w_dim], the unit of `lr` and `pull`; see `w_std`.
-        identity: pictures of the generator's size → vectors; used if targets have that size.
+        identity: images of the generator's size → vectors; used if targets have that size.
         after_step: called after every step, for a progress bar.
 
     Raises:
@@ -138,7 +138,7 @@ def refine(
             after_step()
     if not bool(torch.isfinite(moved).all()):
         raise FloatingPointError(
-            "the refinement became NaN or infinite: check that generator and pictures are finite, "
+            "the refinement became NaN or infinite: check that generator and images are finite, "
             f"then try a lower lr ({settings.lr:g} now)"
         )
     return (start + best * std).detach()

@@ -77,7 +77,7 @@ class CaptionedImages:
 class Source(Protocol):
     """Where the images of a domain come from, and what is known about them."""
 
-    labelled: bool
+    labeled: bool
 
     def images(self, folder: Path, resolution: int, budget: float) -> CaptionedImages:
         """Return the images to train on; what has to be made is kept in `folder`."""
@@ -96,7 +96,7 @@ class Source(Protocol):
         """Return what domain.json says besides its files: "name", "source_text", …"""
 
     def measure(self, out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
-        """Measure the finished domain, if its images are labelled; `record` of its training."""
+        """Measure the finished domain, if its images are labeled; `record` of its training."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class ImageFolder:
     path: Path
     source_text: str
     progress: bool | Listener = True
-    labelled = False
+    labeled = False
 
     def images(self, folder: Path, resolution: int, budget: float) -> CaptionedImages:
         """Read all images.

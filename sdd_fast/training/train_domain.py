@@ -1,7 +1,7 @@
 """One command trains a whole domain, part by part, each resumable and usable on its own.
 
     clip ──► generator (StyleGAN2 + encoder + mapping) ──► latents
-      └────► unet ◄── vae                 classifier, identity: for measuring and regularising
+      └────► unet ◄── vae                 classifier, identity: for measuring and regularizing
 
 Every part reads what earlier parts wrote into the domain's folder, so a single part can be
 retrained. Checkpoints live in `<out>/training` and may be deleted once the domain is complete.
@@ -86,11 +86,11 @@ def train_domain(
         trainer = PartTrainer(work, device, budget, progress)
         job = _Job(out, source, data, trainer)
         for name, part in _PARTS.items():
-            if name in chosen and (source.labelled or not part.needs_labels):
+            if name in chosen and (source.labeled or not part.needs_labels):
                 if name == "quality":
                     _write_domain(job)  # which is measured
                 part.train(job)
-        if not missing_parts(out, labelled=False):
+        if not missing_parts(out, labeled=False):
             _write_domain(job)
     return out
 
@@ -118,7 +118,7 @@ def _same_images(record: Path, data: CaptionedImages) -> None:
     these = {"resolution": data.resolution, "digest": data.digest()}
     if record.exists() and read_json(record) != these:
         raise ValueError(
-            f"{record.parent} was trained on other pictures, captions or at another resolution; "
+            f"{record.parent} was trained on other images, captions or at another resolution; "
             "train in another folder, or delete that one"
         )
     write_json(record, these)
@@ -206,10 +206,10 @@ _PARTS = {
 PARTS = tuple(_PARTS)
 
 
-def missing_parts(out: Path, *, labelled: bool) -> list[str]:
-    """Return the parts that have left no file in `out` yet; without `labelled`, of those that need
+def missing_parts(out: Path, *, labeled: bool) -> list[str]:
+    """Return the parts that have left no file in `out` yet; without `labeled`, of those that need
     no labels."""
-    wanted = {name: part for name, part in _PARTS.items() if labelled or not part.needs_labels}
+    wanted = {name: part for name, part in _PARTS.items() if labeled or not part.needs_labels}
     return [name for name, part in wanted.items() if not (out / part.leaves).exists()]
 
 

@@ -38,7 +38,7 @@ def w_plus() -> Tensor:
 
 
 class Identity(nn.Module):
-    """A face recogniser of sorts; `trouble` is called with the number of edited batches so far."""
+    """A face recognizer of sorts; `trouble` is called with the number of edited batches so far."""
 
     def __init__(self, trouble: Callable[[int, Tensor], Tensor] | None = None) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def step_of(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(("resolution", "want"), [(256, 64), (512, 32)])
-def test_a_teacher_of_large_pictures_is_balanced_on_fewer(
+def test_a_teacher_of_large_images_is_balanced_on_fewer(
     run: Callable[..., DistillResult],
     tiny_prior: DiffusionPrior,
     w_plus: Tensor,
@@ -235,7 +235,7 @@ def test_training_moves_images_where_the_teacher_wants_them(
     tiny_prior: DiffusionPrior, generator: StyleGAN2, w_plus: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Of a teacher that wants one certain picture, r is the way there: its norm must shrink."""
+    """Of a teacher that wants one certain image, r is the way there: its norm must shrink."""
     with torch.no_grad():
         other = tiny_prior.encode(generator.synthesis(w_plus[1:2]))
     wanted = tiny_prior.alphas_cumprod[300].sqrt() * other
@@ -483,6 +483,9 @@ def test_bad_input(
         with pytest.raises(ValueError, match=message):
             run(run_dir=folder, **arguments)
     assert not folder.exists()
+    for mapper in (None, LevelsMapper(8, 8, ["coarse"])):
+        with pytest.raises(TypeError, match="no argument 'w_sdt'"):
+            run(mapper=mapper, w_sdt=None)
     with pytest.raises(TypeError, match="integers"):
         run(timesteps=[0.5])
     with pytest.raises(ValueError, match="give the image manipulator"):
@@ -491,7 +494,7 @@ def test_bad_input(
         distill(tiny_prior, None, torch.rand(3, 32, 32), "hair", [500], mapper=nn.Conv2d(3, 3, 1))
 
 
-def test_one_latent_can_be_optimised_given_a_unit(
+def test_one_latent_can_be_optimized_given_a_unit(
     run: Callable[..., DistillResult], w_plus: Tensor
 ) -> None:
     result = run(w_plus=w_plus[:1], w_std=torch.ones(1, 8), config={"steps": 2})

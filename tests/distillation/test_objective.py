@@ -148,7 +148,7 @@ def test_every_term_counts(
         assert not torch.allclose(full, without, rtol=1e-3)
 
 
-def test_the_teacher_judges_pictures_once_there_is_an_edit(
+def test_the_teacher_judges_images_once_there_is_an_edit(
     tiny_prior64: DiffusionPrior, generator: StyleGAN2, w_plus: Tensor
 ) -> None:
     torch.manual_seed(3)
@@ -197,25 +197,23 @@ def test_style_space_and_image_manipulators(
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-11)
 
-    # Any image → image module, without a generator: here one that adds a picture.
+    # Any image → image module, without a generator: here one that adds an image.
     class Add(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.picture = nn.Parameter(torch.randn(3, 32, 32, dtype=torch.float64) * 0.1)
+            self.offset = nn.Parameter(torch.randn(3, 32, 32, dtype=torch.float64) * 0.1)
 
         def forward(self, images: Tensor) -> Tensor:
-            return images + self.picture
+            return images + self.offset
 
-    pictures = torch.rand(5, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    data = torch.rand(5, 3, 32, 32, dtype=torch.float64) * 2 - 1
     painter = Add()
-    loss, _ = make_objective(tiny_prior64, None, pictures, painter, None, settings).loss(0)
-    (got_picture,) = torch.autograd.grad(loss, painter.picture)
-    z, r = teacher_residual(
-        tiny_prior64, pictures[index] + painter.picture, t, noise.double(), settings
-    )
-    total = (z * r).mean() + 2.0 * painter.picture.pow(2).mean()
-    (want_picture,) = torch.autograd.grad(total, painter.picture)
-    torch.testing.assert_close(got_picture, want_picture, rtol=1e-6, atol=1e-11)
+    loss, _ = make_objective(tiny_prior64, None, data, painter, None, settings).loss(0)
+    (got_offset,) = torch.autograd.grad(loss, painter.offset)
+    z, r = teacher_residual(tiny_prior64, data[index] + painter.offset, t, noise.double(), settings)
+    total = (z * r).mean() + 2.0 * painter.offset.pow(2).mean()
+    (want_offset,) = torch.autograd.grad(total, painter.offset)
+    torch.testing.assert_close(got_offset, want_offset, rtol=1e-6, atol=1e-11)
 
 
 def test_draws_depend_on_seed_and_step_only() -> None:

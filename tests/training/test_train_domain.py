@@ -66,45 +66,45 @@ def test_training_again_changes_nothing(trained):
         assert all(torch.equal(tensors[k], after[k]) for k in tensors), path
 
 
-def test_a_folder_of_captioned_pictures_trains_one_part(tmp_path):
-    pictures = tmp_path / "pictures"
+def test_a_folder_of_captioned_images_trains_one_part(tmp_path):
+    images = tmp_path / "images"
     lines = []
     for i, image in enumerate(render(sample_faces(20, torch.Generator().manual_seed(0)), 48)):
-        save_png(pictures / f"{i}.png", image)
-        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"picture {i} of a face"}))
-    (pictures / "metadata.jsonl").write_text("\n".join(lines))
+        save_png(images / f"{i}.png", image)
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"image {i} of a face"}))
+    (images / "metadata.jsonl").write_text("\n".join(lines))
     out = train_domain(
-        tmp_path / "mine", images=pictures, resolution=32, source_text="a picture of a face",
+        tmp_path / "mine", images=images, resolution=32, source_text="a picture of a face",
         parts=("vae",), budget=BUDGET,
     )  # fmt: skip
     assert (out / "diffusion" / "vae" / "config.json").exists()
     assert not (out / "domain.json").exists()  # not complete yet
     with pytest.raises(FileNotFoundError, match=r"train the clip part first"):
         train_domain(
-            out, images=pictures, resolution=32, source_text="a picture of a face",
+            out, images=images, resolution=32, source_text="a picture of a face",
             parts=("unet",), budget=BUDGET,
         )  # fmt: skip
 
 
-def test_a_training_goes_on_with_the_same_pictures_only(tmp_path):
-    pictures = tmp_path / "pictures"
+def test_a_training_goes_on_with_the_same_images_only(tmp_path):
+    images = tmp_path / "images"
     faces = render(sample_faces(16, torch.Generator().manual_seed(0)), 32)
     for i, image in enumerate(faces):
-        save_png(pictures / f"{i}.png", image)
+        save_png(images / f"{i}.png", image)
 
     def train(text, resolution=32):
         lines = [json.dumps({"file_name": f"{i}.png", "text": text}) for i in range(len(faces))]
-        (pictures / "metadata.jsonl").write_text("\n".join(lines))
+        (images / "metadata.jsonl").write_text("\n".join(lines))
         return train_domain(
-            tmp_path / "mine", images=pictures, resolution=resolution, source_text="a face",
+            tmp_path / "mine", images=images, resolution=resolution, source_text="a face",
             parts=("vae",), budget=BUDGET,
         )  # fmt: skip
 
     train("a face")
     train("a face")
-    with pytest.raises(ValueError, match="other pictures, captions or at another resolution"):
+    with pytest.raises(ValueError, match="other images, captions or at another resolution"):
         train("another caption")
-    with pytest.raises(ValueError, match="other pictures, captions or at another resolution"):
+    with pytest.raises(ValueError, match="other images, captions or at another resolution"):
         train("a face", resolution=64)
 
 

@@ -114,7 +114,7 @@ def measure_edits(
     images: int = 16,
     faces: int = 256,
 ) -> list[dict[str, Any]]:
-    """Run the whole method for every prompt: select by HQS, distil, edit held-out faces."""
+    """Run the whole method for every prompt: select by HQS, distill, edit held-out faces."""
     rows = []
     for prompt in prompts:
         curve = hqs(

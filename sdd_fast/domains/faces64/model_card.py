@@ -18,7 +18,7 @@ _NETWORKS = {
     "encoder.safetensors": "image → W+ encoder",
     "identity.safetensors": "identity embedding",
     "classifier.safetensors": "attribute classifier",
-    "latents.safetensors": "encoded faces to distil with",
+    "latents.safetensors": "encoded faces to distill with",
 }
 
 
@@ -96,7 +96,7 @@ def _samples(samples: dict[str, Any]) -> list[str]:
         "## What the diffusion model draws",
         "",
         f"{samples['per_prompt']} images a prompt, {samples['steps']} DDIM steps, guidance scale "
-        f"{samples['guidance_scale']:g}: share in which the classifier sees what was asked for. "
+        f"{samples['guidance_scale']:g}: share in which the classifier sees what was requested. "
         f"Largest difference of a mean color channel from rendered faces: "
         f"{samples['color_cast']:.1f} of 255.",
         "",

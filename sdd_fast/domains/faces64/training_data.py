@@ -29,7 +29,7 @@ class RenderedFaces:
 
     source_text: str = SOURCE_TEXT
     progress: bool | Listener = True
-    labelled = True
+    labeled = True
 
     def images(self, folder: Path, resolution: int, budget: float) -> CaptionedImages:
         """Return the faces to train on: fewer of them for a small budget."""
