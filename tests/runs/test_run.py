@@ -12,12 +12,12 @@ from tiny_domain import W_DIM, write_tiny_domain
 import sdd_fast.runs.run as experiment
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.domains import Domain, load_domain
-from sdd_fast.runs.run import EditRun, default_config, run_edit
-from sdd_fast.selection.choose import Selection, choose, compute_curve
 from sdd_fast.files import load_tensors
-from sdd_fast.selection.curve import HQSCurve
 from sdd_fast.run_folder import WRITTEN
 from sdd_fast.runs.record import read_run
+from sdd_fast.runs.run import EditRun, default_config, run_edit
+from sdd_fast.selection.choose import Selection, choose, compute_curve
+from sdd_fast.selection.curve import HQSCurve
 
 PROMPT = "a face with white hair"
 TIMES = (200, 500, 800)
