@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from test_modulated_conv2d import expert, grouped
 from torch import Tensor
 
-from sdd_fast.models import StyleGAN2, stylegan2
+from sdd_fast.models import StyleGAN2, stylegan2, stylegan2_layers
 from sdd_fast.ops import upfirdn2d_ref
 
 TINY = {"resolution": 16, "w_dim": 8, "channel_base": 128, "channel_max": 8, "n_mlp": 1}
@@ -53,12 +53,10 @@ def network(resolution: int, dtype: torch.dtype, device: str) -> StyleGAN2:
 @contextmanager
 def with_ops(convolution: Callable[..., Tensor], resample: Callable[..., Tensor]) -> Iterator[None]:
     """The generator calls these instead of ours."""
-    before = stylegan2.modulated_conv2d, stylegan2.upfirdn2d
-    stylegan2.modulated_conv2d, stylegan2.upfirdn2d = convolution, resample
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stylegan2_layers, "modulated_conv2d", convolution)
+        patch.setattr(stylegan2, "upfirdn2d", resample)
         yield
-    finally:
-        stylegan2.modulated_conv2d, stylegan2.upfirdn2d = before
 
 
 def layer(styled: Callable[..., Tensor], to_rgb: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..files import PathLike
-from ..models.save import Checkpointed
+from ..models.save import SaveLoadMixin
 from .formats.npy import is_npy, read_npy
 from .formats.read import Checkpoint, PickledObject, read_checkpoint
 
@@ -24,7 +24,7 @@ def read_file(path: PathLike) -> Checkpoint:
     return read_npy(path) if is_npy(path) else read_checkpoint(path)
 
 
-def read_own(checkpoint: Checkpoint, *networks: type[Checkpointed]) -> nn.Module | None:
+def read_own(checkpoint: Checkpoint, *networks: type[SaveLoadMixin]) -> nn.Module | None:
     """Build the network of a file that `save` of one of `networks` wrote; None for other files."""
     for network in networks:
         if checkpoint.metadata.get("network") == network.__name__:

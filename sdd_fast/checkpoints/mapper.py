@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from ..files import parse_json
 from ..manipulator import MapperInfo
-from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper, is_to_rgb
+from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper
 from ..models.save import build_exactly
+from ..models.style_space import is_to_rgb
 from .content import attributes, holds_tensors, read_own
 from .formats.read import Checkpoint
 

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .irse import IR50, FrozenBatchNorm, IRTrunk
-from .save import Checkpointed
+from .save import SaveLoadMixin
 
-_LEAST = 112  # what the trunk sees; of a smaller picture too little is left after the crop
+_LEAST = 112  # what the trunk sees; of a smaller image too little is left after the crop
 
 
-class ArcFace(Checkpointed, IRTrunk):
+class ArcFace(SaveLoadMixin, IRTrunk):
     """A unit vector for an aligned face; cosine 1 is the same person (Deng et al. 2019).
 
     Args:
@@ -45,7 +45,7 @@ class ArcFace(Checkpointed, IRTrunk):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Faces [B, 3, R, R] in [-1, 1], aligned as FFHQ, to unit vectors [B, dim].
+        """Map faces [B, 3, R, R] in [-1, 1], aligned as FFHQ, to unit vectors [B, dim].
 
         Any R of at least 112. Other sizes than 256 are first brought to 256 by averaging, smaller
         ones too (which repeats pixels), as StyleCLIP and its successors do; their identity scores
@@ -66,7 +66,7 @@ class ArcFace(Checkpointed, IRTrunk):
 
 
 def face_crop(images: Tensor) -> Tensor:
-    """[B, 3, R, R] of an FFHQ-aligned face to the [B, 3, 112, 112] that ArcFace knows."""
+    """Crop an FFHQ-aligned face [B, 3, R, R] to the [B, 3, 112, 112] that ArcFace knows."""
     if images.shape[2] != 256:
         images = F.adaptive_avg_pool2d(images, 256)
     return F.adaptive_avg_pool2d(images[:, :, 35:223, 32:220], 112)

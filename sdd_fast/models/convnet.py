@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .save import Checkpointed
+from .layers import channels_last
+from .save import SaveLoadMixin
 
 
 class ResidualBlock(nn.Module):
@@ -45,7 +46,7 @@ class ResidualTrunk(nn.Module):
         if len(channels) != int(math.log2(resolution)) - 1:
             raise ValueError(
                 f"ResidualTrunk: resolution {resolution} needs "
-                f"{int(math.log2(resolution)) - 1} channel numbers, got {list(channels)}"
+                f"{int(math.log2(resolution)) - 1} channel counts, got {list(channels)}"
             )
         self.resolution = resolution
         self.stem = nn.Conv2d(3, channels[0], 3, padding=1)
@@ -54,14 +55,14 @@ class ResidualTrunk(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps at resolution/2, ..., 8, 4 of images [B, 3, resolution, resolution]."""
+        """Compute maps at resolution/2, ..., 8, 4 of images [B, 3, resolution, resolution]."""
         if images.ndim != 4 or images.shape[1:] != (3, self.resolution, self.resolution):
             raise ValueError(
                 f"images must be [B, 3, {self.resolution}, {self.resolution}], "
                 f"got {list(images.shape)}; resize them first"
             )
         # Channels last makes the strided convolutions a quarter faster on a CPU, and suits GPUs.
-        x = self.stem(images.contiguous(memory_format=torch.channels_last))
+        x = self.stem(channels_last(images))
         features = []
         for block in self.blocks:
             x = block(x)
@@ -69,7 +70,7 @@ class ResidualTrunk(nn.Module):
         return features
 
 
-class ConvClassifier(Checkpointed, nn.Module):
+class ConvClassifier(SaveLoadMixin, nn.Module):
     """Several attributes of an image at once.
 
     Args:
@@ -94,18 +95,18 @@ class ConvClassifier(Checkpointed, nn.Module):
         self.head = nn.Linear(2 * channels[-1], sum(heads.values()))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The trunk's feature maps at resolution/2, ..., 4; for perceptual losses."""
+        """Compute the trunk's feature maps at resolution/2, ..., 4; for perceptual losses."""
         features: list[Tensor] = self.trunk(images)
         return features
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images [B, 3, resolution, resolution] to logits [B, classes] of every head."""
+        """Classify images [B, 3, resolution, resolution]: logits [B, classes] of every head."""
         pooled = _pool(F.silu(self.norm(self.trunk(images)[-1])))
         logits = self.head(pooled).split(list(self.heads.values()), dim=1)
         return dict(zip(self.heads, logits, strict=True))
 
 
-class ConvEmbedding(Checkpointed, nn.Module):
+class ConvEmbedding(SaveLoadMixin, nn.Module):
     """A unit vector for an image: an identity, or the image side of a CLIP-like pair.
 
     Args:
@@ -125,13 +126,13 @@ class ConvEmbedding(Checkpointed, nn.Module):
         self.head = nn.Linear(2 * channels[-1], dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, 3, resolution, resolution] to unit vectors [B, dim]."""
+        """Map images [B, 3, resolution, resolution] to unit vectors [B, dim]."""
         pooled = _pool(F.silu(self.norm(self.trunk(images)[-1])))
         return F.normalize(self.head(pooled), dim=1)
 
 
 def trunk_channels(resolution: int, width: int) -> list[int]:
-    """`width` channels at full resolution and as many more with each halving, at most 8 times."""
+    """Give `width` channels at full resolution, as many more with each halving, at most 8 times."""
     check_resolution("trunk", resolution, 8)
     if width < 1:
         raise ValueError(f"width must be positive, got {width}")
@@ -146,10 +147,10 @@ def check_resolution(name: str, resolution: int, least: int) -> None:
 
 
 def _pool(x: Tensor) -> Tensor:  # [B, C, 4, 4] -> [B, 2C]
-    """Mean and maximum over space: small marks would drown in the mean alone."""
+    """Pool by mean and maximum over space: small marks would drown in the mean alone."""
     return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
 
 
 def _groups(channels: int) -> int:
-    """The largest divisor of `channels` of at most 8."""
+    """Find the largest divisor of `channels` of at most 8."""
     return max(g for g in range(1, 9) if channels % g == 0)

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convnet import ResidualTrunk, check_resolution
-from .save import Checkpointed
+from .save import SaveLoadMixin
 
 POOLED = 4  # every head looks at a 4x4 grid
 
 
-class Encoder(Checkpointed, nn.Module):
+class Encoder(SaveLoadMixin, nn.Module):
     """Encode an image as `w_plus = latent_avg + base + delta`.
 
     The base w is the same for every layer, which keeps the code in the part of W+ where edits
@@ -80,7 +80,7 @@ class Encoder(Checkpointed, nn.Module):
     def forward(self, images: Tensor, return_base: Literal[True]) -> tuple[Tensor, Tensor]: ...
 
     def forward(self, images: Tensor, return_base: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Images [B, 3, resolution, resolution] in [-1, 1] to W+ [B, num_layers, w_dim].
+        """Encode images [B, 3, resolution, resolution] in [-1, 1] to W+ [B, num_layers, w_dim].
 
         With `return_base`, also the shared part `latent_avg + base` [B, w_dim]; the difference of
         the two is the delta, which training should keep small.

@@ -1,7 +1,7 @@
 """The residual trunk of ArcFace that e4e and pSp build on: IR-50, or IR-SE-50 with excitation.
 
 The parameters are named as in the files that people hold, so those load without a table. The
-networks on this trunk are frozen judges: they normalise by stored statistics in train mode too.
+networks on this trunk are frozen judges: they normalize by stored statistics in train mode too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class IRTrunk(nn.Module):
     def __init__(self, units: Sequence[int], width: int, squeeze_excitation: bool) -> None:
         super().__init__()
         if len(units) != 4 or min(units) < 1:
-            raise ValueError(f"units must be four positive numbers, got {list(units)}")
+            raise ValueError(f"units must be four positive integers, got {list(units)}")
         if width < (16 if squeeze_excitation else 1):
             raise ValueError(
                 "width must be positive, and at least 16 with squeeze_excitation, whose inner "
@@ -51,7 +51,7 @@ class IRTrunk(nn.Module):
         self.stage_ends = [end - 1 for end in accumulate(units)]
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The stages' results for [B, 3, H, W]: at H/2, H/4, H/8 and H/16, rounded up."""
+        """Compute the stages' results for [B, 3, H, W]: at H/2, H/4, H/8 and H/16, rounded up."""
         x = self.input_layer(images)
         features = []
         for i, unit in enumerate(self.body):
@@ -104,7 +104,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by its stored statistics, for feature maps and vectors alike.
+    """Batch normalization by its stored statistics, for feature maps and vectors alike.
 
     Training around such a network must neither move its statistics nor let the faces of a batch
     influence each other, so train mode makes no difference.

@@ -1,4 +1,4 @@
-"""Layers shared by the generator's mapping network and the latent mappers."""
+"""Layers that several networks share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..ops._register import transformed
 
 
 class PixelNorm(nn.Module):
@@ -21,10 +23,10 @@ class PixelNorm(nn.Module):
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate, then optionally a leaky ReLU (0.2, gain √2).
+    """Linear layer with equalized learning rate, then optionally a leaky ReLU (0.2, gain √2).
 
     The stored weight has unit variance divided by `lr_multiplier` and is scaled when used, so an
-    optimiser step moves every layer by the same relative amount (Karras et al. 2018, Sec. 4.1).
+    optimizer step moves every layer by the same relative amount (Karras et al. 2018, Sec. 4.1).
     """
 
     def __init__(
@@ -50,3 +52,8 @@ class EqualLinear(nn.Module):
             x, self.weight * (self.weight_gain * gain), self.bias * (self.bias_gain * gain)
         )
         return F.leaky_relu(x, 0.2) if self.activation else x
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Bring feature maps to channels_last, but not under `torch.func.vmap`, which cannot."""
+    return x if transformed() else x.contiguous(memory_format=torch.channels_last)

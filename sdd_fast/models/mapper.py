@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from .. import draws
 from .layers import EqualLinear, PixelNorm
-from .save import Checkpointed
+from .save import SaveLoadMixin
+from .style_space import is_to_rgb
 
 LEVELS = ("coarse", "medium", "fine")
-"""Layers 0-3 (pose, shape), 4-7 (features, expression) and 8 and up (colour, texture)."""
+"""Layers 0-3 (pose, shape), 4-7 (features, expression) and 8 and up (color, texture)."""
 
 ALL = "all"
 """In place of the three: one level of all layers, and so a single MLP for them."""
@@ -23,7 +24,7 @@ _NO_END = 2**31  # of a W+ whose number of layers is left open
 
 
 def level_range(level: str, num_layers: int) -> tuple[int, int]:
-    """First and one past the last W+ layer of a level."""
+    """Return the first and one past the last W+ layer of a level."""
     bounds = {"coarse": (0, 4), "medium": (4, 8), "fine": (8, num_layers), ALL: (0, num_layers)}
     if level not in bounds:
         raise ValueError(f"level must be one of {', '.join((*LEVELS, ALL))}, got {level!r}")
@@ -31,7 +32,7 @@ def level_range(level: str, num_layers: int) -> tuple[int, int]:
     return min(start, num_layers), min(end, num_layers)
 
 
-class LevelsMapper(Checkpointed, nn.Module):
+class LevelsMapper(SaveLoadMixin, nn.Module):
     """One small MLP per level of W+ layers; a level that is off changes nothing.
 
     Args:
@@ -39,10 +40,10 @@ class LevelsMapper(Checkpointed, nn.Module):
             not depend on `num_layers`; None takes any number, for a foreign file that does not say.
         levels: which levels have an MLP, of "coarse", "medium" and "fine"; or "all" for one MLP of
             all layers, as StyleCLIP's `SingleMapper` is.
-        depth: layers of each MLP, equalised linear with leaky ReLU (0.2, gain √2).
-        lr_multiplier: of the equalised linear layers.
-        pixel_norm: "channels" normalises every layer's latent over its channels. "layers"
-            normalises every channel over the layers of the level, as the authors' code does; their
+        depth: layers of each MLP, equalized linear with leaky ReLU (0.2, gain √2).
+        lr_multiplier: of the equalized linear layers.
+        pixel_norm: "channels" normalizes every layer's latent over its channels. "layers"
+            normalizes every channel over the layers of the level, as the authors' code does; their
             checkpoints only reproduce with it.
         scale: [num_layers, w_dim] or [1, w_dim], for instance the standard deviation of W+, so that
             the MLPs work in its units; None for 1.
@@ -103,7 +104,7 @@ class LevelsMapper(Checkpointed, nn.Module):
         self.register_buffer("scale", _full_scale(scale, num_layers, w_dim))
 
     def forward(self, w_plus: Tensor, levels: list[str] | None = None) -> Tensor:
-        """The change of W+: delta [B, num_layers, w_dim]; zeros in layers whose level is off.
+        """Compute the delta of W+, [B, num_layers, w_dim]: zeros in layers whose level is off.
 
         `levels` keeps only some of the mapper's levels for this call; None keeps all of them.
         """
@@ -129,7 +130,7 @@ class LevelsMapper(Checkpointed, nn.Module):
         return delta
 
     def subset(self, levels: Sequence[str]) -> LevelsMapper:
-        """A mapper of only these of its levels; it shares their weights with this one."""
+        """Make a mapper of only these of its levels; it shares their weights with this one."""
         absent = [level for level in levels if level not in self.levels]
         if absent:
             raise ValueError(f"LevelsMapper: has the levels {self.levels}, not {absent}")
@@ -140,12 +141,12 @@ class LevelsMapper(Checkpointed, nn.Module):
         return part.to(self.scale.device)
 
 
-class StyleSpaceMapper(Checkpointed, nn.Module):
+class StyleSpaceMapper(SaveLoadMixin, nn.Module):
     """One small MLP per style vector (S-space).
 
     Args:
         style_dims: `generator.style_dims`; their order is that of `generator.style_vectors`.
-        to_rgb: whether the toRGB styles change too. Without them colours change less freely.
+        to_rgb: whether the toRGB styles change too. Without them colors change less freely.
         depth, lr_multiplier, zero_init, output_activation: as for `LevelsMapper`.
 
     Source: the S-space mappers of Sec. 4.1's "agnostic" manipulators; Wu et al. 2021.
@@ -181,7 +182,7 @@ class StyleSpaceMapper(Checkpointed, nn.Module):
         )
 
     def forward(self, styles: list[Tensor]) -> list[Tensor]:
-        """Style vectors, one [B, style_dims[i]] each, to as many changes of the same shapes."""
+        """Compute the change of each style vector, [B, style_dims[i]] each, in the same shapes."""
         if len(styles) != len(self.style_dims):
             raise ValueError(
                 f"StyleSpaceMapper: needs {len(self.style_dims)} style vectors, got {len(styles)}"
@@ -195,11 +196,6 @@ class StyleSpaceMapper(Checkpointed, nn.Module):
                 )
             deltas.append(net(styles[i]))
         return deltas
-
-
-def is_to_rgb(index: int) -> bool:
-    """Whether a style vector feeds a toRGB layer: in the generator's order, 1, 4, 7, ..."""
-    return index % 3 == 1
 
 
 class Zeros(nn.Module):
@@ -217,7 +213,7 @@ def mlp(
     zero_init: bool,
     output_activation: bool,
 ) -> nn.Sequential:
-    """PixelNorm and `depth` equalised linear layers of one width."""
+    """Build PixelNorm and `depth` equalized linear layers of one width."""
     layers = [
         EqualLinear(
             dim,

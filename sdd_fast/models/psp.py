@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from .irse import IR50, IRTrunk
 from .layers import EqualLinear
-from .save import Checkpointed
+from .save import SaveLoadMixin
 
 COARSE, MEDIUM = 3, 7  # layers before these read the 16x16, the 32x32 and the 64x64 map
 
 
-class PyramidEncoder(Checkpointed, IRTrunk):
+class PyramidEncoder(SaveLoadMixin, IRTrunk):
     """Encode an image as `w_plus = latent_avg + style(i)` for every layer i of W+.
 
     pSp (Richardson et al. 2021) has a style for each layer. e4e (Tov et al. 2021, Sec. 4) has one
@@ -68,7 +68,7 @@ class PyramidEncoder(Checkpointed, IRTrunk):
         self.register_buffer("latent_avg", torch.zeros(num_layers, w_dim))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, 3, *input_size] in [-1, 1] to W+ [B, num_layers, w_dim]."""
+        """Encode images [B, 3, *input_size] in [-1, 1] to W+ [B, num_layers, w_dim]."""
         if images.ndim != 4 or images.shape[1:] != (3, *self.input_size):
             height, width = self.input_size
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Saving a network as one safetensors file that carries its own configuration."""
+"""Our own file format: a network as one safetensors file that carries its configuration."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 M = TypeVar("M", bound=nn.Module)
-T = TypeVar("T", bound="Checkpointed")
+T = TypeVar("T", bound="SaveLoadMixin")
 
 
-class Checkpointed:
-    """Mixin for an `nn.Module` whose constructor arguments are kept in `self.config`."""
+class SaveLoadMixin:
+    """Save and load an `nn.Module` whose constructor arguments are kept in `self.config`."""
 
     if TYPE_CHECKING:  # torch.jit.script would try to read a real annotation
         config: dict[str, Any]
@@ -105,7 +105,7 @@ def build_exactly(
 
 
 def outline(network: type[M], config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> M:
-    """`network(**config)` on the meta device: what a file claims may not fit into memory.
+    """Build `network(**config)` on the meta device: what a file claims may not fit into memory.
 
     Raises:
         ValueError: there is no such network, or it has far more layers than there are `tensors`.
@@ -160,7 +160,7 @@ def load_exactly(
     source: str,
     names: Callable[[str], str] = str,
 ) -> None:
-    """Copy `tensors` into `network`; ValueError unless names and shapes agree one to one.
+    """Copy `tensors` into `network`; raise ValueError unless names and shapes agree one to one.
 
     `names` gives the file's name of a tensor by the network's, for the message.
     """

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def style_names(count: int) -> list[str]:
-    """The layer that each of a generator's `count` style vectors belongs to, in order.
+    """Name the layer that each of a generator's `count` style vectors belongs to, in order.
 
     >>> style_names(8)
     ['conv1', 'to_rgb1', 'convs.0', 'convs.1', 'to_rgbs.0', 'convs.2', 'convs.3', 'to_rgbs.1']
@@ -19,8 +19,13 @@ def style_names(count: int) -> list[str]:
     return names
 
 
+def is_to_rgb(index: int) -> bool:
+    """Tell whether a style vector feeds a toRGB layer: in the generator's order, 1, 4, 7, ..."""
+    return index % 3 == 1
+
+
 def get_style(styles: Sequence[Tensor], layer: str | int, channel: int | None = None) -> Tensor:
-    """A copy of one style vector [B, n], or of one channel of it [B].
+    """Copy one style vector [B, n], or one channel of it [B].
 
     Args:
         styles: one [B, n] per layer, as `StyleGAN2.style_vectors` gives them.
@@ -42,7 +47,7 @@ def set_style(
     value: Tensor | float,
     channel: int | None = None,
 ) -> list[Tensor]:
-    """New styles with one vector or channel replaced by `value`; `styles` stay as they are.
+    """Replace one vector or channel by `value` in new styles; `styles` stay as they are.
 
     Args:
         value: a number, or a tensor that broadcasts to what `get_style` gives. Gradients flow to

@@ -20,16 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import modulated_conv2d, upfirdn2d
-from .layers import EqualLinear
-from .mapping import MappingNetwork
-from .save import Checkpointed
+from ..ops import upfirdn2d
+from .save import SaveLoadMixin
 from .style_space import get_style, set_style, style_names
+from .stylegan2_layers import ConstantInput, MappingNetwork, StyledConv, ToRGB
 
 NOISE_MODES = ("const", "random", "none")
 
 
-class StyleGAN2(Checkpointed, nn.Module):
+class StyleGAN2(SaveLoadMixin, nn.Module):
     """Generator from latents z, w, W+ or styles to images.
 
     Args:
@@ -45,8 +44,8 @@ class StyleGAN2(Checkpointed, nn.Module):
         num_fp16_res: this many of the highest resolutions (never 4x4) are computed in float16, as
             the attribute `fp16` decides.
         resample_filter: taps of the upsampling filter, an even number; any scale.
-        content_rows: (first, last + 1), the rows that hold the picture where the training images
-            were padded to a square; images are these rows only. None for all.
+        content_rows: (first, last + 1), the rows that hold content where the training images were
+            padded to a square; images are these rows only. None for all.
 
     Attributes:
         fp16: whether the `num_fp16_res` resolutions are computed in float16 although the network
@@ -121,7 +120,7 @@ class StyleGAN2(Checkpointed, nn.Module):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images: square, but for `content_rows`."""
+        """Give height and width of the images: square, but for `content_rows`."""
         top, bottom = self.content_rows or (0, self.resolution)
         return bottom - top, self.resolution
 
@@ -130,7 +129,7 @@ class StyleGAN2(Checkpointed, nn.Module):
     def mapping(
         self, z: Tensor, truncation_psi: float = 1.0, labels: Tensor | None = None
     ) -> Tensor:
-        """z [B, z_dim], standard normal, to w [B, w_dim], pulled towards `latent_avg` if psi < 1.
+        """Map z [B, z_dim], standard normal, to w [B, w_dim], pulled to `latent_avg` if psi < 1.
 
         `labels` [B, c_dim], usually one-hot classes, belong to a conditional network. To truncate
         only some layers use `broadcast` and `truncate`.
@@ -144,7 +143,7 @@ class StyleGAN2(Checkpointed, nn.Module):
         return w if truncation_psi == 1.0 else self.latent_avg.lerp(w, truncation_psi)
 
     def broadcast(self, w: Tensor) -> Tensor:
-        """w [B, w_dim] to W+ [B, num_layers, w_dim], the same w for every layer (no copy)."""
+        """Expand w [B, w_dim] to W+ [B, num_layers, w_dim], one w for every layer (no copy)."""
         if w.ndim != 2 or w.shape[1] != self.w_dim:
             raise ValueError(f"StyleGAN2: w must be [B, {self.w_dim}], got {list(w.shape)}")
         return w[:, None].expand(-1, self.num_layers, -1)
@@ -172,7 +171,7 @@ class StyleGAN2(Checkpointed, nn.Module):
 
     @torch.no_grad()
     def random_w(self, count: int, rng: torch.Generator, truncation_psi: float = 1.0) -> Tensor:
-        """w [count, w_dim] of random z, and classes where there are any, drawn from `rng` (CPU)."""
+        """Draw w [count, w_dim], of random z and classes where there are any, from `rng` (CPU)."""
         z = torch.randn(count, self.z_dim, generator=rng).to(self.latent_avg)
         labels = None
         if self.c_dim:
@@ -184,7 +183,7 @@ class StyleGAN2(Checkpointed, nn.Module):
 
     @property
     def style_names(self) -> list[str]:
-        """The layer that each style vector belongs to: conv1, to_rgb1, convs.0, convs.1, to_rgbs.0…
+        """Name the layer of each style vector: conv1, to_rgb1, convs.0, convs.1, to_rgbs.0…
 
         See `get_style` for how the published (layer, channel) indices map.
         """
@@ -192,14 +191,14 @@ class StyleGAN2(Checkpointed, nn.Module):
 
     @property
     def style_dims(self) -> list[int]:
-        """Length of every style vector: 2 at 4x4 (convolution, toRGB), then 3 per resolution."""
+        """List the lengths of style vectors: 2 at 4x4 (convolution, toRGB), 3 per resolution."""
         return [layer.conv.modulation.weight.shape[0] for layer, _ in self._plan]
 
     get_style = staticmethod(get_style)
     set_style = staticmethod(set_style)
 
     def style_vectors(self, w_plus: Tensor) -> list[Tensor]:
-        """W+ [B, num_layers, w_dim] to S-space: one [B, style_dims[i]] per layer, toRGB included.
+        """Map W+ [B, num_layers, w_dim] to S-space: one [B, style_dims[i]] per layer, toRGB too.
 
         Source: Wu et al. 2021, "StyleSpace Analysis".
         """
@@ -209,7 +208,7 @@ class StyleGAN2(Checkpointed, nn.Module):
     def synthesis(
         self, w_plus: Tensor, noise_mode: str = "const", rng: torch.Generator | None = None
     ) -> Tensor:
-        """Images [B, 3, *image_size] of W+; about [-1, 1], not clamped.
+        """Render images [B, 3, *image_size] of W+; about [-1, 1], not clamped.
 
         Args:
             w_plus: [B, num_layers, w_dim].
@@ -225,7 +224,7 @@ class StyleGAN2(Checkpointed, nn.Module):
         noise_mode: str = "const",
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Images of the style vectors that `style_vectors` gives; arguments as for `synthesis`."""
+        """Render the style vectors that `style_vectors` gives; arguments as for `synthesis`."""
         if noise_mode not in NOISE_MODES:
             raise ValueError(
                 f"StyleGAN2: noise_mode must be one of {', '.join(NOISE_MODES)}, got {noise_mode!r}"
@@ -264,7 +263,7 @@ class StyleGAN2(Checkpointed, nn.Module):
         rng: torch.Generator | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Images of z [B, z_dim]; see `mapping`, `truncate` and `synthesis`."""
+        """Render images of z [B, z_dim]; see `mapping`, `truncate` and `synthesis`."""
         w_plus = self.broadcast(self.mapping(z, labels=labels))
         if truncation_psi != 1.0:
             w_plus = self.truncate(w_plus, truncation_psi, truncation_cutoff)
@@ -301,7 +300,7 @@ class StyleGAN2(Checkpointed, nn.Module):
 
 
 def _check(config: dict[str, Any]) -> None:
-    """ValueError unless a network can be built so."""
+    """Raise ValueError unless a network can be built so."""
     resolution, base = config["resolution"], config["channel_base"]
     if resolution < 8 or resolution & (resolution - 1):
         raise ValueError(
@@ -337,89 +336,3 @@ def _check(config: dict[str, Any]) -> None:
         raise ValueError(
             f"StyleGAN2: content_rows must be (first, last + 1) within {resolution}, got {rows}"
         )
-
-
-class ConstantInput(nn.Module):
-    """The learned 4x4 input of the synthesis network."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
-
-    def forward(self, batch: int) -> Tensor:
-        # Every layer keeps this memory format; it makes the convolutions up to twice as fast.
-        x = self.input.expand(batch, -1, -1, -1)
-        return x.contiguous(memory_format=torch.channels_last)
-
-
-class ModulatedConv(nn.Module):
-    """Weights of a modulated convolution and the affine map from w to its style."""
-
-    def __init__(self, inputs: int, outputs: int, side: int, w_dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, side, side))
-        self.modulation = EqualLinear(w_dim, inputs, bias_init=1.0)
-        self.gain = 1.0 / math.sqrt(inputs * side * side)
-
-
-class NoiseStrength(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
-
-class ActivationBias(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-
-class StyledConv(nn.Module):
-    """Modulated 3x3 convolution, optionally upsampling, with noise, bias, leaky ReLU and clamp."""
-
-    def __init__(
-        self, inputs: int, outputs: int, w_dim: int, up: int = 1, clamp: float | None = None
-    ) -> None:
-        super().__init__()
-        self.conv = ModulatedConv(inputs, outputs, 3, w_dim)
-        self.noise = NoiseStrength()
-        self.activate = ActivationBias(outputs)
-        self.up, self.clamp = up, clamp
-
-    def forward(self, x: Tensor, style: Tensor, noise: Tensor | None, taps: Tensor) -> Tensor:
-        weight: Tensor = self.conv.weight[0]
-        bias: Tensor = self.activate.bias
-        # The equalised-learning-rate gain goes into the style, the smallest of the factors.
-        style = style * self.conv.gain
-        noise = None if noise is None else noise * self.noise.weight
-        if weight.dtype != x.dtype:  # a float16 layer of a float32 network
-            weight, bias, style = weight.to(x.dtype), bias.to(x.dtype), style.to(x.dtype)
-            noise = None if noise is None else noise.to(x.dtype)
-        return modulated_conv2d(
-            x,
-            weight,
-            style,
-            up=self.up,
-            resample_filter=taps,
-            noise=noise,
-            bias=bias,
-            act="lrelu",
-            clamp=self.clamp,
-        )
-
-
-class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to three channels, without demodulation."""
-
-    def __init__(self, inputs: int, w_dim: int, clamp: float | None = None) -> None:
-        super().__init__()
-        self.conv = ModulatedConv(inputs, 3, 1, w_dim)
-        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
-        self.clamp = clamp
-
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        style = style * self.conv.gain
-        weight, bias = self.conv.weight[0], self.bias.reshape(3)
-        if weight.dtype != x.dtype:  # a float16 layer of a float32 network
-            weight, bias, style = weight.to(x.dtype), bias.to(x.dtype), style.to(x.dtype)
-        return modulated_conv2d(x, weight, style, demodulate=False, bias=bias, clamp=self.clamp)

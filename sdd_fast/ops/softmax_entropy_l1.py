@@ -52,7 +52,7 @@ def softmax_entropy_l1(x: Tensor, gradient_map: GradientMap = "signed") -> Entro
     Accuracy: entries are handled in float32 (float64 for float64 input), sums in float64. The
     relative error of the deficit is about 1e-7 for std(x) from 1e-15 to 1e4 and more, with any mean
     offset that x itself can represent; that of the entropy 2e-6 absolute. A curve of deficits,
-    min-max normalised over rows, is within 1e-3 of exact (measured: 5e-5). The bits of the result
+    min-max normalized over rows, is within 1e-3 of exact (measured: 5e-5). The bits of the result
     do not depend on the number of threads. A map that contains NaN or an infinity has entropy and
     deficit NaN; its l1 is the plain sum.
 

@@ -18,7 +18,7 @@ from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_ch
 from sdd_fast.checkpoints.load import generator_from, load_generator
 from sdd_fast.checkpoints.stylegan2 import describe
 from sdd_fast.files import save_tensors
-from sdd_fast.models import ConvEmbedding, StyleGAN2, stylegan2
+from sdd_fast.models import ConvEmbedding, StyleGAN2, stylegan2, stylegan2_layers
 
 W_DIM = 12
 KERNEL = torch.ones(1, 3, 8, 1, 1)
@@ -241,14 +241,15 @@ def test_the_reference_tells_a_wrong_network_apart(
     """Without the factor 4 of upsampling, and with the blur's filter left out."""
     state = reference.port_state(32)
     network = generator_from(held(converted(state)))
-    before = getattr(stylegan2, op)
+    module = stylegan2 if op == "upfirdn2d" else stylegan2_layers
+    before = getattr(module, op)
     wrong = {"gain": 1.0} if op == "upfirdn2d" else {"resample_filter": torch.tensor([0.5, 0.5])}
 
     def changed(*args: Any, **given: Any) -> Tensor:
         result: Tensor = before(*args, **given | wrong)
         return result
 
-    monkeypatch.setattr(stylegan2, op, changed)
+    monkeypatch.setattr(module, op, changed)
     with pytest.raises(AssertionError):
         assert_agrees(network, reference.of_port(state, average()))
 

@@ -72,7 +72,7 @@ def test_bad_arguments() -> None:
         ConvEmbedding(3, width=0)
     with pytest.raises(ValueError, match="dim must be positive, got 0"):
         ConvEmbedding(0)
-    with pytest.raises(ValueError, match=r"needs 2 channel numbers, got \[4\]"):
+    with pytest.raises(ValueError, match=r"needs 2 channel counts, got \[4\]"):
         ResidualTrunk(8, [4])
     with pytest.raises(ValueError, match=r"must be \[B, 3, 16, 16\], got \[1, 3, 8, 8\]"):
         ConvEmbedding(3, 16, 4)(torch.zeros(1, 3, 8, 8))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sdd_fast.models import LevelsMapper, StyleSpaceMapper
 from sdd_fast.models.layers import EqualLinear
-from sdd_fast.models.mapper import LEVELS, is_to_rgb, level_range
+from sdd_fast.models.mapper import LEVELS, level_range
+from sdd_fast.models.style_space import is_to_rgb
 
 SUBSETS = [list(c) for n in (1, 2, 3) for c in combinations(LEVELS, n)]
 LAYERS = {"coarse": slice(0, 4), "medium": slice(4, 8), "fine": slice(8, 11)}

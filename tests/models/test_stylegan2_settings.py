@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdd_fast.files import load_tensors, save_tensors
-from sdd_fast.models import StyleGAN2, stylegan2
+from sdd_fast.models import StyleGAN2
+from sdd_fast.models.stylegan2_layers import StyledConv, ToRGB
 
 SMALL = {"resolution": 32, "w_dim": 12, "z_dim": 10, "n_mlp": 2, "channel_base": 128,
          "channel_max": 8}  # fmt: skip
@@ -75,7 +76,7 @@ def test_clamp_limits_every_layer() -> None:
     assert not torch.allclose(free.synthesis(given), clamped.synthesis(given))
     limits = []
     for module in clamped.modules():
-        if isinstance(module, (stylegan2.StyledConv, stylegan2.ToRGB)):
+        if isinstance(module, (StyledConv, ToRGB)):
             module.register_forward_hook(
                 lambda _, __, y: limits.append(float(y.detach().abs().max()))
             )
@@ -90,7 +91,7 @@ def dtypes_of_layers(network: StyleGAN2, given: Tensor) -> list[torch.dtype]:
     handles = [
         module.register_forward_hook(lambda _, args, __: seen.append(args[0].dtype))
         for module in network.modules()
-        if isinstance(module, (stylegan2.StyledConv, stylegan2.ToRGB))
+        if isinstance(module, (StyledConv, ToRGB))
     ]
     network.synthesis(given)
     for handle in handles:
