@@ -37,16 +37,7 @@ void for_act(Act act, const Body& body) {
 // body(variant) for the one that the call needs.
 template <class Body>
 void for_variant(Element element, Act act, const Body& body) {
-  switch (element) {
-    case Element::kFloat64:
-      return for_act<PlainElement<double>>(act, body);
-    case Element::kFloat32:
-      return for_act<PlainElement<float>>(act, body);
-    case Element::kFloat16:
-      return for_act<HalfElement>(act, body);
-    case Element::kBFloat16:
-      return for_act<BFloat16Element>(act, body);
-  }
+  with_element(element, [&](auto stored) { for_act<decltype(stored)>(act, body); });
 }
 
 }  // namespace

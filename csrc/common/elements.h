@@ -3,6 +3,7 @@
 // even; float32 and float64 are taken as they are.
 #pragma once
 
+#include "element_type.h"
 #include "simd.h"
 
 #if defined(__F16C__)
@@ -96,6 +97,21 @@ struct HalfElement : Element16 {
 #endif
   SDD_FN static void put(uint16_t* p, float v) { *p = uint16_t(float_to_half(v)); }
 };
+
+// body(E{}) with the way in which `element` is stored.
+template <class Body>
+SDD_FN void with_element(Element element, const Body& body) {
+  switch (element) {
+    case Element::kFloat64:
+      return body(PlainElement<double>{});
+    case Element::kFloat32:
+      return body(PlainElement<float>{});
+    case Element::kFloat16:
+      return body(HalfElement{});
+    case Element::kBFloat16:
+      return body(BFloat16Element{});
+  }
+}
 
 // x as it is when stored and read again.
 template <class E>

@@ -186,16 +186,7 @@ void factors(const FactorCall& c, int64_t begin, int64_t end) {
 }  // namespace
 
 void SDD_JOIN(demodulation_energies_, SDD_ISA)(const EnergyCall& c, int64_t begin, int64_t end) {
-  switch (c.element) {
-    case Element::kFloat64:
-      return energies<PlainElement<double>>(c, begin, end);
-    case Element::kFloat32:
-      return energies<PlainElement<float>>(c, begin, end);
-    case Element::kFloat16:
-      return energies<HalfElement>(c, begin, end);
-    case Element::kBFloat16:
-      return energies<BFloat16Element>(c, begin, end);
-  }
+  with_element(c.element, [&](auto element) { energies<decltype(element)>(c, begin, end); });
 }
 
 void SDD_JOIN(demodulation_factors_, SDD_ISA)(const FactorCall& c, int64_t begin, int64_t end) {

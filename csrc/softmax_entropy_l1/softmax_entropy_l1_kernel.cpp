@@ -84,21 +84,6 @@ void any_gradient(const EntropyGradientChunk& c, const GradientRows& rows) {
   }
 }
 
-// body(E{}) with the type of an element.
-template <class Body>
-void with_element(Element element, const Body& body) {
-  switch (element) {
-    case Element::kFloat64:
-      return body(PlainElement<double>{});
-    case Element::kFloat32:
-      return body(PlainElement<float>{});
-    case Element::kFloat16:
-      return body(HalfElement{});
-    case Element::kBFloat16:
-      return body(BFloat16Element{});
-  }
-}
-
 }  // namespace
 
 void SDD_JOIN(entropy_chunk_, SDD_ISA)(const EntropyChunk& c, RowStats* out) {

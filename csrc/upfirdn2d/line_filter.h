@@ -1,4 +1,4 @@
-// upfirdn2d of planes by a separable filter of few taps, with factors 1 and 2: what StyleGAN2 does.
+// upfirdn2d of planes by a separable filter of few taps, with factors 1 and 2.
 //
 // First columns, then rows, for a strip of output rows at a time, through as many planes as it
 // takes: one line of sums for each row, in the first-level cache. What a short row costs besides
@@ -22,9 +22,10 @@
 namespace sdd {
 namespace {
 
-constexpr int64_t kStripNumbers = 4096;  // in the lines of a strip, about
+constexpr int64_t kStripElements = 4096;  // in the lines of a strip, about
 constexpr int64_t kStripRows = 64;       // and at most so many of them
 constexpr int kGroup = 4;                // lines summed together
+constexpr int64_t kLineTaps = 32;        // of a filter, at most
 
 template <class E>
 class LineFilter {
@@ -36,6 +37,11 @@ class LineFilter {
   static constexpr int64_t kWidth = lanes<T>;
 
  public:
+  static bool can(const Upfirdn2d& p) {
+    return p.row_taps != nullptr && p.rows.taps <= kLineTaps && p.rows.up * p.rows.down <= 2 &&
+           p.granule == 1 && p.pixel_stride == 1;
+  }
+
   explicit LineFilter(const Upfirdn2d& p) : p_(p) {
     const ResampleAxis& c = p.columns;
     const int64_t begin = whole_window(c, 0).index;
@@ -48,7 +54,7 @@ class LineFilter {
     first_window_ = data_ - before;
     // The zeros before the numbers of a line are those behind the line before, too.
     line_ = round_up(larger(data_ + vectors_ * kWidth, larger(end - inside_begin_, 1)));
-    strip_ = larger(kGroup, smaller(kStripRows, kStripNumbers / line_) / kGroup * kGroup);
+    strip_ = larger(kGroup, smaller(kStripRows, kStripElements / line_) / kGroup * kGroup);
 
     const int64_t reach = data_ + 2 * c.down * (round_up(c.out) + 2 * kWidth) + c.taps;
     const int64_t lines = (strip_ + kGroup) * line_ + reach;

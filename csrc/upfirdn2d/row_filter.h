@@ -8,9 +8,9 @@
 // done in blocks of columns. Formulas: upfirdn2d.h.
 #pragma once
 
+#include "../common/elements.h"
 #include "buffer.h"
 #include "upfirdn2d_kernel.h"
-#include "weighted_sums.h"
 
 namespace sdd {
 namespace {
@@ -18,7 +18,84 @@ namespace {
 constexpr int64_t kBlock = 16384;     // outputs of a block of columns, about,
 constexpr int64_t kBlockPixels = 16;  // and at least so many pixels
 constexpr int64_t kStrip = 8;         // output rows of a strip, at most
-constexpr int64_t kLines = 8192;      // numbers in the lines of a strip, about
+constexpr int64_t kLines = 8192;      // elements in the lines of a strip, about
+constexpr int64_t kLongStep = 4;      // inputs between outputs of a phase that are taken alone
+
+// sum_{r < outer} sum_{j < inner} weight[r, j] x[r outer_stride + j inner_stride]
+template <class T>
+struct Terms {
+  const T* weight;
+  int64_t outer, weight_stride, outer_stride;
+  int64_t inner, inner_stride;
+};
+
+// The sum as a function of x: of one element or of a vector of neighbors. K: the number of terms
+// where it is known (outer = 1), else 0. The weights of so few terms are kept in registers; read
+// from memory they would be read again after every store, which might have changed them.
+template <int K, class From>
+struct Sum {
+  using T = typename From::Compute;
+  using V = typename From::Vector;
+  using Stored = typename From::Stored;
+  const Terms<T> terms;
+  T weight[K > 0 ? K : 1];
+
+  SDD_FN explicit Sum(const Terms<T>& t) : terms(t) {
+    for (int j = 0; j < K; ++j) weight[j] = t.weight[j];
+  }
+  SDD_FN V vector(const Stored* x) const {
+    return of<V>(x, [](const Stored* p) { return From::vector(p); });
+  }
+  SDD_FN T scalar(const Stored* x) const {
+    return of<T>(x, [](const Stored* p) { return From::value(p); });
+  }
+
+ private:
+  template <class Result, class Read>
+  SDD_FN Result of(const Stored* x, const Read& read) const {
+    Result sum{};
+    if constexpr (K > 0) {
+      for (int j = 0; j < K; ++j) sum += weight[j] * read(x + j * terms.inner_stride);
+    } else {
+      for (int64_t r = 0; r < terms.outer; ++r) {
+        const Stored* row = x + r * terms.outer_stride;
+        const T* row_weight = terms.weight + r * terms.weight_stride;
+        for (int64_t j = 0; j < terms.inner; ++j) {
+          sum += row_weight[j] * read(row + j * terms.inner_stride);
+        }
+      }
+    }
+    return sum;
+  }
+};
+
+// Calls body(k) with the number of terms as a constant k(), 0 for any.
+template <int K>
+struct Count {
+  static constexpr int value = K;
+};
+template <class T, class Body>
+SDD_FN void with_count(const Terms<T>& t, const Body& body) {
+  const int64_t count = t.outer == 1 ? t.inner : 0;
+  if (count == 4) return body(Count<4>{});
+  if (count == 2) return body(Count<2>{});
+  if (count == 1) return body(Count<1>{});
+  return body(Count<0>{});
+}
+
+// y[i] = the sum at x + i, for i < n. The last vector overlaps the one before.
+template <int K, class From, class To>
+SDD_FN void sum_run(typename To::Stored* y, const typename From::Stored* x, const Sum<K, From>& sum,
+                    int64_t n) {
+  constexpr int64_t width = lanes<typename From::Compute>;
+  if (n < width) {
+    for (int64_t i = 0; i < n; ++i) To::put(y + i, sum.scalar(x + i));
+    return;
+  }
+  int64_t i = 0;
+  for (; i + width <= n; i += width) To::put(y + i, sum.vector(x + i));
+  if (i < n) To::put(y + n - width, sum.vector(x + n - width));
+}
 
 template <class E>
 class RowFilter {
@@ -94,7 +171,7 @@ class RowFilter {
       strip_ = p_.rows.down <= 2 * p_.rows.up ? kStrip : 1;
       lines = (strip_ - 1) * p_.rows.down / p_.rows.up + row_terms_ + 1;
     }
-    const int64_t phase = period_ > 2 || p_.granule > 1 ? (last - first) * p_.granule : 0;
+    const int64_t phase = (last - first + 1) * smaller(advance_, kLongStep) * p_.granule;
     lines_ = line_buffer_.at_least(lines * line_ + phase);
     phase_line_ = lines_ + lines * line_;
     memset(lines_, 0, lines * line_ * sizeof(T));
@@ -180,26 +257,6 @@ class RowFilter {
         }
       });
     }
-    if (period_ == 1 && advance_ == 2 && g == 1) {
-      return with_count(t0, [&](auto k) {
-        const Sum<k.value, Wide> sum(t0);
-        for (int64_t r = 0; r < rows; ++r) {
-          sum_down2<k.value, Wide, E>(y + r * y_row, line + r * line_, sum, n);
-        }
-      });
-    }
-    if (period_ == 2 && advance_ == 1 && g == 1) {
-      const Terms<T> t1 = terms(first_ + 1);
-      const int64_t odd = offset(first_ + 1);
-      const auto up2 = [&](auto k) {
-        const Sum<k.value, Wide> even_sum(t0), odd_sum(t1);
-        for (int64_t r = 0; r < rows; ++r) {
-          const T* even = line + r * line_;
-          sum_up2<k.value, Wide, E>(y + r * y_row, even, even_sum, even + odd, odd_sum, n);
-        }
-      };
-      return t0.inner == t1.inner ? with_count(t0, up2) : up2(Count<0>{});
-    }
     for (int64_t q = 0; q < smaller(period_, n); ++q) {
       const Terms<T> t = terms(first_ + q);
       const T* from = line + offset(first_ + q);
@@ -208,9 +265,10 @@ class RowFilter {
         const Sum<k.value, Wide> sum(t);
         for (int64_t r = 0; r < rows; ++r) {
           Stored* to = y + r * y_row + q * g;
-          if (advance_ == 1 && g < lanes<T>) {
-            sum_run<k.value, Wide, Wide>(phase_line_, from + r * line_, sum, count * g);
-            spread(to, phase_line_, count);
+          if (g < lanes<T> && advance_ < kLongStep) {
+            sum_run<k.value, Wide, Wide>(phase_line_, from + r * line_, sum,
+                                         ((count - 1) * advance_ + 1) * g);
+            spread(to, count);
           } else {
             for (int64_t m = 0; m < count; ++m) {
               sum_run<k.value, Wide, E>(to + m * period_ * g, from + r * line_ + m * advance_ * g,
@@ -222,17 +280,13 @@ class RowFilter {
     }
   }
 
-  // Pixels of one phase to their places.
-  void spread(Stored* y, const T* phase, int64_t count) {
-    const int64_t g = p_.granule, step = period_ * g;
-    if (g == 3) {  // an RGB image
-      for (int64_t m = 0; m < count; ++m) {
-        for (int c = 0; c < 3; ++c) E::put(y + m * step + c, phase[m * 3 + c]);
-      }
-      return;
-    }
+  // Every advance_-th pixel of a phase to its place.
+  void spread(Stored* y, int64_t count) const {
+    const int64_t g = p_.granule;
     for (int64_t m = 0; m < count; ++m) {
-      for (int64_t c = 0; c < g; ++c) E::put(y + m * step + c, phase[m * g + c]);
+      for (int64_t c = 0; c < g; ++c) {
+        E::put(y + m * period_ * g + c, phase_line_[m * advance_ * g + c]);
+      }
     }
   }
 

@@ -11,23 +11,14 @@
 
 namespace sdd {
 
-void upfirdn2d_units_portable(const Upfirdn2d&, int64_t, int64_t);
-void upfirdn2d_units_x86_64_v3(const Upfirdn2d&, int64_t, int64_t);
-void upfirdn2d_units_x86_64_v4(const Upfirdn2d&, int64_t, int64_t);
+void upfirdn2d_rows_portable(const Upfirdn2d&, int64_t, int64_t);
+void upfirdn2d_rows_x86_64_v3(const Upfirdn2d&, int64_t, int64_t);
+void upfirdn2d_rows_x86_64_v4(const Upfirdn2d&, int64_t, int64_t);
 
 namespace {
 
 // Outputs for one thread at least: below it, waking a second thread costs more than it saves.
 constexpr int64_t kGrainOutputs = 32768;
-
-// Pixels of a plane that is turned round together with others: 64 KiB of each in float32.
-constexpr int64_t kSmallPlane = 1200;
-
-// Inputs of a row at most, where ends cost more than what lies between them.
-constexpr int64_t kLongestLine = 128;
-
-// Outputs of a row that planes turned round together do faster: most of a vector would be empty.
-constexpr int64_t kShortLine = 16;
 
 // f, gain included, in the order of formula (1): reversed for a convolution.
 std::vector<double> taps_of(const Tensor& f, bool flip_filter, double gain) {
@@ -56,18 +47,6 @@ std::vector<double> taps_of(const Tensor& f, bool flip_filter, double gain) {
     }
   }
   return taps;
-}
-
-Upfirdn2dPath path_of(const Upfirdn2d& p) {
-  if (p.granule > 1 || p.pixel_stride != 1) return Upfirdn2dPath::kRows;
-  const bool small =
-      p.rows.in * p.columns.in <= kSmallPlane && p.rows.out * p.columns.out <= kSmallPlane;
-  const bool together = small && p.channels % kPlanesTogether == 0;
-  const bool lines = p.row_taps != nullptr && p.rows.up * p.rows.down <= 2 &&
-                     p.rows.taps <= kLineTaps && p.columns.in <= kLongestLine &&
-                     p.columns.out <= 2 * kLongestLine;
-  if (lines && !(together && p.columns.out < kShortLine)) return Upfirdn2dPath::kLines;
-  return together ? Upfirdn2dPath::kTogether : Upfirdn2dPath::kRows;
 }
 
 // x: [N, C, H, W], f: [k] or [kh, kw] -> [N, C, H', W'], channels_last where x is
@@ -103,15 +82,12 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int
   p.channel_stride = last ? 0 : x.stride(1);
   p.row_stride = x.stride(2);
   p.pixel_stride = x.stride(3);
-  const Upfirdn2dFn compute = SDD_FOR_CPU_LEVEL(upfirdn2d_units_);
+  const Upfirdn2dFn compute = SDD_FOR_CPU_LEVEL(upfirdn2d_rows_);
   p.x_size = 1;
   for (int d = 0; d < 4; ++d) p.x_size += (x.size(d) - 1) * x.stride(d);
-  p.path = path_of(p);
   const int64_t rows = images * p.channels * p.rows.out;
-  const int64_t units =
-      p.path == Upfirdn2dPath::kTogether ? images * channels / kPlanesTogether : rows;
-  const int64_t outputs = rows * p.columns.out * p.granule;
-  torch::stable::parallel_for(0, units, std::max<int64_t>(1, kGrainOutputs / (outputs / units)),
+  const int64_t outputs = p.columns.out * p.granule;  // of a row
+  torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kGrainOutputs / outputs),
                               [&](int64_t begin, int64_t end) { compute(p, begin, end); });
   return y;
 }

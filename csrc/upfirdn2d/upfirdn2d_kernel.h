@@ -9,16 +9,7 @@
 
 namespace sdd {
 
-// Who does it. The unit of work is an output row, counted through all planes, or a group of planes.
-enum class Upfirdn2dPath {
-  kRows,      // RowFilter: anything
-  kTogether,  // groups of kPlanesTogether planes of one image: granule 1, channels a multiple of
-              // it, pixel_stride 1
-  kLines,     // LineFilter: separable, at most kLineTaps taps, up 1 or 2 and down 1 or up 1 and
-              // down 2, granule 1, pixel_stride 1, rows short enough for lines in the cache
-};
-
-// A pixel is `granule` neighbouring numbers: 1 for planes, C for channels_last. Strides in numbers.
+// A pixel is `granule` neighboring elements: 1 for planes, C for channels_last. Strides in elements.
 struct Upfirdn2d {
   const void* x;  // [images, channels, rows.in, columns.in, granule]
   void* y;        // [images, channels, rows.out, columns.out, granule], dense
@@ -31,14 +22,10 @@ struct Upfirdn2d {
   // [columns.taps]. Otherwise row_taps is null and column_taps is [rows.taps, columns.taps].
   const double* row_taps;
   const double* column_taps;
-  int64_t x_size;  // numbers from the first of x to the last
-  Upfirdn2dPath path;
+  int64_t x_size;  // elements from the first of x to the last
 };
 
-constexpr int64_t kPlanesTogether = 16;
-constexpr int64_t kLineTaps = 32;
-
-// Computes the units `begin` ... `end - 1`.
+// Computes the output rows `begin` ... `end - 1`, counted through all planes.
 using Upfirdn2dFn = void (*)(const Upfirdn2d&, int64_t begin, int64_t end);
 
 }  // namespace sdd
