@@ -19,7 +19,8 @@
 # PYTHON     the interpreter for .venv. Default: the first of python3, python3.12, .11, .10 that fits.
 # ARGS       more arguments: make demo ARGS="--out runs/mine"   make test ARGS="-k hqs"
 # SDD_FAST_NATIVE=0   leave the compiled extension out.
-# SDD_FAST_CUDA=0     leave the CUDA kernels out; without nvcc that is so anyway.
+# SDD_FAST_CUDA=0|1   leave the CUDA kernels out, or compile them: by default where nvcc is and
+#                     TORCH is a CUDA build.
 # OTHER_TORCH         what make wheel-check tries the wheel beside, as pip takes it. Default: the oldest
 #                     torch that is supported (a download of 0.5 GB); "this": that of .venv.
 # OTHER_PYTHON        ... with another Python, or beside what that environment has.
@@ -34,7 +35,7 @@ ifeq ($(origin TORCH),undefined)
 CPU_TORCH := torch==2.13.0
 endif
 WANTED := $(or $(TORCH),$(CPU_TORCH) from a CPU build); native: $(or $(SDD_FAST_NATIVE),where possible); \
-	CUDA: $(or $(SDD_FAST_CUDA),where possible) $(SDD_FAST_CUDA_ARCHITECTURES)
+	CUDA: $(or $(SDD_FAST_CUDA),with a CUDA build of torch) $(SDD_FAST_CUDA_ARCHITECTURES)
 export TORCH WANTED
 
 VENV := .venv
@@ -49,7 +50,7 @@ PYTHON := $(PYTHON)
 
 # What the compiled extension and the installed metadata are made from.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
-CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+CPP := $(shell find csrc tests/cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .PHONY: help demo test lint format bench gpu docs-check sanitize emulate kernel-table wheel \
 	wheel-check clean FORCE

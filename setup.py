@@ -6,8 +6,8 @@ otherwise they are built where a C++ compiler, CMake and the headers of torch >=
 the reason why not is recorded and reported at run time by sdd_fast.build_info().
 
 SDD_FAST_CUDA=0|1  the same for the CUDA kernels among them, which need nvcc (CUDA >= 12.8), but
-neither a GPU nor a CUDA build of torch. SDD_FAST_CUDA_ARCHITECTURES="80;90" names the compute
-capabilities to compile for: 80 for 8.0.
+neither a GPU nor a CUDA build of torch: beside a CPU build they are compiled only if asked for.
+SDD_FAST_CUDA_ARCHITECTURES="80;90" names the compute capabilities to compile for: 80 for 8.0.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -35,8 +36,17 @@ WITHOUT = "To install without native code: SDD_FAST_NATIVE=0 pip install ."
 WITHOUT_CUDA = "To install without CUDA kernels: SDD_FAST_CUDA=0 pip install --no-build-isolation ."
 
 
-def find_torch() -> tuple[Path, str] | None:
-    """The torch package to compile against and its version, without importing it.
+@dataclass(frozen=True)
+class Torch:
+    """The torch package to compile against."""
+
+    folder: Path
+    version: str
+    has_cuda: bool
+
+
+def find_torch() -> Torch | None:
+    """Find torch without importing it.
 
     In an isolated build torch is not importable, but the interpreter is still that of the target
     environment, so its site-packages tells where torch is. Only headers and one link-time library
@@ -47,11 +57,11 @@ def find_torch() -> tuple[Path, str] | None:
     if spec is not None and spec.origin is not None:
         folders.insert(0, Path(spec.origin).parent)
     for folder in folders:
-        version = folder / "version.py"
-        if version.is_file():
-            match = re.search(r"__version__ = ['\"]([^'\"]+)", version.read_text(encoding="utf-8"))
-            if match:
-                return folder, match.group(1)
+        if (folder / "version.py").is_file():
+            text = (folder / "version.py").read_text(encoding="utf-8")
+            if match := re.search(r"__version__ = ['\"]([^'\"]+)", text):
+                has_cuda = re.search(r"^cuda\b[^=]*= ['\"]", text, re.MULTILINE) is not None
+                return Torch(folder, match[1], has_cuda)
     return None
 
 
@@ -99,9 +109,11 @@ def why_not_native() -> str:
             "torch was not installed when sdd_fast was; with torch present, "
             "pip install setuptools cmake ninja, " + again
         )
-    numbers = re.findall(r"\d+", torch[1])
+    numbers = re.findall(r"\d+", torch.version)
     if tuple(int(n) for n in numbers[:2]) < OLDEST_TORCH:
-        return f"torch {torch[1]} was installed, 2.11 or newer is needed; upgrade torch, {again}"
+        return (
+            f"torch {torch.version} was installed, 2.11 or newer is needed; upgrade torch, {again}"
+        )
     return ""
 
 
@@ -139,6 +151,12 @@ def why_no_cuda() -> str:
         return "the package was built with SDD_FAST_CUDA=0; build it again without"
     if sys.platform != "linux":
         return "they are available on Linux only"
+    torch = find_torch()
+    if os.environ.get("SDD_FAST_CUDA") != "1" and torch is not None and not torch.has_cuda:
+        return (
+            f"torch {torch.version}, beside which the package was built, is no CUDA build; install "
+            f"one, {again}"
+        )
     nvcc = find_nvcc()
     if nvcc is None:
         named = os.environ.get("CUDACXX") or os.environ.get("CUDA_HOME") or ""
@@ -191,16 +209,15 @@ def run_cmake(output_name: str) -> Path:
     found = find_torch()
     cmake, ninja = find_tool("cmake"), find_tool("ninja")
     assert found is not None and cmake is not None
-    torch, version = found
     build = ROOT / "build" / "cmake"
-    print(f"sdd_fast: compiling csrc/ against torch {version} in {build}", flush=True)
+    print(f"sdd_fast: compiling csrc/ against torch {found.version} in {build}", flush=True)
     configure = [
         cmake,
         f"-S{ROOT}",
         f"-B{build}",
         "-DCMAKE_BUILD_TYPE=Release",
-        f"-DSDD_TORCH_INCLUDE_DIR={torch / 'include'}",
-        f"-DSDD_TORCH_LIBRARY_DIR={torch / 'lib'}",
+        f"-DSDD_TORCH_INCLUDE_DIR={found.folder / 'include'}",
+        f"-DSDD_TORCH_LIBRARY_DIR={found.folder / 'lib'}",
         f"-DSDD_OUTPUT_NAME={output_name}",
         f"-DSDD_CUDA={'OFF' if NO_CUDA else 'ON'}",
     ]
@@ -242,7 +259,7 @@ def write_note(package: Path) -> None:
         "reason": NOT_NATIVE,
         "no_cuda": NO_CUDA,
         "sources": sources_digest(),
-        "torch": torch[1] if torch else "",
+        "torch": torch.version if torch else "",
     }
     text = json.dumps(note, indent=2) + "\n"
     (package / "_native_build.json").write_text(text, encoding="utf-8")

@@ -158,15 +158,35 @@ def test_without_a_working_nvcc_there_are_no_cuda_kernels(
     if nvcc is not None:
         program.write_text(NVCC.format(python=sys.executable, release=nvcc[0], failure=nvcc[1]))
         program.chmod(0o755)
-    optional = setup_py(CUDACXX=str(program))
-    if "no native kernels" in optional.stdout:
-        pytest.skip("there are no native kernels at all")
-    assert optional.returncode == 0, optional.stderr
     required = setup_py(CUDACXX=str(program), SDD_FAST_CUDA="1")
+    if "no native kernels" in required.stdout:
+        pytest.skip("there are no native kernels at all")
     assert required.returncode != 0
     assert "although SDD_FAST_CUDA=1" in required.stderr
+    optional = setup_py(CUDACXX=str(program))
+    assert optional.returncode == 0, optional.stderr
     for text in ("no CUDA kernels", "SDD_FAST_CUDA=1 pip install", str(program), *expected):
-        assert text in optional.stdout and text in required.stderr
+        assert text in required.stderr
+        assert text in optional.stdout or torch.version.cuda is None
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the source tree")
+@pytest.mark.skipif(sys.platform != "linux", reason="CUDA kernels are for Linux")
+@pytest.mark.skipif(torch.version.cuda is not None, reason="beside a CPU build of torch")
+def test_beside_a_cpu_torch_cuda_kernels_are_compiled_only_if_asked_for(tmp_path: Path) -> None:
+    program = tmp_path / "nvcc"  # one that says its version, and that it compiles
+    text = NVCC.format(python=sys.executable, release="13.0", failure="")
+    program.write_text(text.replace('sys.exit("")', "sys.exit(0)"))
+    program.chmod(0o755)
+    unasked = setup_py(CUDACXX=str(program))
+    if "no native kernels" in unasked.stdout:
+        pytest.skip("there are no native kernels at all")
+    assert unasked.returncode == 0, unasked.stderr
+    expected = (f"torch {torch.__version__}", "is no CUDA build", "SDD_FAST_CUDA=1 pip install")
+    for text in expected:
+        assert text in unasked.stdout
+    asked = setup_py(CUDACXX=str(program), SDD_FAST_CUDA="1")
+    assert asked.returncode == 0 and "no CUDA kernels" not in asked.stdout, asked.stderr
 
 
 @pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the source tree")

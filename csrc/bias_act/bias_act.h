@@ -18,13 +18,29 @@ namespace sdd {
 
 enum class Act { kLinear, kRelu, kLrelu };
 
+// As the caller gave it.
+struct Activation {
+  Act act;
+  double gain;
+  double alpha;
+  double limit;  // NaN: none
+};
+
 namespace {
 
+// In the precision of a kernel.
 template <class S>
 struct ActParams {
   S gain;
   S low_gain;  // gain * alpha
-  S limit;     // NaN: none
+  S limit;     // as the result is stored: what reaches it can then be told from the result
+
+  SDD_FN ActParams(const Activation& a, S stored_limit)
+      : gain(S(a.gain)),
+        low_gain(S(a.gain * (a.act == Act::kLinear ? 1
+                             : a.act == Act::kRelu ? 0
+                                                   : a.alpha))),
+        limit(stored_limit) {}
 };
 
 // v of (2)
@@ -53,6 +69,40 @@ SDD_FN T bias_act_gradient(T grad, T sign, T reached, ActParams<ScalarOf<T>> p) 
   const T g = grad * slope;
   return absolute(reached) >= T{} + p.limit ? T{} : g;
 }
+
+// body(act) with the activation as a constant act(): a CPU kernel has a copy for each.
+template <Act kAct>
+struct ActConstant {
+  constexpr Act operator()() const { return kAct; }
+};
+template <class Body>
+SDD_FN void with_act(Act act, const Body& body) {
+  switch (act) {
+    case Act::kLinear:
+      return body(ActConstant<Act::kLinear>{});
+    case Act::kRelu:
+      return body(ActConstant<Act::kRelu>{});
+    case Act::kLrelu:
+      return body(ActConstant<Act::kLrelu>{});
+  }
+}
+
+// The activation told at run time, for GPUs: the same for all threads, it costs nothing beside the
+// memory traffic. linear is lrelu with alpha = 1, to the bit.
+template <class S>
+struct AnyAct {
+  ActParams<S> params;
+  bool relu;
+
+  AnyAct(const Activation& a, S stored_limit)
+      : params(a, stored_limit), relu(a.act == Act::kRelu) {}
+  SDD_FN S activated(S u) const {
+    return relu ? sdd::activated<Act::kRelu>(u, params) : sdd::activated<Act::kLrelu>(u, params);
+  }
+  SDD_FN S gradient(S grad, S sign, S reached) const {
+    return bias_act_gradient<Act::kLrelu>(grad, sign, reached, params);
+  }
+};
 
 }  // namespace
 }  // namespace sdd

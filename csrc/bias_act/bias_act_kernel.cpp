@@ -2,7 +2,7 @@
 // set (SDD_ISA names the copy). Formulas: bias_act.h.
 #include "bias_act_kernel.h"
 
-#include "bias_act_variants.h"
+#include "../common/elements.h"
 
 namespace sdd {
 namespace {
@@ -10,7 +10,7 @@ namespace {
 // body(slot, channel, start, first, n) for every piece of the tasks: elements [start, start + n),
 // which begin at entry `first` of a row of `channel`. slot: where its sums go, see bias_act_sums().
 template <class Body>
-SDD_FN void for_each_piece(const BiasActCall& c, int64_t begin, int64_t end, const Body& body) {
+SDD_FN void for_each_piece(const BiasActRows& c, int64_t begin, int64_t end, const Body& body) {
   const int64_t pieces = bias_act_pieces(c.length), group = bias_act_group(c.length);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t piece = task % pieces, first = piece * kActChunk;
@@ -27,13 +27,12 @@ SDD_FN void for_each_piece(const BiasActCall& c, int64_t begin, int64_t end, con
   }
 }
 
-template <class V>
-void forward(const BiasActCall& c, int64_t begin, int64_t end) {
-  using E = typename V::E;
+template <class E, Act kAct>
+void forward(const BiasActRows& c, int64_t begin, int64_t end) {
   using S = typename E::Compute;
   using Vector = typename E::Vector;
   constexpr int64_t width = lanes<S>;
-  const auto p = V::params(c.gain, c.alpha, c.limit);
+  const ActParams<S> p(c.activation, as_stored<E>(c.activation.limit));
   const auto* x = static_cast<const typename E::Stored*>(c.x);
   auto* out = static_cast<typename E::Stored*>(c.out);
   if (c.row_bias) {
@@ -44,9 +43,9 @@ void forward(const BiasActCall& c, int64_t begin, int64_t end) {
       auto* to = out + start;
       int64_t i = 0;
       for (; i + width <= n; i += width) {
-        E::put(to + i, activated<V::act>(Vector(E::vector(from + i) + b), p));
+        E::put(to + i, activated<kAct>(Vector(E::vector(from + i) + b), p));
       }
-      for (; i < n; ++i) E::put(to + i, activated<V::act>(S(E::value(from + i) + b), p));
+      for (; i < n; ++i) E::put(to + i, activated<kAct>(S(E::value(from + i) + b), p));
     });
   } else {
     const auto* wide_bias = static_cast<const S*>(c.bias);
@@ -56,35 +55,34 @@ void forward(const BiasActCall& c, int64_t begin, int64_t end) {
       auto* to = out + start;
       int64_t i = 0;
       for (; i + width <= n; i += width) {
-        E::put(to + i, activated<V::act>(Vector(E::vector(from + i) + load(b + i)), p));
+        E::put(to + i, activated<kAct>(Vector(E::vector(from + i) + load(b + i)), p));
       }
       for (; i < n; ++i) {
-        E::put(to + i, activated<V::act>(S(E::value(from + i) + b[i]), p));
+        E::put(to + i, activated<kAct>(S(E::value(from + i) + b[i]), p));
       }
     });
   }
 }
 
-template <class V>
-void backward(const BiasActCall& c, int64_t begin, int64_t end) {
-  using E = typename V::E;
+template <class E, Act kAct>
+void backward(const BiasActRows& c, int64_t begin, int64_t end) {
   using S = typename E::Compute;
   using Vector = typename E::Vector;
   constexpr int64_t width = lanes<S>;
   constexpr int64_t tile = 64 * width;  // summed in the precision of S, tiles in double
-  const auto p = V::params(c.gain, c.alpha, c.limit);
+  const ActParams<S> p(c.activation, as_stored<E>(c.activation.limit));
   const auto* grad = static_cast<const typename E::Stored*>(c.x);
   const auto* y = static_cast<const typename E::Stored*>(c.y);
   auto* out = static_cast<typename E::Stored*>(c.out);
   const auto gradient = [&](int64_t i) {
     const Vector r = E::vector(y + i);
-    const Vector g = bias_act_gradient<V::act>(E::vector(grad + i), r, r, p);
+    const Vector g = bias_act_gradient<kAct>(E::vector(grad + i), r, r, p);
     E::put(out + i, g);
     return g;
   };
   const auto gradient_of_one = [&](int64_t i) {
     const S r = E::value(y + i);
-    const S g = bias_act_gradient<V::act>(E::value(grad + i), r, r, p);
+    const S g = bias_act_gradient<kAct>(E::value(grad + i), r, r, p);
     E::put(out + i, g);
     return g;
   };
@@ -121,10 +119,12 @@ void backward(const BiasActCall& c, int64_t begin, int64_t end) {
 
 }  // namespace
 
-void SDD_JOIN(bias_act_, SDD_ISA)(const BiasActCall& c, int64_t begin, int64_t end) {
-  for_variant(c.element, c.act, [&](auto variant) {
-    using V = decltype(variant);
-    return c.y == nullptr ? forward<V>(c, begin, end) : backward<V>(c, begin, end);
+void SDD_JOIN(bias_act_, SDD_ISA)(const BiasActRows& c, int64_t begin, int64_t end) {
+  with_element(c.element, [&](auto element) {
+    with_act(c.activation.act, [&](auto act) {
+      using E = decltype(element);
+      return c.y == nullptr ? forward<E, act()>(c, begin, end) : backward<E, act()>(c, begin, end);
+    });
   });
 }
 

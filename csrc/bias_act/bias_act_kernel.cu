@@ -3,11 +3,10 @@
 // Memory is all it costs: every thread reads a few packs of 16 bytes before it writes any, the
 // arithmetic is hidden behind that. Where the gradient of the bias is wanted, it comes out of the
 // same pass: a warp sums a piece of one channel (channels outside), or a thread sums a few pixels
-// of neighbouring channels (channels inside); channel_sums() adds the parts in a fixed order.
-#include "../common/channel_sums.h"
+// of neighboring channels (channels inside); channel_sums() adds the parts in a fixed order.
+#include "../common/device_sums.h"
 #include "../common/fast_divide.h"
-#include "bias_act_cuda.h"
-#include "bias_act_device.h"
+#include "bias_act_kernel.h"
 
 namespace sdd {
 namespace {
@@ -15,18 +14,18 @@ namespace {
 constexpr int kThreads = 256;
 template <class Stored, bool kBackward>
 constexpr int kUnroll = sizeof(Stored) == 8 || kBackward ? 2 : 4;  // packs a thread has in flight
-constexpr int kRowPiece = 4096;  // numbers of one channel that a warp sums
+constexpr int kRowPiece = 4096;  // elements of one channel that a warp sums
 constexpr int kColumns = 8;      // packs of channels side by side in a block
 constexpr int kPixelTile = 512;  // pixels that a block sums
 constexpr int64_t kMaxPeriod = (int64_t{1} << 31) - 65536;  // for the 32-bit index of a channel
 
 template <class Stored>
-DeviceAct<Stored> act_of(const BiasActCuda& c) {
-  return {c.act, c.gain, c.alpha, c.limit};
+AnyAct<Compute<Stored>> act_of(const BiasAct& c) {
+  return {c.activation, as_stored<Stored>(c.activation.limit)};
 }
 
-// Which bias belongs to the numbers of a pack.
-enum class Bias { kNone, kOne, kNeighbours, kMixed };
+// Which bias belongs to the elements of a pack.
+enum class Bias { kNone, kOne, kNeighbors, kMixed };
 
 // x: [numel], bias: [channels] -> out: [numel]; backward: x is the incoming gradient, y the result
 // of the forward pass
@@ -34,18 +33,19 @@ template <class Stored, int N, Bias kBias, bool kBackward>
 __global__ void __launch_bounds__(kThreads)
     bias_act_kernel(const Stored* __restrict__ x, const Stored* __restrict__ y,
                     const Stored* __restrict__ bias, Stored* __restrict__ out, int64_t numel,
-                    int64_t period, FastDivide inner, FastDivide channels, DeviceAct<Stored> act) {
+                    int64_t period, FastDivide inner, FastDivide channels,
+                    AnyAct<Compute<Stored>> act) {
   constexpr int tile = kThreads * kUnroll<Stored, kBackward> * N;
   const int64_t start = blockIdx.x * int64_t(tile);
-  // Where the tile starts in a period of channels * inner numbers, or in the whole if that is short
-  // enough for 32 bits: then without a division.
+  // Where the tile starts in a period of channels * inner elements, or in the whole if that is
+  // short enough for 32 bits: then without a division.
   const uint32_t phase = uint32_t(numel >> 31 ? start % period : start);
-  const auto result_of = [&](Stored number, Stored reached, Stored b) {
+  const auto result_of = [&](Stored value, Stored reached, Stored b) {
     if constexpr (kBackward) {
       const auto r = widened(reached);
-      return narrowed<Stored>(act.gradient(widened(number), r, r));
+      return narrowed<Stored>(act.gradient(widened(value), r, r));
     }
-    return narrowed<Stored>(act.activated(widened(number) + widened(b)));
+    return narrowed<Stored>(act.activated(widened(value) + widened(b)));
   };
   const auto bias_at = [&](uint32_t i) { return bias[channels.remainder(inner.quotient(i))]; };
 
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads)
     if (i + N <= numel) {
       Pack<Stored, N> b{};
       if constexpr (kBias == Bias::kOne) b[0] = bias_at(phase + offset);
-      if constexpr (kBias == Bias::kNeighbours) {
+      if constexpr (kBias == Bias::kNeighbors) {
         b = load_pack<N>(bias + channels.remainder(phase + offset));
       }
 #pragma unroll
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Stored, int N, Bias kBias, bool kBackward>
-void pointwise(const BiasActCuda& c, Stream stream) {
+void pointwise(const BiasAct& c, Stream stream) {
   constexpr int64_t tile = int64_t{kThreads} * kUnroll<Stored, kBackward> * N;
   const auto* y = static_cast<const Stored*>(c.y);
   const auto* bias = static_cast<const Stored*>(c.bias);
@@ -102,13 +102,13 @@ void pointwise(const BiasActCuda& c, Stream stream) {
   if (c.channels * c.inner < kMaxPeriod) {
     return run(0, c.outer * c.channels * c.inner, 0, c.channels, c.inner);
   }
-  for (int64_t row = 0; row < c.outer * c.channels; ++row) {  // of a billion numbers or so
+  for (int64_t row = 0; row < c.outer * c.channels; ++row) {  // of a billion elements or so
     run(row * c.inner, c.inner, row % c.channels, 1, 1);
   }
 }
 
 template <class Stored>
-void forward(const BiasActCuda& c, Stream stream) {
+void forward(const BiasAct& c, Stream stream) {
   constexpr int N = kPack<Stored>;
   const bool packs = aligned_for_packs(c.x, c.out);
   if (c.bias == nullptr) {
@@ -117,7 +117,7 @@ void forward(const BiasActCuda& c, Stream stream) {
   }
   if (packs && c.inner % N == 0) return pointwise<Stored, N, Bias::kOne, false>(c, stream);
   if (packs && c.inner == 1 && c.channels % N == 0 && aligned_for_packs(c.bias)) {
-    return pointwise<Stored, N, Bias::kNeighbours, false>(c, stream);
+    return pointwise<Stored, N, Bias::kNeighbors, false>(c, stream);
   }
   if constexpr (N > 2) {  // two are not worth it
     if (packs && c.channels * c.inner < kMaxPeriod) {
@@ -132,7 +132,7 @@ template <class Stored, int N>
 __global__ void __launch_bounds__(kThreads)
     bias_act_backward_rows(const Stored* __restrict__ grad, const Stored* __restrict__ y,
                            Stored* __restrict__ out, double* __restrict__ parts, int64_t rows,
-                           int64_t inner, int64_t pieces, DeviceAct<Stored> act) {
+                           int64_t inner, int64_t pieces, AnyAct<Compute<Stored>> act) {
   const int64_t warp = blockIdx.x * int64_t(kThreads / kWarp) + threadIdx.x / kWarp;
   if (warp >= rows * pieces) return;
   const int64_t row = warp / pieces, first = warp % pieces * kRowPiece;
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = int(threadIdx.x % kWarp) * N; i < count; i += kWarp * N) {
     auto g = load_pack<N>(grad + start + i);
     const auto r = load_pack<N>(y + start + i);
-    Compute<Stored> sum = 0;  // few numbers: many of them take a double
+    Compute<Stored> sum = 0;  // few elements: many of them take a double
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const auto reached = widened(r[j]);
@@ -166,7 +166,7 @@ template <class Stored, int N>
 __global__ void __launch_bounds__(kThreads)
     bias_act_backward_columns(const Stored* __restrict__ grad, const Stored* __restrict__ y,
                               Stored* __restrict__ out, double* __restrict__ parts, int64_t pixels,
-                              int64_t channels, FastDivide groups, DeviceAct<Stored> act) {
+                              int64_t channels, FastDivide groups, AnyAct<Compute<Stored>> act) {
   using C = Compute<Stored>;
   constexpr int lines = kThreads / kColumns;
   __shared__ C sums[lines][kColumns * N];
@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Stored, int N>
-void backward_with_sums(const BiasActCuda& c, Stream stream) {
+void backward_with_sums(const BiasAct& c, Stream stream) {
   const auto* grad = static_cast<const Stored*>(c.x);
   const auto* y = static_cast<const Stored*>(c.y);
   auto* out = static_cast<Stored*>(c.out);
@@ -212,19 +212,19 @@ void backward_with_sums(const BiasActCuda& c, Stream stream) {
     const int64_t tiles = divide_up(c.outer, kPixelTile);
     const int64_t groups = divide_up(c.channels, kColumns * N);
     launch("bias_act_backward", bias_act_backward_columns<Stored, N>,
-           dim3(unsigned(tiles * groups)), kThreads, stream, grad, y, out, c.parts, c.outer,
+           dim3(unsigned(tiles * groups)), kThreads, stream, grad, y, out, c.workspace, c.outer,
            c.channels, FastDivide(groups), act_of<Stored>(c));
-    return channel_sums(c.parts, bias_grad, 1, tiles, c.channels, 1, stream);
+    return channel_sums(c.workspace, bias_grad, 1, tiles, c.channels, 1, stream);
   }
   const int64_t pieces = divide_up(c.inner, kRowPiece), rows = c.outer * c.channels;
   launch("bias_act_backward", bias_act_backward_rows<Stored, N>,
          dim3(unsigned(divide_up(rows * pieces, kThreads / kWarp))), kThreads, stream, grad, y, out,
-         c.parts, rows, c.inner, pieces, act_of<Stored>(c));
-  channel_sums(c.parts, bias_grad, 1, c.outer, c.channels, pieces, stream);
+         c.workspace, rows, c.inner, pieces, act_of<Stored>(c));
+  channel_sums(c.workspace, bias_grad, 1, c.outer, c.channels, pieces, stream);
 }
 
 template <class Stored>
-void backward(const BiasActCuda& c, Stream stream) {
+void backward(const BiasAct& c, Stream stream) {
   constexpr int N = kPack<Stored>;
   const bool packs = aligned_for_packs(c.x, c.y, c.out);
   if (c.bias_grad == nullptr) {
@@ -238,17 +238,16 @@ void backward(const BiasActCuda& c, Stream stream) {
 
 }  // namespace
 
-int64_t bias_act_parts(int64_t outer, int64_t channels, int64_t inner) {
+int64_t bias_act_workspace(int64_t outer, int64_t channels, int64_t inner) {
   return inner == 1 ? divide_up(outer, kPixelTile) * channels
                     : outer * channels * divide_up(inner, kRowPiece);
 }
 
-void bias_act_forward_cuda(const BiasActCuda& c, Stream stream) {
-  with_element(c.element, [&](auto zero) { forward<decltype(zero)>(c, stream); });
-}
-
-void bias_act_backward_cuda(const BiasActCuda& c, Stream stream) {
-  with_element(c.element, [&](auto zero) { backward<decltype(zero)>(c, stream); });
+void bias_act_cuda(const BiasAct& c, Stream stream) {
+  with_element(c.element, [&](auto zero) {
+    using Stored = decltype(zero);
+    return c.y == nullptr ? forward<Stored>(c, stream) : backward<Stored>(c, stream);
+  });
 }
 
 }  // namespace sdd

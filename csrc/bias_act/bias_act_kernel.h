@@ -1,28 +1,46 @@
-// Interface between the torch side (_cpu.cpp, compiled once) and the kernels (_kernel.cpp, compiled
-// once per instruction set). Plain data only: nothing here may emit code of its own.
+// Interface between the torch side (bias_act.cpp, bias_act_cpu.cpp, compiled once) and the kernels
+// (_kernel.cpp, compiled once per instruction set; _kernel.cu). Plain data only: nothing here may
+// emit code of its own.
 #pragma once
 
 #include <cstdint>
 
-#include "../common/element_type.h"
+#include "../common/element.h"
 #include "bias_act.h"
 
 namespace sdd {
 
-// A dense tensor as rows of `length` neighbours, in the order of memory; the last row may be
-// shorter. A row is cut into pieces of kActChunk elements; a task is one piece of each row of a
-// group. So the work of a task depends on the shape only, never on the number of threads.
-struct BiasActCall {
-  const void* x;     // [numel]; backward: the incoming gradient
-  const void* y;     // [numel], backward only: the result of the forward call
-  const void* bias;  // forward only, float64 or else float32; nullptr: none
-  void* out;         // [numel]; may be x
-  double* sums;      // backward only, all zeros, see bias_act_sums(); nullptr: not wanted
+// A dense tensor [outer, channels, inner] in the order of memory: NCHW has the pixels inside, NHWC
+// has them outside. Every size is at least 1.
+struct BiasAct {
+  const void* x;      // [outer, channels, inner]; backward: the incoming gradient
+  const void* y;      // [outer, channels, inner], backward only: the result of the forward call
+  const void* bias;   // [channels], forward only; nullptr: none
+  void* out;          // [outer, channels, inner]; may be x
+  void* bias_grad;    // [channels], backward only; nullptr: not wanted
+  double* workspace;  // [bias_act_workspace()], on a GPU where bias_grad is wanted
   Element element;
-  Act act;
-  double gain;
-  double alpha;
-  double limit;  // NaN: none
+  Activation activation;
+  int64_t outer, channels, inner;
+};
+
+void bias_act_cpu(const BiasAct&);
+void bias_act_cuda(const BiasAct&, void* stream);
+
+// Elements of workspace that the gradient of the bias takes on a GPU.
+int64_t bias_act_workspace(int64_t outer, int64_t channels, int64_t inner);
+
+// The same tensor as rows of `length` neighbors; the last row may be shorter. A row is cut into
+// pieces of kActChunk elements; a task is one piece of each row of a group. So the work of a task
+// depends on the shape only, never on the number of threads.
+struct BiasActRows {
+  const void* x;     // [numel]
+  const void* y;     // [numel]
+  const void* bias;  // row_bias: [channels], else [length]; float64 or else float32; nullptr: none
+  void* out;         // [numel]
+  double* sums;      // [bias_act_sums()], all zeros; nullptr: not wanted
+  Element element;
+  Activation activation;
   int64_t numel;
   int64_t length;
   int64_t channels;
@@ -31,14 +49,9 @@ struct BiasActCall {
   bool row_bias;
 };
 
-// Tasks [begin, end) of bias_act_tasks(numel, length).
-using BiasActFn = void (*)(const BiasActCall&, int64_t begin, int64_t end);
-
 constexpr int64_t kActChunk = 16384;
 
 namespace {
-
-SDD_FN constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 SDD_FN constexpr int64_t bias_act_pieces(int64_t length) { return divide_up(length, kActChunk); }
 

@@ -1,92 +1,63 @@
-// The torch side of the CUDA entries: where a tensor lies, on which stream to work, new tensors.
-// Against the stable ABI; no CUDA headers. Compiled with SDD_HOST_EMULATION the same entries take
-// CPU tensors, and their kernels run on the CPU.
+// Where an op runs. The same entries are registered for the CPU and, in a build with CUDA kernels,
+// for NVIDIA GPUs; compiled with SDD_HOST_EMULATION, they run the CUDA kernels on CPU tensors.
+// Against the stable ABI; no CUDA headers.
 #pragma once
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
+#include <torch/csrc/stable/library.h>
 
-#include <initializer_list>
+#include "tensor.h"
 
-#include "no_memory.h"
+#if defined(SDD_HAVE_CUDA) && !defined(SDD_HOST_EMULATION)
+#include <dlfcn.h>
+#endif
 
-#if defined(SDD_HOST_EMULATION)
-#define SDD_DEVICE_KEY CPU
+// Registers DEFINE(m) for every device that this library has kernels for.
+#if defined(SDD_HAVE_CUDA)
+#define SDD_REGISTER_KERNELS(DEFINE)                         \
+  STABLE_TORCH_LIBRARY_IMPL(sdd_fast, CPU, m) { DEFINE(m); } \
+  STABLE_TORCH_LIBRARY_IMPL(sdd_fast, CUDA, m) { DEFINE(m); }
 #else
-#define SDD_DEVICE_KEY CUDA
+#define SDD_REGISTER_KERNELS(DEFINE) \
+  STABLE_TORCH_LIBRARY_IMPL(sdd_fast, CPU, m) { DEFINE(m); }
 #endif
 
 namespace sdd {
-
-#if !defined(SDD_HOST_EMULATION)
-void* current_cuda_stream(int32_t device);
-#endif
-
 namespace {
 
-inline bool on_device(const torch::stable::Tensor& x) {
-#if defined(SDD_HOST_EMULATION)
-  return x.is_cpu();
-#else
-  return x.is_cuda();
+#if defined(SDD_HAVE_CUDA) && !defined(SDD_HOST_EMULATION)
+// The stable ABI has no function for the stream itself before torch 2.13, but the C interface has,
+// in libtorch_cuda. Asking for it when it is needed keeps this library loadable beside a torch
+// without CUDA: one file serves both.
+inline void* current_cuda_stream(int32_t device) {
+  using CurrentStream = AOTITorchError (*)(int32_t, void**);
+  static const auto current_stream = [] {
+    void* torch_cuda = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+    return reinterpret_cast<CurrentStream>(
+        torch_cuda ? dlsym(torch_cuda, "aoti_torch_get_current_cuda_stream") : nullptr);
+  }();
+  STD_TORCH_CHECK(current_stream != nullptr,
+                  "sdd_fast: its CUDA kernels need a CUDA build of torch >= 2.11");
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(current_stream(device, &stream));
+  return stream;
+}
 #endif
-}
 
-// While it lives, the device of x is the current one.
-class OnDevice {
- public:
+// Calls cuda(stream) on the GPU of x, cpu() where x is on the CPU.
+template <class Cpu, class Cuda>
+void run_beside(const Tensor& x, const Cpu& cpu, const Cuda& cuda) {
 #if defined(SDD_HOST_EMULATION)
-  explicit OnDevice(const torch::stable::Tensor&) {}
-  void* stream() const { return nullptr; }
+  (void)x, (void)cpu;
+  cuda(nullptr);
+#elif defined(SDD_HAVE_CUDA)
+  if (x.is_cpu()) return cpu();
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  cuda(current_cuda_stream(x.get_device_index()));
 #else
-  explicit OnDevice(const torch::stable::Tensor& x)
-      : device_(x.get_device_index()), guard_(device_) {}
-  void* stream() const { return current_cuda_stream(device_); }
-
- private:
-  int32_t device_;
-  torch::stable::accelerator::DeviceGuard guard_;
+  (void)x, (void)cuda;
+  cpu();
 #endif
-};
-
-// An uninitialised tensor on the device of `like`, from torch's caching allocator. "out of memory"
-// is what programs look for that try again with a smaller batch: torch's own type of error does not
-// pass through the C interface.
-inline torch::stable::Tensor new_on_device(int64_t dims, const int64_t* sizes,
-                                           const int64_t* strides, int32_t dtype,
-                                           const torch::stable::Tensor& like) {
-  int32_t type = 0, index = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
-  AtenTensorHandle handle = nullptr;
-  if (aoti_torch_empty_strided(dims, sizes, strides, dtype, type, index, &handle) !=
-      AOTI_TORCH_SUCCESS) {
-    STD_TORCH_CHECK(
-        false, "sdd_fast: CUDA out of memory. There is no memory for a tensor of shape ",
-        shape_and_size(dims, sizes, int64_t(aoti_torch_dtype_element_size(dtype))),
-        "; ask for a smaller one. If torch says above that an earlier kernel failed, that is why");
-  }
-  return torch::stable::Tensor(handle);
-}
-
-inline int32_t dtype_of(const torch::stable::Tensor& x) {
-  int32_t dtype = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  return dtype;
-}
-
-// The same, contiguous.
-inline torch::stable::Tensor new_on_device(std::initializer_list<int64_t> sizes, int32_t dtype,
-                                           const torch::stable::Tensor& like) {
-  int64_t strides[8] = {}, stride = 1;
-  const auto dims = static_cast<int64_t>(sizes.size());
-  for (int64_t d = dims - 1; d >= 0; --d) {
-    strides[d] = stride;
-    stride *= sizes.begin()[d] > 1 ? sizes.begin()[d] : 1;
-  }
-  return new_on_device(dims, sizes.begin(), strides, dtype, like);
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
-// Numbers as they lie in GPU memory, what is computed with, and packs of neighbours that are read
-// and written at once, 16 bytes where alignment allows. The device's twin of elements.h.
+// Elements as they are stored in GPU memory, what is computed with, and packs of neighbors that are
+// read and written at once, 16 bytes where alignment allows. The device's twin of elements.h.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "element_type.h"
+#include "element.h"
 #include "launch.h"
 #include "real.h"
 
@@ -63,7 +63,7 @@ struct alignas(sizeof(T) * N) Pack {
 
 constexpr int kPackBytes = 16;
 
-// Neighbours in a pack of 16 bytes.
+// Neighbors in a pack of 16 bytes.
 template <class Stored>
 constexpr int kPack = kPackBytes / int(sizeof(Stored));
 

@@ -1,9 +1,9 @@
-// How numbers lie in memory (Stored) and what is computed with (Compute): one of them, or a vector
-// of neighbours. The 16-bit types widen to float32 exactly and are rounded to the nearest, ties to
-// even; float32 and float64 are taken as they are.
+// How elements are stored in memory (Stored) and what is computed with (Compute): one of them, or a
+// vector of neighbors. The 16-bit types widen to float32 exactly and are rounded to the nearest,
+// ties to even; float32 and float64 are taken as they are.
 #pragma once
 
-#include "element_type.h"
+#include "element.h"
 #include "simd.h"
 
 #if defined(__F16C__)

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "real.h"
+
 #if defined(SDD_HOST_EMULATION)
 #include "../host_emulation/cuda_emulation.h"
 #else
@@ -45,8 +47,6 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int bloc
 namespace {
 
 constexpr int kWarp = 32;
-
-__host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 }  // namespace sdd

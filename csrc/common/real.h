@@ -13,6 +13,8 @@
 namespace sdd {
 namespace {  // internal linkage: each instruction set compiles its own copy
 
+SDD_FN constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // What a template needs to know about a type T: its scalar, and its bits as unsigned integers.
 template <class T>
 struct Real;

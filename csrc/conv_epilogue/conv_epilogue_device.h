@@ -4,13 +4,13 @@
 // inside, so that a line is a pixel; else a line is a channel.
 #pragma once
 
-#include "../bias_act/bias_act_device.h"
+#include "../common/device_elements.h"
 #include "conv_epilogue.h"
 
 namespace sdd {
 namespace {
 
-// Of N neighbours along a line.
+// Of N neighbors along a line.
 template <class Stored, int N>
 struct Along {
   Compute<Stored> factor[N];  // with channels inside
@@ -91,7 +91,7 @@ template <class Stored, int N, bool kLast>
 __device__ __forceinline__ void backward_pack(const Pack<Stored, N>& x, const Pack<Stored, N>& grad,
                                               const Along<Stored, N>& along,
                                               const Across<Compute<Stored>>& across,
-                                              const DeviceAct<Stored>& act, Stored* out,
+                                              const AnyAct<Compute<Stored>>& act, Stored* out,
                                               Compute<Stored> (&h)[N]) {
   using C = Compute<Stored>;
   Pack<Stored, N> to;

@@ -1,11 +1,10 @@
 // conv_epilogue, forward and backward in one pass each, on CPU vectors of the width of this
 // instruction set (SDD_ISA names the copy). Formulas: conv_epilogue.h.
 //
-// Each loop is written once, as a body over a vector or over one number: `Lane` says which.
+// Each loop is written once, as a body over a vector or over one element: `Lane` says which.
 #include "conv_epilogue_kernel.h"
 
-#include "../bias_act/bias_act_variants.h"
-#include "conv_epilogue.h"
+#include "../common/elements.h"
 
 namespace sdd {
 namespace {
@@ -45,29 +44,28 @@ SDD_FN void for_each_lane(int64_t n, const Body& body) {
   for (; i < n; ++i) body(OneLane<E>{}, i);
 }
 
-template <class V>
+template <class E, Act kAct>
 struct Kernel {
-  using E = typename V::E;
   using S = typename E::Compute;
   using Stored = typename E::Stored;
 
-  const EpilogueCall& c;
-  const ActParams<S> params = V::params(c.gain, c.alpha, c.limit);
+  const EpilogueTasks& t;
+  const Epilogue& c = t.of;
+  const ActParams<S> params{c.activation, as_stored<E>(c.activation.limit)};
   const Stored* x = static_cast<const Stored*>(c.x);
   const Stored* grad = static_cast<const Stored*>(c.grad);
-  const S* factor = static_cast<const S*>(c.factor);
+  const S* factor = static_cast<const S*>(t.factor);
   const Stored* noise = static_cast<const Stored*>(c.noise);
-  const S* bias = static_cast<const S*>(c.bias);
+  const S* bias = static_cast<const S*>(t.bias);
   Stored* out = static_cast<Stored*>(c.out);
-  S* noise_sums = static_cast<S*>(c.noise_sums);
+  S* noise_sums = static_cast<S*>(t.noise_sums);
 
   // h of (2) in conv_epilogue.h, for the element at `at`.
   template <class Lane>
   SDD_FN typename Lane::T h_of(Lane, int64_t at, typename Lane::T x_value, typename Lane::T factor,
                                typename Lane::T shift) const {
     const typename Lane::T u = preactivation(x_value, factor, shift);
-    return bias_act_gradient<V::act>(Lane::read(grad + at), u, gained_act<V::act>(u, params),
-                                     params);
+    return bias_act_gradient<kAct>(Lane::read(grad + at), u, gained_act<kAct>(u, params), params);
   }
 
   SDD_FN const Stored* noise_of(int64_t sample) const {
@@ -76,19 +74,19 @@ struct Kernel {
 
   void forward_row(int64_t sample, int64_t o, int64_t first, int64_t n) const {
     const S f = factor[sample * c.channels + o], b = bias[o];
-    const int64_t at = epilogue_offset(c, sample, o, first);
+    const int64_t at = epilogue_offset(t, sample, o, first);
     if (noise == nullptr) {
       for_each_lane<E>(n, [&](auto lane, int64_t i) {
         using T = typename decltype(lane)::T;
         const T u = preactivation(lane.read(x + at + i), T{} + f, T{} + b);
-        E::put(out + at + i, activated<V::act>(u, params));
+        E::put(out + at + i, activated<kAct>(u, params));
       });
     } else {
       const Stored* row_noise = noise_of(sample) + first;
       for_each_lane<E>(n, [&](auto lane, int64_t i) {
         using T = typename decltype(lane)::T;
         const T u = preactivation(lane.read(x + at + i), T{} + f, T(lane.read(row_noise + i) + b));
-        E::put(out + at + i, activated<V::act>(u, params));
+        E::put(out + at + i, activated<kAct>(u, params));
       });
     }
   }
@@ -99,13 +97,13 @@ struct Kernel {
     const S* b = bias;
     for (int64_t pixel = first; pixel < first + n; ++pixel) {
       const S shift = sample_noise == nullptr ? S(0) : E::value(sample_noise + pixel);
-      const Stored* from = x + epilogue_offset(c, sample, 0, pixel);
-      Stored* to = out + epilogue_offset(c, sample, 0, pixel);
+      const Stored* from = x + epilogue_offset(t, sample, 0, pixel);
+      Stored* to = out + epilogue_offset(t, sample, 0, pixel);
       for_each_lane<E>(c.channels, [&](auto lane, int64_t o) {
         using T = typename decltype(lane)::T;
         const T u = preactivation(lane.read(from + o), lane.read_wide(f + o),
                                   T(lane.read_wide(b + o) + shift));
-        E::put(to + o, activated<V::act>(u, params));
+        E::put(to + o, activated<kAct>(u, params));
       });
     }
   }
@@ -115,7 +113,7 @@ struct Kernel {
                     S* noise_out) const {
     const Stored* sample_noise = noise_of(sample);
     const S f = factor[sample * c.channels + o], b = bias[o];
-    const int64_t at = epilogue_offset(c, sample, o, first);
+    const int64_t at = epilogue_offset(t, sample, o, first);
     double h_total = 0, hx_total = 0;
     // Summed in the precision of S over a tile, in float64 over tiles.
     for (int64_t tile = 0; tile < n; tile += kEpilogueRun) {
@@ -145,8 +143,8 @@ struct Kernel {
         hx_total += double(hx_sum[l]);
       }
     }
-    if (c.bias_sums != nullptr) c.bias_sums[slot] = h_total;
-    if (c.factor_sums != nullptr) c.factor_sums[slot] = hx_total;
+    if (t.bias_sums != nullptr) t.bias_sums[slot] = h_total;
+    if (t.factor_sums != nullptr) t.factor_sums[slot] = hx_total;
   }
 
   // Blocks of channels, each through the run of pixels: the sums stay in registers.
@@ -169,7 +167,7 @@ struct Kernel {
         const S shift = sample_noise == nullptr ? S(0) : E::value(sample_noise + pixel);
         T over_channels{};
         for (int v = 0; v < count; ++v) {
-          const int64_t at = epilogue_offset(c, sample, o + v * width, pixel);
+          const int64_t at = epilogue_offset(t, sample, o + v * width, pixel);
           const T value = Lane::read(x + at);
           const T h = h_of(lane, at, value, f[v], T(b[v] + shift));
           E::put(out + at, T(h * f[v]));
@@ -185,8 +183,8 @@ struct Kernel {
         memcpy(hx_lane, &hx_sum[v], sizeof(T));
         for (int64_t l = 0; l < width; ++l) {
           const int64_t channel = o + v * width + l;
-          if (c.bias_sums != nullptr) c.bias_sums[slot + channel] = double(h_lane[l]);
-          if (c.factor_sums != nullptr) c.factor_sums[slot + channel] = double(hx_lane[l]);
+          if (t.bias_sums != nullptr) t.bias_sums[slot + channel] = double(h_lane[l]);
+          if (t.factor_sums != nullptr) t.factor_sums[slot + channel] = double(hx_lane[l]);
         }
       }
     };
@@ -199,7 +197,7 @@ struct Kernel {
   }
 
   void task_by_rows(int64_t task) const {
-    const int64_t run = epilogue_run(c), runs = epilogue_runs(c), group = epilogue_group(c);
+    const int64_t run = epilogue_run(t), runs = epilogue_runs(t), group = epilogue_group(t);
     const int64_t first = task % runs * run;
     const int64_t n = c.pixels - first < run ? c.pixels - first : run;
     const int64_t rows = c.samples * c.channels, begin = task / runs * group;
@@ -214,7 +212,7 @@ struct Kernel {
   }
 
   void task_by_pixels(int64_t task) const {
-    const int64_t run = epilogue_run(c), runs = epilogue_runs(c);
+    const int64_t run = epilogue_run(t), runs = epilogue_runs(t);
     const int64_t sample = task / runs, first = task % runs * run;
     const int64_t n = c.pixels - first < run ? c.pixels - first : run;
     if (grad == nullptr) return forward_channels_last(sample, first, n);
@@ -223,7 +221,7 @@ struct Kernel {
       for (int64_t i = first; i < first + n; ++i) noise_out[i] = 0;
     }
     const int64_t slot = task * c.channels;
-    if (c.order == EpilogueOrder::kPixelsChannelsLast) {
+    if (t.order == EpilogueOrder::kPixelsChannelsLast) {
       return backward_channels_last(sample, first, n, slot, noise_out);
     }
     for (int64_t o = 0; o < c.channels; ++o) {
@@ -233,7 +231,7 @@ struct Kernel {
 
   void tasks(int64_t begin, int64_t end) const {
     for (int64_t task = begin; task < end; ++task) {
-      if (c.order == EpilogueOrder::kRows) {
+      if (t.order == EpilogueOrder::kRows) {
         task_by_rows(task);
       } else {
         task_by_pixels(task);
@@ -244,9 +242,11 @@ struct Kernel {
 
 }  // namespace
 
-void SDD_JOIN(conv_epilogue_, SDD_ISA)(const EpilogueCall& c, int64_t begin, int64_t end) {
-  for_variant(c.element, c.act,
-              [&](auto variant) { Kernel<decltype(variant)>{c}.tasks(begin, end); });
+void SDD_JOIN(conv_epilogue_, SDD_ISA)(const EpilogueTasks& t, int64_t begin, int64_t end) {
+  with_element(t.of.element, [&](auto element) {
+    with_act(t.of.activation.act,
+             [&](auto act) { Kernel<decltype(element), act()>{t}.tasks(begin, end); });
+  });
 }
 
 }  // namespace sdd

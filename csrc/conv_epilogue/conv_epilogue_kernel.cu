@@ -13,17 +13,17 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "../common/channel_sums.h"
+#include "../common/device_sums.h"
 #include "../common/fast_divide.h"
-#include "conv_epilogue_cuda.h"
 #include "conv_epilogue_device.h"
+#include "conv_epilogue_kernel.h"
 
 namespace sdd {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kUnroll = 4;  // packs a thread has in flight, forward
-// Backward a pack is of 4 numbers at most, as every number of it takes several registers.
+// Backward a pack is of 4 elements at most, as every element of it takes several registers.
 template <class Stored>
 constexpr int kBackwardPack = std::min(4, kPack<Stored>);
 // The packs of x, and as many of the gradient, that a thread has in flight.
@@ -34,7 +34,7 @@ template <class Stored, int N>
 constexpr int kColumns = N == 1 ? 8 : 128 / int(N * sizeof(Stored));
 constexpr int kMostLines = kThreads / 8;  // of such a block at a time, for any of these
 constexpr int64_t kMaxGrid = 65535;       // in y and z
-constexpr int64_t kMaxNumbers = (int64_t{1} << 31) - 65536;  // for 32-bit indices
+constexpr int64_t kMaxElements = (int64_t{1} << 31) - 65536;  // for 32-bit indices
 constexpr int64_t kEnoughThreads = 1 << 17;
 
 // x -> out: [samples, lines, inner], of which this launch takes `lines` lines from first_line on,
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads, 3)
     epilogue_forward(const Stored* __restrict__ x, Stored* __restrict__ out,
                      Terms<Stored, kLast> all_terms, int64_t channels, int64_t stride,
                      int64_t first_sample, int64_t first_line, int64_t first_inner, uint32_t lines,
-                     uint32_t groups, FastDivide packs, DeviceAct<Stored> act) {
+                     uint32_t groups, FastDivide packs, AnyAct<Compute<Stored>> act) {
   using C = Compute<Stored>;
   const uint32_t pack = blockIdx.x * kThreads + threadIdx.x;
   if (pack >= groups * packs.divisor) return;
@@ -55,12 +55,12 @@ __global__ void __launch_bounds__(kThreads, 3)
   const int64_t step = int64_t(groups) * packs.divisor * N;
   const auto terms = all_terms.of_sample(sample, channels);
 
-  Pack<Stored, N> numbers[kUnroll];
+  Pack<Stored, N> elements[kUnroll];
   Across<C> across[kUnroll];
 #pragma unroll
   for (int k = 0; k < kUnroll; ++k) {
     if (line + k * groups >= lines) continue;
-    numbers[k] = load_pack<N>(x + at + k * step);
+    elements[k] = load_pack<N>(x + at + k * step);
     across[k] = terms.across(first_line + line + k * groups);
   }
   const auto along =
@@ -70,16 +70,16 @@ __global__ void __launch_bounds__(kThreads, 3)
     if (line + k * groups >= lines) continue;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      const C u = preactivation(widened(numbers[k][j]), terms.factor_of(along, across[k], j),
+      const C u = preactivation(widened(elements[k][j]), terms.factor_of(along, across[k], j),
                                 widened(along.shift[j]) + across[k].shift);
-      numbers[k][j] = narrowed<Stored>(act.activated(u));
+      elements[k][j] = narrowed<Stored>(act.activated(u));
     }
-    store_pack(out + at + k * step, numbers[k]);
+    store_pack(out + at + k * step, elements[k]);
   }
 }
 
 // x, grad -> out: [samples, lines, inner], sums of h * x and of h: [samples, lines, pieces].
-// `width` lanes of a warp, a power of two, take `piece` numbers of a line; any of the three may be
+// `width` lanes of a warp, a power of two, take `piece` elements of a line; any of the three may be
 // nullptr.
 template <class Stored, int N, bool kLast>
 __global__ void __launch_bounds__(kThreads, 2)
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                   Stored* __restrict__ out, double* __restrict__ hx_parts,
                   double* __restrict__ h_parts, Terms<Stored, kLast> all_terms, int64_t lines,
                   int64_t inner, int64_t first_sample, int64_t piece, int width,
-                  DeviceAct<Stored> act) {
+                  AnyAct<Compute<Stored>> act) {
   using C = Compute<Stored>;
   constexpr int unroll = kLast ? 2 : kPairs<Stored, N>;  // factor and bias take registers too
   const int64_t sample = first_sample + blockIdx.z;
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int64_t i = first + lane * N; i < end; i += unroll * step) {
       Pack<Stored, N> from[unroll], g[unroll];
       Along<Stored, N> along[unroll];
-      C h_sum = 0, hx_sum = 0;  // of few numbers: of many it takes a double
+      C h_sum = 0, hx_sum = 0;  // of few elements: of many it takes a double
 #pragma unroll
       for (int k = 0; k < unroll; ++k) {
         if (i + k * step >= end) continue;
@@ -147,7 +147,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     epilogue_columns(const Stored* __restrict__ x, const Stored* __restrict__ grad,
                      Stored* __restrict__ out, double* __restrict__ hx_parts,
                      double* __restrict__ h_parts, Terms<Stored, kLast> all_terms, int64_t lines,
-                     int64_t inner, int64_t first_sample, int64_t tile, DeviceAct<Stored> act) {
+                     int64_t inner, int64_t first_sample, int64_t tile,
+                     AnyAct<Compute<Stored>> act) {
   using C = Compute<Stored>;
   constexpr int unroll = kPairs<Stored, N>;
   constexpr int columns = kColumns<Stored, N>, lines_at_once = kThreads / columns;
@@ -203,82 +204,82 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-int64_t lines_of(const EpilogueCuda& c) { return c.channels_last ? c.pixels : c.channels; }
-int64_t inner_of(const EpilogueCuda& c) { return c.channels_last ? c.channels : c.pixels; }
+int64_t lines_of(const Epilogue& c) { return c.channels_last ? c.pixels : c.channels; }
+int64_t inner_of(const Epilogue& c) { return c.channels_last ? c.channels : c.pixels; }
 
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
-// Numbers of a line that a warp or less sums: fewer where there are not many, so that all of the
+// Elements of a line that a warp or less sums: fewer where there are not many, so that all of the
 // GPU has work, and more where pieces would be too many for a grid.
-int64_t row_piece(const EpilogueCuda& c) {
+int64_t row_piece(const Epilogue& c) {
   const int64_t numel = c.samples * c.channels * c.pixels;
   const int64_t piece = std::clamp<int64_t>(round_up(numel >> 12, 1024), 1024, 4096);
   return std::max(piece, round_up(divide_up(inner_of(c), kMaxGrid), 1024));
 }
 
 // Lines that a block sums, likewise.
-int64_t column_tile(const EpilogueCuda& c) {
+int64_t column_tile(const Epilogue& c) {
   const int64_t numel = c.samples * c.channels * c.pixels;
   const int64_t tile = std::clamp<int64_t>(round_up(numel >> 14, kMostLines), kMostLines, 512);
   return std::max(tile, round_up(divide_up(lines_of(c), kMaxGrid), kMostLines));
 }
 
-// What is left of sums in one direction: [samples, outer, numbers, inner].
+// What is left of sums in one direction: [samples, outer, elements, inner].
 struct Parts {
-  int64_t samples, outer, numbers, inner;
+  int64_t samples, outer, elements, inner;
 
-  int64_t room() const { return samples * outer * numbers * inner; }
+  int64_t size() const { return samples * outer * elements * inner; }
 
   template <class Stored>
   void add_up(const double* parts, void* out, bool over_samples, Stream stream) const {
     channel_sums(parts, static_cast<Stored*>(out), over_samples ? 1 : samples,
-                 over_samples ? samples * outer : outer, numbers, inner, stream);
+                 over_samples ? samples * outer : outer, elements, inner, stream);
   }
 };
 
-Parts row_parts(const EpilogueCuda& c) {
+Parts row_parts(const Epilogue& c) {
   return {c.samples, 1, lines_of(c), divide_up(inner_of(c), row_piece(c))};
 }
 
-Parts column_parts(const EpilogueCuda& c) {
+Parts column_parts(const Epilogue& c) {
   return {c.samples, divide_up(lines_of(c), column_tile(c)), inner_of(c), 1};
 }
 
-Parts parts_of_channels(const EpilogueCuda& c) {
+Parts parts_of_channels(const Epilogue& c) {
   return c.channels_last ? column_parts(c) : row_parts(c);
 }
 
-Parts parts_of_noise(const EpilogueCuda& c) {
-  return c.channels_last ? row_parts(c) : column_parts(c);
-}
+Parts parts_of_noise(const Epilogue& c) { return c.channels_last ? row_parts(c) : column_parts(c); }
 
 template <class Stored, bool kLast>
-Terms<Stored, kLast> terms_of(const EpilogueCuda& c) {
-  return {static_cast<const Stored*>(c.factor), c.wide_factor, static_cast<const Stored*>(c.noise),
+Terms<Stored, kLast> terms_of(const Epilogue& c) {
+  const bool wide = c.factor_element != c.element;
+  return {wide ? nullptr : static_cast<const Stored*>(c.factor),
+          wide ? static_cast<const float*>(c.factor) : nullptr, static_cast<const Stored*>(c.noise),
           static_cast<const Stored*>(c.bias), c.noise_stride};
 }
 
 template <class Stored>
-DeviceAct<Stored> act_of(const EpilogueCuda& c) {
-  return {c.act, c.gain, c.alpha, c.limit};
+AnyAct<Compute<Stored>> act_of(const Epilogue& c) {
+  return {c.activation, as_stored<Stored>(c.activation.limit)};
 }
 
 // body(first, count) for all samples, as many at a time as a grid takes.
 template <class Body>
-void for_samples(const EpilogueCuda& c, const Body& body) {
+void for_samples(const Epilogue& c, const Body& body) {
   for (int64_t first = 0; first < c.samples; first += kMaxGrid) {
     body(first, unsigned(std::min(kMaxGrid, c.samples - first)));
   }
 }
 
 template <class Stored, int N, bool kLast>
-void forward(const EpilogueCuda& c, Stream stream) {
+void forward(const Epilogue& c, Stream stream) {
   const int64_t inner = inner_of(c);
   const int64_t per_thread =
       std::clamp<int64_t>(c.samples * lines_of(c) * inner / N / kEnoughThreads, 1, kUnroll);
-  // All of a sample, unless that is billions of numbers: then as many lines, or as much of one, as
+  // All of a sample, unless that is billions of elements: then as many lines, or as much of one, as
   // 32-bit indices allow.
-  const int64_t length = std::min(inner, kMaxNumbers), count = kMaxNumbers / length;
+  const int64_t length = std::min(inner, kMaxElements), count = kMaxElements / length;
   for (int64_t line = 0; line < lines_of(c); line += count) {
     const int64_t lines = std::min(count, lines_of(c) - line);
     const int64_t groups = divide_up(lines, per_thread);
@@ -296,7 +297,7 @@ void forward(const EpilogueCuda& c, Stream stream) {
 }
 
 template <class Stored, int N, bool kLast>
-void sum_rows(const EpilogueCuda& c, void* out, double* hx, double* h, Stream stream) {
+void sum_rows(const Epilogue& c, void* out, double* hx, double* h, Stream stream) {
   const int64_t lines = lines_of(c), inner = inner_of(c), piece = row_piece(c);
   // A few packs for each lane, and whole sectors of memory for them together.
   const int64_t packs = divide_up(std::min(inner, piece), N);
@@ -315,7 +316,7 @@ void sum_rows(const EpilogueCuda& c, void* out, double* hx, double* h, Stream st
 }
 
 template <class Stored, int N, bool kLast>
-void sum_columns(const EpilogueCuda& c, void* out, double* hx, double* h, Stream stream) {
+void sum_columns(const Epilogue& c, void* out, double* hx, double* h, Stream stream) {
   const int64_t lines = lines_of(c), inner = inner_of(c);
   for_samples(c, [&](int64_t first, unsigned samples) {
     const dim3 grid(unsigned(divide_up(inner, kColumns<Stored, N> * N)),
@@ -328,17 +329,17 @@ void sum_columns(const EpilogueCuda& c, void* out, double* hx, double* h, Stream
 }
 
 template <class Stored, int N, bool kLast>
-void backward(const EpilogueCuda& c, Stream stream) {
-  double* next = c.parts;
-  const auto room_for = [&](const void* gradient, const Parts& parts) {
-    double* room = gradient == nullptr ? nullptr : next;
-    if (room != nullptr) next += parts.room();
-    return room;
+void backward(const Epilogue& c, Stream stream) {
+  double* next = c.workspace;
+  const auto workspace_for = [&](const void* gradient, const Parts& parts) {
+    double* workspace = gradient == nullptr ? nullptr : next;
+    if (workspace != nullptr) next += parts.size();
+    return workspace;
   };
   const Parts of_channels = parts_of_channels(c), of_noise = parts_of_noise(c);
-  double* hx = room_for(c.factor_grad, of_channels);
-  double* h = room_for(c.bias_grad, of_channels);
-  double* noise = room_for(c.noise_grad, of_noise);
+  double* hx = workspace_for(c.factor_grad, of_channels);
+  double* h = workspace_for(c.bias_grad, of_channels);
+  double* noise = workspace_for(c.noise_grad, of_noise);
   if constexpr (kLast) {
     sum_columns<Stored, N, kLast>(c, c.out, hx, h, stream);
     if (noise != nullptr) sum_rows<Stored, N, kLast>(c, nullptr, nullptr, noise, stream);
@@ -346,7 +347,7 @@ void backward(const EpilogueCuda& c, Stream stream) {
     sum_rows<Stored, N, kLast>(c, c.out, hx, h, stream);
     if (noise != nullptr) sum_columns<Stored, N, kLast>(c, nullptr, nullptr, noise, stream);
   }
-  if (hx != nullptr && c.wide_factor != nullptr) {
+  if (hx != nullptr && c.factor_element != c.element) {
     of_channels.add_up<float>(hx, c.factor_grad, false, stream);
   } else if (hx != nullptr) {
     of_channels.add_up<Stored>(hx, c.factor_grad, false, stream);
@@ -357,14 +358,14 @@ void backward(const EpilogueCuda& c, Stream stream) {
   }
 }
 
-// body(number of neighbours, whether channels are inside): whole packs where the lines divide into
+// body(number of neighbors, whether channels are inside): whole packs where the lines divide into
 // them and everything along them is aligned.
 template <int N, class Body>
-void with_layout(const EpilogueCuda& c, const Body& body) {
+void with_layout(const Epilogue& c, const Body& body) {
   bool packs = inner_of(c) % N == 0 && aligned_for_packs(c.x, c.grad, c.out);
   using std::integral_constant;
   if (c.channels_last) {
-    packs = packs && aligned_for_packs(c.factor, c.wide_factor, c.bias);
+    packs = packs && aligned_for_packs(c.factor, c.bias);
     packs ? body(integral_constant<int, N>{}, std::true_type{})
           : body(integral_constant<int, 1>{}, std::true_type{});
   } else {
@@ -376,25 +377,23 @@ void with_layout(const EpilogueCuda& c, const Body& body) {
 
 }  // namespace
 
-int64_t conv_epilogue_parts(const EpilogueCuda& c) {
+int64_t conv_epilogue_workspace(const Epilogue& c) {
   const int64_t sums = (c.factor_grad != nullptr) + (c.bias_grad != nullptr);
-  return sums * parts_of_channels(c).room() +
-         (c.noise_grad != nullptr ? parts_of_noise(c).room() : 0);
+  return sums * parts_of_channels(c).size() +
+         (c.noise_grad != nullptr ? parts_of_noise(c).size() : 0);
 }
 
-void conv_epilogue_forward_cuda(const EpilogueCuda& c, Stream stream) {
+void conv_epilogue_cuda(const Epilogue& c, Stream stream) {
   with_element(c.element, [&](auto zero) {
     using Stored = decltype(zero);
-    with_layout<kPack<Stored>>(
-        c, [&](auto n, auto channels_last) { forward<Stored, n(), channels_last()>(c, stream); });
-  });
-}
-
-void conv_epilogue_backward_cuda(const EpilogueCuda& c, Stream stream) {
-  with_element(c.element, [&](auto zero) {
-    using Stored = decltype(zero);
-    with_layout<kBackwardPack<Stored>>(
-        c, [&](auto n, auto channels_last) { backward<Stored, n(), channels_last()>(c, stream); });
+    if (c.grad == nullptr) {
+      with_layout<kPack<Stored>>(
+          c, [&](auto n, auto channels_last) { forward<Stored, n(), channels_last()>(c, stream); });
+    } else {
+      with_layout<kBackwardPack<Stored>>(c, [&](auto n, auto channels_last) {
+        backward<Stored, n(), channels_last()>(c, stream);
+      });
+    }
   });
 }
 

@@ -2,8 +2,7 @@
 #include "demodulation_kernel.h"
 
 #include "../common/elements.h"
-#include "../common/shuffle.h"
-#include "../softmax_entropy_l1/tiles.h"
+#include "../common/tiles.h"
 
 namespace sdd {
 namespace {
@@ -13,10 +12,11 @@ SDD_FN Vector<T> square(Vector<T> v) {
   return v * v;
 }
 
-// lanes^2 neighbouring numbers of `terms` neighbours each: as many segments as lanes are read side
-// by side and turned, so that a lane is a segment, and the sums are turned back.
+// lanes^2 neighboring columns of `terms` neighbors each: as many segments as lanes are read side
+// by side and transposed, so that a lane is a segment, and the sums are transposed back.
 template <class E>
-SDD_FN void turned_energies(const typename E::Stored* w, int64_t terms, typename E::Compute* out) {
+SDD_FN void transposed_energies(const typename E::Stored* w, int64_t terms,
+                                typename E::Compute* out) {
   using T = typename E::Compute;
   constexpr int width = lanes<T>;
   Vector<T> sums[width], sum{};
@@ -38,7 +38,7 @@ SDD_FN void turned_energies(const typename E::Stored* w, int64_t terms, typename
   memcpy(out, sums, sizeof(sums));
 }
 
-// The sum of the squares of neighbours.
+// The sum of the squares of neighbors.
 template <class E>
 SDD_FN double one_energy(const typename E::Stored* w, int64_t terms) {
   using T = typename E::Compute;
@@ -56,20 +56,20 @@ SDD_FN double one_energy(const typename E::Stored* w, int64_t terms) {
   return total.total() + rest;
 }
 
-// count numbers of `terms` neighbours each
+// count columns of `terms` neighbors each
 template <class E>
-SDD_FN void energies_of_neighbours(const typename E::Stored* w, int64_t count, int64_t terms,
-                                   typename E::Compute* out) {
+SDD_FN void energies_of_neighbors(const typename E::Stored* w, int64_t count, int64_t terms,
+                                  typename E::Compute* out) {
   using T = typename E::Compute;
   constexpr int block = lanes<T> * lanes<T>;
   int64_t i = 0;
   if (terms > 0 && terms <= kEnergyTerms) {
-    for (; i + block <= count; i += block) turned_energies<E>(w + i * terms, terms, out + i);
+    for (; i + block <= count; i += block) transposed_energies<E>(w + i * terms, terms, out + i);
   }
   for (; i < count; ++i) out[i] = T(one_energy<E>(w + i * terms, terms));
 }
 
-// count numbers, whose terms lie `stride` apart
+// count columns, whose terms are `stride` apart
 template <class E>
 SDD_FN void energies_side_by_side(const typename E::Stored* w, int64_t count, int64_t terms,
                                   int64_t stride, typename E::Compute* out) {
@@ -107,22 +107,22 @@ SDD_FN void energies_side_by_side(const typename E::Stored* w, int64_t count, in
 }
 
 template <class E>
-void energies(const EnergyCall& c, int64_t begin, int64_t end) {
-  const int64_t runs = runs_of(c.numbers, kEnergyRun);
+void energies(const Energies& c, int64_t begin, int64_t end) {
+  const int64_t runs = divide_up(c.columns, kEnergyRun);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t row = task / runs, first = task % runs * kEnergyRun;
-    const int64_t rest = c.numbers - first, count = rest < kEnergyRun ? rest : kEnergyRun;
-    auto* out = static_cast<typename E::Compute*>(c.energy) + row * c.numbers + first;
-    const auto* w = static_cast<const typename E::Stored*>(c.weight) + row * c.numbers * c.terms;
+    const int64_t rest = c.columns - first, count = rest < kEnergyRun ? rest : kEnergyRun;
+    auto* out = static_cast<typename E::Compute*>(c.energy) + row * c.columns + first;
+    const auto* w = static_cast<const typename E::Stored*>(c.weight) + row * c.columns * c.terms;
     if (c.terms_inside) {
-      energies_of_neighbours<E>(w + first * c.terms, count, c.terms, out);
+      energies_of_neighbors<E>(w + first * c.terms, count, c.terms, out);
     } else {
-      energies_side_by_side<E>(w + first, count, c.terms, c.numbers, out);
+      energies_side_by_side<E>(w + first, count, c.terms, c.columns, out);
     }
   }
 }
 
-// The sum in (2) over neighbouring energies.
+// The sum in (2) over neighboring energies.
 template <class T>
 SDD_FN double sum_of_row(const T* e, const T* squares, int64_t inputs) {
   constexpr int streams = 4;
@@ -139,7 +139,7 @@ SDD_FN double sum_of_row(const T* e, const T* squares, int64_t inputs) {
   return total.total() + rest;
 }
 
-// The same for `count` outputs at once, of energies that lie `stride` apart.
+// The same for `count` outputs at once, of energies `stride` apart.
 template <class T>
 SDD_FN void sums_of_columns(const T* e, int64_t stride, const T* squares, int64_t inputs,
                             int64_t count, double* sums) {
@@ -162,35 +162,37 @@ SDD_FN void sums_of_columns(const T* e, int64_t stride, const T* squares, int64_
 }
 
 template <class T>
-void factors(const FactorCall& c, int64_t begin, int64_t end) {
-  const T* e = static_cast<const T*>(c.energy);
+void factors(const Factors& f, int64_t begin, int64_t end) {
+  const Demodulation& d = f.of;
+  const T* e = static_cast<const T*>(d.energy);
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t first = task * kFactorRun, rest = c.outputs - first;
+    const int64_t first = task * kFactorRun, rest = d.outputs - first;
     const int64_t count = rest < kFactorRun ? rest : kFactorRun;
-    for (int64_t n = 0; n < c.samples; ++n) {
+    for (int64_t n = 0; n < d.samples; ++n) {
       double sums[kFactorRun] = {};
-      const T* squares = static_cast<const T*>(c.squares) + n * c.inputs;
-      if (c.turned) {
-        sums_of_columns(e + first, c.outputs, squares, c.inputs, count, sums);
+      const T* squares = static_cast<const T*>(f.squares) + n * d.inputs;
+      if (d.transposed) {
+        sums_of_columns(e + first, d.outputs, squares, d.inputs, count, sums);
       } else {
         for (int64_t o = 0; o < count; ++o) {
-          sums[o] = sum_of_row(e + (first + o) * c.inputs, squares, c.inputs);
+          sums[o] = sum_of_row(e + (first + o) * d.inputs, squares, d.inputs);
         }
       }
-      T* out = static_cast<T*>(c.factor) + n * c.outputs + first;
-      for (int64_t o = 0; o < count; ++o) out[o] = T(demodulation_factor(sums[o], c.eps));
+      T* out = static_cast<T*>(d.factor) + n * d.outputs + first;
+      for (int64_t o = 0; o < count; ++o) out[o] = T(demodulation_factor(sums[o], d.eps));
     }
   }
 }
 
 }  // namespace
 
-void SDD_JOIN(demodulation_energies_, SDD_ISA)(const EnergyCall& c, int64_t begin, int64_t end) {
+void SDD_JOIN(demodulation_energies_, SDD_ISA)(const Energies& c, int64_t begin, int64_t end) {
   with_element(c.element, [&](auto element) { energies<decltype(element)>(c, begin, end); });
 }
 
-void SDD_JOIN(demodulation_factors_, SDD_ISA)(const FactorCall& c, int64_t begin, int64_t end) {
-  c.is_double ? factors<double>(c, begin, end) : factors<float>(c, begin, end);
+void SDD_JOIN(demodulation_factors_, SDD_ISA)(const Factors& f, int64_t begin, int64_t end) {
+  f.of.element == Element::kFloat64 ? factors<double>(f, begin, end)
+                                    : factors<float>(f, begin, end);
 }
 
 }  // namespace sdd

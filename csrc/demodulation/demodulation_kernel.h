@@ -1,47 +1,52 @@
-// Interface between the torch side (_cpu.cpp, compiled once) and the kernels (_kernel.cpp, compiled
-// once per instruction set). Plain data only: nothing here may emit code of its own.
+// Interface between the torch side (demodulation.cpp, demodulation_cpu.cpp, compiled once) and the
+// kernels (_kernel.cpp, compiled once per instruction set; _kernel.cu). Plain data only: nothing
+// here may emit code of its own. Wide: float64 for float64, else float32.
 #pragma once
 
-#include "../common/element_type.h"
+#include <cstdint>
+
+#include "../common/element.h"
 #include "demodulation.h"
 
 namespace sdd {
 
-// Weights [rows, numbers, terms], or [rows, terms, numbers]: every one of rows * numbers energies
-// is the sum of the squares of its terms.
-struct EnergyCall {
-  const void* weight;
-  void* energy;  // [rows, numbers] wide: float64 for float64, else float32
+struct Demodulation {
+  const void* weight;  // [rows, columns, terms], or [rows, terms, columns]
+  const void* styles;  // [samples, inputs]
+  void* energy;        // [rows, columns] wide; this is [outputs, inputs], or [inputs, outputs]
+                       // where it is transposed
+  void* factor;        // [samples, outputs] wide
   Element element;
-  int64_t rows;
-  int64_t numbers;
-  int64_t terms;
-  bool terms_inside;  // [rows, numbers, terms]
-};
-
-struct FactorCall {
-  const void* energy;   // [outputs, inputs], or [inputs, outputs] where it is turned; wide
-  const void* squares;  // [samples, inputs] wide: of the styles
-  void* factor;         // [samples, outputs] wide
-  bool is_double;
-  bool turned;
-  int64_t samples;
-  int64_t outputs;
-  int64_t inputs;
+  bool terms_inside;  // [rows, columns, terms]
+  bool transposed;
+  int64_t rows, columns, terms;
+  int64_t samples, outputs, inputs;
   double eps;
 };
 
-// Tasks [begin, end): runs of kEnergyRun numbers of a row; runs of kFactorRun outputs. Their work
-// depends on the shape only, never on the number of threads.
-using EnergyFn = void (*)(const EnergyCall&, int64_t begin, int64_t end);
-using FactorFn = void (*)(const FactorCall&, int64_t begin, int64_t end);
+void demodulation_cpu(const Demodulation&);
+void demodulation_cuda(const Demodulation&, void* stream);
 
-namespace {
+// For the CPU kernel: every one of rows * columns energies is the sum of the squares of its terms.
+// Tasks: runs of kEnergyRun columns of a row. Their work depends on the shape only, never on the
+// number of threads.
+struct Energies {
+  const void* weight;  // [rows, columns, terms], or [rows, terms, columns]
+  void* energy;        // [rows, columns] wide
+  Element element;
+  int64_t rows;
+  int64_t columns;
+  int64_t terms;
+  bool terms_inside;  // [rows, columns, terms]
+};
+
+// Tasks: runs of kFactorRun outputs.
+struct Factors {
+  const Demodulation& of;
+  const void* squares;  // [samples, inputs] wide: of the styles
+};
 
 constexpr int64_t kEnergyRun = 1024;
 constexpr int64_t kFactorRun = 32;
 
-SDD_FN constexpr int64_t runs_of(int64_t numbers, int64_t run) { return (numbers + run - 1) / run; }
-
-}  // namespace
 }  // namespace sdd

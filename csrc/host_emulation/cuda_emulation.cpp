@@ -1,14 +1,8 @@
 // The runtime behind cuda_emulation.h: stacks, the choice of the thread that runs next, barriers.
 #include "cuda_emulation.h"
 
-#include <exception>
-#include <mutex>
-#include <string>
-
-#include "fibre.h"
-#include "grid.h"
-#include "messages.h"
 #include "shared_memory.h"
+#include "threads.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -20,133 +14,6 @@ extern "C" __attribute__((visibility("hidden"))) cudaError_t cudaGetLastError() 
 
 namespace sdd::emulation {
 namespace {
-
-constexpr int kWarp = 32;
-constexpr int kMaxWarps = kMaxThreads / kWarp;
-
-struct Unwind {};  // thrown in every waiting thread of a block after an error
-
-// A lane at a warp operation.
-struct Arrival {
-  WarpOp op;
-  unsigned mask;
-  int source;      // the lane a shuffle reads
-  uint64_t value;  // or the predicate of a vote
-  uint64_t result;
-  Where where;
-};
-
-// Sets of lanes.
-struct Warp {
-  unsigned exists;
-  unsigned runnable;  // not begun, or freed from a wait
-  unsigned exited;
-  unsigned at_barrier;
-  unsigned at_op;
-};
-
-std::mutex one_launch;
-Schedule schedule = Schedule::kForward;
-uint64_t seed = 0;
-Random random_numbers;
-Counts total;
-
-// The block at hand.
-int n_threads, n_warps, n_exited, n_at_barrier;
-uint3 index_of[kMaxThreads];
-Fibre* fibre_of[kMaxThreads];  // null: not begun
-Arrival arrival[kMaxThreads];
-Warp warps[kMaxWarps];
-unsigned runnable_warps;
-Where barrier_where;
-bool block_synchronised;  // by a barrier, of the block or of a warp
-int current;              // the thread that runs
-void (*thread_function)(void*);
-void* thread_arguments;
-std::exception_ptr error;  // the first; from then on the block is only unwound
-
-Fibre fibres[kMaxThreads];
-Fibre* idle[kMaxThreads];
-int n_idle;
-Fibre main_fibre;
-Fibre* running;
-
-char sync_of_launch, sync_of_block, sync_of_warp[kMaxThreads];  // addresses, for TSan
-
-int choose(unsigned set) {
-  switch (schedule) {
-    case Schedule::kForward:
-      return std::countr_zero(set);
-    case Schedule::kReverse:
-      return 31 - std::countl_zero(set);
-    case Schedule::kRandom:
-      break;
-  }
-  const int shift = int(random_numbers.next() & 31);
-  return (std::countr_zero(std::rotr(set, shift)) + shift) & 31;
-}
-
-[[noreturn]] void fail(const std::string& what) {
-  throw Error("block " + text(blockIdx) + ", thread " + text(index_of[current]) + ": " + what);
-}
-
-// Takes a thread out of those that can run; -1 when there is none.
-int pick() {
-  if (runnable_warps == 0) return -1;
-  const int w = choose(runnable_warps);
-  const int lane = choose(warps[w].runnable);
-  warps[w].runnable &= ~(1u << lane);
-  if (warps[w].runnable == 0) runnable_warps &= ~(1u << w);
-  return w * kWarp + lane;
-}
-
-void make_runnable(int w, unsigned lanes) {
-  warps[w].runnable |= lanes;
-  if (warps[w].runnable != 0) runnable_warps |= 1u << w;
-}
-
-void set_current(int thread) {
-  current = thread;
-  threadIdx = index_of[thread];
-}
-
-void go_to(Fibre* to) {
-  Fibre* from = running;
-  running = to;
-  switch_fibre(from, to);
-}
-
-void go_to_thread(int thread) {
-  if (fibre_of[thread] == nullptr) {
-    fibre_of[thread] = fibres_are_threads() ? &fibres[thread] : idle[--n_idle];
-  }
-  set_current(thread);
-  go_to(fibre_of[thread]);
-}
-
-std::string waiting_threads() {
-  std::string list;
-  int n = 0;
-  for (int t = 0; t < n_threads; ++t) {
-    const Warp& warp = warps[t / kWarp];
-    const unsigned bit = 1u << t % kWarp;
-    if (((warp.at_barrier | warp.at_op) & bit) == 0 || ++n > 4) continue;
-    const bool at_op = (warp.at_op & bit) != 0;
-    list += "; thread " + text(index_of[t]) + " at " +
-            (at_op ? name(arrival[t].op) : "__syncthreads()") + ", " +
-            text(at_op ? arrival[t].where : barrier_where);
-  }
-  return "no thread of the block can run" + list + (n > 4 ? "; and others" : "");
-}
-
-// Until another thread, or this one, has made this thread runnable.
-void wait() {
-  const int next = pick();
-  if (next == current) return;
-  if (next < 0) fail(waiting_threads());
-  go_to_thread(next);
-  if (error) throw Unwind{};
-}
 
 // The thread leaves or reaches a barrier: no lane of its warp may be waiting for it elsewhere.
 void check_not_awaited(const std::string& instead) {
@@ -183,7 +50,7 @@ void unwind_block(std::exception_ptr first) {
     Warp& warp = warps[t / kWarp];
     const unsigned bit = 1u << t % kWarp;
     warp.runnable &= ~bit;
-    if (t != current && fibre_of[t] != nullptr && (warp.exited & bit) == 0) {
+    if (t != current && fiber_of[t] != nullptr && (warp.exited & bit) == 0) {
       make_runnable(t / kWarp, bit);
     }
   }
@@ -201,29 +68,29 @@ void run_current_thread() {
   mark_exited();
 }
 
-// A fibre runs one thread after another: what never waits needs no stack of its own. The thread
-// sanitizer takes a fibre for the thread, so that there each thread has its own.
+// A fiber runs one thread after another: what never waits needs no stack of its own. The thread
+// sanitizer takes a fiber for the thread, so that there each thread has its own.
 void run_threads() {
   for (;;) {
     run_current_thread();
     const int next = pick();
-    if (next >= 0 && fibre_of[next] == nullptr && !fibres_are_threads()) {
-      fibre_of[next] = running;
+    if (next >= 0 && fiber_of[next] == nullptr && !fibers_are_threads()) {
+      fiber_of[next] = running;
       set_current(next);
       continue;
     }
-    if (!fibres_are_threads()) idle[n_idle++] = running;
+    if (!fibers_are_threads()) idle[n_idle++] = running;
     if (next >= 0) {
       go_to_thread(next);
     } else {
-      go_to(&main_fibre);
+      go_to(&main_fiber);
     }
   }
 }
 
 void run_block() {
   n_exited = n_at_barrier = 0;
-  block_synchronised = false;
+  block_synchronized = false;
   runnable_warps = 0;
   for (int w = 0; w < n_warps; ++w) {
     const int lanes = n_threads - w * kWarp;
@@ -231,7 +98,7 @@ void run_block() {
     warps[w] = Warp{all, 0, 0, 0, 0};
     make_runnable(w, all);
   }
-  std::fill_n(fibre_of, n_threads, nullptr);
+  std::fill_n(fiber_of, n_threads, nullptr);
   go_to_thread(pick());
   total.threads += n_threads;
 }
@@ -252,16 +119,16 @@ void run_grid(dim3 grid, dim3 block) {
   }
   n_idle = 0;
   for (int f = n_threads; f-- > 0;) {
-    prepare_fibre(&fibres[f], f, run_threads);
-    idle[n_idle++] = &fibres[f];
+    prepare_fiber(&fibers[f], f, run_threads);
+    idle[n_idle++] = &fibers[f];
   }
-  enter_from(&main_fibre);
-  running = &main_fibre;
+  enter_from(&main_fiber);
+  running = &main_fiber;
   const uint64_t n_blocks = uint64_t(grid.x) * grid.y * grid.z;
   const BlockOrder order(n_blocks, schedule, &random_numbers);
   SharedMemory shared;
-  const auto order_after_host = [] { tsan_begin(fibres, n_threads, &main_fibre, &sync_of_launch); };
-  const auto order_before_host = [] { tsan_end(fibres, n_threads, &main_fibre, &sync_of_launch); };
+  const auto order_after_host = [] { tsan_begin(fibers, n_threads, &main_fiber, &sync_of_launch); };
+  const auto order_before_host = [] { tsan_end(fibers, n_threads, &main_fiber, &sync_of_launch); };
   order_after_host();
   for (uint64_t place = 0; place < n_blocks; ++place) {
     const uint64_t b = order.block(place);
@@ -269,7 +136,7 @@ void run_grid(dim3 grid, dim3 block) {
         uint3{unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)};
     // The next block uses the shared memory of this one, which is no race. Without such a reason
     // blocks stay unordered, so that the thread sanitizer sees their races.
-    if (place > 0 && fibres_are_threads() && (block_synchronised || shared.touched())) {
+    if (place > 0 && fibers_are_threads() && (block_synchronized || shared.touched())) {
       order_before_host();
       order_after_host();
     }
@@ -297,8 +164,8 @@ void complete(int w, unsigned mask) {
     }
   }
   if (op == WarpOp::kSync) {
-    block_synchronised = true;
-    tsan_order_lanes(fibres + w * kWarp, mask, running,
+    block_synchronized = true;
+    tsan_order_lanes(fibers + w * kWarp, mask, running,
                      &sync_of_warp[w * kWarp + std::countr_zero(mask)]);
   }
   warps[w].at_op &= ~mask;
@@ -397,8 +264,8 @@ void block_barrier(Where where) {
   if (++n_at_barrier == n_threads) {
     n_at_barrier = 0;
     ++total.barriers;
-    block_synchronised = true;
-    tsan_order(fibres, n_threads, running, &sync_of_block);
+    block_synchronized = true;
+    tsan_order(fibers, n_threads, running, &sync_of_block);
     for (int i = 0; i < n_warps; ++i) {
       warps[i].at_barrier = 0;
       make_runnable(i, warps[i].exists);

@@ -3,7 +3,7 @@
 //   g++ -x c++ -std=c++20 -DSDD_HOST_EMULATION -Wno-unknown-pragmas
 //       -isystem <CUDA toolkit>/include kernel.cu cuda_emulation.cpp
 //
-// The kernel itself is not changed. Each CUDA thread is a fibre (a stack of its own, switched to by
+// The kernel itself is not changed. Each CUDA thread is a fiber (a stack of its own, switched to by
 // hand); the blocks run one after another, all on the OS thread that calls emulate().
 //
 // What it tells, by an Error out of emulate() that names block, thread and line:

@@ -1,4 +1,4 @@
-// The gradient of a chunk, equation (6): its entries are read once more, and as many numbers
+// The gradient of a chunk, equation (6): its entries are read once more, and as many elements
 // written.
 #pragma once
 

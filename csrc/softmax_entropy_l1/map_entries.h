@@ -33,7 +33,7 @@ SDD_FN void prefetch_pair(const typename E::Stored* p, int64_t bytes_ahead) {
   for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line);
 }
 
-// Numbers as they are stored: entries of the signed map, or, with kAbsMean, entries of the
+// Elements as they are stored: entries of the signed map, or, with kAbsMean, entries of the
 // non-negative abs-mean map minus `offset`.
 template <class E, bool kAbsMean>
 struct StoredEntries {
@@ -46,7 +46,7 @@ struct StoredEntries {
   SDD_FN void prefetch(int64_t i) const { prefetch_pair<E>(x + i, kPrefetchBytes); }
 };
 
-// A number near the values |x_c| of a channel. It is taken from each: what they have in common must
+// A value near those |x_c| of a channel. It is taken from each: what they have in common must
 // not cost their sum its precision.
 template <class E>
 SDD_FN typename E::Compute near_value(const typename E::Stored* x) {

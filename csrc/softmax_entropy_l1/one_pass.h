@@ -1,11 +1,11 @@
 // A chunk in a single pass over its entries. The first of them tell a shift c, and by their
 // variance the cheapest formula that can be expected to do. Sums tell afterwards whether it did: if
-// not, nothing is written, and wide_chunk.h has two passes for any numbers.
+// not, nothing is written, and wide_chunk.h has two passes for any elements.
 #pragma once
 
+#include "../common/tiles.h"
 #include "map_entries.h"
 #include "softmax_entropy_l1.h"
-#include "tiles.h"
 
 namespace sdd {
 namespace {
@@ -49,7 +49,7 @@ SDD_FN V l1_term(V v) {
   return Map::abs_mean ? v : absolute(v);
 }
 
-// Small numbers, as guidance gradients are: power sums, equation (4).
+// Small elements, as guidance gradients are: power sums, equation (4).
 template <int kOrder, class Map>
 bool power_chunk(const Map& map, int64_t n, float shift, RowStats* out) {
   using V = FloatVector;
@@ -123,7 +123,7 @@ struct ExactTerms {
   }
 };
 
-// Numbers near enough to c, of any size.
+// Elements near enough to c, of any size.
 template <class Terms, class Map>
 bool exp_chunk(const Map& map, int64_t n, float shift, RowStats* out) {
   using V = FloatVector;

@@ -1,4 +1,4 @@
-// Softmax entropy, its deficit and the L1 norm of one row x of n numbers: the scalar mathematics,
+// Softmax entropy, its deficit and the L1 norm of one row x of n elements: the scalar mathematics,
 // host and device (SDD paper Eq. 8-11, with the entropy rewritten so that nothing cancels).
 //
 //   p = softmax(x),   H = -sum p log p,   D = log n - H = KL(p || uniform) >= 0
@@ -12,8 +12,8 @@
 // The second term of (2) is ~ a^2/2 and vanishes at c = log mean e^x, where D = mean(f(u)): a mean
 // of non-negative numbers, each known to full relative precision. Any c near enough will do.
 //
-// A row split into chunks k (n_k numbers, shift-free results v_k = log mean e^x, D_k) recombines by
-// the chain rule of the Kullback-Leibler divergence, with w_k the softmax mass of chunk k:
+// A row split into chunks k (n_k elements, shift-free results v_k = log mean e^x, D_k) recombines
+// by the chain rule of the Kullback-Leibler divergence, with w_k the softmax mass of chunk k:
 //   D = sum w_k D_k + KL(w || n_k / n)                                                      (3)
 // and the last term is (2) again, over the v_k with weights n_k / n.
 //
@@ -35,16 +35,16 @@ struct RowStats {
   double l1;            // sum |x|
 };
 
-// A number of every row; zeros where there are none.
-struct RowNumbers {
-  const double* numbers;  // [rows], or null
-  int64_t stride;         // in numbers
+// A value for every row; zeros where there are none.
+struct RowValues {
+  const double* values;  // [rows], or null
+  int64_t stride;        // in elements
 };
 
-// What the gradient of the rows is made of: two of their statistics, and what comes back to all.
+// What the gradient of the rows is made of: two of their statistics, and the gradients of all.
 struct GradientRows {
-  RowNumbers deficit, log_mean_exp;
-  RowNumbers grad_entropy, grad_l1, grad_deficit, grad_log_mean_exp;
+  RowValues deficit, log_mean_exp;
+  RowValues grad_entropy, grad_l1, grad_deficit, grad_log_mean_exp;
 };
 
 namespace {
@@ -112,7 +112,7 @@ SDD_FN TermSums sum_series(const PowerSums<double, kOrder>& p) {
 
 // Whether the first term that (4) leaves out is below 1e-7 of the sum: |s_5| / 30 <= s_4 max|u| /
 // 30 or |s_7| / 840 <= s_6 max|u| / 840, where max|u| is at most the fourth root of s_4, the sixth
-// of s_6. With 2^14 numbers or fewer that implies |u| < 1.2, so that the rest of the series is no
+// of s_6. With 2^14 elements or fewer that implies |u| < 1.2, so that the rest of the series is no
 // larger. Raised to a power that leaves no roots. False for NaN, and for sums beyond the range.
 template <int kOrder>
 SDD_FN bool series_converged(const PowerSums<double, kOrder>& p) {
@@ -136,7 +136,7 @@ SDD_FN void finish_stats(double shift, double a, double f, RowStats* out) {
   out->deficit = deficit < 0 ? 0 : deficit;  // rounding; NaN stays NaN
 }
 
-// Equation (3). chunk: [num_chunks], every chunk chunk_size long but the last, n numbers in all.
+// Equation (3). chunk: [num_chunks], every chunk chunk_size long but the last, n elements in all.
 // Sums run in the order of the chunks: the same bits whatever thread wrote them.
 inline RowStats merge_chunks(const RowStats* chunk, int64_t num_chunks, int64_t chunk_size,
                              int64_t n) {
@@ -183,21 +183,21 @@ struct GradientTerms {
   S l1;
 };
 
-SDD_FN double number_of(const RowNumbers& r, int64_t row) {
-  return r.numbers ? r.numbers[row * r.stride] : 0;
+SDD_FN double value_of(const RowValues& r, int64_t row) {
+  return r.values ? r.values[row * r.stride] : 0;
 }
 
 // Float64 is slow on many GPUs: it serves where digits would cancel. inverse_n: 1 / n
 template <class S>
 SDD_FN GradientTerms<S> gradient_terms(const GradientRows& rows, int64_t row, double inverse_n,
                                        double offset) {
-  const double deficit = number_of(rows.deficit, row);
-  const double mean = number_of(rows.log_mean_exp, row) + deficit - offset;
-  const double slope = number_of(rows.grad_deficit, row) - number_of(rows.grad_entropy, row);
+  const double deficit = value_of(rows.deficit, row);
+  const double mean = value_of(rows.log_mean_exp, row) + deficit - offset;
+  const double slope = value_of(rows.grad_deficit, row) - value_of(rows.grad_entropy, row);
   const S d = S(deficit);
   const S scale = exp_in_range(d) * (1 + S(deficit - double(d))) * S(inverse_n);
-  return {S(mean), S(mean - double(S(mean))), S(number_of(rows.grad_log_mean_exp, row)) * scale,
-          S(slope) * scale, S(number_of(rows.grad_l1, row))};
+  return {S(mean), S(mean - double(S(mean))), S(value_of(rows.grad_log_mean_exp, row)) * scale,
+          S(slope) * scale, S(value_of(rows.grad_l1, row))};
 }
 
 // Equation (6) without its last term, of an entry or a vector of them. Where e^t counts as 0 it is:

@@ -1,11 +1,11 @@
-// What a block does with the numbers of its chunk: it holds them in registers from the one time
+// What a block does with the elements of its chunk: it holds them in registers from the one time
 // they are read until their sums are known to be right.
 #pragma once
 
 #include <type_traits>
 
 #include "../common/device_elements.h"
-#include "../common/reduce.h"
+#include "../common/device_sums.h"
 #include "softmax_entropy_l1.h"
 
 namespace sdd {
@@ -15,9 +15,9 @@ namespace {
 __device__ __forceinline__ float magnitude(float x) { return __builtin_fabsf(x); }
 __device__ __forceinline__ double magnitude(double x) { return __builtin_fabs(x); }
 
-// Numbers in registers.
+// Elements in registers.
 template <class Held, int kCount>
-struct Numbers {
+struct Elements {
   using Word = Held;
   Word words[kCount];
   __device__ __forceinline__ Held stored(int i) const { return words[i]; }
@@ -25,10 +25,10 @@ struct Numbers {
   __device__ __forceinline__ void put(int i, Held x) { words[i] = x; }
 };
 
-// Numbers of 16 bits: two in a register, which compilers do not make of an array.
+// Elements of 16 bits: two in a register, which compilers do not make of an array.
 template <class Held, int kCount>
   requires(sizeof(Held) == 2)
-struct Numbers<Held, kCount> {
+struct Elements<Held, kCount> {
   using Word = uint32_t;
   Word words[kCount / 2];
   __device__ __forceinline__ Held stored(int i) const {
@@ -42,7 +42,7 @@ struct Numbers<Held, kCount> {
   }
 };
 
-// The numbers of one thread: entries of the signed map as they are stored, or, with kAbsMean,
+// The elements of one thread: entries of the signed map as they are stored, or, with kAbsMean,
 // entries of the non-negative abs-mean map minus an offset near them.
 template <class StoredType, bool kAbsMean, int kThreads>
 struct Tile {
@@ -51,13 +51,13 @@ struct Tile {
   using Held = std::conditional_t<kAbsMean, T, Stored>;
   static constexpr bool abs_mean = kAbsMean;
   static constexpr int threads = kThreads;
-  static constexpr int kNumbers = kAbsMean && sizeof(Stored) == 2 ? 16 : 64 / int(sizeof(Stored));
-  static constexpr int kPacks = kNumbers / kPack<Stored>;
-  static constexpr int size = kThreads * kNumbers;  // numbers of the block
+  static constexpr int kElements = kAbsMean && sizeof(Stored) == 2 ? 16 : 64 / int(sizeof(Stored));
+  static constexpr int kPacks = kElements / kPack<Stored>;
+  static constexpr int size = kThreads * kElements;  // elements of the block
 
-  Numbers<Held, kNumbers> numbers;
+  Elements<Held, kElements> elements;
 
-  __device__ __forceinline__ T value(int i) const { return numbers.value(i); }
+  __device__ __forceinline__ T value(int i) const { return elements.value(i); }
 
   // How many of them are of the map, if the block has `count`: the first ones.
   __device__ __forceinline__ static int valid(int count) {
@@ -70,23 +70,23 @@ struct Tile {
   __device__ __forceinline__ void fill(T x, int count) {
     const int first = valid(count);
 #pragma unroll
-    for (int i = 0; i < kNumbers; ++i) {
-      if (i >= first) numbers.put(i, narrowed<Held>(x));
+    for (int i = 0; i < kElements; ++i) {
+      if (i >= first) elements.put(i, narrowed<Held>(x));
     }
   }
 };
 
-// The numbers of x, [count], that are those of this thread; 0 beyond the end. Which they are does
-// not depend on where x lies: nor do the bits of the results.
+// The elements of x, [count], that are those of this thread; 0 beyond the end. Which they are does
+// not depend on the address of x: nor do the bits of the results.
 template <class Tile>
-__device__ __forceinline__ void load_numbers(
+__device__ __forceinline__ void load_elements(
     const typename Tile::Stored* __restrict__ x, int count, bool packs,
-    Numbers<typename Tile::Stored, Tile::kNumbers>& numbers) {
+    Elements<typename Tile::Stored, Tile::kElements>& elements) {
   using Stored = typename Tile::Stored;
   constexpr int N = kPack<Stored>;
   const auto place = [](int k) { return (k * Tile::threads + int(threadIdx.x)) * N; };
   if (packs && count == Tile::size) {
-    using Word = typename Numbers<Stored, Tile::kNumbers>::Word;
+    using Word = typename Elements<Stored, Tile::kElements>::Word;
     constexpr int words = kPack<Word>;
     Pack<Word, words> pack[Tile::kPacks];
 #pragma unroll
@@ -94,18 +94,18 @@ __device__ __forceinline__ void load_numbers(
       pack[k] = load_pack<words>(reinterpret_cast<const Word*>(x + place(k)));
     }
 #pragma unroll
-    for (int i = 0; i < Tile::kPacks * words; ++i) numbers.words[i] = pack[i / words][i % words];
+    for (int i = 0; i < Tile::kPacks * words; ++i) elements.words[i] = pack[i / words][i % words];
   } else {
-    numbers = {};
+    elements = {};
 #pragma unroll
-    for (int i = 0; i < Tile::kNumbers; ++i) {
+    for (int i = 0; i < Tile::kElements; ++i) {
       const int at = place(i / N) + i % N;
-      numbers.put(i, at < count ? x[at] : narrowed<Stored>(0));
+      elements.put(i, at < count ? x[at] : narrowed<Stored>(0));
     }
   }
 }
 
-// Returns what the numbers of the tile lack, in thread 0.
+// Returns what the elements of the tile lack, in thread 0.
 template <class Tile>
 __device__ __forceinline__ double load_tile(const typename Tile::Stored* __restrict__ x, int count,
                                             bool packs, int64_t channels, int64_t channel_stride,
@@ -115,26 +115,26 @@ __device__ __forceinline__ double load_tile(const typename Tile::Stored* __restr
     const T inverse = T(1) / T(channels);
     double common = 0;
 #pragma unroll
-    for (int i = 0; i < Tile::kNumbers; ++i) tile.numbers.put(i, 0);
+    for (int i = 0; i < Tile::kElements; ++i) tile.elements.put(i, 0);
 #pragma unroll(Tile::kPacks == 2 ? 2 : 1)
     for (int64_t c = 0; c < channels; ++c, x += channel_stride) {
-      Numbers<typename Tile::Stored, Tile::kNumbers> numbers;
-      load_numbers<Tile>(x, count, packs, numbers);
-      // A number near the |x_c| is taken from each: what they have in common must not cost their
+      Elements<typename Tile::Stored, Tile::kElements> elements;
+      load_elements<Tile>(x, count, packs, elements);
+      // A value near the |x_c| is taken from each: what they have in common must not cost their
       // sum its precision.
       T near = magnitude(widened(x[0]));
       near = near < T(__builtin_inf()) ? near : T(0);
 #pragma unroll
-      for (int i = 0; i < Tile::kNumbers; ++i) {
-        const T above = magnitude(numbers.value(i)) - near;
-        tile.numbers.put(i, tile.value(i) + above * inverse);
+      for (int i = 0; i < Tile::kElements; ++i) {
+        const T above = magnitude(elements.value(i)) - near;
+        tile.elements.put(i, tile.value(i) + above * inverse);
       }
       if (threadIdx.x == 0) common += double(near);
     }
     if (count != Tile::size) tile.fill(0, count);
     return threadIdx.x == 0 ? common / double(channels) : 0;
   } else {
-    load_numbers<Tile>(x, count, packs, tile.numbers);
+    load_elements<Tile>(x, count, packs, tile.elements);
     return 0;
   }
 }
@@ -145,14 +145,14 @@ __device__ __forceinline__ typename Tile::T l1_term(typename Tile::T v) {
   return Tile::abs_mean ? v : magnitude(v);
 }
 
-// Numbers from all over the chunk: their sum and that of their squares, relative to `near`.
+// Elements from all over the chunk: their sum and that of their squares, relative to `near`.
 constexpr int kSample = 4;  // of a thread
 template <class Tile, class T>
 __device__ __forceinline__ void sample_sums(const Tile& tile, T near, T (&sums)[2]) {
   sums[0] = sums[1] = 0;
 #pragma unroll
   for (int i = 0; i < kSample; ++i) {
-    const T d = tile.value(i * (Tile::kNumbers / kSample)) - near;
+    const T d = tile.value(i * (Tile::kElements / kSample)) - near;
     sums[0] += d;
     sums[1] += d * d;
   }
@@ -164,7 +164,7 @@ __device__ __forceinline__ void power_sums(const Tile& tile, T shift, T (&sums)[
   PowerSums<T, kOrder> power;
   T l1 = 0;
 #pragma unroll
-  for (int i = 0; i < Tile::kNumbers; ++i) {
+  for (int i = 0; i < Tile::kElements; ++i) {
     const T v = tile.value(i);
     power.add(v - shift);
     l1 += l1_term<Tile>(v);
@@ -180,7 +180,7 @@ __device__ __forceinline__ void power_sums(const Tile& tile, T shift, T (&sums)[
   }
 }
 
-// Numbers as they are where e^x neither over- nor underflows; beyond, its ends.
+// Elements as they are where e^x neither over- nor underflows; beyond, its ends.
 template <class T>
 __device__ __forceinline__ T clamp_both(T u) {
   const T highest = -ExpConstants<T>::lowest;
@@ -193,7 +193,7 @@ template <class Tile, class T>
 __device__ __forceinline__ void exact_sums(const Tile& tile, T shift, T (&sums)[3]) {
   sums[0] = sums[1] = sums[2] = 0;
 #pragma unroll
-  for (int i = 0; i < Tile::kNumbers; ++i) {
+  for (int i = 0; i < Tile::kElements; ++i) {
     const T v = tile.value(i);
     const ExpTerms<T> t = exp_terms_in_range(clamp_both(v - shift));
     sums[0] += l1_term<Tile>(v);
@@ -207,7 +207,7 @@ template <class Tile, class T>
 __device__ __forceinline__ void plain_sums(const Tile& tile, T shift, T (&sums)[3]) {
   sums[0] = sums[1] = sums[2] = 0;
 #pragma unroll
-  for (int i = 0; i < Tile::kNumbers; ++i) {
+  for (int i = 0; i < Tile::kElements; ++i) {
     const T v = tile.value(i);
     const T u = clamp_both(v - shift);
     T e;
@@ -229,7 +229,7 @@ __device__ __forceinline__ void moments(const Tile& tile, int count, T (&sums)[4
   sums[0] = sums[1] = 0;
   sums[2] = sums[3] = -T(__builtin_inf());
 #pragma unroll
-  for (int i = 0; i < Tile::kNumbers; ++i) {
+  for (int i = 0; i < Tile::kElements; ++i) {
     const T v = tile.value(i);
     sums[0] += v;
     sums[1] += magnitude(v);
@@ -257,7 +257,7 @@ __device__ __forceinline__ void block_totals(const T (&values)[kCount],
     const int s = group < kCount ? group : 0;
     const bool maximum = kMaxima > 0 && s >= kCount - kMaxima;
     const auto joined = [&](auto a, auto b) { return maximum ? (a > b ? a : b) : a + b; };
-    // Groups of one warp begin elsewhere each: the rows of of_thread lie in the same banks.
+    // Groups of one warp begin elsewhere each: the rows of of_thread are in the same banks.
     const int first = kLanes < kWarp ? group : 0;
     T few = of_thread[s][lane + first * kLanes];
 #pragma unroll

@@ -35,7 +35,7 @@ void signed_chunk(const EntropyChunk& c, RowStats* out) {
   }
 }
 
-// The map is made first: any number of channels, any numbers.
+// The map is made first: any number of channels, any elements.
 template <class E>
 void stored_abs_mean_chunk(const EntropyChunk& c, RowStats* out) {
   using T = typename E::Compute;

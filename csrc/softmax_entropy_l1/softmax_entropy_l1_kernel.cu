@@ -2,13 +2,13 @@
 //
 // A block reads its chunk of a row once, into registers. A sample of it tells a shift c, and by its
 // variance the cheapest formula that can be expected to do; the sums tell afterwards whether it
-// did. If not, the range of the numbers, which are still there, chooses another. What the chunks
+// did. If not, the range of the elements, which are still there, chooses another. What the chunks
 // leave behind are sums about shifts of their own: the last kernel moves them to a common one, in a
-// fixed order. Float64 is slow on many GPUs: only sums of many numbers and what one thread of a
+// fixed order. Float64 is slow on many GPUs: only sums of many elements and what one thread of a
 // block does are float64.
 #include "gradient_device.h"
-#include "softmax_entropy_l1_cuda.h"
 #include "softmax_entropy_l1_device.h"
+#include "softmax_entropy_l1_kernel.h"
 
 namespace sdd {
 namespace {
@@ -26,26 +26,26 @@ constexpr int kManyTiles = 4;        // in a row: then large ones
 constexpr int64_t kMaxRows = 65535;  // of one launch
 constexpr double kInfinity = __builtin_inf();
 
-// Of a chunk of a row, or of several neighbours: with u = x - offset - shift
+// Of a chunk of a row, or of several neighbors: with u = x - offset - shift
 struct alignas(16) Part {
   double offset;  // apart: it may be so large that it would cost the shift its digits
   double shift;   // near log mean e^(x - offset)
-  double count;   // of the numbers
+  double count;   // of the elements
   double expm1;   // sum of expm1(u)
   double excess;  // sum of f(u)
   double l1;
 };
 constexpr int kPartDoubles = sizeof(Part) / sizeof(double);
 
-// What the block does next with its numbers.
+// What the block does next with its elements.
 enum class Step { kSample, kPower4, kPower6, kExact, kPlain, kMoments, kWideMoments, kDone };
 
-// How thread 0 gets from the sums of one step to the next step, and at last to the part. It lies in
+// How thread 0 gets from the sums of one step to the next step, and at last to the part. It is in
 // shared memory, where all threads see the step and its shift.
 template <class T>
 struct Chunk {
   double count;
-  double offset;  // what the numbers lack
+  double offset;  // what the elements lack
   bool abs_mean;
   Step step;
   T shift;
@@ -67,9 +67,9 @@ struct Chunk {
   }
 
   // Bounds for normal numbers: where the series still converge, and where D is well above 0.1.
-  __device__ void sampled(const double* sums, int numbers) {
-    const T mean = T(sums[0]) / T(numbers);
-    const T variance = T(sums[1]) / T(numbers) - mean * mean;
+  __device__ void sampled(const double* sums, int elements) {
+    const T mean = T(sums[0]) / T(elements);
+    const T variance = T(sums[1]) / T(elements) - mean * mean;
     const T center = shift + mean;
     if (variance < T(8e-6)) return go(Step::kPower4, center);
     if (variance < T(0.0024)) return go(Step::kPower6, center);
@@ -123,7 +123,7 @@ struct Chunk {
     narrow ? go(Step::kExact, T(center)) : go(Step::kPlain, T(highest));
   }
 
-  // NaN, infinities, or numbers near the end of the range of T.
+  // NaN, infinities, or elements near the end of the range of T.
   __device__ void wide_moments(double sum, double abs_sum, double infinite) {
     l1 = abs_mean ? sum : abs_sum;
     if (infinite == 0) return go(Step::kPlain, T(highest));
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(kThreads, kThreads == kLarge ? kBlocks<Stored>
     } else {
       double sum = 0, abs_sum = 0, infinite = 0;
 #pragma unroll
-      for (int i = 0; i < OurTile::kNumbers; ++i) {
+      for (int i = 0; i < OurTile::kElements; ++i) {
         const double v = double(tile.value(i));
         sum += v;
         abs_sum += magnitude(v);
@@ -210,15 +210,11 @@ __global__ void __launch_bounds__(kThreads, kThreads == kLarge ? kBlocks<Stored>
       infinite = block_sum<kThreads>(infinite);
       if (threadIdx.x == 0) chunk.wide_moments(sum, abs_sum, infinite);
     }
-    // As a number of the tile: where the end of a row leaves it short, it is filled with c.
+    // As an element of the tile: where the end of a row leaves it short, it is filled with c.
     if (threadIdx.x == 0 && !full) chunk.shift = widened(narrowed<Held>(chunk.shift));
   }
   if (threadIdx.x == 0) parts[blockIdx.y * int64_t(gridDim.x) + blockIdx.x] = chunk.part;
 }
-
-struct Results {
-  double *entropy, *l1, *deficit, *log_mean_exp;  // [rows]
-};
 
 constexpr int kPartsOfThread = 4;
 template <int kThreads>
@@ -255,13 +251,13 @@ __device__ __forceinline__ void add_moved(const Part& part, double shift, double
 template <class T, int kThreads>
 __global__ void __launch_bounds__(kThreads)
     merge_parts(const Part* __restrict__ parts, int64_t count, double log_n,
-                Part* __restrict__ merged, Results results, int64_t first_row) {
+                Part* __restrict__ merged, EntropyResults results, int64_t first_row) {
   __shared__ double common;
   const int64_t first = blockIdx.x * kPartsOfBlock<kThreads>;
   parts += blockIdx.y * count + first;
   const double offset = parts[0].offset;
   Part part[kPartsOfThread];
-  double numbers = 0, l1 = 0, highest = -kInfinity;
+  double elements = 0, l1 = 0, highest = -kInfinity;
 #pragma unroll
   for (int j = 0; j < kPartsOfThread; ++j) {
     const int k = j * kThreads + int(threadIdx.x);
@@ -269,12 +265,12 @@ __global__ void __launch_bounds__(kThreads)
     if (first + k >= count) continue;
     part[j] = parts[k];
     part[j].shift += part[j].offset - offset;
-    numbers += part[j].count;
+    elements += part[j].count;
     l1 += part[j].l1;
     highest = part[j].shift > highest ? part[j].shift : highest;
   }
   highest = block_maximum<kThreads>(highest);
-  numbers = block_sum<kThreads>(numbers);
+  elements = block_sum<kThreads>(elements);
   l1 = block_sum<kThreads>(l1);
   // In thread 0, the sums over all parts.
   const auto moved_to = [&](double shift, double& expm1, double& excess) {
@@ -289,18 +285,18 @@ __global__ void __launch_bounds__(kThreads)
   double expm1, excess;
   moved_to(highest, expm1, excess);
   // log mean e^x, by (1): there nothing cancels.
-  if (threadIdx.x == 0) common = highest + __builtin_log1p(expm1 / numbers);
+  if (threadIdx.x == 0) common = highest + __builtin_log1p(expm1 / elements);
   __syncthreads();
   const double shift = common;
   moved_to(shift, expm1, excess);
   if (threadIdx.x != 0) return;
   if (gridDim.x > 1) {
-    merged[blockIdx.y * int64_t(gridDim.x) + blockIdx.x] = {offset, shift,  numbers,
+    merged[blockIdx.y * int64_t(gridDim.x) + blockIdx.x] = {offset, shift,  elements,
                                                             expm1,  excess, l1};
     return;
   }
   RowStats stats;
-  finish_stats(shift, expm1 / numbers, excess / numbers, &stats);
+  finish_stats(shift, expm1 / elements, excess / elements, &stats);
   const int64_t row = first_row + blockIdx.y;
   const double entropy = log_n - stats.deficit;
   results.entropy[row] = entropy < 0 ? 0 : entropy;  // rounding; NaN stays NaN
@@ -315,32 +311,32 @@ int threads_for(int64_t n) {
 }
 
 template <class Stored, bool kAbsMean>
-int64_t numbers_of_chunk(int64_t n) {
-  return int64_t{Tile<Stored, kAbsMean, kLarge>::kNumbers} * threads_for<Stored, kAbsMean>(n);
+int64_t elements_of_chunk(int64_t n) {
+  return int64_t{Tile<Stored, kAbsMean, kLarge>::kElements} * threads_for<Stored, kAbsMean>(n);
 }
 
 // A row of many parts is merged by groups.
 int64_t groups_of(int64_t count) { return divide_up(count, kPartsOfBlock<kLarge>); }
 
 template <class T>
-void merge(const EntropyCuda& c, Part* parts, int64_t count, int64_t first_row, int64_t rows,
-           Stream stream) {
-  const Results results{c.entropy, c.l1, c.deficit, c.log_mean_exp};
+void merge(const EntropyResults& results, int64_t n, Part* parts, int64_t count, int64_t first_row,
+           int64_t rows, Stream stream) {
   const bool few = count <= kPartsOfBlock<kSmall>;
   const int64_t groups = groups_of(count);
   Part* merged = parts + rows * count;
   launch("softmax_entropy_l1", few ? merge_parts<T, kSmall> : merge_parts<T, kLarge>,
          dim3(unsigned(groups), unsigned(rows)), few ? kSmall : kLarge, stream, parts, count,
-         __builtin_log(double(c.n)), merged, results, first_row);
-  if (groups > 1) merge<T>(c, merged, groups, first_row, rows, stream);
+         __builtin_log(double(n)), merged, results, first_row);
+  if (groups > 1) merge<T>(results, n, merged, groups, first_row, rows, stream);
 }
 
 template <class Stored, bool kAbsMean>
-void entropy(const EntropyCuda& c, Stream stream) {
+void entropy(const EntropyMaps& c, const EntropyResults& results, double* workspace,
+             Stream stream) {
   const int threads = threads_for<Stored, kAbsMean>(c.n);
-  const int64_t chunks = divide_up(c.n, numbers_of_chunk<Stored, kAbsMean>(c.n));
+  const int64_t chunks = divide_up(c.n, elements_of_chunk<Stored, kAbsMean>(c.n));
   const auto* x = static_cast<const Stored*>(c.x);
-  auto* parts = reinterpret_cast<Part*>(c.room);
+  auto* parts = reinterpret_cast<Part*>(workspace);
   const bool packs = aligned_for_packs(x) && c.row_stride % kPack<Stored> == 0 &&
                      c.channel_stride % kPack<Stored> == 0;
   for (int64_t row = 0; row < c.rows; row += kMaxRows) {
@@ -350,34 +346,39 @@ void entropy(const EntropyCuda& c, Stream stream) {
                              : entropy_chunks<Stored, kAbsMean, kLarge>,
            dim3(unsigned(chunks), unsigned(rows)), threads, stream, x + row * c.row_stride, c.n,
            c.row_stride, c.channels, c.channel_stride, packs, parts);
-    merge<Compute<Stored>>(c, parts, chunks, row, rows, stream);
+    merge<Compute<Stored>>(results, c.n, parts, chunks, row, rows, stream);
   }
 }
 
 }  // namespace
 
-int64_t entropy_room(Element element, bool abs_mean, int64_t rows, int64_t n) {
+int64_t entropy_workspace(const EntropyMaps& c) {
   int64_t size = 0;
-  with_element(element, [&](auto zero) {
+  with_element(c.element, [&](auto zero) {
     using Stored = decltype(zero);
-    size = abs_mean ? numbers_of_chunk<Stored, true>(n) : numbers_of_chunk<Stored, false>(n);
+    size = c.channels > 0 ? elements_of_chunk<Stored, true>(c.n)
+                          : elements_of_chunk<Stored, false>(c.n);
   });
-  int64_t of_row = 0, parts = divide_up(n, size);
+  int64_t of_row = 0, parts = divide_up(c.n, size);
   for (; parts > 1; parts = groups_of(parts)) of_row += parts;
-  return (of_row + 1) * (rows < kMaxRows ? rows : kMaxRows) * kPartDoubles;
+  return (of_row + 1) * (c.rows < kMaxRows ? c.rows : kMaxRows) * kPartDoubles;
 }
 
-void softmax_entropy_l1_cuda(const EntropyCuda& c, Stream stream) {
+void softmax_entropy_l1_cuda(const EntropyMaps& c, const EntropyResults& results, double* workspace,
+                             Stream stream) {
   with_element(c.element, [&](auto zero) {
     using Stored = decltype(zero);
-    c.channels > 0 ? entropy<Stored, true>(c, stream) : entropy<Stored, false>(c, stream);
+    c.channels > 0 ? entropy<Stored, true>(c, results, workspace, stream)
+                   : entropy<Stored, false>(c, results, workspace, stream);
   });
 }
 
-void softmax_entropy_l1_backward_cuda(const EntropyGradientCuda& c, Stream stream) {
+void softmax_entropy_l1_backward_cuda(const EntropyMaps& c, const GradientRows& rows, void* grad,
+                                      Stream stream) {
   with_element(c.element, [&](auto zero) {
     using Stored = decltype(zero);
-    c.channels > 0 ? gradient_of<Stored, true>(c, stream) : gradient_of<Stored, false>(c, stream);
+    c.channels > 0 ? gradient_of<Stored, true>(c, rows, grad, stream)
+                   : gradient_of<Stored, false>(c, rows, grad, stream);
   });
 }
 

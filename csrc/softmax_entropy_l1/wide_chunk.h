@@ -1,9 +1,9 @@
-// A chunk of any numbers in two passes: its range, which chooses the shift c, then the sums.
+// A chunk of any elements in two passes: its range, which chooses the shift c, then the sums.
 #pragma once
 
+#include "../common/tiles.h"
 #include "softmax_entropy_l1.h"
 #include "softmax_entropy_l1_kernel.h"
-#include "tiles.h"
 
 namespace sdd {
 namespace {
@@ -119,7 +119,7 @@ TermSums shifted_sums(const T* x, int64_t n, T shift) {
   return sums;
 }
 
-// What the numbers of a chunk are: entries of the signed map as they are, or entries of the
+// What the elements of a chunk are: entries of the signed map as they are, or entries of the
 // non-negative abs-mean map minus `offset`.
 struct Origin {
   bool abs_mean = false;
@@ -129,7 +129,7 @@ struct Origin {
   }
 };
 
-// The rare chunk whose sum of |x| is not finite: NaN, infinities, or numbers near the end of the
+// The rare chunk whose sum of |x| is not finite: NaN, infinities, or elements near the end of the
 // range of T. Scalar float64, one element at a time.
 template <class T>
 void extreme_chunk(const T* x, int64_t n, Origin origin, RowStats* out) {

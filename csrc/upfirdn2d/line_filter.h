@@ -2,7 +2,7 @@
 //
 // First columns, then rows, for a strip of output rows at a time, through as many planes as it
 // takes: one line of sums for each row, in the first-level cache. What a short row costs besides
-// its numbers is saved by never treating its end apart:
+// its elements is saved by never treating its end apart:
 //
 // - Four lines are summed from the input rows that their windows share, each loaded once. Up to
 //   three of them in vain: the next plane's are written over those.
@@ -15,7 +15,7 @@
 #pragma once
 
 #include "../common/elements.h"
-#include "../common/shuffle.h"
+#include "../common/simd.h"
 #include "buffer.h"
 #include "upfirdn2d_kernel.h"
 
@@ -23,9 +23,9 @@ namespace sdd {
 namespace {
 
 constexpr int64_t kStripElements = 4096;  // in the lines of a strip, about
-constexpr int64_t kStripRows = 64;       // and at most so many of them
-constexpr int kGroup = 4;                // lines summed together
-constexpr int64_t kLineTaps = 32;        // of a filter, at most
+constexpr int64_t kStripRows = 64;        // and at most so many of them
+constexpr int kGroup = 4;                 // lines summed together
+constexpr int64_t kLineTaps = 32;         // of a filter, at most
 
 template <class E>
 class LineFilter {
@@ -37,12 +37,12 @@ class LineFilter {
   static constexpr int64_t kWidth = lanes<T>;
 
  public:
-  static bool can(const Upfirdn2d& p) {
+  static bool can(const Upfirdn2dRows& p) {
     return p.row_taps != nullptr && p.rows.taps <= kLineTaps && p.rows.up * p.rows.down <= 2 &&
            p.granule == 1 && p.pixel_stride == 1;
   }
 
-  explicit LineFilter(const Upfirdn2d& p) : p_(p) {
+  explicit LineFilter(const Upfirdn2dRows& p) : p_(p) {
     const ResampleAxis& c = p.columns;
     const int64_t begin = whole_window(c, 0).index;
     const int64_t end = floor_div((c.out - 1) * c.down - c.pad + c.taps - 1, c.up) + 1;
@@ -52,7 +52,7 @@ class LineFilter {
     const int64_t before = inside_begin_ - begin;
     data_ = round_up(before);
     first_window_ = data_ - before;
-    // The zeros before the numbers of a line are those behind the line before, too.
+    // The zeros before the elements of a line are those behind the line before, too.
     line_ = round_up(larger(data_ + vectors_ * kWidth, larger(end - inside_begin_, 1)));
     strip_ = larger(kGroup, smaller(kStripRows, kStripElements / line_) / kGroup * kGroup);
 
@@ -121,7 +121,7 @@ class LineFilter {
   }
   static int64_t round_up_group(int64_t n) { return (n + kGroup - 1) / kGroup * kGroup; }
 
-  // These lines, from the input rows that lie `offset` behind x, inside the image.
+  // These lines, from the input rows `offset` elements behind x, inside the image.
   void sum_columns(T* line, int64_t offset) {
     const Stored* x = static_cast<const Stored*>(p_.x) + offset;
     int64_t stride = p_.row_stride;
@@ -261,7 +261,7 @@ class LineFilter {
     V own[K > 0 ? K : 1];
     const T* all;
     int64_t n;
-    Weights(const T* weights, int64_t number) : all(weights), n(number) {
+    Weights(const T* weights, int64_t count) : all(weights), n(count) {
       for (int k = 0; k < K; ++k) own[k] = weights[k] - V{};
     }
     SDD_FN int64_t count() const { return K > 0 ? K : n; }
@@ -279,14 +279,14 @@ class LineFilter {
     }
   };
 
-  // Calls vectors(to, line, i) for every Number * kWidth outputs, from the i-th on.
-  template <int Number, class Vectors>
+  // Calls vectors(to, line, i) for every kVectors * kWidth outputs, from the i-th on.
+  template <int kVectors, class Vectors>
   SDD_FN void each_line(Stored* y, int64_t count, const Stored* y_end, const Vectors& vectors) {
-    constexpr int64_t step = Number * kWidth;
+    constexpr int64_t step = kVectors * kWidth;
     const int64_t out = p_.columns.out, over = (out + step - 1) / step * step;
     const T* line = lines_ + first_window_;
-    const int64_t room = y_end - y - over;
-    const int64_t safe = room < 0 ? 0 : smaller(count, room / out + 1);
+    const int64_t space = y_end - y - over;
+    const int64_t safe = space < 0 ? 0 : smaller(count, space / out + 1);
     for (int64_t r = 0; r < safe; ++r, y += out, line += line_) {
       int64_t i = 0;
       do vectors(y + i, line, i);
@@ -303,12 +303,12 @@ class LineFilter {
     }
   }
 
-  const Upfirdn2d& p_;
+  const Upfirdn2dRows& p_;
   int64_t inside_begin_, inside_end_;  // input columns of a line that the image has
   int64_t vectors_;                    // for them
   int64_t data_;                       // where they begin in a line
   int64_t first_window_;               // where the window of output 0 begins in a line
-  int64_t line_;                       // numbers from line to line
+  int64_t line_;                       // elements from line to line
   int64_t strip_;                      // output rows of a strip
   // The lines of one plane in a strip, and the input rows of their windows:
   int64_t first_ = -1, count_ = -1;

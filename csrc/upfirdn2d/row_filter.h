@@ -1,8 +1,8 @@
 // Output rows of upfirdn2d in one pass over memory.
 //
 // Rows are done in strips. A separable filter is applied to columns first: the input rows of an
-// output row, which lie in cache because the rows before needed most of them, are added up into a
-// line that stays in the first-level cache, with zeros where the image is padded; the lines of a
+// output row, which are in the cache because the rows before needed most of them, are added up into
+// a line that stays in the first-level cache, with zeros where the image is padded; the lines of a
 // strip are then filtered into the output. (One line at a time would be read back before it has
 // left the store buffer.) Of a 2-D filter, the lines are the input rows themselves. Wide images are
 // done in blocks of columns. Formulas: upfirdn2d.h.
@@ -104,7 +104,7 @@ class RowFilter {
   using Wide = PlainElement<T>;
 
  public:
-  explicit RowFilter(const Upfirdn2d& p)
+  explicit RowFilter(const Upfirdn2dRows& p)
       : p_(p),
         separable_(p.row_taps != nullptr),
         row_terms_(phase_terms(p.rows, 0)),
@@ -234,7 +234,7 @@ class RowFilter {
     });
   }
 
-  // `rows` rows of outputs, each from `outer` neighbouring lines beginning one line after those of
+  // `rows` rows of outputs, each from `outer` neighboring lines beginning one line after those of
   // the row before; weight: by column phase.
   void from_lines(Stored* y, int64_t y_row, int64_t rows, const T* line, int64_t outer,
                   const T* weight, int64_t weight_stride) {
@@ -282,15 +282,16 @@ class RowFilter {
 
   // Every advance_-th pixel of a phase to its place.
   void spread(Stored* y, int64_t count) const {
-    const int64_t g = p_.granule;
-    for (int64_t m = 0; m < count; ++m) {
-      for (int64_t c = 0; c < g; ++c) {
-        E::put(y + m * period_ * g + c, phase_line_[m * advance_ * g + c]);
+    const int64_t step = advance_ * p_.granule;
+    const auto copy = [&](int64_t g) __attribute__((always_inline)) {
+      for (int64_t m = 0; m < count; ++m) {
+        for (int64_t c = 0; c < g; ++c) E::put(y + m * period_ * g + c, phase_line_[m * step + c]);
       }
-    }
+    };
+    p_.granule == 3 ? copy(3) : copy(p_.granule);  // an RGB image
   }
 
-  const Upfirdn2d& p_;
+  const Upfirdn2dRows& p_;
   const bool separable_;
   const int64_t row_terms_, column_terms_;  // of one phase, at most
   const int64_t period_, advance_;          // of (4), along a row
@@ -302,7 +303,7 @@ class RowFilter {
   int64_t first_ = 0, last_ = 0;       // outputs
   int64_t line_begin_;                 // input column at which a line begins
   int64_t inside_begin_, inside_end_;  // input columns of the line that the image has
-  int64_t line_;                       // numbers from line to line
+  int64_t line_;                       // elements from line to line
   int64_t strip_;                      // output rows of a strip
   T* lines_;
   T* phase_line_;

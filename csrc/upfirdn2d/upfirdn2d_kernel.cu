@@ -3,52 +3,27 @@
 // Strips, for what generators and discriminators do: a separable filter of at most kMostTaps taps
 // that keeps, doubles or halves a size. A thread goes down a strip of rows. Of each row it reads
 // the inputs in reach of its one or two columns, filters them along the row, and adds the result to
-// the sums of the output rows that see it. What neighbours read as well comes from the first-level
+// the sums of the output rows that see it. What neighbors read as well comes from the first-level
 // cache. No thread waits for another, nothing in between goes through memory, and planes may have
 // any size, as threads are counted through columns, strips and planes alike.
 //
-// Windows, for everything else: a thread for each output, all terms of its window in a loop.
+// Windows, for everything else: windows_device.h.
 #include <algorithm>
 #include <cstdlib>
 #include <type_traits>
 
-#include "../common/device_elements.h"
 #include "../common/fast_divide.h"
-#include "upfirdn2d_cuda.h"
+#include "windows_device.h"
 
 namespace sdd {
 namespace {
 
-constexpr int kThreads = 128;
 constexpr int kBlocks = 8;                 // at once on a multiprocessor: 64 registers a thread
-constexpr int kFewBlocks = 5;              // 96 registers, for what takes more
 constexpr int kMostTaps = 8;               // of a strip's filter
-constexpr int kChannels = 4;               // in a pack: few enough for a strip's registers
-constexpr int kStagedTaps = 1024;          // longer filters are read where they lie
 constexpr int kInFlight = 32;              // registers for inputs that are on their way
 constexpr int64_t kManyThreads = 1 << 18;  // a large GPU runs as many at once
 constexpr int64_t kMaxThreads = (int64_t{1} << 31) - kThreads;  // of a launch: FastDivide
 constexpr int64_t kMaxLength = int64_t{1} << 28;                // of an axis of strips
-
-// Number i of f as it lies in memory.
-__device__ __forceinline__ double number_of(const DeviceFilter& f, int64_t i) {
-  switch (f.element) {
-    case Element::kFloat64:
-      return static_cast<const double*>(f.taps)[i];
-    case Element::kFloat32:
-      return double(static_cast<const float*>(f.taps)[i]);
-    case Element::kFloat16:
-      return double(widened(static_cast<const __half*>(f.taps)[i]));
-    case Element::kBFloat16:
-      return double(widened(static_cast<const __nv_bfloat16*>(f.taps)[i]));
-  }
-  return 0;
-}
-
-// Tap a of a filter of one dimension, in the order of formula (1).
-__device__ __forceinline__ double tap_of(const DeviceFilter& f, int64_t taps, int64_t a) {
-  return number_of(f, (f.flip ? a : taps - 1 - a) * f.column_stride);
-}
 
 // P * N sums as they are stored.
 template <class Stored, int P, int N>
@@ -58,8 +33,6 @@ __device__ __forceinline__ Pack<Stored, P * N> packed(const Compute<Stored> (&su
   for (int i = 0; i < P * N; ++i) pack[i] = narrowed<Stored>(sums[i / N][i % N]);
   return pack;
 }
-
-// --- strips -------------------------------------------------------------------------------------
 
 // Sizes fit 32 bits, offsets need not.
 template <class Stored>
@@ -80,14 +53,14 @@ struct Strips {
   FastDivide in_plane;  // strips
   FastDivide channels;
   int taps;
-  DeviceFilter filter;
+  Filter filter;
 };
 
-// How many channels of a pixel a thread takes. kPlane: there is one, and the next number is the
+// How many channels of a pixel a thread takes. kPlane: there is one, and the next element is the
 // next pixel. kOne: of any number of channels, anywhere.
 enum class Of { kPlane, kOne, kPack };
 template <Of kOf>
-constexpr int kNumbers = kOf == Of::kPack ? kChannels : 1;
+constexpr int kElements = kOf == Of::kPack ? kChannels : 1;
 
 // A thread has N channels of P outputs along a row, as one pack.
 template <class Stored, int N, int P, int kUp, int kDown, int kTaps>
@@ -97,7 +70,7 @@ struct StripShape {
   static constexpr int terms = kTaps / kUp;         // of an output, along a row
   static constexpr int span = P - 1 + terms;        // inputs along a row
   static constexpr int open = terms / kDown;        // rows of sums, for each phase, that see a row
-  // A pack in registers: in whole words, as 16-bit numbers would take one each.
+  // A pack in registers: in whole words, as 16-bit elements would take one each.
   static constexpr int words = N * int(sizeof(Stored)) > 4 ? N * int(sizeof(Stored)) / 4 : 1;
   using Held = std::conditional_t<(words > 1), Pack<uint32_t, words>, Pack<Stored, N>>;
   // Rows that are read before any of them is used.
@@ -113,7 +86,7 @@ __global__ void __launch_bounds__(kThreads,
                                   kTaps < kMostTaps && kOf != Of::kOne ? kBlocks : kFewBlocks)
     upfirdn2d_strips(Strips<Stored> s) {
   static_assert(P == 1 || kOf == Of::kPlane);
-  constexpr int N = kNumbers<kOf>;
+  constexpr int N = kElements<kOf>;
   using C = Compute<Stored>;
   using Shape = StripShape<Stored, N, P, kUp, kDown, kTaps>;
   constexpr int terms = Shape::terms, span = Shape::span, open = Shape::open, rows = Shape::rows;
@@ -242,8 +215,8 @@ __global__ void __launch_bounds__(kThreads,
 }
 
 template <class Stored, Of kOf, int P, int kUp, int kDown, int kTaps>
-void run_strips(const Upfirdn2dCuda& c, Strips<Stored> s, Stream stream) {
-  constexpr int N = kNumbers<kOf>;
+void run_strips(const Upfirdn2d& c, Strips<Stored> s, Stream stream) {
+  constexpr int N = kElements<kOf>;
   using Shape = StripShape<Stored, N, P, kUp, kDown, kTaps>;
   // The window of output -shift has phase kUp - 1.
   s.shift = kUp == 2 && c.rows.pad % 2 == 0 ? 1 : 0;
@@ -271,19 +244,19 @@ void run_strips(const Upfirdn2dCuda& c, Strips<Stored> s, Stream stream) {
 }
 
 template <class Stored, Of kOf, int kUp, int kDown>
-void run_strips(const Upfirdn2dCuda& c, const Strips<Stored>& s, Stream stream) {
+void run_strips(const Upfirdn2d& c, const Strips<Stored>& s, Stream stream) {
   if constexpr (kOf != Of::kOne) {  // see strips()
     if (s.taps != 4) return run_strips<Stored, kOf, 1, kUp, kDown, kMostTaps>(c, s, stream);
   }
   if constexpr (kOf == Of::kPlane && kUp * kDown == 1 && sizeof(Stored) == 2) {
-    // Two neighbours read five inputs, not eight, and are one word.
+    // Two neighbors read five inputs, not eight, and are one word.
     if (s.columns.out % 2 == 0) return run_strips<Stored, kOf, 2, kUp, kDown, 4>(c, s, stream);
   }
   run_strips<Stored, kOf, 1, kUp, kDown, 4>(c, s, stream);
 }
 
 template <class Stored, Of kOf>
-void run_strips(const Upfirdn2dCuda& c, const Strips<Stored>& s, Stream stream) {
+void run_strips(const Upfirdn2d& c, const Strips<Stored>& s, Stream stream) {
   if (c.rows.up == 2) return run_strips<Stored, kOf, 2, 1>(c, s, stream);
   if (c.rows.down == 2) return run_strips<Stored, kOf, 1, 2>(c, s, stream);
   run_strips<Stored, kOf, 1, 1>(c, s, stream);
@@ -291,7 +264,7 @@ void run_strips(const Upfirdn2dCuda& c, const Strips<Stored>& s, Stream stream) 
 
 // Whether there is a strip kernel for it, and it was started.
 template <class Stored>
-bool strips(const Upfirdn2dCuda& c, Stream stream) {
+bool strips(const Upfirdn2d& c, Stream stream) {
   const ResampleAxis &r = c.rows, &k = c.columns;
   if (!c.filter.separable || r.taps > kMostTaps || r.up * r.down > 2) return false;
   for (const ResampleAxis* axis : {&r, &k}) {
@@ -327,83 +300,9 @@ bool strips(const Upfirdn2dCuda& c, Stream stream) {
   return true;
 }
 
-// --- windows ------------------------------------------------------------------------------------
-
-// The taps that window kernels use: those of columns and of rows if separable, all otherwise.
-__device__ __forceinline__ double window_tap(const Upfirdn2dCuda& c, int64_t i) {
-  const DeviceFilter& f = c.filter;
-  if (f.separable) {
-    return i < c.rows.taps ? tap_of(f, c.rows.taps, i) * f.gain
-                           : tap_of(f, c.rows.taps, i - c.rows.taps);
-  }
-  const int64_t at = f.flip ? i : c.rows.taps * c.columns.taps - 1 - i;
-  return number_of(f, at / c.columns.taps * f.row_stride + at % c.columns.taps * f.column_stride) *
-         f.gain;
-}
-
-// x: [images, channels, rows.in, columns.in, granule] of any strides -> y, dense; `packs` of them
-template <class Stored, int N>
-__global__ void __launch_bounds__(kThreads, kFewBlocks)
-    upfirdn2d_windows(Upfirdn2dCuda c, int64_t packs) {
-  using C = Compute<Stored>;
-  __shared__ C staged[kStagedTaps];
-  const int64_t taps = c.filter.separable ? 2 * c.rows.taps : c.rows.taps * c.columns.taps;
-  const bool short_filter = taps <= kStagedTaps;
-  for (int i = int(threadIdx.x); short_filter && i < taps; i += kThreads) {
-    staged[i] = C(window_tap(c, i));
-  }
-  __syncthreads();
-  const int64_t pack = blockIdx.x * int64_t{kThreads} + threadIdx.x;
-  if (pack >= packs) return;
-  const auto tap = [&](int64_t i) { return short_filter ? staged[i] : C(window_tap(c, i)); };
-
-  const int64_t in_pixel = c.granule / N;
-  const int64_t pixel = pack / in_pixel, line = pixel / c.columns.out;
-  const int64_t plane = line / c.rows.out;
-  const ResampleWindow down = clipped_window(c.rows, line % c.rows.out);
-  const ResampleWindow along = clipped_window(c.columns, pixel % c.columns.out);
-  const Stored* x = static_cast<const Stored*>(c.x) + plane / c.channels * c.image_stride +
-                    plane % c.channels * c.channel_stride + pack % in_pixel * N;
-  C sum[N] = {};
-  for (int64_t j = 0; j < down.count; ++j) {
-    const int64_t a = down.phase + (down.skip + j) * c.rows.up;
-    const int64_t tap_line = c.filter.separable ? c.rows.taps : a * c.columns.taps;
-    int64_t from = (down.index + j) * c.row_stride + along.index * c.pixel_stride;
-    C of_row[N] = {};
-    for (int64_t k = 0; k < along.count; ++k) {
-      const C t = tap(tap_line + along.phase + (along.skip + k) * c.columns.up);
-      const auto numbers = load_pack<N>(x + from);
-#pragma unroll
-      for (int n = 0; n < N; ++n) of_row[n] += t * widened(numbers[n]);
-      from += c.pixel_stride;
-    }
-    const C t = c.filter.separable ? tap(a) : C(1);
-#pragma unroll
-    for (int n = 0; n < N; ++n) sum[n] += t * of_row[n];
-  }
-  Pack<Stored, N> result;
-#pragma unroll
-  for (int n = 0; n < N; ++n) result[n] = narrowed<Stored>(sum[n]);
-  store_pack(static_cast<Stored*>(c.y) + pack * N, result);
-}
-
-template <class Stored>
-void windows(const Upfirdn2dCuda& c, Stream stream) {
-  const int64_t numbers = c.images * c.channels * c.rows.out * c.columns.out * c.granule;
-  const auto run = [&](auto kernel, int64_t packs) {
-    launch("upfirdn2d", kernel, dim3(unsigned(divide_up(packs, kThreads))), kThreads, stream, c,
-           packs);
-  };
-  constexpr int N = sizeof(Stored) == 8 ? 2 : kChannels;
-  const bool packs = (c.granule | c.pixel_stride | c.row_stride | c.image_stride) % N == 0 &&
-                     aligned_for_packs(c.x, c.y);
-  packs ? run(upfirdn2d_windows<Stored, N>, numbers / N)
-        : run(upfirdn2d_windows<Stored, 1>, numbers);
-}
-
 }  // namespace
 
-void upfirdn2d_cuda(const Upfirdn2dCuda& c, Stream stream) {
+void upfirdn2d_cuda(const Upfirdn2d& c, Stream stream) {
   with_element(c.element, [&](auto zero) {
     using Stored = decltype(zero);
     if constexpr (sizeof(Stored) < 8) {  // float64 is for checks: not worth twelve more kernels

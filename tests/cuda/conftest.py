@@ -28,7 +28,7 @@ def device() -> torch.device:
 
 @pytest.fixture(scope="session")
 def emulation_module() -> Any:
-    """The module that runs the kernels, see csrc/host_emulation/module.cpp."""
+    """The module that runs the kernels, see emulation_module.cpp."""
     if not EMULATED:
         pytest.skip("needs the emulation: `make emulate`")
     spec = importlib.util.spec_from_file_location("_emulation", NATIVE.path)

@@ -1,6 +1,6 @@
 """The emulation that runs the CUDA kernels on the CPU: what it finds, and what it shows of them.
 
-Only under `make emulate`. csrc/host_emulation/faults.h says what must tell of each seeded fault.
+Only under `make emulate`. emulation_tests.h says what must tell of each seeded fault.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THREAD = hasattr(ctypes.CDLL(None), "__tsan_init")
 ADDRESS = hasattr(ctypes.CDLL(None), "__asan_init")
 FAULTS = (
     "missing_barrier", "racing_blocks", "global_overrun", "shared_overrun", "wrong_shuffle_mask",
-    "divergent_barrier", "uninitialised_shared",
+    "divergent_barrier", "uninitialized_shared",
 )  # fmt: skip
 SCHEDULES = [("FORWARD", 0), ("REVERSE", 0), *(("RANDOM", seed) for seed in range(4))]
 
@@ -64,7 +64,7 @@ def test_what_no_hardware_allows(
 @pytest.mark.parametrize(
     ("fault", "name"),
     [
-        ("uninitialised_shared", "FORWARD"),
+        ("uninitialized_shared", "FORWARD"),
         ("missing_barrier", "FORWARD"),
         ("missing_barrier", "RANDOM"),
         ("racing_blocks", "REVERSE"),
@@ -75,7 +75,7 @@ def test_a_wrong_result(emulation: Any, fault: str, name: str) -> None:
     if THREAD and fault in ("missing_barrier", "racing_blocks"):
         pytest.skip("the thread sanitizer ends the process before")
     if ADDRESS and fault == "shared_overrun":
-        pytest.skip("the undefined-behaviour sanitizer ends the process before")
+        pytest.skip("the undefined-behavior sanitizer ends the process before")
     schedule(emulation, name)
     with pytest.raises(RuntimeError, match=f"{fault}: the kernel gave"):
         emulation.run_fault(fault, True)

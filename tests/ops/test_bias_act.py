@@ -217,7 +217,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(memory_format: torch.memory
 
 LARGE = """
 #include "bias_act/bias_act_kernel.h"
-namespace sdd { void bias_act_portable(const BiasActCall&, int64_t, int64_t); }
+namespace sdd { void bias_act_portable(const BiasActRows&, int64_t, int64_t); }
 int main() {
   using namespace sdd;
   const int64_t shapes[][3] = {{3, 5, 1000000007}, {2, 1, 3000000001}, {5000000029, 1, 1},
@@ -227,10 +227,10 @@ int main() {
     const int64_t numel = s[0] * s[1] * s[2];
     float *x = reserve(numel), *y = reserve(numel), *g = reserve(numel);
     const float bias[5] = {1, 2, 3, 4, 5};
-    BiasActCall c{};
+    BiasActRows c{};
     c.x = x; c.bias = bias; c.out = y;
-    c.element = Element::kFloat32; c.act = Act::kLrelu;
-    c.gain = 2; c.alpha = 0.5; c.limit = __builtin_nan("");
+    c.element = Element::kFloat32;
+    c.activation = {Act::kLrelu, 2, 0.5, __builtin_nan("")};
     c.numel = numel; c.channels = s[1]; c.row_bias = !inside;
     c.length = inside ? s[1] : s[1] == 1 ? numel : s[2];
     const int64_t tasks = bias_act_tasks(numel, c.length);

@@ -247,7 +247,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(memory_format: torch.memory
 
 LARGE = """
 #include "conv_epilogue/conv_epilogue_kernel.h"
-namespace sdd { void conv_epilogue_portable(const EpilogueCall&, int64_t, int64_t); }
+namespace sdd { void conv_epilogue_portable(const EpilogueTasks&, int64_t, int64_t); }
 int main() {
   using namespace sdd;
   const int64_t shapes[][3] = {{3, 5, 1000000007}, {2, 1, 3000000001}, {500000003, 3, 7}};
@@ -257,13 +257,15 @@ int main() {
       float *x = reserve(numel), *y = reserve(numel), *g = reserve(numel);
       float *factor = reserve(s[0] * s[1]), *noise = reserve(s[0] * s[2]);
       const float bias[5] = {1, 2, 3, 4, 5};
-      EpilogueCall c{};
-      c.x = x; c.factor = factor; c.noise = noise; c.bias = bias; c.out = y;
-      c.element = Element::kFloat32; c.act = Act::kLinear;
-      c.gain = 1; c.limit = __builtin_nan("");
+      Epilogue c{};
+      c.x = x; c.noise = noise; c.out = y;
+      c.element = Element::kFloat32;
+      c.activation = {Act::kLinear, 1, 0, __builtin_nan("")};
       c.samples = s[0]; c.channels = s[1]; c.pixels = s[2]; c.noise_stride = s[2];
-      c.order = last ? EpilogueOrder::kPixelsChannelsLast : EpilogueOrder::kRows;
-      const int64_t tasks = epilogue_tasks(c);
+      const EpilogueOrder order =
+          last ? EpilogueOrder::kPixelsChannelsLast : EpilogueOrder::kRows;
+      const EpilogueTasks t{c, factor, bias, nullptr, nullptr, nullptr, order};
+      const int64_t tasks = epilogue_tasks(t);
       const int64_t sample = s[0] - 1, pixel = s[2] - 1;
       noise[sample * s[2] + pixel] = 100;
       for (int64_t o = 0; o < s[1]; ++o) {
@@ -272,9 +274,9 @@ int main() {
       }
       for (int back = 0; back < 2; ++back) {
         for (int64_t o = 0; o < s[1]; ++o) {  // the task of the last pixel of each channel
-          const int64_t group = (sample * s[1] + o) / epilogue_group(c);
-          const int64_t task = last ? tasks - 1 : (group + 1) * epilogue_runs(c) - 1;
-          conv_epilogue_portable(c, task, task + 1);
+          const int64_t group = (sample * s[1] + o) / epilogue_group(t);
+          const int64_t task = last ? tasks - 1 : (group + 1) * epilogue_runs(t) - 1;
+          conv_epilogue_portable(t, task, task + 1);
         }
         c.grad = x; c.out = g;
       }

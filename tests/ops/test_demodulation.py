@@ -180,8 +180,8 @@ def test_bits_do_not_depend_on_the_number_of_threads(layout: str) -> None:
 LARGE = """
 #include "demodulation/demodulation_kernel.h"
 namespace sdd {
-void demodulation_energies_portable(const EnergyCall&, int64_t, int64_t);
-void demodulation_factors_portable(const FactorCall&, int64_t, int64_t);
+void demodulation_energies_portable(const Energies&, int64_t, int64_t);
+void demodulation_factors_portable(const Factors&, int64_t, int64_t);
 }
 int main() {
   using namespace sdd;
@@ -190,10 +190,10 @@ int main() {
     for (int inside = 0; inside < 2; ++inside) {
       const int64_t numel = s[0] * s[1] * s[2], last = numel - 1;
       float *w = reserve(numel), *e = reserve(s[0] * s[1]);
-      EnergyCall c{w, e, Element::kFloat32, s[0], s[1], s[2], inside == 1};
-      const int64_t tasks = c.rows * runs_of(c.numbers, kEnergyRun);
+      Energies c{w, e, Element::kFloat32, s[0], s[1], s[2], inside == 1};
+      const int64_t tasks = c.rows * divide_up(c.columns, kEnergyRun);
       w[last] = 3;
-      w[inside ? last - 1 : last - c.numbers] = 4;
+      w[inside ? last - 1 : last - c.columns] = 4;
       demodulation_energies_portable(c, tasks - 1, tasks);
       if (e[s[0] * s[1] - 1] != 25) {
         std::printf("numel %lld: %g\\n", (long long)numel, e[s[0] * s[1] - 1]);
@@ -204,15 +204,17 @@ int main() {
     }
   }
   const int64_t outputs = 1000000007, inputs = 3;
-  for (int turned = 0; turned < 2; ++turned) {
+  for (int transposed = 0; transposed < 2; ++transposed) {
     float *e = reserve(outputs * inputs), *d = reserve(2 * outputs);
     const float squares[] = {0, 0, 1, 1, 4, 9};
-    FactorCall c{e, squares, d, false, turned == 1, 2, outputs, inputs, 0.0};
+    Demodulation c{};
+    c.energy = e; c.factor = d; c.element = Element::kFloat32; c.transposed = transposed == 1;
+    c.samples = 2; c.outputs = outputs; c.inputs = inputs;
     for (int i = 0; i < inputs; ++i) {
-      e[turned ? i * outputs + outputs - 1 : (outputs - 1) * inputs + i] = i == 2 ? 4 : 0;
+      e[transposed ? i * outputs + outputs - 1 : (outputs - 1) * inputs + i] = i == 2 ? 4 : 0;
     }
-    const int64_t tasks = runs_of(outputs, kFactorRun);
-    demodulation_factors_portable(c, tasks - 1, tasks);
+    const int64_t tasks = divide_up(outputs, kFactorRun);
+    demodulation_factors_portable({c, squares}, tasks - 1, tasks);
     if (d[outputs - 1] != 0.5f || d[2 * outputs - 1] != 1 / 6.0f) {
       std::printf("factors %g, %g\\n", d[outputs - 1], d[2 * outputs - 1]);
       return 1;

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "cuda_emulation.h"
-#include "self_test.h"
+#include "../../csrc/host_emulation/cuda_emulation.h"
+#include "emulation_tests.h"
 
 namespace sdd::emulation {
 namespace {

@@ -3,9 +3,8 @@
 // names it to sdd_fast in place of the library; imported as well, it tells what the kernels did.
 #include <pybind11/pybind11.h>
 
-#include "cuda_emulation.h"
-#include "faults.h"
-#include "self_test.h"
+#include "../../csrc/host_emulation/cuda_emulation.h"
+#include "emulation_tests.h"
 
 namespace py = pybind11;
 using namespace sdd::emulation;

@@ -1,7 +1,7 @@
 // Sums over a chunk: in the precision of the vectors within a tile, in float64 above it.
 #pragma once
 
-#include "../common/simd.h"
+#include "simd.h"
 
 namespace sdd {
 namespace {

@@ -21,8 +21,8 @@ __attribute__((weak)) void __sanitizer_finish_switch_fiber(void* fake, const voi
                                                            size_t* size);
 __attribute__((weak)) void* __tsan_get_current_fiber();
 __attribute__((weak)) void* __tsan_create_fiber(unsigned flags);
-__attribute__((weak)) void __tsan_set_fiber_name(void* fibre, const char* name);
-__attribute__((weak)) void __tsan_switch_to_fiber(void* fibre, unsigned flags);
+__attribute__((weak)) void __tsan_set_fiber_name(void* fiber, const char* name);
+__attribute__((weak)) void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 __attribute__((weak)) void __tsan_acquire(void* address);
 __attribute__((weak)) void __tsan_release(void* address);
 }
@@ -30,7 +30,7 @@ __attribute__((weak)) void __tsan_release(void* address);
 namespace sdd::emulation {
 namespace {
 
-struct Fibre {
+struct Fiber {
   const void* low = nullptr;  // the stack, above its guard page
   size_t size = 0;
   void* fake_stack = nullptr;  // of the address sanitizer
@@ -46,11 +46,11 @@ struct Fibre {
 constexpr size_t kPlainStack = 64 * 1024;
 constexpr size_t kSanitizedStack = 256 * 1024;
 
-Fibre* left;  // by the last switch
-Fibre* entered;
-void (*fibre_function)();
+Fiber* left;  // by the last switch
+Fiber* entered;
+void (*fiber_function)();
 
-bool fibres_are_threads() { return __tsan_create_fiber != nullptr; }
+bool fibers_are_threads() { return __tsan_create_fiber != nullptr; }
 
 void landed() {
   if (__sanitizer_finish_switch_fiber == nullptr) return;
@@ -58,9 +58,9 @@ void landed() {
   __sanitizer_finish_switch_fiber(entered->fake_stack, &left->low, &left->size);
 }
 
-void fibre_main() {
+void fiber_main() {
   landed();
-  fibre_function();
+  fiber_function();
 }
 
 #if defined(__x86_64__)
@@ -92,112 +92,112 @@ sdd_switch_stack:
   .size sdd_switch_stack, . - sdd_switch_stack
 )");
 
-void set_up(Fibre* fibre, char* top) {
-  // From here sdd_switch_stack pops six registers and the address of fibre_main, which finds a
+void set_up(Fiber* fiber, char* top) {
+  // From here sdd_switch_stack pops six registers and the address of fiber_main, which finds a
   // return address of zero above it: there the unwinder stops. top is a multiple of 16, and so the
   // stack is aligned as at any call.
   void** slot = reinterpret_cast<void**>(top);
   *--slot = nullptr;
-  *--slot = reinterpret_cast<void*>(&fibre_main);
+  *--slot = reinterpret_cast<void*>(&fiber_main);
   for (int i = 0; i < 6; ++i) *--slot = nullptr;
-  fibre->stack_pointer = slot;
+  fiber->stack_pointer = slot;
 }
 
-void switch_stack(Fibre* from, Fibre* to) {
+void switch_stack(Fiber* from, Fiber* to) {
   sdd_switch_stack(&from->stack_pointer, to->stack_pointer);
 }
 
 #else
 
-void set_up(Fibre* fibre, char* top) {
-  getcontext(&fibre->context);
-  fibre->context.uc_stack.ss_sp = const_cast<void*>(fibre->low);
-  fibre->context.uc_stack.ss_size = size_t(top - static_cast<const char*>(fibre->low));
-  fibre->context.uc_link = nullptr;
-  makecontext(&fibre->context, fibre_main, 0);
+void set_up(Fiber* fiber, char* top) {
+  getcontext(&fiber->context);
+  fiber->context.uc_stack.ss_sp = const_cast<void*>(fiber->low);
+  fiber->context.uc_stack.ss_size = size_t(top - static_cast<const char*>(fiber->low));
+  fiber->context.uc_link = nullptr;
+  makecontext(&fiber->context, fiber_main, 0);
 }
 
-void switch_stack(Fibre* from, Fibre* to) { swapcontext(&from->context, &to->context); }
+void switch_stack(Fiber* from, Fiber* to) { swapcontext(&from->context, &to->context); }
 
 #endif
 
-// Once per fibre; number tells them apart. The stack is ours for good: the next launch reuses it.
-void prepare_fibre(Fibre* fibre, int number, void (*function)()) {
-  if (fibre->low != nullptr) return;
-  fibre_function = function;
-  const bool sanitized = fibres_are_threads() || __sanitizer_start_switch_fiber != nullptr;
+// Once per fiber; number tells them apart. The stack is ours for good: the next launch reuses it.
+void prepare_fiber(Fiber* fiber, int number, void (*function)()) {
+  if (fiber->low != nullptr) return;
+  fiber_function = function;
+  const bool sanitized = fibers_are_threads() || __sanitizer_start_switch_fiber != nullptr;
   const size_t page = size_t(sysconf(_SC_PAGESIZE));
-  fibre->size = sanitized ? kSanitizedStack : kPlainStack;
-  void* memory = mmap(nullptr, page + fibre->size, PROT_READ | PROT_WRITE,
+  fiber->size = sanitized ? kSanitizedStack : kPlainStack;
+  void* memory = mmap(nullptr, page + fiber->size, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   mprotect(memory, page, PROT_NONE);  // an overflow faults
-  fibre->low = static_cast<char*>(memory) + page;
+  fiber->low = static_cast<char*>(memory) + page;
   // Begun at different offsets in their pages, the stacks do not fall into the same cache sets.
   const size_t offset = size_t(number) * 320 % 4096 / 64 * 64;
-  set_up(fibre, static_cast<char*>(memory) + page + fibre->size - offset);
-  if (fibres_are_threads()) {
-    fibre->tsan = __tsan_create_fiber(0);
-    __tsan_set_fiber_name(fibre->tsan, ("CUDA thread " + std::to_string(number)).c_str());
+  set_up(fiber, static_cast<char*>(memory) + page + fiber->size - offset);
+  if (fibers_are_threads()) {
+    fiber->tsan = __tsan_create_fiber(0);
+    __tsan_set_fiber_name(fiber->tsan, ("CUDA thread " + std::to_string(number)).c_str());
   }
 }
 
 // Names the stack at hand, of the OS thread.
-void enter_from(Fibre* main) {
-  if (fibres_are_threads()) main->tsan = __tsan_get_current_fiber();
+void enter_from(Fiber* main) {
+  if (fibers_are_threads()) main->tsan = __tsan_get_current_fiber();
 }
 
 constexpr unsigned kNoSync = 1;  // a switch orders nothing
 
-void switch_fibre(Fibre* from, Fibre* to) {
+void switch_fiber(Fiber* from, Fiber* to) {
   left = from;
   entered = to;
   if (__sanitizer_start_switch_fiber != nullptr) {
     __sanitizer_start_switch_fiber(&from->fake_stack, to->low, to->size);
   }
-  if (fibres_are_threads()) __tsan_switch_to_fiber(to->tsan, kNoSync);
+  if (fibers_are_threads()) __tsan_switch_to_fiber(to->tsan, kNoSync);
   switch_stack(from, to);
   landed();
 }
 
-void tsan_release(const Fibre& fibre, char* object) {
-  __tsan_switch_to_fiber(fibre.tsan, kNoSync);
+void tsan_release(const Fiber& fiber, char* object) {
+  __tsan_switch_to_fiber(fiber.tsan, kNoSync);
   __tsan_release(object);
 }
 
-void tsan_acquire(const Fibre& fibre, char* object) {
-  __tsan_switch_to_fiber(fibre.tsan, kNoSync);
+void tsan_acquire(const Fiber& fiber, char* object) {
+  __tsan_switch_to_fiber(fiber.tsan, kNoSync);
   __tsan_acquire(object);
 }
 
-// A barrier among these fibres, one of which is at hand: to the thread sanitizer, what each did
+// A barrier among these fibers, one of which is at hand: to the thread sanitizer, what each did
 // before comes before what any does from now on.
-void tsan_order(const Fibre* fibres, int n, const Fibre* at_hand, char* object) {
-  if (!fibres_are_threads()) return;
-  for (int i = 0; i < n; ++i) tsan_release(fibres[i], object);
-  for (int i = 0; i < n; ++i) tsan_acquire(fibres[i], object);
+void tsan_order(const Fiber* fibers, int n, const Fiber* at_hand, char* object) {
+  if (!fibers_are_threads()) return;
+  for (int i = 0; i < n; ++i) tsan_release(fibers[i], object);
+  for (int i = 0; i < n; ++i) tsan_acquire(fibers[i], object);
   __tsan_switch_to_fiber(at_hand->tsan, kNoSync);
 }
 
-void tsan_order_lanes(const Fibre* fibres, unsigned lanes, const Fibre* at_hand, char* object) {
-  if (!fibres_are_threads()) return;
-  for (unsigned l = lanes; l != 0; l &= l - 1) tsan_release(fibres[__builtin_ctz(l)], object);
-  for (unsigned l = lanes; l != 0; l &= l - 1) tsan_acquire(fibres[__builtin_ctz(l)], object);
+void tsan_order_lanes(const Fiber* fibers, unsigned lanes, const Fiber* at_hand, char* object) {
+  if (!fibers_are_threads()) return;
+  for (unsigned l = lanes; l != 0; l &= l - 1) tsan_release(fibers[__builtin_ctz(l)], object);
+  for (unsigned l = lanes; l != 0; l &= l - 1) tsan_acquire(fibers[__builtin_ctz(l)], object);
   __tsan_switch_to_fiber(at_hand->tsan, kNoSync);
 }
 
 // A block begins: what the OS thread did, and through it the blocks before, comes first.
-void tsan_begin(const Fibre* fibres, int n, const Fibre* main, char* object) {
-  if (!fibres_are_threads()) return;
+void tsan_begin(const Fiber* fibers, int n, const Fiber* main, char* object) {
+  if (!fibers_are_threads()) return;
   __tsan_release(object);
-  for (int i = 0; i < n; ++i) tsan_acquire(fibres[i], object);
+  for (int i = 0; i < n; ++i) tsan_acquire(fibers[i], object);
   __tsan_switch_to_fiber(main->tsan, kNoSync);
 }
 
 // A block has ended: the OS thread, and through it the next block, comes after.
-void tsan_end(const Fibre* fibres, int n, const Fibre* main, char* object) {
-  if (!fibres_are_threads()) return;
-  for (int i = 0; i < n; ++i) tsan_release(fibres[i], object);
+void tsan_end(const Fiber* fibers, int n, const Fiber* main, char* object) {
+  if (!fibers_are_threads()) return;
+  for (int i = 0; i < n; ++i) tsan_release(fibers[i], object);
   __tsan_switch_to_fiber(main->tsan, kNoSync);
   __tsan_acquire(object);
 }

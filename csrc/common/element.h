@@ -1,4 +1,4 @@
-// The types of numbers that the CPU kernels take. Plain data: the torch side includes it too.
+// The types of elements that kernels take. Plain data: the torch side includes it too.
 #pragma once
 
 namespace sdd {

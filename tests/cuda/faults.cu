@@ -3,8 +3,8 @@
 #include <memory>
 #include <string>
 
-#include "cuda_emulation.h"
-#include "faults.h"
+#include "../../csrc/host_emulation/cuda_emulation.h"
+#include "emulation_tests.h"
 
 namespace sdd::emulation {
 namespace {
@@ -38,7 +38,7 @@ void run_missing_barrier(bool faulty) {
   expect("missing_barrier", sum, kBlock * (kBlock - 1) / 2);
 }
 
-// Doubles n numbers, four at a time. Faulty: one vector too many.
+// Doubles n elements, four at a time. Faulty: one vector too many.
 __global__ void __launch_bounds__(kBlock) global_overrun(float4* x, int n, bool faulty) {
   const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < n / 4 + int(faulty)) {
@@ -90,7 +90,7 @@ void run_wrong_shuffle_mask(bool faulty) {
   expect("wrong_shuffle_mask", sum, 120);
 }
 
-// Doubles n numbers. Faulty: threads without a number leave before the barrier.
+// Doubles n elements. Faulty: threads without an element leave before the barrier.
 __global__ void __launch_bounds__(kBlock) divergent_barrier(float* x, int n, bool faulty) {
   __shared__ float tile[kBlock];
   const int t = int(threadIdx.x);
@@ -108,7 +108,7 @@ void run_divergent_barrier(bool faulty) {
 }
 
 // Counts the threads of each block. Faulty: the count starts with what the memory holds.
-__global__ void uninitialised_shared(int* count, bool faulty) {
+__global__ void uninitialized_shared(int* count, bool faulty) {
   __shared__ int total;
   if (threadIdx.x == 0 && !faulty) total = 0;
   __syncthreads();
@@ -117,13 +117,13 @@ __global__ void uninitialised_shared(int* count, bool faulty) {
   if (threadIdx.x == 0) count[blockIdx.x] = total;
 }
 
-void run_uninitialised_shared(bool faulty) {
+void run_uninitialized_shared(bool faulty) {
   int count[3] = {};
-  emulate(uninitialised_shared, 3, kBlock, count, faulty);
-  for (int c : count) expect("uninitialised_shared", float(c), kBlock);
+  emulate(uninitialized_shared, 3, kBlock, count, faulty);
+  for (int c : count) expect("uninitialized_shared", float(c), kBlock);
 }
 
-// Numbers x: [2 * kBlock]. Faulty: each block writes the first number of the next one too.
+// Elements x: [2 * kBlock]. Faulty: each block writes the first number of the next one too.
 __global__ void __launch_bounds__(kBlock) racing_blocks(float* x, bool faulty) {
   const unsigned i = blockIdx.x * kBlock + threadIdx.x;
   x[i] = float(i);
@@ -145,7 +145,7 @@ void run_fault(const char* name, bool faulty) {
   if (wanted == "shared_overrun") return run_shared_overrun(faulty);
   if (wanted == "wrong_shuffle_mask") return run_wrong_shuffle_mask(faulty);
   if (wanted == "divergent_barrier") return run_divergent_barrier(faulty);
-  if (wanted == "uninitialised_shared") return run_uninitialised_shared(faulty);
+  if (wanted == "uninitialized_shared") return run_uninitialized_shared(faulty);
   if (wanted == "racing_blocks") return run_racing_blocks(faulty);
   throw std::invalid_argument("no fault is named " + wanted);
 }
