@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 import sdd_fast as sdd
-from sdd_fast.images import grid, save_png
+from sdd_fast.grid import grid
+from sdd_fast.images import save_png
 
 STRENGTHS = (0.0, 0.5, 1.0)
 

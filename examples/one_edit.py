@@ -15,7 +15,8 @@ import torch
 
 import sdd_fast as sdd
 from sdd_fast.distillation.monitor import describe
-from sdd_fast.images import grid, save_png
+from sdd_fast.grid import grid
+from sdd_fast.images import save_png
 
 
 def main() -> None:

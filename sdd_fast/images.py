@@ -1,7 +1,6 @@
-"""Pictures in and out: any common image file ↔ float32 tensors [3, H, W] in [-1, 1], and labelled
-grids.
+"""Images in and out: any common file, PIL image or array ↔ float32 tensors [3, H, W] in [-1, 1].
 
-Pillow's guard against decompression bombs stays on.  Every problem with a file is a ValueError (or
+Pillow's guard against decompression bombs stays on. Every problem with a file is a ValueError (or
 FileNotFoundError) that names the file and says what to do.
 """
 
@@ -9,38 +8,37 @@ from __future__ import annotations
 
 import os
 import struct
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
+from . import _deprecated
 from .files import PathLike, atomic_path
 
 ImageSource = PathLike | Image.Image | np.ndarray | torch.Tensor
 Size = int | tuple[int, int]
-"""Of a picture in pixels: the side of a square, or (height, width)."""
+"""Of an image in pixels: the side of a square, or (height, width)."""
 
-MIN_SIDE = 16  # pixels; below this nothing recognisable is left to edit
+MIN_SIDE = 16  # pixels; below this nothing recognizable is left to edit
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 
 
 def load_image(source: ImageSource, size: Size | None = None) -> torch.Tensor:
-    """Any picture → float32 [3, H, W] in [-1, 1].
+    """Load any image as float32 [3, H, W] in [-1, 1].
 
     Args:
         source: one of
             - a file: EXIF rotation is applied; alpha is composited on white; CMYK, palette,
-              greyscale, 1-bit and 16-bit are converted; of an animation the first frame is taken;
+              grayscale, 1-bit and 16-bit are converted; of an animation the first frame is taken;
             - a PIL image: likewise;
             - an array [H, W], [H, W, 1|3|4]: uint8 (0…255), uint16 (0…65535) or float in [0, 1];
             - a tensor [3, H, W]: uint8 (0…255), or float in [-1, 1] (beyond that is clamped, as
               generators overshoot).
-        size: if given, the picture is centre-cropped and resized to [3, size, size], or to
+        size: if given, the image is center-cropped and resized to [3, size, size], or to
             [3, *size] for a (height, width); see `fit`.
 
     Raises:
@@ -72,7 +70,7 @@ def load_image(source: ImageSource, size: Size | None = None) -> torch.Tensor:
 
 
 def list_images(folder: PathLike) -> list[Path]:
-    """The image files directly in `folder`, sorted by name, without hidden ones.
+    """List the image files directly in `folder`, sorted by name, without hidden ones.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -97,17 +95,16 @@ def list_images(folder: PathLike) -> list[Path]:
 def load_folder(
     folder: PathLike, size: Size, limit: int | None = None
 ) -> tuple[torch.Tensor, list[Path]]:
-    """Every image of a folder, cropped and resized: (float32 [N, 3, H, W] in [-1, 1], their
-    paths).
+    """Load a folder, cropped and resized: (float32 [N, 3, H, W] in [-1, 1], the paths).
 
-    `limit` takes the first so many by name.  Errors are those of `list_images` and `load_image`.
+    `limit` takes the first so many by name. Errors are those of `list_images` and `load_image`.
     """
     paths = list_images(folder)[:limit]
     return torch.stack([load_image(path, size) for path in paths]), paths
 
 
 def fit(image: torch.Tensor, size: Size) -> torch.Tensor:
-    """Centre-crop [..., 3, H, W] to the shape of `size` and resize it to that.
+    """Center-crop [..., 3, H, W] to the shape of `size` and resize it to that.
 
     The resize is antialiased bicubic; its overshoot is clamped to [-1, 1].
     """
@@ -128,7 +125,7 @@ def fit(image: torch.Tensor, size: Size) -> torch.Tensor:
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
-    """[3, H, W] float in [-1, 1] (clamped) → an 8-bit RGB picture.  NaN raises ValueError."""
+    """Convert [3, H, W] float in [-1, 1] (clamped) to an 8-bit RGB image; NaN raises ValueError."""
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(
             f"expected one image of shape [3, H, W], got {list(image.shape)}; "
@@ -148,17 +145,17 @@ def save_png(path: PathLike, image: torch.Tensor | Image.Image) -> None:
         picture.save(temporary, format="PNG", optimize=True)
 
 
+def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the peak signal-to-noise ratio in dB of images in [-1, 1]: [B, …] → [B]."""
+    error = (a.double() - b.double()).square().flatten(1).mean(1)
+    return 10.0 * torch.log10(4.0 / error.clamp(min=1e-12))
+
+
 # What Pillow's decoders raise on broken files; SyntaxError is its PNG decoder's.
 _BROKEN = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, struct.error)
 
 
 # --- readers --------------------------------------------------------------------------------------
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the peak signal-to-noise ratio in dB of images in [-1, 1]: [B, …] → [B]."""
-    error = (a.double() - b.double()).square().flatten(1).mean(1)
-    return 10.0 * torch.log10(4.0 / error.clamp(min=1e-12))
 
 
 def _from_file(path: Path) -> torch.Tensor:
@@ -190,7 +187,7 @@ def _from_file(path: Path) -> torch.Tensor:
 def _from_pil(picture: Image.Image, name: str) -> torch.Tensor:
     mode = picture.mode
     if mode.startswith("I") or mode == "F":
-        return _grey_to_rgb(_unit_range(np.asarray(picture), name))
+        return _gray_to_rgb(_unit_range(np.asarray(picture), name))
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         rgba = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
         return _hwc(_on_white(rgba))
@@ -213,7 +210,7 @@ def _from_array(array: np.ndarray) -> torch.Tensor:
             f"{array.dtype}"
         )
     if unit.ndim == 2 or unit.shape[2] == 1:
-        return _grey_to_rgb(unit.reshape(unit.shape[:2]))
+        return _gray_to_rgb(unit.reshape(unit.shape[:2]))
     return _hwc(_on_white(unit) if unit.shape[2] == 4 else unit)
 
 
@@ -261,126 +258,16 @@ def _hwc(unit: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1))).float() * 2 - 1
 
 
-def _grey_to_rgb(unit: np.ndarray) -> torch.Tensor:
+def _gray_to_rgb(unit: np.ndarray) -> torch.Tensor:
     return _hwc(np.repeat(unit[..., None], 3, axis=2))
 
 
-# --- grids ----------------------------------------------------------------------------------------
+if not TYPE_CHECKING:
 
-_INK, _FAINT, _PAPER = (32, 33, 36), (95, 99, 104), (255, 255, 255)
+    def __getattr__(name: str) -> Any:
+        if name == "grid":
+            from .grid import grid
 
-
-def grid(
-    rows: Sequence[torch.Tensor] | torch.Tensor,
-    *,
-    row_labels: Sequence[str] | None = None,
-    column_labels: Sequence[str] | None = None,
-    title: str | None = None,
-    cell: int | None = None,
-    resample: str = "lanczos",
-) -> Image.Image:
-    """A labelled grid of pictures, as for before / after.
-
-    Args:
-        rows: one [C, 3, H, W] tensor in [-1, 1] per row (or a tensor [R, C, 3, H, W]); rows may
-            differ in length.
-        row_labels: text left of each row, such as "before" and "white hair".
-        column_labels: text above each column.
-        title: a line above everything.
-        cell: width of a picture on the grid in pixels; default: the image's, enlarged to at least
-            144 by a whole factor.
-        resample: "lanczos" (smooth) or "nearest" (shows the pixels) when pictures are enlarged or
-            reduced.
-
-    Raises:
-        ValueError: no picture, a wrong shape, or a number of labels other than that of rows or
-            columns.
-    """
-    pictures = [[to_pil(image) for image in _check_row(row)] for row in rows]
-    columns = max((len(row) for row in pictures), default=0)
-    if columns == 0:
-        raise ValueError("a grid needs at least one picture, got none")
-    _check_labels("row", row_labels, len(pictures))
-    _check_labels("column", column_labels, columns)
-    if resample not in ("lanczos", "nearest"):
-        raise ValueError(f'resample must be "lanczos" or "nearest", got {resample!r}')
-    first = next(row for row in pictures if row)[0]
-    side = cell or first.width * max(1, -(-144 // first.width))
-    tall = round(side * first.height / first.width)
-    kind = Image.Resampling.LANCZOS if resample == "lanczos" else Image.Resampling.NEAREST
-
-    text_size = max(13, min(26, round(side / 9)))
-    gap, margin = max(3, side // 36), max(12, side // 8)
-    font, bold = _font(text_size), _font(round(text_size * 1.3), bold=True)
-    row_text = [_wrap(label, font, side * 1.3) for label in row_labels or []]
-    column_text = [_wrap(label, font, side - 4) for label in column_labels or []]
-    sizes = [_text_size(text, font) for text in row_text]
-    left = margin + (max(width for width, _ in sizes) + margin if sizes else 0)
-    # A title wider than the pictures is wrapped to the width that the grid has anyway.
-    body = columns * side + (columns - 1) * gap
-    title_text = _wrap(title, bold, left - margin + body) if title else ""
-    top = margin + (_text_size(title_text, bold)[1] + margin if title else 0)
-    if column_text:
-        top += max(_text_size(text, font)[1] for text in column_text) + margin // 2
-
-    height = top + len(pictures) * tall + (len(pictures) - 1) * gap + margin
-    sheet = Image.new("RGB", (left + body + margin, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.multiline_text((margin, margin), title_text, fill=_INK, font=bold)
-    for c, text in enumerate(column_text):
-        center = left + c * (side + gap) + side / 2
-        draw.multiline_text(
-            (center, top - margin // 2), text, fill=_FAINT, font=font, anchor="md", align="center"
-        )
-    for r, row in enumerate(pictures):
-        y = top + r * (tall + gap)
-        if row_text:
-            middle = (left - margin, y + tall / 2)
-            draw.multiline_text(
-                middle, row_text[r], fill=_INK, font=font, anchor="rm", align="right"
-            )
-        for c, picture in enumerate(row):
-            sheet.paste(picture.resize((side, tall), kind), (left + c * (side + gap), y))
-    return sheet
-
-
-def _check_row(row: torch.Tensor) -> torch.Tensor:
-    if not isinstance(row, torch.Tensor) or row.ndim != 4 or row.shape[1] != 3:
-        shape = list(row.shape) if isinstance(row, torch.Tensor) else type(row).__name__
-        raise ValueError(f"each row of a grid must be a tensor [C, 3, H, W], got {shape}")
-    return row
-
-
-def _check_labels(what: str, labels: Sequence[str] | None, count: int) -> None:
-    if labels is not None and (isinstance(labels, str) or len(labels) != count):
-        raise ValueError(f"expected {count} {what} labels, got {labels!r}")
-
-
-def _font(size: int, bold: bool = False) -> Any:
-    """DejaVu Sans, which matplotlib carries (it has λ, ξ, −, ×, →); else Pillow's own."""
-    try:
-        import matplotlib
-
-        name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-        return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
-    except (ImportError, OSError):
-        return ImageFont.load_default(size)
-
-
-def _wrap(text: str, font: Any, width: float) -> str:
-    """Break `text` at spaces (or within a long word) so that no line exceeds `width` pixels."""
-    characters = len(text)
-    while characters > 4:
-        lines = textwrap.wrap(text, characters)
-        if max((font.getlength(line) for line in lines), default=0) <= width:
-            return "\n".join(lines)
-        characters -= 1
-    return text
-
-
-def _text_size(text: str, font: Any) -> tuple[int, int]:
-    left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox(
-        (0, 0), text, font=font
-    )
-    return round(right - min(0, left)), round(bottom - min(0, top))
+            _deprecated.warn("sdd_fast.images.grid is now sdd_fast.grid.grid")
+            return grid
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

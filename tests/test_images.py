@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from sdd_fast import images
+from sdd_fast.grid import grid
 
 H, W = 20, 24
 
@@ -287,49 +288,6 @@ def test_to_pil_clamps_and_refuses_nan_and_batches() -> None:
         images.to_pil(torch.zeros(1, 3, 4, 4))
 
 
-def test_grid_places_every_picture_enlarged(rgb: np.ndarray) -> None:
-    torch.manual_seed(0)
-    before, after = torch.rand(2, 3, 3, 64, 64) * 2 - 1
-    plain = images.grid([before, after], resample="nearest")
-    labelled = images.grid(
-        [before, after],
-        row_labels=["before", "a face with white hair and a rather long description"],
-        column_labels=["one", "two", "three"],
-        title="White hair, λ = 0.1",
-        resample="nearest",
-    )
-    assert labelled.width > plain.width and labelled.height > plain.height
-    for sheet in (plain, labelled):
-        pixels = np.asarray(sheet)
-        for row in (before, after):
-            for image in row:
-                big = np.asarray(images.to_pil(image)).repeat(3, 0).repeat(3, 1)
-                assert _contains(pixels, big)
-    # The labels are ink on white paper, left of and above the pictures.
-    assert (np.asarray(labelled)[:, :20] < 128).sum() == 0
-    assert (np.asarray(labelled)[:, 20 : labelled.width - plain.width] < 128).sum() > 100
-
-
-def _contains(sheet: np.ndarray, part: np.ndarray) -> bool:
-    rows, columns = np.nonzero((sheet == part[0, 0]).all(axis=2))
-    for y, x in zip(rows, columns, strict=True):
-        if np.array_equal(sheet[y : y + part.shape[0], x : x + part.shape[1]], part):
-            return True
-    return False
-
-
-def test_grid_of_unequal_rows_and_its_errors() -> None:
-    sheet = images.grid([torch.zeros(1, 3, 16, 16), torch.zeros(3, 3, 16, 16)], cell=32)
-    assert sheet.width > 3 * 32
-    for rows in ([], torch.zeros(1, 0, 3, 8, 8)):
-        with pytest.raises(ValueError, match="at least one picture"):
-            images.grid(rows)
-    with pytest.raises(ValueError, match=r"\[C, 3, H, W\], got \[3, 8, 8\]"):
-        images.grid([torch.zeros(3, 8, 8)])
-    one = [torch.zeros(2, 3, 8, 8)]
-    with pytest.raises(ValueError, match="1 row labels"):
-        images.grid(one, row_labels=["a", "b"])
-    with pytest.raises(ValueError, match="2 column labels"):
-        images.grid(one, column_labels="ab")
-    with pytest.raises(ValueError, match="lanczos"):
-        images.grid(one, resample="cubic")
+def test_grids_are_found_by_their_earlier_name() -> None:
+    with pytest.warns(DeprecationWarning, match=r"sdd_fast.images.grid is now sdd_fast.grid.grid"):
+        assert images.grid is grid

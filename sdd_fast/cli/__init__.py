@@ -36,6 +36,14 @@ app.command("render", rich_help_panel=_OWN)(train_domain.render)
 app.command("train-domain", rich_help_panel=_OWN)(train_domain.train_domain)
 
 
+EARLIER = {
+    ("distill", "--pull"): "--guidance-rms",
+    ("invert", "--pull"): "--l2-weight",
+    ("select", "--normalise"): "--normalize",
+}
+"""(Command, option of earlier versions) → its name now."""
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from sdd_fast import __version__
@@ -71,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point of the console script; `arguments` default to those of the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console.take_debug(words)
+    _rename(words)
     # Only local folders are loaded here, in a moment: no bars of other libraries for that.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -78,3 +87,15 @@ def main(arguments: list[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ξ or “ still gets the rest
     app(args=words, prog_name="sdd")
+
+
+def _rename(words: list[str]) -> None:
+    """Let options of earlier versions be typed for now."""
+    for i, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if word == "--":
+            break
+        if (words[0], name) in EARLIER:
+            new = EARLIER[words[0], name]
+            words[i] = f"{new}{equals}{value}"
+            console.say(f"warning: {name} is now called {new}")

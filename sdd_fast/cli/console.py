@@ -9,11 +9,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TextIO
+from typing import Any, TextIO
 
 import typer
 
-P = ParamSpec("P")
+from .groups import flattened
 
 DEBUG = "--debug"
 
@@ -54,19 +54,21 @@ class _State:
 state = _State()
 
 
-def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn whatever a command raises into one clear message and an exit code.
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function: options from its groups, messages from what it raises.
 
-    1: bad input, a failed computation, or a bug. 2: a wrong command line (typer's own).
-    130: Ctrl-C. With --debug the traceback follows.
+    Exit codes are 1: bad input, a failed computation, or a bug. 2: a wrong command line (typer's
+    own). 130: Ctrl-C. With --debug the traceback follows.
     """
 
+    function = flattened(function)
+
     @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(**values: Any) -> None:
         _show_warnings_plainly()
         failure: BaseException
         try:
-            function(*args, **kwargs)
+            function(**values)
         except KeyboardInterrupt as error:
             code, message, failure = 130, str(error) or "stopped by Ctrl-C", error
         except BrokenPipeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,30 +10,36 @@ import typer
 
 from . import options
 from .console import command, say
+from .groups import typed
 
 DEFAULT_OUT = Path("runs/demo")
 
 
-@command
-def demo(
-    out: Annotated[Path, typer.Option(help="The demo's folder.")] = DEFAULT_OUT,
+@dataclass(frozen=True)
+class DemoOptions:
+    """All options of the demo."""
+
+    out: Annotated[Path, typer.Option(help="The demo's folder.")] = DEFAULT_OUT
     prompt: Annotated[
         list[str] | None,
         typer.Option(help="A prompt of your own; may be given several times. Default: two."),
-    ] = None,
+    ] = None
     domain: Annotated[
         str, typer.Option(help="Another domain of rendered faces, name or folder.")
-    ] = "faces64",
-    steps: Annotated[
-        int, typer.Option(help="Training steps per prompt.")
-    ] = options.TRAINED_BY.steps,
-    faces: Annotated[
-        int, typer.Option(help="Held-out faces to measure each edit on; 0: none.")
-    ] = 256,
-    seed: Annotated[int, typer.Option(help="Fixes everything that is drawn at random.")] = 0,
-    restart: options.Restart = False,
-    device: options.Device = "cpu",
-) -> None:
+    ] = "faces64"
+    steps: Annotated[int, typer.Option(help="Training steps per prompt.")] = (
+        options.TRAINED_BY.steps
+    )
+    faces: Annotated[int, typer.Option(help="Held-out faces to measure each edit on; 0: none.")] = (
+        256
+    )
+    seed: Annotated[int, typer.Option(help="Fixes everything that is drawn at random.")] = 0
+    restart: options.Restart = False
+    device: options.Device = "cpu"
+
+
+@command
+def demo(given: DemoOptions) -> None:
     """See it work: two edits, distilled, measured and applied to picture files.
 
     Needs no GPU, no download and no account. Takes a few minutes on two CPU cores and leaves a
@@ -49,25 +56,17 @@ def demo(
 
     from .distill import show_verdict
 
-    say(f"demo of Selective Diffusion Distillation, domain {domain}")
-    typed = options.command_line(
-        "demo",
-        out=None if out == DEFAULT_OUT else out,
-        seed=seed or None,
-        **options.changed(steps=steps),
-    )
-    for text in prompt or []:
-        typed += options.command_line("", prompt=text).removeprefix("sdd ''")
+    say(f"demo of Selective Diffusion Distillation, domain {given.domain}")
     made = run_demo(
-        options.open_domain(domain, device),
-        out,
-        prompt or None,
-        selection=Selection(seed=seed),
-        config=default_config(steps=steps, seed=seed),
-        faces=faces,
-        restart=restart,
+        options.open_domain(given.domain, given.device),
+        given.out,
+        given.prompt or None,
+        selection=Selection(seed=given.seed),
+        config=default_config(steps=given.steps, seed=given.seed),
+        faces=given.faces,
+        restart=given.restart,
         say=say,
-        command=typed,
+        command=options.command_line("demo", **typed(given)),
     )
     say("")
     for run in made.runs:
@@ -75,5 +74,5 @@ def demo(
         show_verdict(run)
     say(f"\nfinished in {made.seconds:.0f} s")
     say(f"look at:  {made.report}")
-    say(f"pictures: {out / 'faces'} → {out / 'edited'}")
-    say(f"next:     sdd edit {made.runs[0].folder} {out / 'faces'} --strength 0.6")
+    say(f"pictures: {given.out / 'faces'} → {given.out / 'edited'}")
+    say(f"next:     sdd edit {made.runs[0].folder} {given.out / 'faces'} --strength 0.6")

@@ -192,7 +192,8 @@ def _grid(
     import torch
 
     from sdd_fast.edit import LATENTS_SUFFIXES
-    from sdd_fast.images import fit, grid, load_image
+    from sdd_fast.grid import grid
+    from sdd_fast.images import fit, load_image
 
     after = torch.stack([load_image(path) for path in written])
     pictures = [path for path in files if path.suffix.lower() not in LATENTS_SUFFIXES][:SHOWN]

@@ -40,7 +40,7 @@ def invert(
             "cost of time; 100 help."
         ),
     ] = 0,
-    pull: Annotated[
+    l2_weight: Annotated[
         float | None,
         typer.Option(
             help="With --refine: what holds the latents near the encoder's, where edits work best."
@@ -77,13 +77,13 @@ def invert(
         raise typer.BadParameter("--aligned and --detector exclude each other")
     if refine < 0:
         raise typer.BadParameter(f"must be 0 or more, got {refine}", param_hint="--refine")
-    if pull is not None and not refine:
-        raise typer.BadParameter("--pull is for --refine", param_hint="--pull")
+    if l2_weight is not None and not refine:
+        raise typer.BadParameter("--l2-weight is for --refine", param_hint="--l2-weight")
     if out.suffix.lower() != ".safetensors":
         raise typer.BadParameter(f"{out.name!r} must end in .safetensors", param_hint="--out")
     refinement = Refinement(steps=refine)
-    if pull is not None:
-        refinement = replace(refinement, pull=pull)
+    if l2_weight is not None:
+        refinement = replace(refinement, l2_weight=l2_weight)
     loaded = options.open_domain(
         domain, device, generator=generator, encoder=encoder, identity=identity, detector=detector
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdd_fast.distillation.config import DistillConfig
-from sdd_fast.gradients.config import GUIDANCE_RMS as GUIDANCE_RMS
 
 if TYPE_CHECKING:
     from sdd_fast.domains import Domain
@@ -116,6 +116,24 @@ Restart = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """The domain, and files that take the place of its parts."""
+
+    domain: DomainName = None
+    generator: Generator = None
+    encoder: Encoder = None
+    diffusion: Diffusion = None
+    latents: Latents = None
+    identity: Identity = None
+    clip: Clip = None
+    source_text: SourceText = PHOTO
+
+    def open(self, device: str, dtype: str) -> Domain:
+        """Load the domain; see `open_domain`."""
+        return open_domain(device=device, dtype=dtype, **vars(self))
+
+
 def comma_list(text: str | None, option: str) -> list[str] | None:
     """ "coarse, fine" → ["coarse", "fine"]; None stays None."""
     if text is None:
@@ -159,20 +177,21 @@ def numbers(text: str, option: str) -> list[float]:
 
 
 def open_domain(
-    name: str | None,
+    domain: str | None,
     device: str,
     source_text: str = PHOTO,
     dtype: str = "float32",
     **parts: str | Path | None,
 ) -> Domain:
-    """A domain on a device that exists; see `load_domain` for the rest.
+    """Load a domain on a device that exists; see `load_domain` for the rest.
 
-    Raises ValueError for an unknown device; see also `load_domain`.
+    Raises:
+        ValueError: an unknown device; see also `load_domain`.
     """
     from sdd_fast.domains import load_domain
 
     check_device(device)
-    return load_domain(name, device=device, dtype=dtype, source_text=source_text, **chosen(parts))
+    return load_domain(domain, device=device, dtype=dtype, source_text=source_text, **chosen(parts))
 
 
 def chosen(parts: Mapping[str, str | Path | None]) -> dict[str, str | Path | None]:
@@ -198,21 +217,15 @@ def check_device(name: str) -> None:
         raise ValueError(f"--device {name}: this machine and torch have none; usable: {usable}")
 
 
-def changed(**given: Any) -> dict[str, Any]:
-    """Those of the training's settings that are not the default."""
-    usual = asdict(TRAINED_BY)
-    return {name: value for name, value in given.items() if value != usual[name]}
-
-
 def command_line(name: str, *words: Any, **options: Any) -> str:
-    """The command as a person would type it again; options that are None or False are left out."""
-    import shlex
-
+    """Return a command as a person would type it; options that are None or False are left out."""
     parts = ["sdd", name, *(str(word) for word in words)]
     for key, value in options.items():
         flag = "--" + key.replace("_", "-")
         if value is True:
             parts.append(flag)
-        elif value is not None and value is not False:
-            parts += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one is not False:
+                parts += [flag, f"{one:g}" if isinstance(one, float) else str(one)]
     return shlex.join(parts)

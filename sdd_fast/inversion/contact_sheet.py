@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from torch import Tensor
 
-from ..images import grid
+from ..grid import grid
 
 ACROSS = 8  # pictures in a band
 CELL = 192  # side of a picture on the sheet in pixels

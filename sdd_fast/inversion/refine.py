@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import draws
+from .._deprecated import renamed_arguments, warn
 from ..manipulator import float32_layers
 
 SMALLEST = 16  # pixels: the coarsest scale at which images are compared
@@ -28,8 +29,8 @@ class Refinement:
     Args:
         steps: of Adam; 0 leaves the encoder's latents as they are.
         lr: its largest learning rate, in standard deviations of w.
-        pull: weight of the mean squared distance from the encoder's latent, in standard deviations
-            of w: what keeps the latent where edits work.
+        l2_weight: of the mean squared distance from the encoder's latent, in standard deviations of
+            w: what keeps the latent where edits work.
         identity: weight of 1 − cosine between the identities, where there is a network for it.
 
     The learning rate rises linearly over the first 5 % of the steps and falls as a cosine over the
@@ -39,7 +40,7 @@ class Refinement:
 
     steps: int = 0
     lr: float = 0.05
-    pull: float = 0.001
+    l2_weight: float = 0.001
     identity: float = 0.02
 
     def __post_init__(self) -> None:
@@ -47,15 +48,25 @@ class Refinement:
             raise ValueError(f"the steps of a refinement must be 0 or more, got {self.steps}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr must be positive, got {self.lr}")
-        if not (self.pull >= 0 and self.identity >= 0):
+        if not (self.l2_weight >= 0 and self.identity >= 0):
             raise ValueError(
-                f"the weights must be 0 or more, got pull={self.pull}, identity={self.identity}"
+                f"the weights must be 0 or more, got l2_weight={self.l2_weight}, "
+                f"identity={self.identity}"
             )
 
     def lr_at(self, step: int) -> float:
         done = (step + 1) / self.steps
         ramp = min(1.0, done / 0.05, 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - done) / 0.25)))
         return self.lr * max(ramp, 0.01)  # the last step counts as well
+
+    @property
+    def pull(self) -> float:
+        """Return `l2_weight` by its earlier name."""
+        warn("Refinement.pull is now called l2_weight")
+        return self.l2_weight
+
+
+Refinement.__init__ = renamed_arguments(pull="l2_weight")(Refinement.__init__)  # type: ignore[method-assign]
 
 
 @torch.no_grad()
@@ -97,7 +108,7 @@ def refine(
         generator: a `StyleGAN2`; its weights are left alone.
         start: [B, num_layers, w_dim], the encoder's latents.
         targets: [B, 3, h, w] in [-1, 1], compared with the middle of the generator's images.
-        std: [w_dim], the unit of `lr` and `pull`; see `w_std`.
+        std: [w_dim], the unit of `lr` and `l2_weight`; see `w_std`.
         identity: images of the generator's size → vectors; used if targets have that size.
         after_step: called after every step, for a progress bar.
 
@@ -113,7 +124,7 @@ def refine(
     def loss_of(moved: Tensor) -> Tensor:  # [B]
         images = generator.synthesis(start + moved * std)
         loss = multiscale_error(content(images, size), targets)
-        loss = loss + settings.pull * moved.square().mean((1, 2))
+        loss = loss + settings.l2_weight * moved.square().mean((1, 2))
         if judge is not None:
             loss = loss + settings.identity * (1 - F.cosine_similarity(judge(images), persons))
         return loss

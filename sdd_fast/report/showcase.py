@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..edit import input_size
-from ..images import grid, psnr
+from ..grid import grid
+from ..images import psnr
 from ..manipulator import manipulate, rendered_at_once
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..distillation.config import DistillConfig
 from ..edit import Editor
 from ..files import PathLike
-from ..images import grid, load_image, save_png
+from ..grid import grid
+from ..images import load_image, save_png
 from ..report import write_summary
 from ..run_folder import RUN_FILE
 from ..selection.choose import Selection

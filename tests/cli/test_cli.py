@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +19,12 @@ from PIL import Image
 from tiny_domain import write_tiny_domain
 
 from sdd_fast.cli import console, main, options
-from sdd_fast.cli.distill import show_verdict
+from sdd_fast.cli.distill import OutputOptions, TrainingOptions, distill, show_verdict
+from sdd_fast.cli.groups import typed
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.judge import Verdict
 from sdd_fast.files import load_tensors
+from sdd_fast.gradients.config import GUIDANCE_RMS
 
 COMMANDS = (
     "demo",
@@ -102,7 +106,8 @@ def test_defaults_shown_are_those_of_the_training(sdd: Sdd) -> None:
     config = DistillConfig()
     for value in (config.steps, config.prior_weight):
         assert f"[default: {value}]" in shown
-    assert f"Pictures per step. Default: {config.batch_size}, or fewer" in shown
+    assert f"Images per step. Default: {config.batch_size}, or fewer" in shown
+    assert f"or {GUIDANCE_RMS:g}" in shown
 
 
 def test_help_lists_all_parts_of_a_domain(sdd: Sdd) -> None:
@@ -123,9 +128,34 @@ def test_lists_on_the_command_line() -> None:
 def test_the_command_in_the_report_can_be_typed_again() -> None:
     line = options.command_line("distill", "it's old", out=Path("a b"), top=None, seed=3, big=True)
     assert line == "sdd distill 'it'\"'\"'s old' --out 'a b' --seed 3 --big"
-    config = DistillConfig()
-    same = {"steps": config.steps, "prior_weight": config.prior_weight}
-    assert options.changed(**same, lr=0.5) == {"lr": 0.5}
+    assert (
+        options.command_line("demo", prompt=["old", "a b"])
+        == "sdd demo --prompt old --prompt 'a b'"
+    )
+    training, output = TrainingOptions(lr=0.5), OutputOptions(restart=True, device="cuda:1")
+    assert typed(training, output) == {"lr": 0.5, "device": "cuda:1"}
+
+
+def test_options_in_groups_are_options_of_the_command(sdd: Sdd) -> None:
+    flat = inspect.signature(distill).parameters
+    assert {"prompt", "top", "steps", "template", "generator", "out"} <= flat.keys()
+    assert flat["steps"].default == DistillConfig().steps
+    assert not {"training", "choice"} & flat.keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "new"),
+    [
+        (["distill", "old", "--pull", "-1", "--domain", "none-such"], "--guidance-rms"),
+        (["select", "old", "--normalise=x", "--domain", "none-such"], "--normalize"),
+        (["invert", "none-such", "--pull=0.1"], "--l2-weight"),
+    ],
+)
+def test_options_of_earlier_versions_still_work(sdd: Sdd, words: list[str], new: str) -> None:
+    told = sdd(*words)
+    assert f"is now called {new}" in told.err and "No such option" not in told.err
+    shown = sdd(words[0], "--help").out
+    assert new in shown and "--pull" not in shown and "--normalise" not in shown
 
 
 @pytest.mark.parametrize(
@@ -204,7 +234,7 @@ def test_select(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     assert len(found["l1"]) == 2 and (out / "curve.png").stat().st_size > 1000
     assert f"{found['largest']:5d}   {max(found['hqs']):+.3f}" in done.out
     assert "the 2 largest HQS" in done.out and str(out / "curve.json") in done.out
-    assert "on 2 pictures, 2 at once" in done.out
+    assert "on 2 images, 2 at once" in done.out
     assert "the word 'zombie' is not in the vocabulary" in done.err
     assert "'white hair'" in done.err  # a prompt that the domain says works
 
@@ -227,7 +257,7 @@ def test_select_on_pictures_of_ones_own(sdd: Sdd, domain: Path, runs: Path, tmp_
         "--timesteps", "500", "--gradient-map", "abs-mean", "--jacobian", "full",
         "--batch-size", "1",
     )  # fmt: skip
-    assert one.code == 0 and "on 6 pictures, 1 at once" in one.out
+    assert one.code == 0 and "on 6 images, 1 at once" in one.out
     alone = json.loads((tmp_path / "one" / "curve.json").read_text())
     assert torch.allclose(torch.tensor(alone["l1"]), torch.tensor(found["l1"]), rtol=1e-3)
 
@@ -264,14 +294,14 @@ SHORT = ["--steps", "2", "--batch-size", "2", "--faces", "4", "--timesteps", "50
 def test_distill_and_repeat(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["distill", "old hair", "--domain", domain, "--out", out, *SHORT]
-    done = sdd(*words, "--levels", "medium", "--l2-weight", "0.5")
+    more = ["--levels", "medium", "--l2-weight", "0.5"]
+    done = sdd(*words, *more)
     assert done.code == 0, done.err
     record = json.loads((out / "run.json").read_text())
     assert record["timesteps"] == [500] and record["levels"] == ["medium"]
     assert record["distill"]["l2_weight"] == 0.5 and record["quality"] is None
-    assert record["command"].endswith(
-        "--timesteps 500 --steps 2 --batch-size 2 --l2-weight 0.5 --levels medium"
-    )
+    typed_again = shlex.split(record["command"])[1:]
+    assert sorted(typed_again) == sorted(map(str, [*words, *more]))
     assert f"report:  {out / 'report.html'}" in done.out and (out / "report.html").exists()
 
     other = sdd.fails(*words)

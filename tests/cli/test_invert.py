@@ -71,13 +71,21 @@ def test_a_folder_becomes_latents(sdd: Invert, faces: Path, tmp_path: Path) -> N
 
 def test_refining(sdd: Invert, faces: Path, tmp_path: Path) -> None:
     done = sdd(
-        faces, "--out", tmp_path / "w.safetensors", "--refine", 2, "--pull", 0.5, "--batch-size", 2
+        faces,
+        "--out",
+        tmp_path / "w.safetensors",
+        "--refine",
+        2,
+        "--l2-weight",
+        0.5,
+        "--batch-size",
+        2,
     )
     code, text, err = done.code, done.out, done.err
     assert code == 0, err
     assert "dB (encoder alone: " in text
     settings = json.loads(load_tensors(tmp_path / "w.safetensors")[1]["settings"])
-    assert settings["refinement"] == {"steps": 2, "lr": 0.05, "pull": 0.5, "identity": 0.02}
+    assert settings["refinement"] == {"steps": 2, "lr": 0.05, "l2_weight": 0.5, "identity": 0.02}
     assert "identity" in settings  # the domain's network is used
 
 
@@ -117,7 +125,7 @@ def test_other_settings_and_restart(sdd: Invert, faces: Path, tmp_path: Path) ->
             "--aligned and --detector exclude each other",
         ),
         (["--refine", "-1"], 2, "must be 0 or more, got -1"),
-        (["--pull", "1"], 2, "--pull is for --refine"),
+        (["--l2-weight", "1"], 2, "--l2-weight is for --refine"),
         (["--out", "w.pt"], 2, "'w.pt' must end in .safetensors"),
         (["--batch-size", "0"], 2, "--batch-size"),
         (["--device", "abacus"], 1, "--device 'abacus' is no device"),

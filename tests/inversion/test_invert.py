@@ -336,7 +336,7 @@ def test_refinement_comes_closer(networks: Networks, folder: Path, tmp_path: Pat
     assert done.psnr_encoder == plain.psnr
     assert all(after > before + 0.3 for after, before in zip(done.psnr, plain.psnr, strict=True))
     saved = json.loads(load_tensors(done.path)[1]["refinement"])
-    assert saved == {"steps": 15, "lr": 0.2, "pull": 0.001, "identity": 0.02}
+    assert saved == {"steps": 15, "lr": 0.2, "l2_weight": 0.001, "identity": 0.02}
 
 
 def refined(networks: Networks, count: int, settings: Refinement, **more: Any) -> Tensor:
@@ -358,7 +358,7 @@ def colour(images: Tensor) -> Tensor:
 
 
 def test_steps_against_adam_written_out(networks: Networks) -> None:
-    settings = Refinement(steps=4, lr=0.1, pull=0.3, identity=0.5)
+    settings = Refinement(steps=4, lr=0.1, l2_weight=0.3, identity=0.5)
     result = refined(networks, 2, settings, identity=colour)
     start, targets = start_and_targets(2)
     std, generator = w_std(networks.generator).double(), networks.generator
@@ -458,8 +458,8 @@ def test_a_refinement_that_makes_no_sense(networks: Networks) -> None:
         Refinement(steps=-1)
     with pytest.raises(ValueError, match="lr must be positive, got 0"):
         Refinement(lr=0.0)
-    with pytest.raises(ValueError, match="weights must be 0 or more, got pull=-1"):
-        Refinement(pull=-1.0)
+    with pytest.raises(ValueError, match="weights must be 0 or more, got l2_weight=-1"):
+        Refinement(l2_weight=-1.0)
     start, targets = torch.zeros(1, 8, W_DIM), torch.full((1, 3, SIDE, SIDE), float("nan"))
     with pytest.raises(FloatingPointError, match="refinement became NaN.* lower lr"):
         refine(networks.generator, start, targets, torch.ones(W_DIM), Refinement(steps=2))
