@@ -24,8 +24,7 @@ def read(checkpoint: Checkpoint) -> ConvEmbedding | ArcFace | None:
     Raises:
         ValueError: not exactly the tensors of such a network.
     """
-    own = read_own(checkpoint, ArcFace, ConvEmbedding)
-    if isinstance(own, (ArcFace, ConvEmbedding)):
+    if own := read_own(checkpoint, ArcFace, ConvEmbedding):
         return own
     tensors = _find(checkpoint.content)
     if tensors is None:

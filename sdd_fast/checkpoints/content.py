@@ -24,13 +24,12 @@ def read_file(path: PathLike) -> Checkpoint:
     return read_npy(path) if is_npy(path) else read_checkpoint(path)
 
 
-def read_own(checkpoint: Checkpoint, *networks: type[SaveLoadMixin]) -> nn.Module | None:
+def read_own(checkpoint: Checkpoint, *networks: type[SaveLoadMixin]) -> Any:
     """Build the network of a file that `save` of one of `networks` wrote; None for other files."""
     for network in networks:
         if checkpoint.metadata.get("network") == network.__name__:
-            built = network.from_tensors(
-                checkpoint.content, checkpoint.metadata, str(checkpoint.path)
-            )
+            source = str(checkpoint.path)
+            built = network.from_tensors(checkpoint.content, checkpoint.metadata, source)
             assert isinstance(built, nn.Module)
             return built.eval().requires_grad_(False)
     return None

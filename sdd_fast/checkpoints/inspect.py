@@ -57,11 +57,14 @@ def summarize(checkpoint: Checkpoint) -> str:
     network = checkpoint.metadata.get("network")
     if network:
         return f"a {shown(network)} of this package"
-    kin = stylegan2.kin(checkpoint.content) or stable_diffusion.kin(checkpoint)
-    if kin:
+    if kin := _kin(checkpoint):
         return kin
     kind = _FORMATS.get(checkpoint.format, checkpoint.format)
     return f"a {kind} file with {_summary(checkpoint.content)}"
+
+
+def _kin(checkpoint: Checkpoint) -> str | None:
+    return stylegan2.kin(checkpoint.content) or stable_diffusion.kin(checkpoint)
 
 
 def describe_file(path: PathLike) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
         facts["network"] = shown(checkpoint.metadata["network"])
     found: dict[str, Any] = dict(contents(checkpoint))
     if not found and "network" not in facts:
-        found["holds"] = _summary(checkpoint.content)
+        found["holds"] = _kin(checkpoint) or _summary(checkpoint.content)
     count = sum(1 for _ in tensors_in(checkpoint.content))
     return {**found, **facts, "tensors": count, "format": _FORMATS[checkpoint.format]}
 

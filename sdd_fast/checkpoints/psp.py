@@ -38,8 +38,7 @@ def read(checkpoint: Checkpoint, kind: str | None = None) -> Encoder | PyramidEn
     Raises:
         ValueError: an encoder of another kind, not exactly its tensors, or `kind` is needed.
     """
-    own = read_own(checkpoint, PyramidEncoder, Encoder)
-    if isinstance(own, (PyramidEncoder, Encoder)):
+    if own := read_own(checkpoint, PyramidEncoder, Encoder):
         return own
     found = _find(checkpoint.content)
     if found is None:

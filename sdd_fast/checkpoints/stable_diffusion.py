@@ -9,7 +9,6 @@ are errors.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -103,7 +102,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     else:
         side = (RESOLUTION_V if predicts == "v_prediction" else RESOLUTION)[family]
         parts += [f"{side} × {side}", PREDICTS[predicts or "epsilon"]]
-    count = sum(math.prod(t.shape) for key, t in tensors.items() if key.startswith(ldm.UNET))
+    count = sum(t.numel() for key, t in tensors.items() if key.startswith(ldm.UNET))
     return {"teacher": ", ".join(parts), "U-Net": f"{count:,} parameters"}
 
 
@@ -189,7 +188,7 @@ def _configs(shapes: ldm.Shapes, family: str) -> dict[str, dict[str, Any]]:
 
 
 def _outlines(configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The networks on the meta device: their weights are to be assigned."""
+    """Build the networks on the meta device: their weights are to be assigned."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -237,7 +236,7 @@ class _Traced:
 def _converted(
     name: str, prefix: str, tensors: Mapping[str, Tensor], network: Any
 ) -> dict[str, _Traced]:
-    """What becomes of the tensors at `prefix`, by diffusers' names; without what is missing."""
+    """Convert the tensors at `prefix`, to diffusers' names; what is missing is left out."""
     from diffusers.loaders import single_file_utils as diffusers
 
     given: dict[str, Any] = {
@@ -260,15 +259,15 @@ def _converted(
             if missing in given:
                 raise
             given[missing] = None
-    if projection is not None:
-        state["text_projection.weight"] = projection.t()  # OpenCLIP multiplies from the right
+    if projection is not None:  # OpenCLIP multiplies from the right
+        state["text_projection.weight"] = projection.T if projection.ndim == 2 else projection
     return {key.removeprefix("text_model."): t for key, t in state.items() if t is not None}
 
 
 def _fill(
     network: nn.Module, state: Mapping[str, _Traced], name: str, dtype: torch.dtype
 ) -> list[str]:
-    """Assign the weights of a network; what does not fit, in words. Names as diffusers has them."""
+    """Assign the weights of a network, and list what does not fit, by diffusers' names."""
     problems, weights = [], {}
     unknown = dict(state)
     for key, empty in network.state_dict().items():
@@ -293,7 +292,7 @@ def _fill(
 
 
 def _unused(tensors: Mapping[str, Tensor], states: Iterable[Mapping[str, _Traced]]) -> list[str]:
-    """Tensors of the file of which the conversion left something out, in words."""
+    """List the tensors of the file of which the conversion left something out."""
     used: Counter[str] = Counter()
     for state in states:
         for traced in state.values():

@@ -260,6 +260,33 @@ def test_all_problems_are_listed(family: str, files, folders, tmp_path: Path) ->
     assert f"({len(lines)} of its tensors)" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        (
+            "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",
+            lambda t: t[0, 0],
+        ),
+        (
+            "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_bias",
+            lambda t: t[1:],
+        ),
+        ("conditioner.embedders.1.model.text_projection", lambda t: t[None]),
+        ("first_stage_model.encoder.mid.attn_1.q.weight", lambda t: t.expand(-1, -1, 3, 3)),
+        ("first_stage_model.encoder.mid.attn_1.norm.weight", lambda t: t[:, None, None, None]),
+    ],
+)
+def test_a_misshapen_tensor_is_named_though_diffusers_takes_a_part_of_it(
+    key: str, change, files
+) -> None:
+    tensors = files["XL"] | {key: change(files["XL"][key])}
+    message = (
+        rf"file does not fit Stable Diffusion.*\n?.*shape of {re.escape(key)}: the file has \["
+    )
+    with pytest.raises(ValueError, match=message):
+        build_networks(Path("file"), tensors, "XL", torch.float32)
+
+
 def test_a_tensor_that_tells_the_architecture_is_missing(files, folders, tmp_path: Path) -> None:
     tensors = dict(files["1.x"])
     del tensors["model.diffusion_model.out.2.weight"]
