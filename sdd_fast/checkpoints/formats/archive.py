@@ -8,6 +8,7 @@ That is how torch writes them, and it leaves nothing for an archive to expand to
 
 from __future__ import annotations
 
+import codecs
 import struct
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from typing import BinaryIO
 
 _END = struct.Struct("<4s4H2IH")
 _IN_64 = 0xFFFFFFFF
+codecs.lookup("cp437")  # loaded by zipfile's first use: now, so that reading a file imports nothing
 _ENCRYPTED = 1  # of an entry's flags
 
 
