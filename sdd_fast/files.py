@@ -4,7 +4,7 @@ Every file the package writes goes through `atomic_path`: the bytes go to a temp
 is renamed over the target once complete.  A full disk, an exception or Ctrl-C therefore leaves the
 old file (or none), never a broken one.
 
-Tensors are stored as safetensors only.  Pickles are recognised by their content and refused,
+Tensors are stored as safetensors only.  Pickles are recognized by their content and refused,
 because loading one can run any code it contains.
 """
 
@@ -154,7 +154,7 @@ def read_json(path: PathLike) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """`json.loads`, which raises ValueError for everything that is wrong.
+    """Parse JSON like `json.loads`, which here raises ValueError for everything that is wrong.
 
     Integers that no float holds and texts that cannot be printed are wrong too: whoever uses them
     would fail in ways that do not speak of the file.
@@ -212,7 +212,7 @@ def save_tensors(
 
 
 def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
-    """The safetensors file `data` with `metadata`, which safetensors itself writes in any order."""
+    """Add `metadata` to the safetensors file `data` in one order; safetensors itself has none."""
     if not metadata:
         return data
     start = 8 + int.from_bytes(data[:8], "little")
@@ -225,7 +225,7 @@ def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
 def load_tensors(
     path: PathLike, device: str | torch.device = "cpu"
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file: (tensors by name, metadata).  Nothing in the file is executed.
+    """Read a safetensors file as (tensors by name, metadata).  Nothing in the file is executed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -238,7 +238,7 @@ def load_tensors(
 
 
 def read_metadata(path: PathLike) -> dict[str, str]:
-    """The metadata of a safetensors file, without its tensors; errors as for `load_tensors`."""
+    """Read a safetensors file's metadata, without its tensors; errors as for `load_tensors`."""
     with _opened(path) as handle:
         return dict(handle.metadata() or {})
 
@@ -317,7 +317,7 @@ def _existing_file(path: PathLike) -> Path:
 
 
 def content_kind(path: PathLike) -> Literal["safetensors", "zip", "pickle"]:
-    """What a weights file is by its first bytes, whatever it is called.
+    """Tell what a weights file is by its first bytes, whatever it is called.
 
     "zip" is what `torch.save` writes since torch 1.6; "pickle" what it wrote before, and any other
     pickle.
@@ -368,5 +368,5 @@ _MISTAKEN = {
     b"7z\xbc\xaf": "a 7z archive; unpack it first",
     b"Rar!": "a RAR archive; unpack it first",
     b"\x89HDF": "an HDF5 file (Keras, TensorFlow), not weights of a PyTorch network",
-    b"GGUF": "a GGUF file, whose weights are quantised; use the original ones",
+    b"GGUF": "a GGUF file, whose weights are quantized; use the original ones",
 }

@@ -33,7 +33,7 @@ def _device(budget: Budget, kind: Any, index: Any = "") -> str:
 
 
 def encoded(budget: Budget, text: Any, encoding: Any = "latin1") -> bytes:
-    """Python 3's way of writing bytes where only texts existed (protocol 2)."""
+    """Decode bytes as Python 3 writes them where only texts existed (protocol 2)."""
     if type(text) is not str or type(encoding) is not str or encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes are not given as latin-1 text")
     budget.charge_bytes(len(text))
@@ -63,7 +63,7 @@ def _slice(budget: Budget, *bounds: Any) -> slice:
 
 
 def _items(budget: Budget, source: Any = ()) -> list[Any]:
-    """The items of the one sequence that a container is made from."""
+    """Copy the items of the one sequence that a container is made from."""
     if type(source) not in (list, tuple, set, frozenset):
         raise ValueError(f"a container is made from a {type(source).__name__}")
     budget.charge(len(source))
@@ -83,7 +83,7 @@ def _frozenset(budget: Budget, source: Any = ()) -> frozenset[Any]:
 
 
 def _dict(budget: Budget, source: Any = ()) -> dict[Any, Any]:
-    """From nothing, a dict or (as Python 2 wrote an OrderedDict) a list of pairs."""
+    """Build a dict from nothing, a dict or (as Python 2 wrote an OrderedDict) a list of pairs."""
     if type(source) is dict:
         budget.charge(len(source))
         return dict(source)
@@ -110,7 +110,7 @@ def _namespace(budget: Budget) -> PickledObject:
 
 
 def _reconstructed(budget: Budget, kind: Any, base: Any, value: Any) -> Any:
-    """How protocols 0 and 1 make an object: its class, the builtin class below it, a value."""
+    """Build an object of protocols 0 and 1: its class, the builtin class below it, a value."""
     builder = ALLOWED.get(kind.type) if type(kind) is Global else None
     if builder is _namespace and value is None:
         return _namespace(budget)
@@ -120,7 +120,7 @@ def _reconstructed(budget: Budget, kind: Any, base: Any, value: Any) -> Any:
 
 
 def _network(budget: Budget, about: Any) -> PickledObject:
-    """An object of a class whose source code is in the file too, and is not looked at."""
+    """Build an object of a class whose source code is in the file too, and is not looked at."""
     if type(about) is not dict:
         raise ValueError("a network of NVIDIA's is not described by a class")
     name, state = about.get("class_name"), about.get("state")

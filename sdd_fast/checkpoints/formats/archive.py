@@ -30,7 +30,7 @@ class Entry:
     start: int
 
     def read(self, archive: memoryview) -> memoryview:
-        """Its bytes, unless they are compressed or damaged."""
+        """Return its bytes, unless they are compressed or damaged."""
         if self.info.compress_type:
             raise _refused(
                 self.info,
@@ -45,7 +45,7 @@ class Entry:
 
 
 def entries_of(file: BinaryIO, archive: memoryview) -> dict[str, Entry]:
-    """The entries by name.
+    """List the entries by name.
 
     Args:
         file: the archive, open for reading.
@@ -97,7 +97,7 @@ def _check(info: zipfile.ZipInfo, others: Collection[str]) -> None:
 
 
 def _promised_entries(archive: memoryview) -> int:
-    """How many entries the end of the archive speaks of; 0xFFFF where that is elsewhere."""
+    """Return how many entries the end of the archive speaks of; 0xFFFF: more than it can say."""
     last = len(archive) - _END.size
     if last < 0 or archive[last : last + 4] != b"PK\x05\x06":
         raise ValueError(

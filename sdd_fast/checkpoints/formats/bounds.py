@@ -18,12 +18,12 @@ class Budget:
     OPERATIONS = 2_000_000
     CONTAINERS = 500_000
     TENSORS = 100_000
-    # Their hashes are not randomised: a file could choose keys that make a dict slow.
+    # Their hashes are not randomized: a file could choose keys that make a dict slow.
     NUMBER_KEYS = 100_000
     TUPLE_KEYS = 10_000  # all of which could have one hash
 
     def __init__(self, file_bytes: int) -> None:
-        # An array of numbers is copied from text to bytes and from there to its place.
+        # An array is copied from text to bytes and from there to its place.
         self.most_copied = 3 * file_bytes + 64 * 2**20
         self._spent: dict[str, int] = {}
 
@@ -47,7 +47,7 @@ class Budget:
         self._spend("tensor", 1, self.TENSORS, "holds more than {:,} tensors")
 
     def key(self, value: Any) -> Any:
-        """`value` as a dict key or a member of a set; a class is known by its name.
+        """Return `value` as a dict key or a member of a set; a class is known by its name.
 
         Only small keys of known types: hashing tuples in tuples in … takes unbounded time.
         """

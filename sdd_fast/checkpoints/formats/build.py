@@ -19,7 +19,7 @@ _DEEPEST_CALLS = 250  # a network inside a network: a call, its arguments, two d
 
 
 class Builder:
-    """Builds what the pickles of one file describe.
+    """A builder of what the pickles of one file describe.
 
     Args:
         budget: what it may cost.
@@ -41,7 +41,7 @@ class Builder:
         self._open: set[int] = set()
 
     def build(self, value: Any) -> Any:
-        """What `value`, a description, describes.
+        """Build what `value`, a description, describes.
 
         Raises:
             ValueError: it is not what it should be, or costs too much.
@@ -90,7 +90,7 @@ class Builder:
         return made
 
     def _made(self, call: Call) -> Any:
-        """What the call itself gives."""
+        """Build what the call itself gives."""
         if call.function == TENSOR_DATA:
             if self._storage_of is None:
                 raise ValueError("it refers to data outside of the pickle")
@@ -126,7 +126,7 @@ class Builder:
         return value  # attributes of an OrderedDict are dropped
 
     def _nested_storage(self, raw: Any) -> tensors.Storage:
-        """What torch wrote into `raw`, a file of its own."""
+        """Read what torch wrote into `raw`, a file of its own."""
         if self._nested is None or not isinstance(raw, bytes | memoryview):
             raise ValueError("a tensor's data are not where they are expected")
         if id(raw) not in self._nested_storages:  # else a few bytes could ask for them many times

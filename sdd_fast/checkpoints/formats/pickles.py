@@ -82,7 +82,7 @@ class _Reader:
 
 
 class Unpickler(pickle._Unpickler):
-    """Describes what one pickle asks for.
+    """A reader of what one pickle asks for.
 
     Args:
         data: the bytes it is in.
@@ -121,7 +121,7 @@ class Unpickler(pickle._Unpickler):
         return self._reader.position
 
     def load(self) -> Any:
-        """The description of the object.
+        """Return the description of the object.
 
         Raises:
             ValueError: the pickle is damaged, too costly, or `allow` refuses it.
@@ -263,7 +263,7 @@ class Unpickler(pickle._Unpickler):
 
 
 def full_name(module: str, name: str) -> str:
-    """`module.name` by today's module name; it tells apart what Python would tell apart."""
+    """Join both by today's module name, so that it tells apart what Python would tell apart."""
     if "." in name:  # an attribute of something in the module
         return f"{_RENAMED.get(module, module)}:{name}"
     return f"{_RENAMED.get(module, module)}.{name}"

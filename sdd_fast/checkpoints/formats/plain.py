@@ -122,7 +122,7 @@ def _leaf_size(value: Any) -> _Size:
 
 
 def _parts(value: Any) -> tuple[list[Any], list[Any]]:
-    """Keys, if it has any, and items of a container."""
+    """Return the keys, if it has any, and the items of a container."""
     kind = type(value)
     if kind in (list, tuple, set, frozenset):
         return [], list(value)
@@ -133,5 +133,5 @@ def _parts(value: Any) -> tuple[list[Any], list[Any]]:
 
 
 def shown(name: str) -> str:
-    """`name` as it can be printed: it comes from a file and may hold escape sequences."""
+    """Make `name` printable: it comes from a file and may hold escape sequences."""
     return name[:200] if name.isascii() and name.isprintable() else ascii(name[:200])

@@ -99,7 +99,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
 
 @contextlib.contextmanager
 def _opened(path: PathLike) -> Iterator[tuple[BinaryIO, memoryview]]:
-    """The file and its bytes; a ValueError then names it."""
+    """Yield the file and its bytes; a ValueError then names the file."""
     try:
         with open(path, "rb") as file:
             # ACCESS_COPY: writable memory, as tensors need it, that never reaches the file.
@@ -109,7 +109,7 @@ def _opened(path: PathLike) -> Iterator[tuple[BinaryIO, memoryview]]:
 
 
 def scan(path: PathLike) -> Scan:
-    """Which functions and classes a file refers to, also where `read_checkpoint` refuses it.
+    """List the functions and classes that a file refers to, whether or not it is refused.
 
     Raises:
         FileNotFoundError: there is no such file.

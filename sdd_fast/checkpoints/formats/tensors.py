@@ -46,29 +46,29 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Storage:
-    """Consecutive numbers, in which tensors lie.
+    """Consecutive elements, in which tensors lie.
 
     Args:
         data: [bytes] uint8, usually the mapped file itself.
-        dtype: of the numbers.
+        dtype: of the elements.
     """
 
     data: Tensor
     dtype: torch.dtype
 
 
-def numbers_in(data: memoryview) -> Tensor:
-    """[bytes] uint8: `data` itself, copied only where its address suits no vector instruction."""
+def bytes_in(data: memoryview) -> Tensor:
+    """View `data` as [bytes] uint8; copy them only where the address suits no vector instruction."""
     if not len(data):
         return torch.empty(0, dtype=torch.uint8)
-    numbers = torch.frombuffer(bytearray(data) if data.readonly else data, dtype=torch.uint8)
-    return numbers.clone() if numbers.data_ptr() % 64 else numbers  # as torch's own memory
+    raw = torch.frombuffer(bytearray(data) if data.readonly else data, dtype=torch.uint8)
+    return raw.clone() if raw.data_ptr() % 64 else raw  # as torch's own memory
 
 
-def storage_in(numbers: Tensor, dtype: torch.dtype) -> Storage:
-    if dtype == torch.bool and len(numbers) and int(numbers.max()) > 1:
-        raise ValueError("a tensor of truth values holds others than 0 and 1")
-    return Storage(numbers, dtype)
+def storage_in(data: Tensor, dtype: torch.dtype) -> Storage:
+    if dtype == torch.bool and len(data) and int(data.max()) > 1:
+        raise ValueError("a tensor of booleans holds others than 0 and 1")
+    return Storage(data, dtype)
 
 
 def is_index(value: Any) -> bool:
@@ -79,13 +79,13 @@ def tensor(
     budget: Budget, storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any = False,
     hooks: Any = None, metadata: Any = None, *, dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
-    """The tensor of `shape` that begins at element `offset` of `storage`.
+    """Build the tensor of `shape` that begins at element `offset` of `storage`.
 
     Raises:
         ValueError: it does not lie within the storage.
     """
     if metadata is not None and (type(metadata) is not dict or metadata):
-        raise ValueError("a tensor is stored as the conjugate or negative of its numbers")
+        raise ValueError("a tensor is stored as the conjugate or negative of its elements")
     budget.tensor()
     if not isinstance(storage, Storage):
         raise ValueError("a tensor is built from something that is not a storage")
@@ -105,10 +105,10 @@ def tensor(
             f"a tensor of shape {list(shape)} and strides {list(strides)} at {offset} reaches "
             f"beyond its storage of {capacity} elements"
         )
-    if storage.data.storage_offset() % dtype.itemsize:  # a part of a storage of smaller numbers
+    if storage.data.storage_offset() % dtype.itemsize:  # a part of a storage of smaller elements
         raise ValueError("a tensor has a type that it cannot have at the place of its data")
-    numbers = storage.data[: capacity * dtype.itemsize].view(dtype)
-    return numbers.as_strided(shape, strides, numbers.storage_offset() + offset)
+    elements = storage.data[: capacity * dtype.itemsize].view(dtype)
+    return elements.as_strided(shape, strides, elements.storage_offset() + offset)
 
 
 def tensor_of_type(
@@ -132,7 +132,7 @@ _ARRAY_TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16".split())
 
 
 def array_type(budget: Budget, code: Any, align: Any = False, copy: Any = False) -> np.dtype:
-    """The numpy type with that code; its byte order comes as state."""
+    """Build the numpy type with that code; its byte order comes as state."""
     if type(code) is not str or code not in _ARRAY_TYPES:
         shown = ascii(code)[:20] if type(code) is str else type(code).__name__
         raise ValueError(f"a numpy array of type {shown}; only numbers are accepted")
@@ -140,7 +140,7 @@ def array_type(budget: Budget, code: Any, align: Any = False, copy: Any = False)
 
 
 def ordered_type(dtype: np.dtype, state: Any) -> np.dtype:
-    """`dtype` with the byte order in `state`."""
+    """Give `dtype` the byte order in `state`."""
     # version, byte order, subtype, names, fields, size, alignment, flags[, metadata]
     if type(state) is not tuple or len(state) not in (8, 9) or type(state[1]) is not str:
         raise ValueError("the state of a numpy type is not one")
@@ -156,11 +156,11 @@ def empty_array(budget: Budget, kind: Any, *_: Any) -> np.ndarray:
 
 
 def array_of_state(budget: Budget, state: Any) -> np.ndarray:
-    # version, shape, type, columns first, bytes
+    # version, shape, type, Fortran order, bytes
     if type(state) is not tuple or len(state) != 5:
         raise ValueError("the state of a numpy array is not one")
-    _, shape, dtype, columns_first, raw = state
-    return array(budget, raw, dtype, shape, "F" if columns_first is True else "C")
+    _, shape, dtype, fortran, raw = state
+    return array(budget, raw, dtype, shape, "F" if fortran is True else "C")
 
 
 def scalar(budget: Budget, dtype: Any, raw: Any) -> bool | int | float | complex:
@@ -169,7 +169,7 @@ def scalar(budget: Budget, dtype: Any, raw: Any) -> bool | int | float | complex
 
 
 def array(budget: Budget, raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """A copy, in the machine's byte order, of the array whose elements lie in `raw`."""
+    """Copy the array whose elements lie in `raw`, into the machine's byte order."""
     if not isinstance(dtype, np.dtype):
         raise ValueError("a numpy array has no type")
     if not isinstance(raw, bytes | memoryview):
@@ -183,8 +183,8 @@ def array(budget: Budget, raw: Any, dtype: Any, shape: Any, order: Any) -> np.nd
             f"a numpy array of shape {list(shape)} and type {dtype} comes with {len(raw)} bytes"
         )
     if dtype.kind == "b" and len(raw) and int(np.frombuffer(raw, np.uint8).max()) > 1:
-        raise ValueError("a numpy array of truth values holds others than 0 and 1")
+        raise ValueError("a numpy array of booleans holds others than 0 and 1")
     budget.charge_bytes(len(raw))
-    columns_first = type(order) is str and order == "F"
-    numbers = np.ndarray(shape, dtype, raw, order="F" if columns_first else "C")
-    return numbers.astype(dtype.newbyteorder("="))
+    fortran = type(order) is str and order == "F"
+    elements = np.ndarray(shape, dtype, raw, order="F" if fortran else "C")
+    return elements.astype(dtype.newbyteorder("="))

@@ -1,9 +1,9 @@
-"""The files of `torch.save`: a pickle for the structure, and the numbers of the tensors beside it.
+"""The files of `torch.save`: a pickle for the structure, and the elements of the tensors beside it.
 
 Since torch 1.6 a file is a zip archive:
 
     NAME/data.pkl     the pickle; its tensors refer to storages by a key
-    NAME/data/KEY     the numbers of one storage
+    NAME/data/KEY     the elements of one storage
     NAME/byteorder    "little" or "big" (not in old files)
 
 Before, and still wherever a tensor is pickled by something else than torch, it is a sequence:
@@ -30,7 +30,7 @@ from .bounds import Budget
 from .build import Builder
 from .pickles import Unpickler
 from .plain import Global
-from .tensors import STORAGES, Storage, is_index, numbers_in, storage_in
+from .tensors import STORAGES, Storage, bytes_in, is_index, storage_in
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 # Protocol, perhaps a frame, an integer of 10 bytes, the end.
@@ -43,12 +43,12 @@ LEGACY_PICKLES = 5
 
 
 def is_legacy(data: bytes | memoryview) -> bool:
-    """Whether `data` begin like a file of torch before 1.6."""
+    """Say whether `data` begin like a file of torch before 1.6."""
     return _MAGIC_PICKLE.match(data) is not None
 
 
 def read_zip(file: BinaryIO, archive: memoryview, budget: Budget) -> Any:
-    """What a file of torch since 1.6 holds; tensors lie in `archive`, its bytes, itself.
+    """Read a file of torch since 1.6; its tensors lie in `archive`, its bytes.
 
     Raises:
         ValueError: it is damaged, not such a file, or holds something that is not allowed.
@@ -65,23 +65,23 @@ def read_zip(file: BinaryIO, archive: memoryview, budget: Budget) -> Any:
         raise ValueError(
             "it was written on a big-endian machine: load and save it again on a little-endian one"
         )
-    numbers: dict[str, Tensor] = {}
+    raw: dict[str, Tensor] = {}
     storages: dict[tuple[str, torch.dtype], Storage] = {}
 
     def find_storage(identifier: tuple[Any, ...]) -> Storage:
         dtype, key, elements, _ = _described(identifier)
-        if key not in numbers:
+        if key not in raw:
             entry = entries.get(f"{folder}data/{key}")
             if entry is None:
-                raise ValueError(f"the numbers of tensor data {ascii(key)[:40]} are missing")
-            numbers[key] = numbers_in(entry.read(archive))
-        if elements * dtype.itemsize != len(numbers[key]):
+                raise ValueError(f"the bytes of tensor data {ascii(key)[:40]} are missing")
+            raw[key] = bytes_in(entry.read(archive))
+        if elements * dtype.itemsize != len(raw[key]):
             raise ValueError(
                 f"tensor data {ascii(key)[:40]} should have {elements} elements of {dtype}, and "
-                f"have {len(numbers[key])} bytes"
+                f"have {len(raw[key])} bytes"
             )
         if (key, dtype) not in storages:
-            storages[key, dtype] = storage_in(numbers[key], dtype)
+            storages[key, dtype] = storage_in(raw[key], dtype)
         return storages[key, dtype]
 
     pickle = entries[f"{folder}data.pkl"].read(archive)
@@ -93,7 +93,7 @@ def read_pickle(
     budget: Budget,
     find_storage: Callable[[tuple[Any, ...]], Storage] | None = None,
 ) -> Any:
-    """What the one pickle in `data` holds."""
+    """Read the one pickle in `data`."""
     described, end, _ = _described_from(data, 0, budget)
     check_end(data, end)
     return Builder(budget, find_storage, load_nested).build(described)
@@ -102,13 +102,13 @@ def read_pickle(
 def _described_from(
     data: memoryview, start: int, budget: Budget
 ) -> tuple[Any, int, list[tuple[Any, ...]]]:
-    """What the pickle at `start` describes, where it ends, and the tensor data it refers to."""
+    """Return what the pickle at `start` describes, its end, and the tensor data it refers to."""
     unpickler = Unpickler(data, start, budget, check_allowed)
     return unpickler.load(), unpickler.position, unpickler.tensor_data
 
 
 def _folder(entries: dict[str, Entry]) -> str:
-    """The folder that all entries are in, with its slash."""
+    """Find the folder that all entries are in, with its slash."""
     # torch takes DATA.PKL for data.pkl: two of them, and it may read another one than is read here.
     found = [name for name in entries if name.lower().endswith("/data.pkl")]
     if len(found) != 1 or found[0].count("/") != 1 or not found[0].endswith("/data.pkl"):
@@ -120,7 +120,7 @@ def _folder(entries: dict[str, Entry]) -> str:
 
 
 def zip_pickles(file: BinaryIO, archive: memoryview) -> tuple[str, Iterator[memoryview]]:
-    """The format of an archive, and all the pickles in it."""
+    """Return the format of an archive, and all the pickles in it."""
     entries = entries_of(file, archive)
     script = any(name.lower().endswith("/constants.pkl") for name in entries)
     if not script:
@@ -130,7 +130,7 @@ def zip_pickles(file: BinaryIO, archive: memoryview) -> tuple[str, Iterator[memo
 
 
 def read_legacy(data: memoryview, budget: Budget, *, inside_pickle: bool = False) -> Any:
-    """What a file of torch before 1.6 holds; aligned tensors lie in `data`, others are copied.
+    """Read a file of torch before 1.6; aligned tensors lie in `data`, others are copied.
 
     Args:
         data: the file.
@@ -142,20 +142,20 @@ def read_legacy(data: memoryview, budget: Budget, *, inside_pickle: bool = False
     """
     start = _legacy_content(data, budget)
     content, position, identifiers = _described_from(data, start, budget)
-    # The numbers come after the pickle that needs them, and where they lie depends on their types.
+    # The elements come after the pickle that needs them, and where they lie depends on their types.
     described: dict[str, tuple[torch.dtype, int]] = {}
     for identifier in identifiers:
         dtype, key, elements, _ = _described(identifier)
         if described.setdefault(key, (dtype, elements)) != (dtype, elements):
             raise ValueError("one storage of tensor data is described in two ways")
     keys, position, _ = _described_from(data, position, budget)
-    raw = _legacy_numbers(data, keys, position, described)
+    raw = _legacy_storages(data, keys, position, described)
     storages: dict[str, Storage] = {}
 
     def find_storage(identifier: tuple[Any, ...]) -> Storage:
         dtype, key, _, view = _described(identifier)
         if key not in storages:
-            storages[key] = storage_in(numbers_in(raw[key]), dtype)
+            storages[key] = storage_in(bytes_in(raw[key]), dtype)
         return storages[key] if view is None else _view_of(storages[key], view)
 
     nested = None if inside_pickle else load_nested
@@ -163,7 +163,7 @@ def read_legacy(data: memoryview, budget: Budget, *, inside_pickle: bool = False
 
 
 def _legacy_content(data: memoryview, budget: Budget) -> int:
-    """Where in a file of torch before 1.6 the pickle with the content begins."""
+    """Find where in a file of torch before 1.6 the pickle with the content begins."""
     position = 0
     header = []
     for _ in range(3):
@@ -181,10 +181,10 @@ def _legacy_content(data: memoryview, budget: Budget) -> int:
     return position
 
 
-def _legacy_numbers(
+def _legacy_storages(
     data: memoryview, keys: Any, position: int, described: dict[str, tuple[torch.dtype, int]]
 ) -> dict[str, memoryview]:
-    """The bytes of each storage, which follow each other from `position` to the end."""
+    """Find the bytes of each storage, which follow each other from `position` to the end."""
     raw: dict[str, memoryview] = {}
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise ValueError("the list of tensor data is damaged")
@@ -209,7 +209,7 @@ def _legacy_numbers(
 
 
 def load_nested(raw: memoryview, budget: Budget) -> Storage:
-    """The storage in a file that is itself part of a pickle: how Python pickles a tensor."""
+    """Read the storage in a file that is itself part of a pickle: how Python pickles a tensor."""
     if not is_legacy(raw):
         raise ValueError("a tensor in the pickle is not in the form that torch writes")
     storage = read_legacy(raw, budget, inside_pickle=True)
@@ -219,21 +219,21 @@ def load_nested(raw: memoryview, budget: Budget) -> Storage:
 
 
 def _described(identifier: tuple[Any, ...]) -> tuple[torch.dtype, str, int, Any]:
-    """Data type, key, number of elements and view of the storage with that identifier."""
+    """Parse an identifier: data type, key, number of elements and view of the storage."""
     if len(identifier) not in (5, 6) or not all(type(identifier[i]) is str for i in (0, 2, 3)):
         raise ValueError("it refers to something outside of the pickle that is not tensor data")
     name, kind, key, location, elements = identifier[:5]
     if name != "storage" or type(kind) is not Global or kind.type not in STORAGES:
         raise ValueError("it refers to something outside of the pickle that is not tensor data")
     if location == "meta":
-        raise ValueError("its tensors have shapes but no numbers (they are on the meta device)")
+        raise ValueError("its tensors have shapes but no elements (they are on the meta device)")
     if not is_index(elements):
         raise ValueError("tensor data have an impossible number of elements")
     return STORAGES[kind.type], key, elements, identifier[5] if len(identifier) == 6 else None
 
 
 def _view_of(storage: Storage, view: Any) -> Storage:
-    """A part of `storage` that files of torch before 0.4 treat as a storage of its own."""
+    """Cut out the part of `storage` that files of torch before 0.4 treat as a storage."""
     size = storage.dtype.itemsize
     if type(view) is not tuple or len(view) != 3 or not all(is_index(item) for item in view[1:]):
         raise ValueError("a part of tensor data is not described by offset and size")

@@ -75,7 +75,7 @@ def test_numpy_arrays_that_do_not_fit_their_bytes(tmp_path: Path) -> None:
         ("f8", items(integer(-1)), eight, "impossible shape"),
         ("f8", items(*[integer(1)] * 40), eight, "impossible shape"),
         ("f8", items(integer(1)), b"](NNe", "has no bytes"),
-        ("b1", items(integer(8)), data(b"\x02" * 8), "truth values"),
+        ("b1", items(integer(8)), data(b"\x02" * 8), "booleans"),
     ):
         refused(path, hostile.pickle(array_of(code, shape, raw)), message)
     refused(path, hostile.pickle(array_of("f8", items(integer(1)), eight, order="!")), "fields")
@@ -143,15 +143,15 @@ def test_storages_that_the_file_does_not_hold(tmp_path: Path) -> None:
     refused(path, legacy(two_types, ["0"], [(4, bytes(16))]), "in two ways")
 
 
-def test_truth_values_other_than_0_and_1(tmp_path: Path) -> None:
-    """Code compiled for truth values may do anything with others."""
+def test_booleans_other_than_0_and_1(tmp_path: Path) -> None:
+    """Code compiled for booleans may do anything with others."""
     pickled = hostile.pickle(tensor(storage(kind="torch.BoolStorage")))
     path = tmp_path / "a.pt"
     path.write_bytes(archive(pickled, {"0": b"\0\1\1\0"}))
     assert read_checkpoint(path).content.tolist() == [False, True, True, False]
-    refused(path, archive(pickled, {"0": b"\0\1\2\0"}), "truth values")
+    refused(path, archive(pickled, {"0": b"\0\1\2\0"}), "booleans")
     as_bytes = storage(kind="torch.ByteStorage") + b"0" + tensor(storage(kind="torch.BoolStorage"))
-    refused(path, archive(hostile.pickle(as_bytes), {"0": b"\0\1\2\0"}), "truth values")
+    refused(path, archive(hostile.pickle(as_bytes), {"0": b"\0\1\2\0"}), "booleans")
     typed = call(
         name("torch._utils._rebuild_tensor_v3"), storage(kind="torch.ByteStorage"), integer(0),
         items(integer(4)), items(integer(1)), b"\x89", b"}", name("torch.bool"),
