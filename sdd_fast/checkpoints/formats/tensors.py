@@ -58,7 +58,7 @@ class Storage:
 
 
 def bytes_in(data: memoryview) -> Tensor:
-    """View `data` as [bytes] uint8; copy them only where the address suits no vector instruction."""
+    """View `data` as [bytes] uint8; copy only where the address suits no vector instruction."""
     if not len(data):
         return torch.empty(0, dtype=torch.uint8)
     raw = torch.frombuffer(bytearray(data) if data.readonly else data, dtype=torch.uint8)
