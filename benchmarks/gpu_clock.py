@@ -106,11 +106,11 @@ class GpuClock:
         )
 
     def _ceilings(self) -> Ceilings:
-        numbers, n = (1 << 28, 8192) if self.gpu else (1 << 12, 16)
-        x = torch.randn(numbers, device=self.device)
+        elements, n = (1 << 28, 8192) if self.gpu else (1 << 12, 16)
+        x = torch.randn(elements, device=self.device)
         y = torch.empty_like(x)
-        copy = 8 * numbers / self._seconds(y.copy_, x)
-        reads = [4 * numbers / self._seconds(f, x) for f in (torch.sum, torch.amax)]
+        copy = 8 * elements / self._seconds(y.copy_, x)
+        reads = [4 * elements / self._seconds(f, x) for f in (torch.sum, torch.amax)]
         rates = {}
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32

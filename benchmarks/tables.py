@@ -1,5 +1,5 @@
-"""Writes docs/benchmarks.md and the table of speed in README.md from benchmarks/results/*/*.json.
-Never edit these by hand.
+"""Writes docs/benchmarks.md and the table of speed in README.md from benchmarks/results/*/*.json,
+and tells which figures of cpu_figures.py are reached. Never edit these by hand.
 
 python benchmarks/tables.py
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import cpu_figures
-from figures import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,12 +28,6 @@ Wall times suffer when the device is busy with other work.
 """
 
 
-FIGURES = """The figures that the ops are to reach at every size, and how many rows do.
-*out of reach*: rows where even the bare pass over memory would miss the figure, as the other side
-is that fast already. What else is missed is mostly small, where the fixed cost of a call decides.
-"""
-
-
 GPU = """# On a GPU
 
 Times are those of CUDA events; the second-level cache is flushed before every measurement.
@@ -43,9 +36,7 @@ computing the products at the rate of a large matrix product, as a share of ours
 one CUDA graph. *memory*: what a call allocates at most, in MiB, and how many times that the others
 do.
 """
-NOT_MEASURED = (
-    "**Not measured: no results from a GPU are in `benchmarks/results/`.** Figures to reach:"
-)
+NOT_MEASURED = "**Not measured: no results from a GPU are in `benchmarks/results/`.**"
 
 # What ours is compared with: a column each, where a suite has such a side.
 RATIOS = {"eager": "vs eager", "compile": "vs compile", "grouped": "vs grouped"}
@@ -61,7 +52,7 @@ Rows with *gradients* include the backward pass to the input and to the factors.
 squares of the styles, and the inverse root. Rows with *gradients* include the backward pass to
 the styles.
 """,
-    "modulated_conv2d": """*grouped*: the formulation of the paper: a scaled and normalised kernel
+    "modulated_conv2d": """*grouped*: the formulation of the paper: a scaled and normalized kernel
 for each sample, one grouped convolution, for upsampling a zero-padded depthwise blur, then noise,
 bias and activation. *eager*: what an expert writes: features times styles, one convolution, for
 upsampling the native upfirdn2d, then factors, noise, bias and activation. All get channels_last
@@ -133,8 +124,6 @@ def cpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
             f"{first['clock']}; kernels {first['cpu_level']}, torch {first['torch']}, "
             f"Python {first['python']}, sdd_fast {first['sdd_fast']}.\n"
         )
-        parts.append(FIGURES)
-        parts.append("\n".join(cpu_figures.table(folder)) + "\n")
         for path, result in of_folder.items():
             parts.append(f"## {path.stem}: {result['device']}\n")
             if path.stem in NOTES:
@@ -143,19 +132,11 @@ def cpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
     return parts
 
 
-def figures_table(folder: Path) -> list[str]:
-    lines = ["| what | to reach | measured | |", "|---|---|---|---|"]
-    for f in figures(folder):
-        lines.append(f"| {f.name} | {f.target} | {f.measured} | {f.verdict()} |")
-    return lines
-
-
 def gpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
     parts = [GPU]
     folders = sorted({path.parent for path in results})
     if not folders:
-        nowhere = ROOT / "benchmarks" / "results" / "nothing"
-        return [*parts, NOT_MEASURED + "\n", "\n".join(figures_table(nowhere)) + "\n"]
+        return [*parts, NOT_MEASURED + "\n"]
     for folder in folders:
         of_folder = {path: r for path, r in results.items() if path.parent == folder}
         first = next(iter(of_folder.values()))
@@ -168,7 +149,6 @@ def gpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
             f"{ceilings['read'] / 1e12:.2f} TB/s, copying {ceilings['copy'] / 1e12:.2f} TB/s (read "
             f"and written), matrix product in TFLOP/s: {products}.\n"
         )
-        parts.append("\n".join(figures_table(folder)) + "\n")
         for path, result in of_folder.items():
             parts.append(f"### {path.stem}: {result['device']}\n")
             parts.append(NOTES.get(path.stem, ""))
@@ -233,6 +213,8 @@ def main() -> None:
     readme = ROOT / "README.md"
     table = readme_table(ROOT / "benchmarks" / "results" / README_DEVICE)
     readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+    for folder in sorted((ROOT / "benchmarks" / "results").glob("*")):
+        print(f"{folder.name}: what the ops are to reach", *cpu_figures.table(folder), "", sep="\n")
     print(f"wrote {written.relative_to(ROOT)} and a table in {readme.relative_to(ROOT)}")
 
 

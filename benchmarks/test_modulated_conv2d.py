@@ -77,7 +77,7 @@ def bare_convolution(
 
 # N, I, O, side, up, gradients, dtype
 CASES = [
-    (1, 1, 1, 1, 1, False, "float32"),
+    (1, 64, 64, 4, 1, False, "float32"),
     (1, 512, 512, 4, 1, False, "float32"),
     (1, 512, 512, 16, 1, False, "float32"),
     (1, 512, 512, 64, 1, False, "float32"),
@@ -87,7 +87,7 @@ CASES = [
     (1, 128, 128, 256, 1, False, "float32"),
     (1, 64, 64, 512, 1, False, "float32"),
     (1, 64, 32, 512, 2, False, "float32"),
-    (1, 1, 1, 1, 1, True, "float32"),
+    (1, 64, 64, 4, 1, True, "float32"),
     (1, 512, 512, 4, 1, True, "float32"),
     (2, 512, 512, 32, 1, True, "float32"),
     (1, 256, 128, 128, 2, True, "float32"),

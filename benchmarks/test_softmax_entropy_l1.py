@@ -21,7 +21,7 @@ def abs_mean_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return signed_statistics(x.abs().mean(1))
 
 
-# name, rows, numbers in a row, standard deviation, dtype, whether of the abs-mean map
+# name, rows, elements in a row, standard deviation, dtype, whether of the abs-mean map
 CASES = [
     ("17 x 3·1024², float32", 17, 3 * 1024**2, 1e-3, torch.float32, False),
     ("17 x 3·512², float32", 17, 3 * 512**2, 1e-3, torch.float32, False),
@@ -32,7 +32,7 @@ CASES = [
     ("1000 x 4·64², float32", 1000, 4 * 64**2, 1e-3, torch.float32, False),
     ("17 x 4·64², float32", 17, 4 * 64**2, 1e-3, torch.float32, False),
     ("1 x 4·64², float32", 1, 4 * 64**2, 1e-3, torch.float32, False),
-    ("1 x 1, float32", 1, 1, 1e-3, torch.float32, False),
+    ("1 x 4·16², float32", 1, 4 * 16**2, 1e-3, torch.float32, False),
     ("17 x 3x512², float32, abs-mean map", 17, 512**2, 1e-3, torch.float32, True),
     ("17 x 3x1024², float32, abs-mean map", 17, 1024**2, 1e-3, torch.float32, True),
 ]

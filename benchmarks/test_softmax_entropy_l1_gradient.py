@@ -31,13 +31,13 @@ def ours_abs_mean(x: Tensor) -> Tensor:
     return l1 + entropy
 
 
-# name, rows, numbers in a row, standard deviation, dtype, whether of the abs-mean map
+# name, rows, elements in a row, standard deviation, dtype, whether of the abs-mean map
 CASES = [
     ("17 x 3·512², float32", 17, 3 * 512**2, 1e-3, torch.float32, False),
     ("17 x 3·512², float32, std 1", 17, 3 * 512**2, 1.0, torch.float32, False),
     ("17 x 3·512², bfloat16", 17, 3 * 512**2, 1e-3, torch.bfloat16, False),
     ("17 x 4·64², float32", 17, 4 * 64**2, 1e-3, torch.float32, False),
-    ("1 x 1, float32", 1, 1, 1e-3, torch.float32, False),
+    ("1 x 4·16², float32", 1, 4 * 16**2, 1e-3, torch.float32, False),
     ("17 x 3x512², float32, abs-mean map", 17, 512**2, 1e-3, torch.float32, True),
 ]
 GPU_CASES = [
@@ -54,10 +54,10 @@ def test_softmax_entropy_l1_gradient(
 ) -> None:
     name, rows, n, std, dtype, abs_mean = case
     channels = 3 if abs_mean else 1
-    numbers = channels * rows * n
+    elements = channels * rows * n
     maps = [
         gradient_rows(rows * channels, n, std, seed=s, device=device)
-        for s in range(1 if numbers > 1 << 25 else 3)
+        for s in range(1 if elements > 1 << 25 else 3)
     ]
     inputs = [
         (x.to(dtype).view((rows, channels, n) if abs_mean else (rows, n)).requires_grad_(),)
@@ -69,5 +69,5 @@ def test_softmax_entropy_l1_gradient(
         else {"eager": signed_sum, "ours": ours}
     )
     # x is read forwards and backwards; its gradient is written.
-    read, written = 2 * numbers * dtype.itemsize, numbers * dtype.itemsize
+    read, written = 2 * elements * dtype.itemsize, elements * dtype.itemsize
     compare(name, sides, inputs, read=read, written=written)

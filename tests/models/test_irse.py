@@ -49,8 +49,8 @@ def test_images_of_a_batch_do_not_influence_each_other() -> None:
 @pytest.mark.parametrize(
     ("units", "width", "excitation", "message"),
     [
-        ((3, 4, 14), 64, True, r"four positive numbers, got \[3, 4, 14\]"),
-        ((3, 4, 0, 3), 64, True, r"four positive numbers, got \[3, 4, 0, 3\]"),
+        ((3, 4, 14), 64, True, r"four positive integers, got \[3, 4, 14\]"),
+        ((3, 4, 0, 3), 64, True, r"four positive integers, got \[3, 4, 0, 3\]"),
         (UNITS, 8, True, "at least 16 with squeeze_excitation.*got 8"),
         (UNITS, 0, False, "width must be positive.*got 0"),
     ],
