@@ -13,9 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C")
 
 MODULES = {
-    "sdd_fast.experiment": ("sdd_fast.runs.run", "sdd_fast.selection.choose"),
+    "sdd_fast.experiment": (
+        "sdd_fast.runs.run", "sdd_fast.selection.choose", "sdd_fast.selection.search",
+    ),
     "sdd_fast.metrics": ("sdd_fast.domains.faces64.measure",),
     "sdd_fast.monitor": (
         "sdd_fast.distillation.monitor", "sdd_fast.distillation.judge", "sdd_fast.report.wording",
@@ -45,6 +48,38 @@ def renamed_arguments(**new_names: str) -> Callable[[F], F]:
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def renamed_fields(**new_names: str) -> Callable[[type[C]], type[C]]:
+    """Let a dataclass take and show fields by their earlier names: `@renamed_fields(old="new")`.
+
+    `dataclasses.replace` gives every field by its present name; an earlier one beside it wins.
+    """
+
+    def decorate(cls: type[C]) -> type[C]:
+        init: Any = cls.__init__
+
+        @functools.wraps(init)
+        def renaming_init(self: C, *args: Any, **kwargs: Any) -> None:
+            for old in new_names.keys() & kwargs.keys():
+                warn(f"{cls.__name__}: {old} is now called {new_names[old]}")
+                kwargs[new_names[old]] = kwargs.pop(old)
+            init(self, *args, **kwargs)
+
+        cls.__init__ = renaming_init  # type: ignore[assignment]
+        for old, new in new_names.items():
+            setattr(cls, old, _earlier(cls.__name__, old, new))
+        return cls
+
+    return decorate
+
+
+def _earlier(owner: str, old: str, new: str) -> property:
+    def read(self: Any) -> Any:
+        warn(f"{owner}.{old} is now called {new}")
+        return getattr(self, new)
+
+    return property(read)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

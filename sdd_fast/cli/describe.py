@@ -187,7 +187,7 @@ def _json_file(path: Path) -> Facts:
         "pictures": curve.num_images,
         "largest": f"{curve.largest()} (HQS {float(curve.mean.max()):.3f})",
         "three best": curve.top(min(3, len(curve.timesteps))),
-        "computed with": f"{curve.gradient_map}, {curve.normalise}, "
+        "computed with": f"{curve.gradient_map}, {curve.normalize}, "
         f"guidance scale {curve.config.guidance_scale:g}, seed {curve.seed}",
     }
 

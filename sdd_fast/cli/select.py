@@ -74,7 +74,7 @@ class CurveOptions:
             images=16 if self.folder else int(self.images),
             candidates=None if candidates is None else tuple(candidates),
             gradient_map=self.gradient_map,  # type: ignore[arg-type]
-            normalise=self.normalize,  # type: ignore[arg-type]
+            normalize=self.normalize,  # type: ignore[arg-type]
             noise_draws=self.noise_draws,
             seed=self.seed,
             top=self.top,
@@ -123,7 +123,8 @@ def select(
     from sdd_fast.report import wording
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
     from sdd_fast.runs.run import slug
-    from sdd_fast.selection.choose import choose, compute_curve, pictures_at_once
+    from sdd_fast.selection.choose import choose
+    from sdd_fast.selection.search import compute_curve, images_at_once
     from sdd_fast.teacher.text import unknown_words
 
     selection, guidance = how.selection(), how.guidance()
@@ -140,9 +141,9 @@ def select(
     if words:
         say(wording.unknown_words(words, loaded.prompts))
     shown = len(loaded.held_out[: selection.images]) if images is None else len(images)
-    at_once = min(shown, pictures_at_once(loaded, selection, guidance, images))
+    at_once = min(shown, images_at_once(loaded, selection, guidance, images))
     say(f"HQS of “{text}” on {shown} images, {at_once} at once …")
-    curve = compute_curve(loaded, text, selection, guidance, pictures=images)
+    curve = compute_curve(loaded, text, selection, guidance, images=images)
     curve.save(place / CURVE_FILE)
     say(curve_table(curve))
     say(f"largest HQS:  {curve.largest()}")

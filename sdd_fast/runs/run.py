@@ -41,8 +41,9 @@ from ..run_folder import (
     TRAINING_FILE,
     WRITTEN,
 )
-from ..selection.choose import Selection, choose, compute_curve, pictures_at_once
+from ..selection.choose import Selection, choose
 from ..selection.curve import HQSCurve
+from ..selection.search import compute_curve, images_at_once
 from ..teacher.text import unknown_words
 from .record import new_record, read_run, without_nan
 
@@ -285,7 +286,7 @@ def _earlier_curve(job: _Job) -> HQSCurve | None:
 def _compute_curve(job: _Job) -> HQSCurve:
     guidance = job.config.guidance
     count = len(job.domain.held_out[: job.selection.images])
-    at_once = min(count, pictures_at_once(job.domain, job.selection, guidance))
+    at_once = min(count, images_at_once(job.domain, job.selection, guidance))
     job.say(f"selecting timesteps: HQS of {count} pictures, {at_once} at once …")
     began = time.perf_counter()
     curve = compute_curve(job.domain, job.prompt, job.selection, guidance, progress=job.progress)

@@ -1,5 +1,4 @@
-"""The result of `hqs`: statistics per image and timestep, their score, and the choice made by
-it."""
+"""The HQS curve: statistics per image and timestep, their score, and choices made by it."""
 
 from __future__ import annotations
 
@@ -12,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._deprecated import renamed_fields, warn
 from ..files import PathLike, atomic_path, read_json, write_json
 from ..gradients.config import GuidanceConfig
+from .plot import hqs_figure
 
 FORMAT = "sdd_fast.hqs_curve"
 VERSION = 1
-NORMALISATIONS = ("per-image", "of-mean")
+NORMALIZATIONS = ("per-image", "of-mean")
 
 
+@renamed_fields(normalise="normalize")
 @dataclass(frozen=True, eq=False)
 class HQSCurve:
     """Hybrid Quality Score of one prompt over timesteps (Eq. 9–12).
@@ -31,9 +33,9 @@ class HQSCurve:
             variation over t without the rounding of H ≈ log n; scores are computed from it.
         l1: [N, T] float64, N_t (Eq. 10).
         prompt, negative_prompt, config, gradient_map, noise_draws, seed: how it was computed.
-        normalise: "per-image" applies Eq. 11 to each image and then averages (the paper); "of-mean"
+        normalize: "per-image" applies Eq. 11 to each image and then averages (the paper); "of-mean"
             averages H and N over images and then applies Eq. 11 once. Either can be derived from
-            the same statistics: `dataclasses.replace(curve, normalise="of-mean")`.
+            the same statistics: `dataclasses.replace(curve, normalize="of-mean")`.
     """
 
     timesteps: tuple[int, ...]
@@ -44,16 +46,16 @@ class HQSCurve:
     negative_prompt: str = ""
     config: GuidanceConfig = field(default_factory=GuidanceConfig)
     gradient_map: str = "signed"
-    normalise: str = "per-image"
+    normalize: str = "per-image"
     noise_draws: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.timesteps or list(self.timesteps) != sorted(set(self.timesteps)):
             raise ValueError(f"timesteps must be ascending and distinct, got {self.timesteps}")
-        if self.normalise not in NORMALISATIONS:
+        if self.normalize not in NORMALIZATIONS:
             raise ValueError(
-                f"normalise must be one of {', '.join(NORMALISATIONS)}; got {self.normalise!r}"
+                f"normalize must be one of {', '.join(NORMALIZATIONS)}; got {self.normalize!r}"
             )
         for name in ("entropy", "deficit", "l1"):
             values = torch.as_tensor(getattr(self, name), dtype=torch.float64, device="cpu")
@@ -74,22 +76,26 @@ class HQSCurve:
         """N."""
         return len(self.entropy)
 
-    def normalised(self) -> tuple[Tensor, Tensor]:
-        """(H̄, N̄), each [N, T] float64: entropy and L1 norm after min-max normalisation over t
-        (Eq. 11).
+    def normalized(self) -> tuple[Tensor, Tensor]:
+        """Return (H̄, N̄), each [N, T] float64: entropy and L1 after min-max over t (Eq. 11).
 
         With "per-image" every row spans [0, 1]. With "of-mean" all rows share the minimum and
         maximum of the mean curve, so that the mean over rows, not each row, spans [0, 1]. A curve
         that is flat over t becomes zeros.
         """
-        shared = self.normalise == "of-mean"
+        shared = self.normalize == "of-mean"
         # Min-max of H equals min-max of −deficit.
         return _min_max(-self.deficit, shared), _min_max(self.l1, shared)
 
+    def normalised(self) -> tuple[Tensor, Tensor]:
+        """Return `normalized()`, by its earlier name."""
+        warn("HQSCurve.normalised is now called normalized")
+        return self.normalized()
+
     @property
     def scores(self) -> Tensor:
-        """[N, T] float64: N̄ − H̄ of every image; in [-1, 1] with normalise="per-image"."""
-        entropy, l1 = self.normalised()
+        """[N, T] float64: N̄ − H̄ of every image; in [-1, 1] with normalize="per-image"."""
+        entropy, l1 = self.normalized()
         return l1 - entropy
 
     @property
@@ -98,7 +104,7 @@ class HQSCurve:
         return self.scores.mean(0)
 
     def select(self, threshold: float) -> list[int]:
-        """S = {t : HQS_t > threshold}, ascending.
+        """Select S = {t : HQS_t > threshold}, ascending.
 
         Raises:
             ValueError: S is empty; the message gives the largest HQS there is.
@@ -116,11 +122,11 @@ class HQSCurve:
         return chosen
 
     def largest(self) -> int:
-        """The timestep of the largest HQS (the smallest such timestep if several tie)."""
+        """Return the timestep of the largest HQS (the smallest such timestep if several tie)."""
         return self.timesteps[int(self.mean.argmax())]
 
     def plateau(self, margin: float = 0.1) -> list[int]:
-        """{t : HQS_t ≥ max HQS − margin}, ascending: those as good as the best.
+        """Select {t : HQS_t ≥ max HQS − margin}, ascending: those as good as the best.
 
         The largest value alone depends on chance where the curve is flat.
         """
@@ -131,7 +137,7 @@ class HQSCurve:
         return [t for t, keep in zip(self.timesteps, near.tolist(), strict=True) if keep]
 
     def top(self, k: int) -> list[int]:
-        """The k timesteps of largest HQS, best first."""
+        """Select the k timesteps of largest HQS, best first."""
         if not 1 <= k <= len(self.timesteps):
             raise ValueError(f"k must be 1 to {len(self.timesteps)} (the timesteps known), got {k}")
         order = torch.argsort(self.mean, descending=True, stable=True)
@@ -144,21 +150,30 @@ class HQSCurve:
         chosen: Sequence[int] | None = None,
         threshold: float | None = None,
     ) -> Path:
-        """Draw the curve to an image file; the suffix decides the format (.png, .svg, .pdf).
-        Written atomically.
+        """Draw the curve to an image file, atomically; the suffix decides the format.
 
         Args:
+            path: ends in .png, .svg or .pdf, for example.
             chosen: timesteps to mark; default: those above `threshold`, or else the largest.
             threshold: drawn as a horizontal line when given.
         """
-        from .plot import hqs_figure
-
         if chosen is None:
             chosen = [self.largest()] if threshold is None else self.select(threshold)
         unknown = sorted(set(chosen) - set(self.timesteps))
         if unknown:
             raise ValueError(f"chosen timesteps {unknown} are not on the curve: {self.timesteps}")
-        figure = hqs_figure(self, chosen, threshold)
+        entropy, l1 = (values.mean(0).tolist() for values in self.normalized())
+        note = f"{self.gradient_map}, {self.normalize}, guidance {self.config.guidance_scale:g}"
+        figure = hqs_figure(
+            self.timesteps,
+            self.scores,
+            entropy,
+            l1,
+            chosen=chosen,
+            threshold=threshold,
+            prompt=self.prompt,
+            note=note,
+        )
         with atomic_path(path) as temporary:
             figure.savefig(temporary)
         return Path(path)
@@ -194,11 +209,13 @@ class HQSCurve:
 
 def _from_json(content: dict[str, Any]) -> HQSCurve:
     values: dict[str, Any] = {}
+    if "normalise" in content:  # as version 0.1 wrote it
+        content = content | {"normalize": content["normalise"]}
     for f in fields(HQSCurve):
         if f.name not in content:
             raise ValueError(f"field {f.name!r} is missing")
         values[f.name] = content[f.name]
-    for name in ("prompt", "negative_prompt", "gradient_map", "normalise"):
+    for name in ("prompt", "negative_prompt", "gradient_map", "normalize"):
         if not isinstance(values[name], str):
             raise ValueError(f"{name} must be a string, got {values[name]!r}")
     integers = {"noise_draws": values["noise_draws"], "seed": values["seed"]}
@@ -221,8 +238,10 @@ def _from_json(content: dict[str, Any]) -> HQSCurve:
 
 
 def _min_max(x: Tensor, shared: bool) -> Tensor:
-    """Eq. 11 along the last axis of x [N, T], with each row's own extremes or those of the mean
-    row; 0 if flat."""
+    """Apply Eq. 11 along x [N, T], with each row's own extremes or those of the mean row.
+
+    A flat row becomes 0.
+    """
     reference = x.mean(0, keepdim=True) if shared else x
     low = reference.amin(1, keepdim=True)
     spread = reference.amax(1, keepdim=True) - low

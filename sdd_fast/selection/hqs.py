@@ -11,29 +11,30 @@ noise draw).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from ..draws import noise
+from .. import draws
+from .._deprecated import renamed_arguments
 from ..gradients.config import GuidanceConfig
 from ..gradients.sds import residual
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
+from ..progress import Listener, Task
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
-from .curve import NORMALISATIONS, HQSCurve
+from .curve import NORMALIZATIONS, HQSCurve
 
 
 def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
-    """50, 100 … 950 of 1000, scaled to another number of training timesteps."""
+    """Return 50, 100 … 950 of 1000, scaled to another number of training timesteps."""
     last = num_train_timesteps - 1
     return sorted({min(round(i * num_train_timesteps / 20), last) for i in range(1, 20)})
 
 
+@renamed_arguments(normalise="normalize")
 def hqs(
     prior: DiffusionPrior,
     images: Tensor,
@@ -43,11 +44,11 @@ def hqs(
     generator: Any = None,
     config: GuidanceConfig | None = None,
     gradient_map: GradientMap = "signed",
-    normalise: Literal["per-image", "of-mean"] = "per-image",
+    normalize: Literal["per-image", "of-mean"] = "per-image",
     noise_draws: int = 1,
     batch_size: int = 8,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | Listener = True,
 ) -> HQSCurve:
     """Compute the HQS curve of `prompt`.
 
@@ -67,13 +68,13 @@ def hqs(
         gradient_map: "signed" takes the softmax over all C·H·W signed entries of d (Eq. 8–9);
             "abs-mean" over the H·W means of |d| over channels (the authors' code). N_t = Σ|d| in
             both.
-        normalise: see `HQSCurve`.
+        normalize: see `HQSCurve`.
         noise_draws: draws of ε per image; H and N are averaged over an image's draws before they
-            are normalised.
+            are normalized.
         batch_size: images per VAE graph, and (image, timestep) rows per U-Net call (guidance
             doubles these rows). It trades memory for speed and changes results by rounding only.
         seed: non-negative.
-        progress: show a progress bar, if the standard error stream is a terminal.
+        progress: show it, hide it, or a listener of `progress.Progress` events.
 
     Raises:
         TypeError, ValueError: arguments, naming what was expected.
@@ -83,31 +84,24 @@ def hqs(
     steps = _check_timesteps(prior, timesteps)
     _check_inputs(images, generator, noise_draws, batch_size, seed, config)
     _check_choice("gradient_map", gradient_map, ("signed", "abs-mean"))
-    _check_choice("normalise", normalise, NORMALISATIONS)
+    _check_choice("normalize", normalize, NORMALIZATIONS)
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
     if len(embeds.cond) != 1:
         raise ValueError(f"hqs takes one prompt at a time, got {len(embeds.cond)}")
-    count = len(images)
-    # [H, N, deficit] of each image and timestep.
-    statistics = torch.zeros(3, count, len(steps), dtype=torch.float64)
-    hidden = not progress or not sys.stderr.isatty()
-    with tqdm(total=count * len(steps) * noise_draws, desc="HQS", disable=hidden) as bar:
-        for start in range(0, count, batch_size):
-            batch = slice(start, start + batch_size)
-            y = _render(images[batch], generator)
-            shape = prior.latent_shape_for(*y.shape[2:])
-            noise = torch.stack(
-                [
-                    image_noise(prior, seed, i, noise_draws, config, shape)
-                    for i in range(count)[batch]
-                ]
-            )
-            one = _batch_statistics(
-                prior, y, noise, embeds, steps, config, gradient_map, batch_size, bar
-            )
-            _check_finite(one, steps, start, embeds)
-            statistics[:, batch] = one
-    entropy, l1, deficit = statistics
+    with Task("HQS", len(images) * len(steps) * noise_draws, progress, unit="gradients") as task:
+        entropy, l1, deficit = _statistics(
+            prior,
+            images,
+            generator,
+            embeds,
+            steps,
+            config,
+            gradient_map=gradient_map,
+            noise_draws=noise_draws,
+            batch_size=batch_size,
+            seed=seed,
+            task=task,
+        )
     return HQSCurve(
         timesteps=tuple(steps),
         entropy=entropy,
@@ -117,28 +111,60 @@ def hqs(
         negative_prompt=embeds.negative_prompt,
         config=config,
         gradient_map=gradient_map,
-        normalise=normalise,
+        normalize=normalize,
         noise_draws=noise_draws,
         seed=seed,
     )
+
+
+def _statistics(
+    prior: DiffusionPrior,
+    images: Tensor,  # [N, 3, H, W], or [N, num_layers, w_dim] with a generator
+    generator: Any,
+    embeds: PromptEmbeds,
+    steps: list[int],
+    config: GuidanceConfig,
+    *,
+    gradient_map: GradientMap,
+    noise_draws: int,
+    batch_size: int,
+    seed: int,
+    task: Task,
+) -> Tensor:
+    """Compute entropy, L1 and deficit [3, N, T] float64 of every image and timestep."""
+    count = len(images)
+    statistics = torch.zeros(3, count, len(steps), dtype=torch.float64)
+    for start in range(0, count, batch_size):
+        batch = slice(start, start + batch_size)
+        y = _render(images[batch], generator)
+        shape = prior.latent_shape_for(*y.shape[2:])
+        noise = torch.stack(
+            [image_noise(prior, seed, i, noise_draws, config, shape) for i in range(count)[batch]]
+        )
+        one = _batch_statistics(
+            prior, y, noise, embeds, steps, config, gradient_map, batch_size, task
+        )
+        _check_finite(one, steps, start, embeds)
+        statistics[:, batch] = one
+    return statistics
 
 
 def image_noise(
     prior: DiffusionPrior,
     seed: int,
     index: int,
-    draws: int,
+    noise_draws: int,
     config: GuidanceConfig,
     latent_shape: tuple[int, int, int] | None = None,
 ) -> Tensor:
-    """The noise [draws, C, h, w] of one image, a function of (seed, index, draw); on the CPU.
+    """Draw the noise [draws, C, h, w] of one image from (seed, index, draw) alone; on the CPU.
 
     `latent_shape` is (C, h, w) of images that are not square; default `prior.latent_shape`.
     """
     shape = latent_shape or prior.latent_shape
     if config.noise == "zero":
-        return torch.zeros(draws, *shape)
-    return torch.stack([noise(shape, seed, index, draw) for draw in range(draws)])
+        return torch.zeros(noise_draws, *shape)
+    return torch.stack([draws.noise(shape, seed, index, draw) for draw in range(noise_draws)])
 
 
 def _batch_statistics(
@@ -150,23 +176,23 @@ def _batch_statistics(
     config: GuidanceConfig,
     gradient_map: GradientMap,
     rows_per_call: int,
-    bar: Any,
+    task: Task,
 ) -> Tensor:
-    """[3, b, T] float64: entropy, L1 and deficit per image and timestep, averaged over draws."""
+    """Compute entropy, L1 and deficit [3, b, T] of a batch, averaged over draws; float64."""
     with torch.enable_grad():
         leaf = images.detach().to(prior.device, prior.compute_dtype).requires_grad_()
         z = prior.encode(leaf)
     r = _residuals(prior, z.detach(), noise, embeds, steps, config, rows_per_call)
     result = []
     for r_t in r:  # [draws, b, C, h, w]
-        draws = []
+        of_draws = []
         for cotangent in r_t:
             # One backward pass per cotangent through the one saved VAE graph. Autograd's batched
             # form (is_grads_batched) does not support the memory formats of the encoder's backward.
             (d,) = torch.autograd.grad(z, leaf, cotangent, retain_graph=True)
-            draws.append(_entropy_l1(d, gradient_map))
-            bar.update(len(d))
-        result.append(torch.stack(draws).mean(0))
+            of_draws.append(_entropy_l1(d, gradient_map))
+            task.advance(len(d))
+        result.append(torch.stack(of_draws).mean(0))
     return torch.stack(result, dim=-1).cpu()
 
 
@@ -179,24 +205,24 @@ def _residuals(
     config: GuidanceConfig,
     rows_per_call: int,
 ) -> Tensor:
-    """Latent gradients [T, draws, b, C, h, w] from as few U-Net calls as `rows_per_call` allows."""
-    batch, draws = noise.shape[:2]
+    """Compute residuals [T, draws, b, C, h, w] in as few U-Net calls as `rows_per_call` allows."""
+    batch, noise_draws = noise.shape[:2]
     noise = noise.to(z.device, z.dtype)
     t, k, i = (
         index.flatten()
         for index in torch.meshgrid(
-            torch.tensor(steps), torch.arange(draws), torch.arange(batch), indexing="ij"
+            torch.tensor(steps), torch.arange(noise_draws), torch.arange(batch), indexing="ij"
         )
     )
     parts = []
     for t_rows, k_rows, i_rows in zip(*(x.split(rows_per_call) for x in (t, k, i)), strict=True):
         k_rows, i_rows = k_rows.to(z.device), i_rows.to(z.device)
         parts.append(residual(prior, z[i_rows], embeds, t_rows, noise[i_rows, k_rows], config))
-    return torch.cat(parts).view(len(steps), draws, *z.shape)
+    return torch.cat(parts).view(len(steps), noise_draws, *z.shape)
 
 
 def _entropy_l1(d: Tensor, gradient_map: GradientMap) -> Tensor:
-    """[3, b]: softmax entropy (Eq. 9), L1 norm (Eq. 10) and deficit of gradients [b, 3, H, W]."""
+    """Return entropy (Eq. 9), L1 (Eq. 10) and deficit [3, b] of gradients [b, 3, H, W]."""
     if gradient_map == "signed":
         result, channels = softmax_entropy_l1(d.flatten(1)), 1
     else:
@@ -242,7 +268,7 @@ def _check_inputs(
         raise ValueError(f"{what} must be {expected} with N ≥ 1, got {tuple(images.shape)}{hint}")
     bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
-        raise ValueError(f"{what} {bad[:4]} hold NaN or infinity")
+        raise ValueError(f"{what} {bad[:4]} contain NaN or infinity")
     # Renderings may leave [-1, 1] a little; values far outside are images in 0 … 255.
     if generator is None and images.abs().max() > 4:
         raise ValueError(

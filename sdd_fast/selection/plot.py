@@ -1,5 +1,4 @@
-"""The figure of an HQS curve: the score with its spread over images, and the two statistics it is
-made of."""
+"""The figure of an HQS curve: the score with its spread over images, and its two statistics."""
 
 from __future__ import annotations
 
@@ -7,44 +6,54 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .curve import HQSCurve
-
 INK, SCORE, ENTROPY, L1, CHOSEN = "#24292f", "#3b4cc0", "#b8620e", "#1a7f6b", "#c9274b"
 
 
-def hqs_figure(curve: HQSCurve, chosen: Sequence[int], threshold: float | None = None) -> Figure:
-    """A matplotlib figure: HQS with the 10–90 % range of images above, mean normalised entropy and
-    L1 below.
+def hqs_figure(
+    timesteps: Sequence[int],
+    scores: Tensor,
+    entropy: Sequence[float],
+    l1: Sequence[float],
+    *,
+    chosen: Sequence[int],
+    threshold: float | None = None,
+    prompt: str = "",
+    note: str = "",
+) -> Figure:
+    """Draw HQS with the 10–90 % range of images above, normalized entropy and L1 below.
 
     Args:
+        timesteps: T, ascending. scores: [N, T], of N images.
+        entropy, l1: T means over images, normalized.
         chosen: timesteps to mark; all of them on the curve. threshold: drawn as a dotted line when
             given.
+        prompt, note: the titles at the left and at the right.
     """
     # Figure without pyplot: no window system, no global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 5.4), dpi=150, layout="constrained", facecolor="white")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    t, scores, mean = list(curve.timesteps), curve.scores, curve.mean.tolist()
-    entropy, l1 = (x.mean(0).tolist() for x in curve.normalised())
+    t, mean = list(timesteps), scores.mean(0).tolist()
 
-    if curve.num_images > 1:
+    if len(scores) > 1:
         quantiles = torch.tensor([0.1, 0.9], dtype=scores.dtype)
         low, high = torch.quantile(scores, quantiles, dim=0).tolist()
-        label = f"10–90 % of {curve.num_images} images"
+        label = f"10–90 % of {len(scores)} images"
         top.fill_between(t, low, high, color=SCORE, alpha=0.15, linewidth=0, label=label)
     top.axhline(0, color=INK, alpha=0.25, linewidth=0.8)
     top.plot(t, mean, "-o", color=SCORE, markersize=4, linewidth=1.8, label="HQS (mean)")
     if threshold is not None:
         label = f"threshold ξ = {threshold:g}"
         top.axhline(threshold, color=CHOSEN, linestyle=":", linewidth=1.2, label=label)
-    bottom.plot(t, l1, "-s", color=L1, markersize=3, linewidth=1.4, label="L1 norm, normalised")
+    bottom.plot(t, l1, "-s", color=L1, markersize=3, linewidth=1.4, label="L1 norm, normalized")
     bottom.plot(
-        t, entropy, "-^", color=ENTROPY, markersize=3.5, linewidth=1.4, label="entropy, normalised"
+        t, entropy, "-^", color=ENTROPY, markersize=3.5, linewidth=1.4, label="entropy, normalized"
     )
 
     marked = sorted(set(chosen))
@@ -63,8 +72,7 @@ def hqs_figure(curve: HQSCurve, chosen: Sequence[int], threshold: float | None =
             )  # fmt: skip
 
     # A prompt may hold a dollar sign, which is no formula here.
-    top.set_title(f"“{curve.prompt}”", loc="left", fontsize=12, color=INK, parse_math=False)
-    note = f"{curve.gradient_map}, {curve.normalise}, guidance {curve.config.guidance_scale:g}"
+    top.set_title(f"“{prompt}”", loc="left", fontsize=12, color=INK, parse_math=False)
     top.set_title(note, loc="right", fontsize=8, color=INK, alpha=0.7, parse_math=False)
     top.set_ylabel("HQS")
     bottom.set_ylabel("mean over images")

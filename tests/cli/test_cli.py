@@ -274,7 +274,7 @@ def test_select_on_pictures_of_ones_own(sdd: Sdd, domain: Path, runs: Path, tmp_
         (["old", "--images", "nowhere"], "no such folder: nowhere"),
         (["old", "--gradient-map", "unsigned"], "gradient_map must be one of signed, abs-mean"),
         (["old", "--jacobian", "half"], "jacobian must be one of"),
-        (["old", "--normalise", "never"], "normalise must be one of"),
+        (["old", "--normalize", "never"], "normalize must be one of"),
         (["old", "--guidance-scale", "-3"], "guidance_scale must be a number"),
         (["old", "--noise-draws", "0"], "noise_draws"),
         (["old", "--top", "99", *SELECT], "k must be 1 to 3"),

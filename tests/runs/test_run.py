@@ -16,8 +16,9 @@ from sdd_fast.files import load_tensors
 from sdd_fast.run_folder import WRITTEN
 from sdd_fast.runs.record import read_run
 from sdd_fast.runs.run import EditRun, default_config, run_edit
-from sdd_fast.selection.choose import Selection, choose, compute_curve
+from sdd_fast.selection.choose import Selection, choose
 from sdd_fast.selection.curve import HQSCurve
+from sdd_fast.selection.search import compute_curve
 
 PROMPT = "a face with white hair"
 TIMES = (200, 500, 800)
@@ -107,7 +108,7 @@ def test_the_curve_is_of_held_out_latents(finished: EditRun, domain: Domain) -> 
 
 def test_a_curve_of_pictures(domain: Domain) -> None:
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    curve = compute_curve(domain, "old hair", select(), pictures=pictures, progress=False)
+    curve = compute_curve(domain, "old hair", select(), images=pictures, progress=False)
     assert curve.num_images == 2 and curve.prompt == "old hair"
 
 

@@ -1,4 +1,4 @@
-"""HQSCurve on hand-made statistics: normalisation, choice of timesteps, files and the figure."""
+"""HQSCurve on hand-made statistics: normalization, choice of timesteps, files and the figure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.selection.curve import HQSCurve
+from sdd_fast.selection.plot import hqs_figure
 
 LOG_N = math.log(3 * 512 * 512)
 TIMESTEPS = (100, 300, 500, 700)
@@ -39,15 +40,15 @@ def two_images() -> HQSCurve:
 
 def test_scores_per_image(two_images: HQSCurve) -> None:
     """By hand: min-max of −deficit and of L1 within each image, then the difference."""
-    entropy, l1 = two_images.normalised()
+    entropy, l1 = two_images.normalized()
     assert entropy.tolist() == [[1.0, 0.75, 0.0, 0.5], [1.0, 0.25, 0.75, 0.0]]
     assert l1.tolist() == [[0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 0.5]]
     assert two_images.scores.tolist() == [[-1.0, -0.25, 0.5, 0.5], [-1.0, -0.25, 0.25, 0.5]]
     assert two_images.mean.tolist() == [-1.0, -0.25, 0.375, 0.5]
 
 
-def test_of_mean_normalises_the_mean_curve(two_images: HQSCurve) -> None:
-    of_mean = replace(two_images, normalise="of-mean")
+def test_of_mean_normalizes_the_mean_curve(two_images: HQSCurve) -> None:
+    of_mean = replace(two_images, normalize="of-mean")
     # mean deficit 0, 15.5, 7, 21; mean L1 5.5, 10.5, 12.5, 16.5
     expected = [
         (n - 5.5) / 11 - (1 - d / 21)
@@ -57,13 +58,13 @@ def test_of_mean_normalises_the_mean_curve(two_images: HQSCurve) -> None:
     assert of_mean.scores.shape == (2, 4)
 
 
-@pytest.mark.parametrize("normalise", ["per-image", "of-mean"])
-def test_flat_curves_become_zeros(normalise: str) -> None:
-    flat = curve([[0.1, 0.1]], [[5.0, 5.0]], normalise=normalise)
+@pytest.mark.parametrize("normalize", ["per-image", "of-mean"])
+def test_flat_curves_become_zeros(normalize: str) -> None:
+    flat = curve([[0.1, 0.1]], [[5.0, 5.0]], normalize=normalize)
     assert flat.mean.tolist() == [0.0, 0.0]
-    half = curve([[0.1, 0.1]], [[5.0, 6.0]], normalise=normalise)
+    half = curve([[0.1, 0.1]], [[5.0, 6.0]], normalize=normalize)
     assert half.mean.tolist() == [0.0, 1.0]
-    assert curve([[0.1]], [[5.0]], normalise=normalise).mean.tolist() == [0.0]
+    assert curve([[0.1]], [[5.0]], normalize=normalize).mean.tolist() == [0.0]
 
 
 def test_entropy_differences_below_its_rounding_still_count() -> None:
@@ -110,7 +111,7 @@ def test_bad_k(two_images: HQSCurve, k: int) -> None:
         ({"l1": torch.ones(2, 2)}, "same shape as entropy"),
         ({"deficit": torch.tensor([[0.0, float("nan")]])}, "deficit must be finite"),
         ({"entropy": torch.ones(2)}, r"entropy must be \[images, 2 timesteps\], got \(2,\)"),
-        ({"normalise": "none"}, "normalise must be one of per-image, of-mean; got 'none'"),
+        ({"normalize": "none"}, "normalize must be one of per-image, of-mean; got 'none'"),
     ],
 )
 def test_inconsistent_fields(change: dict, message: str) -> None:
@@ -127,7 +128,7 @@ def test_json_keeps_every_digit(tmp_path: Path) -> None:
     original = curve(
         (deficit * 1e-9).tolist(), l1.tolist(),
         prompt="weißes Haar, $5", negative_prompt="hat", gradient_map="abs-mean",
-        normalise="of-mean", noise_draws=3, seed=11,
+        normalize="of-mean", noise_draws=3, seed=11,
         config=GuidanceConfig(guidance_scale=30.0, jacobian="full", clip_topk=512),
     )  # fmt: skip
     path = tmp_path / "run" / "curve.json"
@@ -135,7 +136,7 @@ def test_json_keeps_every_digit(tmp_path: Path) -> None:
     loaded = HQSCurve.load(path)
     for name in ("entropy", "deficit", "l1", "scores", "mean"):
         assert torch.equal(getattr(loaded, name), getattr(original, name))
-    settings = ("prompt", "negative_prompt", "gradient_map", "normalise", "noise_draws", "seed")
+    settings = ("prompt", "negative_prompt", "gradient_map", "normalize", "noise_draws", "seed")
     for name in ("timesteps", "config", *settings):
         assert getattr(loaded, name) == getattr(original, name)
     assert json.loads(path.read_text("utf-8"))["largest"] == original.largest()
@@ -159,7 +160,7 @@ def test_json_keeps_every_digit(tmp_path: Path) -> None:
         ({"config": []}, "config must be an object"),
         ({"config": {"temperature": 1}}, "temperature"),
         ({"config": {"jacobian": "half"}}, "jacobian must be one of"),
-        ({"normalise": "none"}, "normalise must be one of"),
+        ({"normalize": "none"}, "normalize must be one of"),
     ],
 )
 def test_damaged_json_names_the_field(
@@ -169,6 +170,21 @@ def test_damaged_json_names_the_field(
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change), encoding="utf-8")
     with pytest.raises(ValueError, match=f"curve.json .*{message}"):
         HQSCurve.load(path)
+
+
+def test_curves_of_earlier_versions(two_images: HQSCurve, tmp_path: Path) -> None:
+    path = two_images.save(tmp_path / "curve.json")
+    path.write_text(path.read_text().replace('"normalize": "per-image"', '"normalise": "of-mean"'))
+    assert HQSCurve.load(path).normalize == "of-mean"
+
+
+def test_normalise_is_now_normalize(two_images: HQSCurve) -> None:
+    with pytest.warns(DeprecationWarning, match="HQSCurve: normalise is now called normalize"):
+        of_mean = replace(two_images, normalise="of-mean")  # type: ignore[call-arg]
+    with pytest.warns(DeprecationWarning, match="normalise is now called normalize"):
+        assert of_mean.normalise == "of-mean"  # type: ignore[attr-defined]
+    with pytest.warns(DeprecationWarning, match="normalised is now called normalized"):
+        assert torch.equal(of_mean.normalised()[0], of_mean.normalized()[0])
 
 
 def test_json_with_a_missing_field(two_images: HQSCurve, tmp_path: Path) -> None:
@@ -201,14 +217,21 @@ def test_plot_writes_a_picture(
 
 
 def test_plot_shows_the_curve_and_the_choice(two_images: HQSCurve) -> None:
-    from sdd_fast.selection.plot import hqs_figure
-
-    figure = hqs_figure(replace(two_images, prompt="costs $5 or $6"), [500, 700], threshold=0.3)
+    entropy, l1 = (values.mean(0).tolist() for values in two_images.normalized())
+    figure = hqs_figure(
+        TIMESTEPS,
+        two_images.scores,
+        entropy,
+        l1,
+        chosen=[500, 700],
+        threshold=0.3,
+        prompt="costs $5 or $6",
+    )
     figure.canvas.draw()
     score, parts = figure.axes
     lines = {line.get_label(): line for line in (*score.lines, *parts.lines)}
     assert list(lines["HQS (mean)"].get_ydata()) == two_images.mean.tolist()
-    assert list(lines["L1 norm, normalised"].get_xdata()) == list(TIMESTEPS)
+    assert list(lines["L1 norm, normalized"].get_xdata()) == list(TIMESTEPS)
     marks = [c for c in score.collections if c.get_label() == "chosen timesteps"]
     assert marks[0].get_offsets().tolist() == [[500, 0.375], [700, 0.5]]
     assert score.get_title(loc="left") == "“costs $5 or $6”"

@@ -93,7 +93,7 @@ def test_curve_is_eq_9_to_12(tiny_prior64: DiffusionPrior, gradient_map: str, dr
     mean_n = [sum(column) / 2 for column in zip(*l1, strict=True)]
     of_mean = [b - a for a, b in zip(min_max(mean_h), min_max(mean_n), strict=True)]
     torch.testing.assert_close(
-        replace(curve, normalise="of-mean").mean,
+        replace(curve, normalize="of-mean").mean,
         torch.tensor(of_mean, dtype=torch.float64),
         rtol=1e-6,
         atol=1e-8,
@@ -295,7 +295,7 @@ def test_nan_names_timestep_and_image(tiny_prior: DiffusionPrior) -> None:
         ({"prompt": ""}, ValueError, "prompt is empty"),
         ({"prompt": ["old", "hair"]}, ValueError, "one prompt at a time, got 2"),
         ({"gradient_map": "abs"}, ValueError, "must be one of signed, abs-mean; got 'abs'"),
-        ({"normalise": "global"}, ValueError, "normalise must be one of per-image, of-mean"),
+        ({"normalize": "global"}, ValueError, "normalize must be one of per-image, of-mean"),
         ({"noise_draws": 0}, ValueError, "noise_draws=0"),
         ({"batch_size": 0}, ValueError, "batch_size=0"),
         ({"seed": -1}, ValueError, "seed=-1"),
@@ -303,7 +303,7 @@ def test_nan_names_timestep_and_image(tiny_prior: DiffusionPrior) -> None:
         ({"images": torch.zeros(4, 10, 64)}, ValueError, "pass generator= to give W"),
         ({"images": torch.zeros(1, 3, 32, 32).byte()}, TypeError, "floating-point"),
         ({"images": 255 * torch.ones(1, 3, 32, 32)}, ValueError, r"got values up to 255"),
-        ({"images": torch.full((1, 3, 32, 32), math.nan)}, ValueError, r"images \[0\] hold NaN"),
+        ({"images": torch.full((1, 3, 32, 32), math.nan)}, ValueError, r"images \[0\] contain NaN"),
         ({"generator": Painter()}, ValueError, r"W\+ latents must be \[N, num_layers, w_dim\]"),
         (
             {"config": GuidanceConfig(noise="zero"), "noise_draws": 2},
