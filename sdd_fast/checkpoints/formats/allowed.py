@@ -17,8 +17,8 @@ from typing import Any
 
 from . import tensors
 from .bounds import Budget
-from .pickles import COMPUTED, LOAD_NESTED, Refused
-from .plain import Global, PickledObject, shown
+from .pickles import COMPUTED, LOAD_NESTED
+from .plain import Global, PickledObject, Refused, shown
 
 
 def _size(budget: Budget, source: Any = ()) -> tuple[int, ...]:

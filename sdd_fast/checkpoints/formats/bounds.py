@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .plain import Global
+from .plain import Global, Refused
 
 
 class Budget:
@@ -25,16 +25,19 @@ class Budget:
     def __init__(self, file_bytes: int) -> None:
         # An array is copied from text to bytes and from there to its place.
         self.most_copied = 3 * file_bytes + 64 * 2**20
+        self._operations = 0
         self._spent: dict[str, int] = {}
 
     def _spend(self, kind: str, amount: int, most: int, problem: str) -> None:
         spent = self._spent[kind] = self._spent.get(kind, 0) + amount
         if spent > most:
-            raise ValueError(f"it {problem.format(most)}, far beyond any known checkpoint")
+            raise _too_much(problem.format(most))
 
     def charge(self, items: int) -> None:
         """Count what an operation does beyond its own size in the file, such as a copied list."""
-        self._spend("op", items, self.OPERATIONS, "takes more than {:,} operations to read")
+        self._operations += items
+        if self._operations > self.OPERATIONS:
+            raise _too_much(f"takes more than {self.OPERATIONS:,} operations to read")
 
     def charge_bytes(self, copied: int) -> None:
         problem = "asks for more copies of its bytes than there can be reason for"
@@ -60,6 +63,10 @@ class Budget:
             if len(value) <= 16:
                 return tuple(map(_scalar_key, value))
         return _scalar_key(value)
+
+
+def _too_much(problem: str) -> Refused:
+    return Refused(f"it {problem}, far beyond any known checkpoint")
 
 
 _KEYS = frozenset((type(None), bool, int, float, str, bytes))

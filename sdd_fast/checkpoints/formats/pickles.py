@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .bounds import Budget
-from .plain import Global, shown
+from .plain import Global, Refused, shown
 
 LONGEST_TEXT = 16 * 2**20  # bytes; the source code inside NVIDIA's pickles has some 40 KiB
 LARGE = 4096  # bytes from here on stay where they are: a memoryview instead of a copy
@@ -47,10 +47,6 @@ class Call:
     function: str
     arguments: Any
     changes: list[tuple[str, Any]] = field(default_factory=list)
-
-
-class Refused(ValueError):
-    """What is wrong with a pickle, in words that need no more about where."""
 
 
 class _Reader:
@@ -130,36 +126,36 @@ class Unpickler(pickle._Unpickler):
         self.metastack = []
         self.stack = []
         self.append = self.stack.append
-        while self._step():
-            pass
-        if len(self.stack) != 1 or self.metastack:
-            found = "several objects" if self.stack or self.metastack else "none"
-            raise self._damaged(f"it ends with {found} instead of one")
-        self.memo.clear()
-        return self.stack.pop()
-
-    def _step(self) -> bool:
-        """Execute one operation; False at the end."""
-        self._start = self.position
-        self._budget.charge(1)
-        if self.position == len(self._reader.data):
-            raise self._damaged("the data end before the pickle does")
-        code = self.read(1)[0]
-        if code == pickle.STOP[0]:
-            return False
-        if code not in _DISPATCH:
-            raise self._damaged(f"operation {bytes([code])!r} is not one that checkpoints use")
-        if code in _CONTAINERS:
-            self._budget.container()
         try:
-            _DISPATCH[code](self)
+            self._execute()
         except Refused:
             raise
         except IndexError:
             raise self._damaged("an operation lacks its operands") from None
         except (ValueError, pickle.UnpicklingError, struct.error) as error:
             raise self._damaged(str(error)) from error
-        return True
+        if len(self.stack) != 1 or self.metastack:
+            found = "several objects" if self.stack or self.metastack else "none"
+            raise self._damaged(f"it ends with {found} instead of one")
+        self.memo.clear()
+        return self.stack.pop()
+
+    def _execute(self) -> None:
+        reader, data, charge = self._reader, self._reader.data, self._budget.charge
+        while True:
+            self._start = reader.position
+            charge(1)
+            if self._start == len(data):
+                raise ValueError("the data end before the pickle does")
+            code = data[self._start]
+            reader.position += 1
+            if code == pickle.STOP[0]:
+                return
+            if code not in _DISPATCH:
+                raise ValueError(f"operation {bytes([code])!r} is not one that checkpoints use")
+            if code in _CONTAINERS:
+                self._budget.container()
+            _DISPATCH[code](self)
 
     def _damaged(self, problem: str) -> Refused:
         return Refused(f"the pickle is damaged at byte {self._start}: {problem}")

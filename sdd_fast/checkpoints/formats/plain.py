@@ -30,6 +30,10 @@ class Global(PickledObject):
         super().__init__(name, {})
 
 
+class Refused(ValueError):
+    """What is wrong with a file, in words that need no more about where."""
+
+
 MOST_ITEMS = 2_000_000
 MOST_PATHS = 16_000_000  # of 64 characters: how long "a.b.0" and so on are for all items
 DEEPEST = 100  # networks of networks stay below 30
