@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 import typer
 
+from sdd_fast.interrupt import stopped_by_signals
+
 from .groups import flattened
 
 DEBUG = "--debug"
@@ -58,7 +60,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of a function: options from its groups, messages from what it raises.
 
     Exit codes are 1: bad input, a failed computation, or a bug. 2: a wrong command line (typer's
-    own). 130: Ctrl-C. With --debug the traceback follows.
+    own). 130: Ctrl-C, SIGTERM or SIGHUP. With --debug the traceback follows.
     """
 
     function = flattened(function)
@@ -68,7 +70,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         _show_warnings_plainly()
         failure: BaseException
         try:
-            function(**values)
+            with stopped_by_signals():
+                function(**values)
         except KeyboardInterrupt as error:
             code, message, failure = 130, str(error) or "stopped by Ctrl-C", error
         except BrokenPipeError as error:

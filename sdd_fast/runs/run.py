@@ -27,6 +27,7 @@ from ..distillation.monitor import EditMonitor
 from ..domains.reader import Target
 from ..files import PathLike, atomic_path, write_json
 from ..images import save_png
+from ..lock import locked
 from ..memory import training_batch
 from ..models.mapper import level_range
 from ..report import wording, write_report
@@ -142,7 +143,7 @@ def run_edit(
         faces: number of held-out images to measure attributes on, where the domain has labels;
             0 leaves that out.
         strengths: shown in the before/after grid.
-        resume: False discards what an earlier run left in `out`.
+        resume: False starts over; what an earlier run left in `out` is kept until it is replaced.
         progress: show progress. say: gets a line for each thing
             done.
         command: how the run was started, for its report.
@@ -151,7 +152,8 @@ def run_edit(
         ValueError: an empty prompt, timesteps out of range, a threshold that selects nothing, a
             curve of another prompt, or a folder that holds a run of other settings or files of
             something else.
-        OSError: the folder cannot be written; noticed before any work is done.
+        OSError: the folder cannot be written, or another process works in it; noticed before any
+            work is done.
         KeyboardInterrupt, FloatingPointError: see `distill`.
     """
     folder, selection = Path(out), selection or Selection()
@@ -160,29 +162,30 @@ def run_edit(
     config = replace(config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt))
     levels = levels or domain.levels.get(prompt)
     _check(domain, prompt, timesteps, curve, levels, selection)
-    earlier = _earlier(folder, domain, prompt, resume)
-    record = new_record(domain, prompt, config, command, earlier)
-    record["unknown_words"] = unknown_words(domain.prior.tokenizer, prompt)
-    if record["unknown_words"]:
-        say(wording.unknown_words(record["unknown_words"], domain.prompts))
-    job = _Job(
-        domain, prompt, folder, selection, levels, config, resume, progress, say, record
-    )  # fmt: skip
-    # A finished run stays as it is until this one is known to be the same.
-    finished = bool(earlier.get("complete"))
-    if not finished:
-        write_json(folder / RUN_FILE, record)
-    curve = _select(job, timesteps, curve)
-    if not finished:
+    with locked(folder):
+        earlier = _earlier(folder, domain, prompt, resume)
+        record = new_record(domain, prompt, config, command, earlier)
+        record["unknown_words"] = unknown_words(domain.prior.tokenizer, prompt)
+        if record["unknown_words"]:
+            say(wording.unknown_words(record["unknown_words"], domain.prompts))
+        job = _Job(
+            domain, prompt, folder, selection, levels, config, resume, progress, say, record
+        )  # fmt: skip
+        # A finished run stays as it is until this one is known to be the same.
+        finished = bool(earlier.get("complete"))
+        if not finished:
+            write_json(folder / RUN_FILE, record)
+        curve = _select(job, timesteps, curve)
+        if not finished:
+            _save_selection(job, curve)
+        result = _distill(job)
         _save_selection(job, curve)
-    result = _distill(job)
-    _save_selection(job, curve)
-    target = domain.reader.target_in(prompt) if domain.reader else None
-    began = time.perf_counter()
-    _measure(job, result, target, faces)
-    _draw(job, result, target, strengths)
-    record["seconds"]["measure"] = time.perf_counter() - began
-    return _finish(job, result, strengths)
+        target = domain.reader.target_in(prompt) if domain.reader else None
+        began = time.perf_counter()
+        _measure(job, result, target, faces)
+        _draw(job, result, target, strengths)
+        record["seconds"]["measure"] = time.perf_counter() - began
+        return _finish(job, result, strengths)
 
 
 def slug(prompt: str) -> str:
@@ -239,10 +242,8 @@ def _earlier(folder: Path, domain: Domain, prompt: str, resume: bool) -> dict[st
                 f"{folder} holds {', '.join(foreign)}, but no {RUN_FILE}: these are files of "
                 "something else, which a run would replace; choose another folder"
             )
-    if not resume:
-        for name in WRITTEN:
-            (folder / name).unlink(missing_ok=True)
-    if not (folder / RUN_FILE).exists():
+    # What a restart is to replace stays until there is something new in its place.
+    if not resume or not (folder / RUN_FILE).exists():
         return {}
     earlier = read_run(folder)
     for name, value in {"prompt": prompt, "domain": domain.name}.items():
@@ -271,7 +272,7 @@ def _select(job: _Job, timesteps: Sequence[int] | None, curve: HQSCurve | None) 
 
 def _earlier_curve(job: _Job) -> HQSCurve | None:
     path = job.folder / CURVE_FILE
-    if not path.exists():
+    if not job.resume or not path.exists():
         return None
     curve = HQSCurve.load(path)
     if curve.prompt != job.prompt:

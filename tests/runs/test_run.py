@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import sdd_fast.runs.run as experiment
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.files import load_tensors
+from sdd_fast.lock import locked
 from sdd_fast.run_folder import WRITTEN
 from sdd_fast.runs.record import read_run
 from sdd_fast.runs.run import EditRun, default_config, run_edit
@@ -224,6 +226,44 @@ def test_starting_over_discards_everything(domain: Domain, tmp_path: Path) -> No
     )  # fmt: skip
     assert second.record["timesteps"] == [400] and second.record["unknown_words"] == []
     assert "old hair" in second.report.read_text(encoding="utf-8")
+
+
+def test_a_restart_that_is_stopped_keeps_what_was_there(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
+    before = snapshot(tmp_path)
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"timesteps": [400], "config": config(), "progress": False}
+    monkeypatch.setattr(experiment, "distill", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_edit(domain, "old hair", tmp_path, resume=False, **options)
+    after = snapshot(tmp_path)
+    assert {name for name in before if before[name] != after.get(name)} == {"run.json"}
+    assert read_run(tmp_path)["complete"] is False
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="resume=False"):
+        run_edit(domain, "old hair", tmp_path, **options)
+    run_edit(domain, "old hair", tmp_path, resume=False, **options)
+
+
+def test_a_folder_in_use_is_refused(domain: Domain, tmp_path: Path) -> None:
+    refused: list[BlockingIOError] = []
+
+    def other() -> None:
+        try:
+            make(domain, tmp_path)
+        except BlockingIOError as error:
+            refused.append(error)
+
+    with locked(tmp_path):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1 and not (tmp_path / "run.json").exists()
 
 
 def test_levels_that_suit_the_prompt(domain: Domain, tmp_path: Path) -> None:
