@@ -45,7 +45,7 @@ _LAST_TOKEN_WINS = 2
 
 
 def is_clip(folder: Path) -> bool:
-    """Whether a folder says that it is one; it may be incomplete."""
+    """Tell whether a folder says that it is one; it may be incomplete."""
     if (folder / "image.safetensors").is_file():
         return True
     config = folder / "config.json"
@@ -70,7 +70,7 @@ def read(folder: PathLike) -> Clip | PublishedClip:
 
 
 def _check_complete(folder: Path) -> Path:
-    """The file with the weights."""
+    """Check that all files are there; return the one with the weights."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {what}; as a CLIP give a folder: {CONTENTS}")

@@ -32,7 +32,7 @@ def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = Non
             checkpoint, a bare state dict, or `decoder.*` in a file of e4e, pSp or StyleCLIP), or a
             .pkl of NVIDIA's StyleGAN2-ADA or StyleGAN3 repository. Resolution, widths, mapping
             depth, classes, filter, clamp and float16 layers are told from it.
-        content_rows: (first, last + 1), rows of the image that hold the picture, see `StyleGAN2`:
+        content_rows: (first, last + 1), rows of the image that show something, see `StyleGAN2`:
             (64, 448) for the published LSUN car generators. No file tells it, except our own.
 
     Returns:

@@ -41,26 +41,26 @@ class Clip:
         self.image = image.eval().requires_grad_(False)
 
     def to(self, device: str | torch.device) -> Clip:
-        """Moves both towers; returns self."""
+        """Move both towers; return self."""
         self.text.to(device, torch.float32)
         self.image.to(device, torch.float32)
         return self
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors [len(texts), D]; ValueError for an empty text."""
+        """Return unit vectors [len(texts), D]; ValueError for an empty text."""
         if not texts or any(not text.strip() for text in texts):
             raise ValueError(f"Clip: expected non-empty texts, got {texts!r}")
         ids = tokenize(self.tokenizer, list(texts)).to(self.text.device)
         return F.normalize(self.text(ids).text_embeds.float(), dim=1)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Unit vectors [B, D] of images [B, 3, R, R] in [-1, 1]; differentiable."""
+        """Return unit vectors [B, D] of images [B, 3, R, R] in [-1, 1]; differentiable."""
         vectors: Tensor = self.image(images)
         return vectors
 
     def save(self, folder: str | Path) -> None:
-        """Writes a transformers text model and tokenizer, and the image tower beside them."""
+        """Write a transformers text model and tokenizer, and the image tower beside them."""
         with quiet_loading():
             self.text.save_pretrained(folder)
         save_tokenizer(self.tokenizer, Path(folder))
@@ -68,7 +68,7 @@ class Clip:
 
     @classmethod
     def load(cls, folder: str | Path) -> Clip:
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             FileNotFoundError: a file is missing.
@@ -95,7 +95,7 @@ class Clip:
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Writes tokenizer.json, and vocab.json with merges.txt for older versions of transformers."""
+    """Write tokenizer.json, and vocab.json with merges.txt for older versions of transformers."""
     tokenizer.save_pretrained(folder)
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
@@ -104,7 +104,7 @@ def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """int64 [B, MAX_TOKENS], padded and truncated."""
+    """Return token ids, int64 [B, MAX_TOKENS], padded and truncated."""
     batch = tokenizer(
         texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
     )
@@ -114,7 +114,7 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures become the input of an image tower.
+    """Prepares images as the input of an image tower.
 
     Args:
         shortest_edge: pixels that the shorter side is resized to. crop: side of the square that is
@@ -128,7 +128,7 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, 3, crop, crop] of images [B, 3, H, W] in [-1, 1]; differentiable.
+        """Return [B, 3, crop, crop] of images [B, 3, H, W] in [-1, 1]; differentiable.
 
         The published processor (PIL) rounds to bytes after each of the two passes; nothing is
         rounded here. Measured, that moves a value by 0.4 of 255 (root mean square), at most 1.1.
@@ -148,7 +148,7 @@ class Preprocessing:
 
 
 class PublishedClip:
-    """Texts and pictures to unit vectors of one space, by transformers' `CLIPModel`.
+    """Turns texts and images into unit vectors of one space, by transformers' `CLIPModel`.
 
     Args:
         model: switched to eval mode and frozen in place.
@@ -164,13 +164,13 @@ class PublishedClip:
         self.preprocessing = preprocessing
 
     def to(self, device: str | torch.device) -> PublishedClip:
-        """Moves both towers; returns self."""
+        """Move both towers; return self."""
         self.model.to(device)
         return self
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors [len(texts), D]; ValueError for an empty text. Long ones are cut off."""
+        """Return unit vectors [len(texts), D]; ValueError for an empty text. Cuts off long ones."""
         if not texts or any(not text.strip() for text in texts):
             raise ValueError(f"PublishedClip: expected non-empty texts, got {texts!r}")
         length = self.model.config.text_config.max_position_embeddings
@@ -182,7 +182,7 @@ class PublishedClip:
         return F.normalize(self.model.text_projection(pooled), dim=1)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Unit vectors [B, D] of images [B, 3, H, W] in [-1, 1]; differentiable."""
+        """Return unit vectors [B, D] of images [B, 3, H, W] in [-1, 1]; differentiable."""
         pixels = self.preprocessing(images.to(self.model.device))
         pooled = self.model.vision_model(pixels).pooler_output
         return F.normalize(self.model.visual_projection(pooled), dim=1)

@@ -77,13 +77,13 @@ def load_components(
             it or the prediction type is of an unsupported kind; the message lists what is
             supported.
     """
-    import transformers
-
     local = _is_local(source)
     name = str(Path(source).expanduser()) if local else str(source)
     index = _read_index(name, local)
     xl = _check_classes(name, index)
     variants = _choose_weights(Path(name), xl, variant) if local else {}
+    import transformers  # takes seconds: what is wrong with the folder is said before
+
     with quiet_loading() if local else contextlib.nullcontext():
         with _explained(name, "scheduler"):
             scheduler = _load_scheduler(name, local)
@@ -141,7 +141,7 @@ def _read_index(source: str, local: bool) -> dict[str, Any]:
 
 
 def _check_classes(source: str, index: dict[str, Any]) -> bool:
-    """Whether this is SDXL; ValueError if it is nothing that is supported."""
+    """Tell whether this is SDXL; ValueError if it is nothing that is supported."""
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES:
         raise ValueError(
@@ -168,20 +168,20 @@ def _check_classes(source: str, index: dict[str, Any]) -> bool:
 
 
 def _choose_weights(folder: Path, xl: bool, variant: str | None) -> dict[str, str | None]:
-    """Check that the folder is complete; the variant of each network's weights to load."""
+    """Check that the folder is complete; return the variant of each network's weights to load."""
     missing, chosen = [], {}
     for part in _networks(xl):
         if not (folder / part / "config.json").exists():
             missing.append(f"{part}/config.json")
         there = weight_variants(folder / part, WEIGHTS[part])
-        wanted = variant or ""
+        requested = variant or ""
         if variant is None and "" not in there and len(there) == 1:
-            wanted = next(iter(there))
-        if wanted in there:
-            chosen[part] = wanted or None
-            missing += [f"{part}/{shard}" for shard in there[wanted]]
+            requested = next(iter(there))
+        if requested in there:
+            chosen[part] = requested or None
+            missing += [f"{part}/{shard}" for shard in there[requested]]
         else:
-            suffix = f".{wanted}" if wanted else ""
+            suffix = f".{requested}" if requested else ""
             missing.append(
                 f"{part}/{WEIGHTS[part]}{suffix}.safetensors" + _advice(folder / part, there)
             )
@@ -197,7 +197,7 @@ def _choose_weights(folder: Path, xl: bool, variant: str | None) -> dict[str, st
 
 
 def weight_variants(folder: Path, stem: str) -> dict[str, list[str]]:
-    """Variants of the safetensors weights in `folder` ("" is the plain one) → missing shards."""
+    """List the variants of weights in `folder` ("" is the plain one), each with missing shards."""
     found: dict[str, list[str]] = {}
     for path in sorted(folder.glob(f"{stem}*")):
         name = path.name.removeprefix(stem)

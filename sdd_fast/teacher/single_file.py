@@ -79,7 +79,7 @@ def _scheduler(prediction_type: str, *, zero_snr: bool) -> Any:
 
 
 def load_tokenizers(family: str, path: Path, given: str | Path | None) -> dict[str, Any]:
-    """The tokenizers of the single file `path`, as named parts of a pipeline.
+    """Load the tokenizers of the single file `path`, as named parts of a pipeline.
 
     Args:
         given: a folder with the vocabulary, or a hub id, which may be downloaded. None looks for
@@ -131,7 +131,7 @@ def _complete(folder: Path, path: Path, advice: str) -> Path:
 
 
 def _from_hub(name: str, path: Path, advice: str, *, download: bool) -> Path:
-    """The folder of the hub's cache that holds the vocabulary."""
+    """Find the folder of the hub's cache that holds the vocabulary."""
     from huggingface_hub import hf_hub_download
 
     try:

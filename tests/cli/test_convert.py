@@ -15,7 +15,7 @@ def test_says_what_was_written(sdd: Sdd, tmp_path: Path) -> None:
     source, target = foreign_files.write(tmp_path, "train_faces.pt"), tmp_path / "o.safetensors"
     done = sdd("convert", source, target)
     assert done.code == 0 and not done.err
-    assert done.out == f"written: {target} (1 KiB), latents: W+ 8 × 12 of 3 pictures\n"
+    assert done.out == f"written: {target} (1 KiB), latents: W+ 8 × 12 of 3 images\n"
     assert load_latents(target).shape == (3, 8, 12)
 
 
