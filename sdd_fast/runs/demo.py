@@ -64,8 +64,8 @@ def run_demo(
     began, folder, reader = time.perf_counter(), Path(out), domain.reader
     if reader is None:
         raise ValueError(
-            f"the demo draws the images that it edits, which it cannot for the domain "
-            f"{domain.name!r}: nothing reads attributes there; use `sdd distill` and `sdd edit`"
+            f"the demo draws images with labels, which the domain {domain.name!r} is not about; "
+            "use `sdd distill` and `sdd edit` there"
         )
     prompts = reader.DEMO_PROMPTS if prompts is None else prompts
     folders = [folder / slug(prompt) for prompt in prompts]

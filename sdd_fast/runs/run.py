@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .._deprecated import warn
 from ..distillation.config import DistillConfig
 from ..distillation.distill import DistillResult, distill
 from ..distillation.judge import Verdict, from_earlier, judge_edit
@@ -59,6 +60,18 @@ MONITORED = 32  # held-out latents that the monitor looks at while training
 
 def _silent(line: str) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class _WordedVerdict(Verdict):
+    """A verdict that still answers to `headline`, as in earlier versions."""
+
+    words: str = ""
+
+    @property
+    def headline(self) -> str:
+        warn("EditRun.verdict.headline is now EditRun.headline")
+        return self.words
 
 
 @dataclass(frozen=True)
@@ -414,4 +427,5 @@ def _finish(job: _Job, result: DistillResult, strengths: Sequence[float]) -> Edi
     }
     write_json(job.folder / RUN_FILE, record)
     write_report(job.folder)
-    return EditRun(job.folder, result, verdict, record)
+    worded = _WordedVerdict(**vars(verdict), words=wording.headline(verdict, record))
+    return EditRun(job.folder, result, worded, record)

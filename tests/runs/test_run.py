@@ -17,7 +17,7 @@ from sdd_fast.files import load_tensors
 from sdd_fast.lock import locked
 from sdd_fast.run_folder import WRITTEN
 from sdd_fast.runs.record import read_run
-from sdd_fast.runs.run import EditRun, default_config, run_edit
+from sdd_fast.runs.run import EditRun, default_config, run_edit, slug
 from sdd_fast.selection.choose import Selection, choose
 from sdd_fast.selection.curve import HQSCurve
 from sdd_fast.selection.search import compute_curve
@@ -324,3 +324,28 @@ def test_a_folder_that_cannot_be_written_is_noticed_first(domain: Domain, tmp_pa
     with pytest.raises(OSError, match="file"):
         make(domain, tmp_path / "file" / "run")
     assert domain.prior.unet_calls == calls
+
+
+@pytest.mark.parametrize("name", ["config.json", "mapper.safetensors", "report.html"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_files_of_something_else_are_never_replaced(
+    domain: Domain, tmp_path: Path, name: str, resume: bool
+) -> None:
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"holds {name}, but no run.json.*choose another folder"):
+        make(domain, tmp_path, resume=resume)
+    assert snapshot(tmp_path) == {name: b"mine"}
+
+
+def test_folders_of_prompts() -> None:
+    assert slug("a face with white hair") == "a-face-with-white-hair"
+    alike = ["a bald face", "a bald face!", "A bald, face", "a bald  face", "A bald face", "!", "?"]
+    assert len({slug(prompt) for prompt in alike}) == len(alike)
+    assert slug("A bald, face").startswith("a-bald-face-") and "/" not in slug("../x")
+    assert len(slug("word " * 100)) < 70
+
+
+def test_the_verdict_in_words(finished: EditRun) -> None:
+    assert finished.headline and isinstance(finished.advice, str)
+    with pytest.warns(DeprecationWarning, match="EditRun.headline"):
+        assert finished.verdict.headline == finished.headline  # type: ignore[attr-defined]
