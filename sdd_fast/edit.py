@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from .checkpoints.load import load_latents, load_mapper
 from .files import PathLike, read_json, read_metadata
 from .images import ImageSource, list_images, load_image, save_png, to_pil
-from .manipulator import MapperInfo, manipulate, rendered_at_once
+from .manipulator import MapperInfo, manipulate
+from .memory import rendering_batch
 from .models.mapper import LevelsMapper, StyleSpaceMapper
 from .run_folder import MAPPER_FILE, RUN_FILE
 
@@ -202,7 +203,7 @@ class Editor:
         mappers = list(zip(self.mappers, factors, strict=True))
         self.generator.eval()
         w_plus = self.encode(pictures, batch_size, aligned=aligned)
-        chunks = w_plus.split(min(batch_size, rendered_at_once(self.generator)))
+        chunks = w_plus.split(min(batch_size, rendering_batch(self.generator)))
         edited = [manipulate(self.generator, chunk, mappers, levels).images for chunk in chunks]
         images = torch.cat(edited).clamp(-1, 1)
         return [to_pil(image) for image in images] if output == "pil" else images

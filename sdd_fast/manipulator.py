@@ -105,15 +105,6 @@ def manipulate(
     return Manipulated(generator.synthesis_from_styles(edited), delta, style_deltas)
 
 
-def rendered_at_once(generator: Any) -> int:
-    """Pictures that are rendered together where no gradient is wanted: 4 megapixels of them.
-
-    The largest layer of a 1024 × 1024 generator then holds about a gigabyte in float32.
-    """
-    height, width = generator.image_size
-    return max(1, min(64, 2**22 // (height * width)))
-
-
 def style_layer(index: int) -> int:
     """The W+ layer that style vector `index` comes from: 0, 1, then 1 2 3, 3 4 5, 5 6 7, …"""
     if index < 2:

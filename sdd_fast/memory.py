@@ -1,51 +1,79 @@
-"""How many pictures go through the networks at once, where nobody says: what fits a 24 GB card.
+"""How much goes through the networks at once, where nobody says: what fits a 24 GB card.
 
-What a backward pass needs is kept from the forward pass: of Stable Diffusion's VAE encoder 3.24 GB
-a picture of 512 × 512 in float32 (1.66 GB in float16), of a StyleGAN2 with 1024 pixels 1.54 GB,
-with 512 pixels 0.79 GB, with 256 pixels 0.42 GB, always in float32 (a third more without the native
-kernels). The U-Net keeps nothing, unless its Jacobian is asked for: then 8.7 GB a picture. Of 24
-GB, 12 GB are for that; Stable Diffusion 1.x has 4.3 GB of float32 weights, an e4e encoder 1 GB, and
-the rest is left to what comes and goes within a layer. The numbers are counted; on a card they have
-not been measured yet.
+One model for all: each network takes so many bytes for each pixel of an image.
+
+*With a gradient*, what a backward pass needs is kept from the forward pass: of Stable Diffusion's
+VAE encoder 3.24 GB for an image of 512 × 512 in float32 (1.66 GB in float16), of a StyleGAN2 with
+1024 pixels 1.54 GB, with 512 pixels 0.79 GB, with 256 pixels 0.42 GB, always in float32 (a third
+more without the native kernels). The U-Net keeps nothing, unless its Jacobian is requested: then
+8.7 GB for an image. Of 24 GB, 12 GB are for that; Stable Diffusion 1.x has 4.3 GB of float32
+weights, an e4e encoder 1 GB, and the rest is left to what comes and goes within a layer. The sizes
+are counted; on a card they have not been measured yet.
+
+*Without a gradient* only the largest layer counts, and it may take a gigabyte.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .teacher.prior import DiffusionPrior
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .teacher.prior import DiffusionPrior
 
 MOST = 8
-"""However small the pictures are."""
+"""Images in one graph, however small they are."""
 
-_KEPT_BYTES = 12e9
-_VAE_VALUES = 3_100  # kept for each pixel that the teacher sees
-_UNET_VALUES = 5_000  # likewise, from 4,100 in Stable Diffusion 1.x to 5,400 in 2.x
+MOST_RENDERED = 64
+"""Images in one pass without a graph, however small they are."""
+
+ENCODED_AT_ONCE = 16
+"""Images that the VAE encodes in one pass without a graph."""
+
+_KEPT_BYTES = 12e9  # by the graphs of one step
+_LAYER_BYTES = 2**30  # by one layer without a graph
+_CACHE_BYTES = 2**28  # by results that are kept from one step to another
+
+_VAE_ELEMENTS = 3_100  # kept for each pixel that the teacher sees
+_UNET_ELEMENTS = 5_000  # likewise, from 4,100 in Stable Diffusion 1.x to 5,400 in 2.x
 _GENERATOR_BYTES = 1.6e6  # kept for each pixel of the side: the layers get thinner as they grow
+_GENERATOR_LAYER_BYTES = 256  # of the largest layer, for each pixel of the image
 
 
 def selection_batch(prior: DiffusionPrior, height: int, width: int, jacobian: str = "skip") -> int:
-    """Pictures of this size in one graph, for `hqs`: 1 to `MOST`.
+    """Return how many images of this size share one graph in `hqs`: 1 to `MOST`.
 
     Args:
         jacobian: of the `GuidanceConfig`.
     """
-    through_unet = 2 * _UNET_VALUES if jacobian == "full" else 0  # with and without the prompt
-    return _fitting(_bytes(prior, height, width, _VAE_VALUES + through_unet))
+    through_unet = 2 * _UNET_ELEMENTS if jacobian == "full" else 0  # with and without the prompt
+    return _fitting(_bytes(prior, height, width, _VAE_ELEMENTS + through_unet), _KEPT_BYTES, MOST)
 
 
 def training_batch(generator: Any, prior: DiffusionPrior) -> int:
-    """Pictures in one step of `distill`, through VAE and generator: 1 to `MOST`."""
+    """Return how many images fit one step of `distill`, through VAE and generator: 1 to `MOST`."""
     height, width = generator.image_size
     kept = _GENERATOR_BYTES * generator.resolution
-    return _fitting(kept + _bytes(prior, height, width, _VAE_VALUES))
+    return _fitting(kept + _bytes(prior, height, width, _VAE_ELEMENTS), _KEPT_BYTES, MOST)
 
 
-def _bytes(prior: DiffusionPrior, height: int, width: int, values: int) -> float:
+def rendering_batch(generator: Any, most: int = MOST_RENDERED) -> int:
+    """Return how many images a generator renders in one pass without a gradient: 1 to `most`."""
+    height, width = generator.image_size
+    return _fitting(_GENERATOR_LAYER_BYTES * height * width, _LAYER_BYTES, most)
+
+
+def fits_cache(one: Tensor, count: int) -> bool:
+    """Return whether `count` tensors like `one` may be kept on the device between steps."""
+    return one.nbytes * count <= _CACHE_BYTES
+
+
+def _bytes(prior: DiffusionPrior, height: int, width: int, elements: int) -> float:
     _, h, w = prior.latent_shape_for(height, width)
     pixels = h * w * prior.vae_scale_factor**2
-    return float(values * pixels * prior.vae.dtype.itemsize)
+    return float(elements * pixels * prior.vae.dtype.itemsize)
 
 
-def _fitting(bytes_each: float) -> int:
-    return max(1, min(MOST, int(_KEPT_BYTES // bytes_each)))
+def _fitting(bytes_each: float, budget: float, most: int) -> int:
+    return max(1, min(most, int(budget // bytes_each)))

@@ -1,4 +1,4 @@
-"""How many pictures at once, and the counts that it rests on."""
+"""How many images at once, and the counts that it rests on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from sdd_fast._build_info import build_info
 from sdd_fast.memory import (
     _GENERATOR_BYTES,
-    _UNET_VALUES,
-    _VAE_VALUES,
+    _UNET_ELEMENTS,
+    _VAE_ELEMENTS,
+    fits_cache,
+    rendering_batch,
     selection_batch,
     training_batch,
 )
@@ -54,7 +56,7 @@ def test_what_the_vae_encoder_keeps() -> None:
         images = torch.empty(1, 3, 512, 512, requires_grad=True)
     found = kept(vae, lambda: vae.encode(images).latent_dist.mode())
     assert found == pytest.approx(3.24e9, rel=0.01)
-    assert _VAE_VALUES * 512**2 * 4 == pytest.approx(found, rel=0.01)
+    assert _VAE_ELEMENTS * 512**2 * 4 == pytest.approx(found, rel=0.01)
 
 
 def test_what_a_unet_keeps() -> None:
@@ -63,7 +65,7 @@ def test_what_a_unet_keeps() -> None:
         latents, text = torch.empty(1, 4, 64, 64, requires_grad=True), torch.empty(1, 77, 768)
     found = kept(unet, lambda: unet(latents, 500, encoder_hidden_states=text).sample)
     assert 2 * found == pytest.approx(8.7e9, rel=0.01)
-    assert found < _UNET_VALUES * 512**2 * 4 < 1.25 * found
+    assert found < _UNET_ELEMENTS * 512**2 * 4 < 1.25 * found
 
 
 @pytest.mark.parametrize(("resolution", "want"), [(1024, 1.54e9), (512, 0.79e9), (256, 0.42e9)])
@@ -115,3 +117,14 @@ def test_as_many_as_fit() -> None:
         selection_batch(prior(64), 64, 64) == training_batch(generator(64, 64, 64), prior(64)) == 8
     )
     assert selection_batch(prior(2048), 1024, 1024) == training_batch(ffhq, prior(2048)) == 1
+
+
+@pytest.mark.parametrize(("side", "want"), [(64, 64), (256, 64), (512, 16), (1024, 4), (4096, 1)])
+def test_rendering_without_a_gradient(side: int, want: int) -> None:
+    assert rendering_batch(generator(side, side, side)) == want
+    assert rendering_batch(generator(side, side, side), most=16) == min(want, 16)
+
+
+def test_what_is_kept_between_steps() -> None:
+    image = torch.empty(3, 1024, 1024, device="meta")
+    assert fits_cache(image, 21) and not fits_cache(image, 22)

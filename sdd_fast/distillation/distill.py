@@ -24,7 +24,8 @@ from ..files import PathLike
 from ..gradients.balance import balanced_guidance_scale
 from ..gradients.config import GUIDANCE_RMS, GuidanceConfig
 from ..lock import locked
-from ..manipulator import MapperInfo, float32_layers, frozen, rendered_at_once
+from ..manipulator import MapperInfo, float32_layers, frozen
+from ..memory import rendering_batch
 from ..models.mapper import LEVELS, LevelsMapper, level_range
 from ..progress import Listener
 from ..run_folder import RunFolder
@@ -259,7 +260,7 @@ def _balanced(
         if generator is None:
             images = some
         else:
-            chunks = some.split(rendered_at_once(generator))
+            chunks = some.split(rendering_batch(generator))
             images = torch.cat([generator.synthesis(chunk) for chunk in chunks])
     scale = balanced_guidance_scale(
         prior,

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._deprecated import warn
-from ..manipulator import frozen, manipulate, rendered_at_once
+from ..manipulator import frozen, manipulate
+from ..memory import rendering_batch
 from .judge import judge
 
 OUT_OF_RANGE = 1.02
@@ -89,7 +90,7 @@ class EditMonitor:
             )
         self.generator, self.clip, self.identity = generator, clip, identity
         self.prompt, self.source_text = prompt, source_text
-        self.batch_size = batch_size or min(16, rendered_at_once(generator))
+        self.batch_size = batch_size or rendering_batch(generator, most=16)
         self.w_plus = w_plus.detach()
         self.w_std = w_std
         self._before: list[_Seen] = []

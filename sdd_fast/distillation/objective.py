@@ -23,6 +23,7 @@ from .. import draws
 from ..gradients.config import GuidanceConfig
 from ..gradients.sds import residual
 from ..manipulator import manipulate
+from ..memory import fits_cache
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
 from .config import DistillConfig
@@ -31,7 +32,6 @@ Embedding = Callable[[Tensor], Tensor]
 
 _PRIOR_FROM = 0.2  # share of the steps before the teacher judges images as well
 _UNGUIDED = GuidanceConfig(guidance_scale=1.0, weighting="uniform")
-_CACHE_BYTES = 256 * 2**20  # before-images are kept on the device if all of them take less
 
 
 def draw(
@@ -182,7 +182,7 @@ class Objective:
             if self.identity is not None and embedding is None:
                 embedding = self.identity(images)
             known = Before(images if keep else None, embedding)
-            affordable = images[0].nbytes * len(self.w_plus) <= _CACHE_BYTES
+            affordable = fits_cache(images[0], len(self.w_plus))
             self._cache[batch] = known if affordable else Before(None, embedding)
         return known
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import draws
 from .._deprecated import renamed_arguments
+from ..memory import ENCODED_AT_ONCE
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
 from .config import GUIDANCE_RMS, GuidanceConfig
@@ -57,7 +58,9 @@ def balanced_guidance_scale(
     shape = prior.latent_shape_for(*images.shape[-2:])
     noise = torch.randn(len(images), *shape, generator=draws.generator(seed))
     total = 0.0
-    for some, x in zip(torch.arange(len(images)).split(16), images.split(16), strict=True):
+    for some, x in zip(
+        torch.arange(len(images)).split(ENCODED_AT_ONCE), images.split(ENCODED_AT_ONCE), strict=True
+    ):
         with torch.no_grad():
             z = prior.encode(x)
         with_prompt, without = (

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..edit import input_size
 from ..grid import grid
 from ..images import psnr
-from ..manipulator import manipulate, rendered_at_once
+from ..manipulator import manipulate
+from ..memory import rendering_batch
 
 if TYPE_CHECKING:
     from ..domains import Domain
@@ -78,7 +79,7 @@ def milliseconds_per_edit(domain: Domain, mapper: nn.Module, lam: float, batch: 
 
 def _rendered(generator: Any, w_plus: Tensor, mappers: Sequence[Any] = ()) -> Tensor:
     """Images of latents, a few at a time: a batch of large ones need not fit a GPU."""
-    chunks = w_plus.split(rendered_at_once(generator))
+    chunks = w_plus.split(rendering_batch(generator))
     return torch.cat([manipulate(generator, w, mappers).images.clamp(-1, 1).cpu() for w in chunks])
 
 
