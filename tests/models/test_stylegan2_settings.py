@@ -32,7 +32,7 @@ def w_plus(network: StyleGAN2) -> Tensor:
     return torch.randn(2, network.num_layers, 12, generator=torch.Generator().manual_seed(1))
 
 
-def test_labels_are_embedded_and_normalised() -> None:
+def test_labels_are_embedded_and_normalized() -> None:
     network = build(c_dim=3).double()
     z, labels = torch.randn(4, 10).double(), torch.eye(3).double()[[0, 2, 1, 2]]
     state = network.state_dict()
@@ -127,7 +127,7 @@ def test_float16_layers() -> None:
 
 
 def test_large_features_survive_float16() -> None:
-    """What overflows without the normalisation before the convolution."""
+    """What overflows without the normalization before the convolution."""
     network = build(num_fp16_res=3, conv_clamp=256)
     with torch.no_grad():
         network.input.input.mul_(1e4)

@@ -168,7 +168,7 @@ def test_16_bit_gradients_keep_their_direction(dtype: torch.dtype) -> None:
 @DTYPES
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_slopes_at_the_kinks(op, act: str, dtype: torch.dtype, memory_format) -> None:
-    """u = 4 * x + 1 - 1, exactly: zero, the limit, and their neighbours."""
+    """u = 4 * x + 1 - 1, exactly: zero, the limit, and their neighbors."""
     eps = torch.finfo(dtype).eps
     numbers = torch.tensor(
         [0.0, eps, -eps, 0.25, 0.5 - eps, 0.5, 0.5 + eps, -0.5, -1.0, 3.0], dtype=torch.float64

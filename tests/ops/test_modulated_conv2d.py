@@ -1,4 +1,4 @@
-"""modulated_conv2d against the paper's form: a separate scaled and normalised kernel per sample."""
+"""modulated_conv2d against the paper's form: a separate scaled and normalized kernel per sample."""
 
 from __future__ import annotations
 

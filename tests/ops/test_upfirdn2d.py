@@ -228,7 +228,7 @@ def test_what_is_cropped_or_out_of_reach_does_not_matter() -> None:
 
 @pytest.mark.parametrize("gain", [0.0, 2.0])
 def test_keeps_a_constant_image(gain: float) -> None:
-    """What the generator relies on: upsampling with [1, 3, 3, 1] changes no flat colour."""
+    """What the generator relies on: upsampling with [1, 3, 3, 1] changes no flat color."""
     x = torch.full((1, 3, 5, 5), 0.8)
     y = upfirdn2d(x, torch.tensor([1.0, 3, 3, 1]) / 8, 2, padding=(2, 1, 2, 1), gain=2 * gain)
     assert y.shape == (1, 3, 10, 10)
@@ -277,7 +277,7 @@ def test_empty_batches(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("far", [(0,), (1,), (2,), (3,), (0, 2)])
 @pytest.mark.parametrize("near", [(8, 4, 2, 1), (8, 1, 4, 2)])
 def test_offsets_beyond_31_bits(tmp_path: Path, far: tuple[int, ...], near: Pads) -> None:
-    """Neighbours 2**31 numbers apart, in a file with a hole in place of the memory."""
+    """Neighbors 2**31 elements apart, in a file with a hole in place of the memory."""
     distance = 2**31
     path = tmp_path / "numbers"
     with path.open("wb") as file:
