@@ -71,7 +71,7 @@ def check_plain(content: Any, file_bytes: int) -> None:
     sizes: dict[int, _Size | None] = {}  # None while the container is being walked through
 
     def size_of(value: Any, depth: int) -> _Size:
-        if type(value) in _LEAVES:
+        if type(value) in _LEAVES or isinstance(value, np.dtype):
             size = _leaf_size(value)
         elif id(value) not in sizes:
             sizes[id(value)] = None

@@ -36,9 +36,10 @@ class Checkpoint:
         format: "safetensors", "torch" (zip, since torch 1.6), "torch-legacy" or "pickle".
         content: tensors (on the CPU, none requires a gradient) and numpy arrays of numbers, in
             dicts, lists, tuples and sets; numbers, texts, bytes (a memoryview where there are
-            many), `torch.dtype`s; `PickledObject`s, which are also what stands for a class that is
-            itself a value. Paths and devices are texts, every kind of dict is a dict, parameters
-            are tensors. Nothing contains itself, and nothing is nested more than 100 deep.
+            many), dtypes of torch and numpy; `PickledObject`s, which are also what stands for a
+            class that is itself a value. Paths and devices are texts, every kind of dict is a
+            dict, parameters are tensors. Nothing contains itself, and nothing is nested more than
+            100 deep.
         metadata: of a safetensors file.
     """
 

@@ -158,6 +158,7 @@ def test_what_else_checkpoints_hold(tmp_path: Path, writer: str) -> None:
             "state": linear.state_dict(),  # an OrderedDict with an attribute
             "default": collections.defaultdict(list, {1: [2]}),
             "dtype": torch.bfloat16,
+            "numpy's dtype": np.dtype(">f4"),
             "device": torch.device("cuda", 1),
             "size": torch.Size([1, 512]),
             "path": pathlib.PureWindowsPath("C:\\faces"),
@@ -173,6 +174,7 @@ def test_what_else_checkpoints_hold(tmp_path: Path, writer: str) -> None:
     assert same(content["state"]["weight"], linear.weight.detach())
     assert content["default"] == {1: [2]} and type(content["default"]) is dict
     assert content["dtype"] is torch.bfloat16
+    assert content["numpy's dtype"] == np.dtype(">f4")
     assert content["device"] == "cuda:1"
     assert content["size"] == (1, 512)
     assert content["path"] == "C:\\faces"
