@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .checkpoints.load import load_latents, load_mapper
-from .files import PathLike, read_json, read_metadata
+from .files import PathLike, expanded, read_json, read_metadata
 from .images import ImageSource, list_images, load_image, save_png, to_pil
 from .manipulator import MapperInfo, manipulate
 from .memory import rendering_batch
 from .models.mapper import LevelsMapper, StyleSpaceMapper
+from .progress import Listener, Task
 from .run_folder import MAPPER_FILE, RUN_FILE
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ class Editor:
                 edits belong to different domains.
         """
         paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-        edits = [load_mapper(_mapper_file(Path(path))) for path in paths]
+        edits = [load_mapper(_mapper_file(expanded(path))) for path in paths]
         if domain is None:
-            domain = _common_domain([Path(path) for path in paths], [info for _, info in edits])
+            domain = _common_domain([expanded(path) for path in paths], [info for _, info in edits])
         if domain is None or isinstance(domain, (str, os.PathLike, Mapping)):
             from .domains import load_domain
 
@@ -161,8 +162,9 @@ class Editor:
 
     def latents_of(self, path: PathLike) -> tuple[Tensor, list[str]]:
         """The W+ latents [N, num_layers, w_dim] of a file, and a name for each."""
+        path = expanded(path)
         w_plus = load_latents(path, self.generator.num_layers)
-        names = _names(Path(path), len(w_plus))
+        names = _names(path, len(w_plus))
         wanted = [self.generator.num_layers, self.generator.w_dim]
         if list(w_plus.shape[1:]) != wanted:
             raise ValueError(
@@ -218,25 +220,30 @@ class Editor:
         suffix: str = "",
         batch_size: int = 16,
         aligned: bool = False,
+        overwrite: bool = False,
+        progress: bool | Listener = True,
     ) -> list[Path]:
-        """Edit image files and write PNGs of the same names into `out_dir`; returns their paths.
+        """Edit image files and write PNGs of the same names into `out_dir`; return their paths.
 
         Args:
             paths: an image file, a folder of images, a file of W+ latents, or a list of these.
                 Latents are named as the file says, or numbered.
             suffix: appended to the file names, before ".png".
             aligned: see `encode`.
+            overwrite: replace files in `out_dir`, such as earlier results. Inputs are never
+                replaced.
+            progress: show it, or not, or a listener that gets every event.
 
-        Every file is checked before the first is written, and each is written atomically. Inputs
-        are never overwritten.
+        Every file is checked before the first is written, and each is written atomically.
 
         Raises:
-            ValueError: no images, two inputs of the same name, an output that would overwrite its
+            ValueError: no images, two inputs of the same name, an output that would overwrite an
                 input, or a broken image.
+            FileExistsError: an output exists, and not `overwrite`; nothing is written.
         """
         listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         files, names, latents = [], [], []
-        for path in map(Path, listed):
+        for path in map(expanded, listed):
             if path.suffix.lower() in LATENTS_SUFFIXES:
                 w_plus, of_rows = self.latents_of(path)
                 latents.append(w_plus)
@@ -244,16 +251,22 @@ class Editor:
             else:
                 files += list_images(path) if path.is_dir() else [path]
         names = [path.stem for path in files] + names
-        out = Path(out_dir)
+        out = expanded(out_dir)
         targets = [out / f"{name}{suffix}.png" for name in names]
-        _check_targets(files, targets)
-        encoded = [self.encode(files, batch_size, aligned=aligned)] if files else []
-        w_plus = torch.cat([*encoded, *latents])
-        for start in range(0, len(targets), batch_size):
-            chunk = w_plus[start : start + batch_size]
-            edited = self.edit(chunk, strength, levels, batch_size=batch_size)
-            for target, image in zip(targets[start:], edited, strict=False):
-                save_png(target, image)
+        _check_targets(files, targets, overwrite)
+        with Task("editing", len(files) + len(targets), progress, unit="steps") as task:
+            chunks = []
+            for start in range(0, len(files), batch_size):
+                some = files[start : start + batch_size]
+                chunks.append(self.encode(some, batch_size, aligned=aligned))
+                task.advance(len(some))
+            w_plus = torch.cat([*chunks, *latents])
+            for start in range(0, len(targets), batch_size):
+                chunk = w_plus[start : start + batch_size]
+                edited = self.edit(chunk, strength, levels, batch_size=batch_size)
+                for target, image in zip(targets[start:], edited, strict=False):
+                    save_png(target, image)
+                task.advance(len(chunk))
         return targets
 
     def _sources(self, pictures: EditInput) -> Tensor | list[ImageSource]:
@@ -357,7 +370,7 @@ def input_size(network: Any) -> tuple[int, int]:
     return getattr(network, "image_size", (network.resolution, network.resolution))
 
 
-def _check_targets(files: list[Path], targets: list[Path]) -> None:
+def _check_targets(files: list[Path], targets: list[Path], overwrite: bool) -> None:
     if not targets:
         raise ValueError("no pictures to edit: the list is empty")
     names = [target.name for target in targets]
@@ -367,8 +380,15 @@ def _check_targets(files: list[Path], targets: list[Path]) -> None:
             f"several inputs would be written to {', '.join(doubled)}; edit them into different "
             "folders"
         )
-    for source, target in zip(files, targets, strict=False):  # rows of latents come after
-        if target.resolve() == source.resolve():
+    inputs = {source.resolve() for source in files}
+    for target in targets:
+        if target.resolve() in inputs:
             raise ValueError(
                 f"{target} would overwrite its input; choose another folder or give a suffix"
             )
+    existing = [] if overwrite else [target for target in targets if target.exists()]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise FileExistsError(
+            f"{existing[0]}{more} would be replaced; choose another folder, or pass overwrite=True"
+        )

@@ -31,6 +31,18 @@ PathLike = str | os.PathLike[str]
 _OUT_OF_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
+def expanded(path: PathLike) -> Path:
+    """Return a path of a user's, with ~ as the home folder.
+
+    Raises:
+        ValueError: the home of a user that does not exist.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{os.fspath(path)!r} names no home folder: {error}") from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Yield a temporary sibling of `path`, renamed onto it on success, removed on any error.

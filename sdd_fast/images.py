@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 from . import _deprecated
-from .files import PathLike, atomic_path
+from .files import PathLike, atomic_path, expanded
 
 ImageSource = PathLike | Image.Image | np.ndarray | torch.Tensor
 Size = int | tuple[int, int]
@@ -53,7 +53,7 @@ def load_image(source: ImageSource, size: Size | None = None) -> torch.Tensor:
     elif isinstance(source, Image.Image):
         image = _from_pil(ImageOps.exif_transpose(source), "the PIL image")
     elif isinstance(source, (str, os.PathLike)):
-        image = _from_file(Path(source))
+        image = _from_file(expanded(source))
     else:
         raise TypeError(
             "expected an image file, a PIL image, an array or a tensor, got "
@@ -77,7 +77,7 @@ def list_images(folder: PathLike) -> list[Path]:
         NotADirectoryError: it is a file.
         ValueError: it holds no image.
     """
-    root = Path(folder)
+    root = expanded(folder)
     if not root.exists():
         raise FileNotFoundError(f"there is no such folder: {root}")
     if not root.is_dir():

@@ -14,6 +14,7 @@ from sdd_fast.files import write_json
 from sdd_fast.images import load_image, to_pil
 from sdd_fast.manipulator import MapperInfo, save_mapper
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
+from sdd_fast.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,43 @@ def test_edit_files_never_overwrites_inputs(
         editor.edit_files(tmp_path / "a.png", tmp_path)
     with pytest.raises(ValueError, match="list is empty"):
         editor.edit_files([], tmp_path / "out")
+
+
+def test_edit_files_replaces_nothing_unasked(
+    editor: Editor, photo: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.jpg")
+    (tmp_path / "a.png").write_text("something else of that name")
+    for out in (tmp_path, tmp_path / "out"):
+        if out != tmp_path:
+            editor.edit_files(tmp_path / "a.jpg", out)
+        before = (out / "a.png").read_bytes()
+        with pytest.raises(FileExistsError, match=r"a\.png would be replaced; .*overwrite=True"):
+            editor.edit_files(tmp_path / "a.jpg", out, -3.0)
+        assert (out / "a.png").read_bytes() == before
+        editor.edit_files(tmp_path / "a.jpg", out, -3.0, overwrite=True)
+        assert (out / "a.png").read_bytes() != before
+    with pytest.raises(ValueError, match="overwrite its input"):
+        editor.edit_files(tmp_path / "a.png", tmp_path, overwrite=True)
+
+
+def test_progress_of_edited_files(editor: Editor, photo: np.ndarray, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(photo).save(tmp_path / name)
+    events: list[Progress] = []
+    editor.edit_files(tmp_path, tmp_path / "out", batch_size=2, progress=events.append)
+    assert [event.done for event in events] == [0, 2, 3, 5, 6, 6]
+    assert {event.task for event in events} == {"editing"} and events[-1].closed
+
+
+def test_home_folders(
+    editor: Editor, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    assert editor.edit_files("~/a.png", "~/out") == [tmp_path / "out" / "a.png"]
+    with pytest.raises(ValueError, match="'~no-such-user/a.png' names no home folder"):
+        load_image("~no-such-user/a.png")
 
 
 def test_bad_input(editor: Editor, generator: StyleGAN2, w_plus: Tensor, photo: np.ndarray) -> None:

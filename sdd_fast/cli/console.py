@@ -113,7 +113,12 @@ def explain(error: Exception) -> str:
         text = f"out of memory. Try a smaller --batch-size or fewer --images. {first}".strip()
     elif not _is_plain(error):
         text = f"{type(error).__name__}: {text}. This may be a bug; {DEBUG} shows the traceback"
-    return text.replace("resume=False", "--restart")
+    for python, typed in (
+        ("resume=False", "--restart"),
+        ("pass overwrite=True", "give --overwrite"),
+    ):
+        text = text.replace(python, typed)
+    return text
 
 
 def _is_plain(error: Exception) -> bool:

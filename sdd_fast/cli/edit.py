@@ -47,6 +47,14 @@ def edit(
             "those that were distilled."
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace files in --out, such as earlier results.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     aligned: Annotated[
         bool,
         typer.Option(
@@ -70,7 +78,8 @@ def edit(
 
     Any size and common format; pictures are cropped to the shape of the domain's, photographs of
     faces by the landmarks of the face. A file of W+ latents, such as `sdd invert` writes, may stand
-    for pictures. Inputs are never overwritten. Several edits are applied at once.
+    for pictures. Inputs are never replaced, earlier results only with --overwrite. Several edits
+    are applied at once.
 
     \b
     Examples:
@@ -90,7 +99,7 @@ def edit(
     parts = {"generator": generator, "encoder": encoder, "detector": detector}
     editor = open_editor(edits, domain, device, **parts)
     amount = strengths[0] if len(strengths) == 1 else strengths
-    written = editor.edit_files(files, out, amount, wanted, aligned=aligned)
+    written = editor.edit_files(files, out, amount, wanted, aligned=aligned, overwrite=overwrite)
     grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
     save_png(grid_path, _grid(editor, files, written[:SHOWN], strengths, aligned))
     edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")

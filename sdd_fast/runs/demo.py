@@ -131,7 +131,9 @@ def _edit_files(domain: Domain, runs: list[EditRun], files: list[Path], folder: 
         edits.append(("all-edits", label, [1.0] * len(runs)))
     labels, rows = ["input picture"], [_load(files, domain.resolution)]
     for name, label, strengths in edits:
-        written = editor.edit_files(files, folder / "edited" / name, strengths)
+        written = editor.edit_files(
+            files, folder / "edited" / name, strengths, overwrite=True, progress=False
+        )
         labels.append(label)
         rows.append(_load(written, domain.resolution))
     path = folder / "overview.png"

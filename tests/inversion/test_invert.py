@@ -19,6 +19,7 @@ from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.images import load_image, save_png
 from sdd_fast.inversion import contact_sheet as contact_sheet_module
 from sdd_fast.inversion import invert as invert_module
+from sdd_fast.inversion import latents_file
 from sdd_fast.inversion.align import align_face
 from sdd_fast.inversion.contact_sheet import contact_sheet
 from sdd_fast.inversion.refine import Refinement, content, multiscale_error, refine, w_std
@@ -56,7 +57,7 @@ class Networks:
         self.seen.append(len(inputs[0]))
         self.on_batch(len(self.seen))
 
-    def invert(self, folder: Path, out: Path, **settings: Any) -> invert_module.Inversion:
+    def invert(self, folder: Path, out: Path, **settings: Any) -> latents_file.Inversion:
         settings = {"batch_size": 2, "progress": False, **settings}
         return invert_module.invert(folder, self.encoder, self.generator, out, **settings)
 
@@ -105,10 +106,10 @@ def test_the_file_holds_latents_and_where_they_are_from(
 
 def test_networks_are_told_apart_by_every_tensor() -> None:
     one, other = nn.BatchNorm2d(2), nn.BatchNorm2d(2)  # with a count that has no dimensions
-    assert invert_module._digest(one) == invert_module._digest(other)
+    assert latents_file.digest(one) == latents_file.digest(other)
     other.num_batches_tracked += 1
-    assert invert_module._digest(one) != invert_module._digest(other)
-    assert invert_module._digest(one) != invert_module._digest(one.bfloat16())
+    assert latents_file.digest(one) != latents_file.digest(other)
+    assert latents_file.digest(one) != latents_file.digest(one.bfloat16())
 
 
 def test_psnr_is_that_of_pictures_spanning_two(
