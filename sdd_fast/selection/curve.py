@@ -29,7 +29,7 @@ class HQSCurve:
     Args:
         timesteps: T timesteps, ascending.
         entropy: [N, T] float64, H_t of each of N images (Eq. 9), in nats.
-        deficit: [N, T] float64, log n − H_t for a gradient map of n entries. It carries H_t's
+        deficit: [N, T] float64, log n − H_t for a gradient map of n elements. It carries H_t's
             variation over t without the rounding of H ≈ log n; scores are computed from it.
         l1: [N, T] float64, N_t (Eq. 10).
         prompt, negative_prompt, config, gradient_map, noise_draws, seed: how it was computed.

@@ -65,7 +65,7 @@ def hqs(
             them ascending.
         generator: a network with .synthesis(w_plus) → images.
         config: how the gradient is formed; default `GuidanceConfig()`.
-        gradient_map: "signed" takes the softmax over all C·H·W signed entries of d (Eq. 8–9);
+        gradient_map: "signed" takes the softmax over all C·H·W signed elements of d (Eq. 8–9);
             "abs-mean" over the H·W means of |d| over channels (the authors' code). N_t = Σ|d| in
             both.
         normalize: see `HQSCurve`.
