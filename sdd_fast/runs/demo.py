@@ -15,6 +15,7 @@ from ..edit import Editor
 from ..files import PathLike
 from ..grid import grid
 from ..images import load_image, save_png
+from ..progress import Listener
 from ..report import write_summary
 from ..run_folder import RUN_FILE
 from ..selection.choose import Selection
@@ -45,7 +46,7 @@ def run_demo(
     config: DistillConfig | None = None,
     faces: int = 256,
     restart: bool = False,
-    progress: bool = True,
+    progress: bool | Listener = True,
     say: Callable[[str], None] = print,
     command: str = "sdd demo",
 ) -> Demo:

@@ -10,8 +10,6 @@ The same call again continues an interrupted run, and only measures and reports 
 
 from __future__ import annotations
 
-import hashlib
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +28,7 @@ from ..files import PathLike, atomic_path, write_json
 from ..images import save_png
 from ..lock import locked
 from ..memory import training_batch
-from ..models.mapper import level_range
+from ..progress import Listener
 from ..report import wording, write_report
 from ..report.showcase import before_after, milliseconds_per_edit, training_figure
 from ..run_folder import (
@@ -39,15 +37,15 @@ from ..run_folder import (
     GRID_FILE,
     REPORT_FILE,
     RUN_FILE,
-    TRAINED,
     TRAINING_FILE,
-    WRITTEN,
 )
 from ..selection.choose import Selection, choose
 from ..selection.curve import HQSCurve
 from ..selection.search import compute_curve, images_at_once
 from ..teacher.text import unknown_words
-from .record import new_record, read_run, without_nan
+from .prepare import check, earlier_run
+from .prepare import slug as slug
+from .record import new_record, without_nan
 
 if TYPE_CHECKING:
     from ..domains import Domain
@@ -113,7 +111,7 @@ class _Job:
     levels: Sequence[str] | None
     config: DistillConfig
     resume: bool
-    progress: bool
+    progress: bool | Listener
     say: Say
     record: dict[str, Any]
 
@@ -139,7 +137,7 @@ def run_edit(
     faces: int = 256,
     strengths: Sequence[float] = (0.5, 1.0, 1.5),
     resume: bool = True,
-    progress: bool = True,
+    progress: bool | Listener = True,
     say: Say = _silent,
     command: str = "",
 ) -> EditRun:
@@ -157,7 +155,7 @@ def run_edit(
             0 leaves that out.
         strengths: shown in the before/after grid.
         resume: False starts over; what an earlier run left in `out` is kept until it is replaced.
-        progress: show progress. say: gets a line for each thing
+        progress: show it, or a function that gets every `Progress`. say: gets a line for each thing
             done.
         command: how the run was started, for its report.
 
@@ -174,9 +172,9 @@ def run_edit(
         config = default_config(batch_size=training_batch(domain.generator, domain.prior))
     config = replace(config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt))
     levels = levels or domain.levels.get(prompt)
-    _check(domain, prompt, timesteps, curve, levels, selection)
+    check(domain, prompt, timesteps, curve, levels, selection)
     with locked(folder):
-        earlier = _earlier(folder, domain, prompt, resume)
+        earlier = earlier_run(folder, domain, prompt, resume)
         record = new_record(domain, prompt, config, command, earlier)
         record["unknown_words"] = unknown_words(domain.prior.tokenizer, prompt)
         if record["unknown_words"]:
@@ -199,73 +197,6 @@ def run_edit(
         _draw(job, result, target, strengths)
         record["seconds"]["measure"] = time.perf_counter() - began
         return _finish(job, result, strengths)
-
-
-def slug(prompt: str) -> str:
-    """Return a folder name for a prompt: "a face with white hair" → "a-face-with-white-hair".
-
-    Where a name leaves out what tells the prompt from others, such as capitals or commas, it ends
-    in a few digits that do.
-    """
-    name = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60] or "edit"
-    if name.replace("-", " ") == prompt:
-        return name
-    return f"{name}-{hashlib.sha256(prompt.encode(errors='replace')).hexdigest()[:4]}"
-
-
-# --- before any work ------------------------------------------------------------------------------
-
-
-def _check(
-    domain: Domain,
-    prompt: str,
-    timesteps: Sequence[int] | None,
-    curve: HQSCurve | None,
-    levels: Sequence[str] | None,
-    selection: Selection,
-) -> None:
-    """Say whatever can be said before any work is done."""
-    if not prompt.strip():
-        raise ValueError(f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'")
-    if timesteps is not None:
-        if curve or selection.top is not None or selection.threshold is not None:
-            raise ValueError(
-                "fixed timesteps leave nothing to select; give no curve, top or threshold"
-            )
-        if not timesteps:
-            raise ValueError("no timesteps given; leave them out to have them selected")
-        domain.prior.timesteps_tensor(list(timesteps), len(timesteps))
-    if curve is not None and curve.prompt != prompt:
-        raise ValueError(f"the curve belongs to the prompt {curve.prompt!r}, not to {prompt!r}")
-    for level in levels or ():
-        level_range(level, domain.generator.num_layers)
-
-
-def _earlier(folder: Path, domain: Domain, prompt: str, resume: bool) -> dict[str, Any]:
-    """The record of an earlier run in the folder, {} if there is none to continue."""
-    if not (folder / RUN_FILE).exists():
-        selected = (CURVE_FILE, CURVE_PICTURE)  # by `sdd select`, for this run
-        foreign = [
-            name
-            for name in (*TRAINED, *WRITTEN)
-            if name not in selected and (folder / name).exists()
-        ]
-        if foreign:
-            raise ValueError(
-                f"{folder} holds {', '.join(foreign)}, but no {RUN_FILE}: these are files of "
-                "something else, which a run would replace; choose another folder"
-            )
-    # What a restart is to replace stays until there is something new in its place.
-    if not resume or not (folder / RUN_FILE).exists():
-        return {}
-    earlier = read_run(folder)
-    for name, value in {"prompt": prompt, "domain": domain.name}.items():
-        if earlier[name] != value:
-            raise ValueError(
-                f"{folder} holds a run of another {name}: {earlier[name]!r}, not {value!r}; "
-                "choose another folder for this one, or start over there with resume=False"
-            )
-    return earlier
 
 
 # --- the stages -----------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ HEADS: dict[str, int] = {name: len(values) for name, values in ATTRIBUTES.items(
 
 
 def sample_attributes(n: int, rng: torch.Generator) -> dict[str, Tensor]:
-    """Draws `n` independent attribute combinations: {name: int64 [n]}."""
+    """Draw `n` independent attribute combinations: {name: int64 [n]}."""
     labels = {}
     for name, values in ATTRIBUTES.items():
         weights = torch.tensor(_WEIGHTS.get(name, (1.0,) * len(values)))
@@ -42,7 +42,7 @@ def sample_attributes(n: int, rng: torch.Generator) -> dict[str, Tensor]:
 
 
 def value_index(attribute: str, value: str) -> int:
-    """Index of `value` among `ATTRIBUTES[attribute]`; ValueError lists what exists."""
+    """Return the index of `value` among `ATTRIBUTES[attribute]`; ValueError lists what exists."""
     if attribute not in ATTRIBUTES:
         raise ValueError(f"unknown attribute {attribute!r}; known: {', '.join(ATTRIBUTES)}")
     if value not in ATTRIBUTES[attribute]:

@@ -31,7 +31,7 @@ SOURCE_TEXT = "a photo of a face"
 
 
 def caption(values: dict[str, str], rng: random.Random) -> str:
-    """One caption of a face with these attribute values, attributes dropped at random."""
+    """Write a caption of a face with these attribute values, some dropped at random."""
     kept = _drop(values, rng)
     before: list[str] = []  # adjectives
     wearing: list[str] = []  # "with …"
@@ -98,7 +98,7 @@ def _hair(
 
 
 def captions(labels: dict[str, Tensor], rng: random.Random) -> list[str]:
-    """One caption per row of `labels` ({attribute: int64 [B]})."""
+    """Write a caption for each row of `labels` ({attribute: int64 [B]})."""
     rows = {name: labels[name].tolist() for name in ATTRIBUTES}
     n = len(next(iter(rows.values())))
     return [
