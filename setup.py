@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -196,12 +197,8 @@ def cuda_architectures() -> list[str]:
 
 def sources_digest() -> str:
     """As sdd_fast computes it at run time, to notice a library older than csrc/."""
-    path = ROOT / "sdd_fast" / "_native_sources.py"
-    spec = importlib.util.spec_from_file_location("_native_sources", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return str(module.sources_digest(ROOT))
+    module = runpy.run_path(str(ROOT / "sdd_fast" / "_native_sources.py"))
+    return str(module["sources_digest"](ROOT))
 
 
 def run_cmake(output_name: str) -> Path:
@@ -285,6 +282,8 @@ class BuildNative(build_ext):
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run_cmake(target.name), target)
+        if self.inplace:
+            write_note(ROOT / "sdd_fast")
 
 
 NOT_NATIVE = why_not_native()

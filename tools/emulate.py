@@ -32,7 +32,7 @@ SANITIZERS = {
 # Of tests/ops is left out: what has nothing to do with the device that computes (torch.compile,
 # opcheck, autocast, the references, programs made of the CPU kernels), what is true of the CPU's
 # entries only (their threads and their errors where memory does not suffice), and sizes that would
-# take minutes: maps of millions of numbers, every size of a row, offsets and sizes beyond 2^31.
+# take minutes: maps of millions of elements, every size of a row, offsets and sizes beyond 2^31.
 NOT_OF_THE_DEVICE = (
     "compile", "opcheck", "_ref", "under_torch_func", "autocast", "number_of_threads",
     "32_bits_count", "beyond_31_bits", "than_31_bits", "no_memory",
@@ -43,7 +43,7 @@ SLOW = (
 )  # fmt: skip
 # Under the address sanitizer a few tests of each op: any tensors, layouts, wrong arguments.
 WITH_ADDRESSES = ("any_", "checks_again", "test_layouts", "past_python", "kinks", "test_lengths")
-# Which thread touches what does not depend on the numbers: two dtypes of different packs suffice.
+# Which thread touches what does not depend on the values: two dtypes of different packs suffice.
 WITH_THREADS = "not float64 and not bfloat16"
 
 

@@ -1,4 +1,4 @@
-"""make sanitize: the CPU kernels under the address and undefined-behaviour sanitizers.
+"""make sanitize: the CPU kernels under the address and undefined-behavior sanitizers.
 
 Compiles csrc/ once more into build/sanitize, seeds an overrun in every op to see that it would be
 noticed, then runs the tests of the ops with that library, once for each instruction set of the CPU.
@@ -33,8 +33,8 @@ LEFT_OUT = (
 PROBE = """
 #include <limits>
 int main(int count, char**) {
-  int* numbers = new int[4]();
-  if (count == 2) return numbers[count + 2];                             // the fifth of four
+  int* values = new int[4]();
+  if (count == 2) return values[count + 2];                             // the fifth of four
   if (count == 3) return std::numeric_limits<int>::max() - 2 + count;  // one too many
   return 0;
 }
@@ -183,7 +183,7 @@ def levels() -> list[str]:
 
 
 def check_that_overruns_are_seen(level: str) -> None:
-    """Each op must abort in its kernel on a tensor one number short, and not on a whole one."""
+    """Each op must abort in its kernel on a tensor one element short, and not on a whole one."""
     done = subprocess.run(
         [sys.executable, "-c", OVERRUN, *OPS], env=environment(level), cwd=ROOT, text=True,
         capture_output=True, timeout=600,

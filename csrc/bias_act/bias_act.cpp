@@ -75,7 +75,7 @@ Tensor bias_act(const Tensor& input, const std::optional<Tensor>& bias, int64_t 
   BiasAct call = call_of(x, element, activation);
   call.bias = b ? b->const_data_ptr() : nullptr;
   call.out = out.mutable_data_ptr();
-  run_beside(x, [&] { bias_act_cpu(call); }, [&](void* stream) { bias_act_cuda(call, stream); });
+  on_device_of(x, [&] { bias_act_cpu(call); }, [&](void* stream) { bias_act_cuda(call, stream); });
   return out;
 }
 
@@ -105,7 +105,7 @@ std::tuple<Tensor, Tensor> bias_act_backward(const Tensor& grad_in, const Tensor
   call.y = y.const_data_ptr();
   call.out = out.mutable_data_ptr();
   if (bias_grad) call.bias_grad = b_grad.mutable_data_ptr();
-  run_beside(
+  on_device_of(
       y, [&] { bias_act_cpu(call); },
       [&](void* stream) {
         Tensor workspace = b_grad;

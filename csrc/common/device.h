@@ -46,7 +46,7 @@ inline void* current_cuda_stream(int32_t device) {
 
 // Calls cuda(stream) on the GPU of x, cpu() where x is on the CPU.
 template <class Cpu, class Cuda>
-void run_beside(const Tensor& x, const Cpu& cpu, const Cuda& cuda) {
+void on_device_of(const Tensor& x, const Cpu& cpu, const Cuda& cuda) {
 #if defined(SDD_HOST_EMULATION)
   (void)x, (void)cpu;
   cuda(nullptr);

@@ -96,7 +96,7 @@ struct PreparedCall {
 
   void run() {
     MaybeTensor workspace;
-    run_beside(
+    on_device_of(
         x, [&] { conv_epilogue_cpu(call); },
         [&](void* stream) {
           if (call.grad != nullptr) {

@@ -77,7 +77,7 @@ std::tuple<Tensor, Tensor> demodulation(const Tensor& weight, const Tensor& styl
   d.outputs = outputs;
   d.inputs = inputs;
   d.eps = eps;
-  run_beside(
+  on_device_of(
       weight, [&] { demodulation_cpu(d); }, [&](void* stream) { demodulation_cuda(d, stream); });
   return {factor, energy};
 }

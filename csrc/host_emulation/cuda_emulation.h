@@ -24,7 +24,7 @@
 // block before. Kernels with __shared__ arrays belong in an unnamed namespace: elsewhere the arrays
 // of a template get sections of their own, about which the assembler warns.
 //
-// What is not modelled:
+// What is not modeled:
 //   - races between blocks: they run one at a time. The thread sanitizer does report those of
 //     kernels without barriers and shared memory; it takes all other blocks for ordered;
 //   - memory order: fences do nothing, every write is seen at once, by all. A flag that is waited

@@ -52,7 +52,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> softmax_entropy_l1(const Tensor& inpu
   const Tensor deficit = new_doubles(maps.rows), log_mean_exp = new_doubles(maps.rows);
   const EntropyResults results{data(entropy), data(l1), data(deficit), data(log_mean_exp)};
   if (maps.rows > 0) {
-    run_beside(
+    on_device_of(
         input, [&] { softmax_entropy_l1_cpu(maps, results); },
         [&](void* stream) {
           const Tensor workspace = new_doubles(entropy_workspace(maps));
@@ -80,7 +80,7 @@ Tensor softmax_entropy_l1_backward(const std::optional<Tensor>& grad_entropy,
       new_strided(input.dim(), input.sizes().data(), strides, dtype_of(input), input);
   void* out = grad.mutable_data_ptr();
   if (in.maps.rows > 0) {
-    run_beside(
+    on_device_of(
         input, [&] { softmax_entropy_l1_backward_cpu(in.maps, rows, out); },
         [&](void* stream) { softmax_entropy_l1_backward_cuda(in.maps, rows, out, stream); });
   }

@@ -27,21 +27,24 @@ struct Terms {
   const T* weight;
   int64_t outer, weight_stride, outer_stride;
   int64_t inner, inner_stride;
+  bool from_zero;  // the sum begins with 0, not with the first product: it is rounded otherwise
 };
 
 // The sum as a function of x: of one element or of a vector of neighbors. K: the number of terms
-// where it is known (outer = 1), else 0. The weights of so few terms are kept in registers; read
-// from memory they would be read again after every store, which might have changed them.
+// where it is known (outer = 1), negative from zero, else 0. The weights of so few terms are kept
+// in registers; read from memory they would be read again after every store, which might have
+// changed them.
 template <int K, class From>
 struct Sum {
   using T = typename From::Compute;
   using V = typename From::Vector;
   using Stored = typename From::Stored;
   const Terms<T> terms;
-  T weight[K > 0 ? K : 1];
+  static constexpr int kTerms = K < 0 ? -K : K;
+  T weight[kTerms > 0 ? kTerms : 1];
 
   SDD_FN explicit Sum(const Terms<T>& t) : terms(t) {
-    for (int j = 0; j < K; ++j) weight[j] = t.weight[j];
+    for (int j = 0; j < kTerms; ++j) weight[j] = t.weight[j];
   }
   SDD_FN V vector(const Stored* x) const {
     return of<V>(x, [](const Stored* p) { return From::vector(p); });
@@ -53,10 +56,16 @@ struct Sum {
  private:
   template <class Result, class Read>
   SDD_FN Result of(const Stored* x, const Read& read) const {
-    Result sum{};
     if constexpr (K > 0) {
-      for (int j = 0; j < K; ++j) sum += weight[j] * read(x + j * terms.inner_stride);
+      Result sum = weight[0] * read(x);
+      for (int j = 1; j < K; ++j) sum += weight[j] * read(x + j * terms.inner_stride);
+      return sum;
+    } else if constexpr (K < 0) {
+      Result sum{};
+      for (int j = 0; j < kTerms; ++j) sum += weight[j] * read(x + j * terms.inner_stride);
+      return sum;
     } else {
+      Result sum{};
       for (int64_t r = 0; r < terms.outer; ++r) {
         const Stored* row = x + r * terms.outer_stride;
         const T* row_weight = terms.weight + r * terms.weight_stride;
@@ -64,12 +73,12 @@ struct Sum {
           sum += row_weight[j] * read(row + j * terms.inner_stride);
         }
       }
+      return sum;
     }
-    return sum;
   }
 };
 
-// Calls body(k) with the number of terms as a constant k(), 0 for any.
+// Calls body(k) with K of a Sum as k.value.
 template <int K>
 struct Count {
   static constexpr int value = K;
@@ -77,7 +86,11 @@ struct Count {
 template <class T, class Body>
 SDD_FN void with_count(const Terms<T>& t, const Body& body) {
   const int64_t count = t.outer == 1 ? t.inner : 0;
+  if (t.from_zero && count == 4) return body(Count<-4>{});
+  if (t.from_zero && count == 2) return body(Count<-2>{});
+  if (t.from_zero) return body(Count<0>{});
   if (count == 4) return body(Count<4>{});
+  if (count == 3) return body(Count<3>{});
   if (count == 2) return body(Count<2>{});
   if (count == 1) return body(Count<1>{});
   return body(Count<0>{});
@@ -107,6 +120,7 @@ class RowFilter {
   explicit RowFilter(const Upfirdn2dRows& p)
       : p_(p),
         separable_(p.row_taps != nullptr),
+        narrow_(p.granule < lanes<T>),
         row_terms_(phase_terms(p.rows, 0)),
         column_terms_(phase_terms(p.columns, 0)),
         period_(p.columns.up / common_divisor(p.columns.up, p.columns.down)),
@@ -198,7 +212,8 @@ class RowFilter {
       const ResampleWindow w = clipped_window(p_.rows, row);
       T* line = lines_ + (row - begin) * line_;
       const T* weight = weights_ + (w.count > 0 ? w.phase * row_terms_ + w.skip : 0);
-      to_line(line, x + w.index * p_.row_stride, {weight, 1, 0, 0, w.count, p_.row_stride});
+      to_line(line, x + w.index * p_.row_stride,
+              {weight, 1, 0, 0, w.count, p_.row_stride, w.skip > 0 || narrow_});
     }
     from_lines(y + begin * y_row, y_row, end - begin, lines_, 1, column_weights_, 0);
   }
@@ -211,7 +226,7 @@ class RowFilter {
       const ResampleWindow w = clipped_window(p_.rows, row);
       for (; loaded < w.index + w.count && w.count > 0; ++loaded) {
         to_line(lines_ + (loaded - lowest) * line_, x + loaded * p_.row_stride,
-                {&kOne, 1, 0, 0, 1, 0});
+                {&kOne, 1, 0, 0, 1, 0, narrow_});
       }
       const int64_t slot = w.count > 0 ? w.phase * row_terms_ + w.skip : 0;
       const T* line = w.count > 0 ? lines_ + (w.index - lowest) * line_ : lines_;
@@ -243,7 +258,7 @@ class RowFilter {
     const auto terms = [&](int64_t output) -> Terms<T> {
       const ResampleWindow w = whole_window(p_.columns, output);
       const int64_t slot = w.count > 0 ? w.phase * column_terms_ : 0;
-      return {weight + slot, outer, weight_stride, line_, w.count, g};
+      return {weight + slot, outer, weight_stride, line_, w.count, g, narrow_};
     };
     const auto offset = [&](int64_t output) {
       return (whole_window(p_.columns, output).index - line_begin_) * g;
@@ -293,6 +308,7 @@ class RowFilter {
 
   const Upfirdn2dRows& p_;
   const bool separable_;
+  const bool narrow_;                       // pixels of less than a vector
   const int64_t row_terms_, column_terms_;  // of one phase, at most
   const int64_t period_, advance_;          // of (4), along a row
   Buffer<T> weight_buffer_, line_buffer_;

@@ -96,7 +96,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, int
   c.y = y.mutable_data_ptr();
   if (y.numel() == 0) return y;
   set_input(c, x);
-  run_beside(
+  on_device_of(
       x, [&] { upfirdn2d_cpu(c); },
       [&](void* stream) {
         const Tensor copy = scattered(x) ? torch::stable::contiguous(x) : x;

@@ -3,7 +3,7 @@
 python tests/cuda/sanitized.py [--device cpu] [--native-only] [--seeded overrun|uninitialised]
 
 --native-only leaves out the ops that call libraries of others. --seeded is one fault that the tools
-must find: a tensor whose memory ends before its numbers do, or memory that nobody wrote.
+must find: a tensor whose memory ends before its elements do, or memory that nobody wrote.
 """
 
 from __future__ import annotations

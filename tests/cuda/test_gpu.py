@@ -67,7 +67,7 @@ def calls(op: str, *dtypes: torch.dtype) -> list[Call]:
 @pytest.fixture(autouse=True)
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolution libraries choose algorithms that sum in a fixed order, of float32 as it is: with
-    TF32 a slope would differ wherever another algorithm rounds a number past zero."""
+    TF32 a slope would differ wherever another algorithm rounds a value past zero."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -129,7 +129,7 @@ def captured(step: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, li
 @needs_gpu
 @OPS
 def test_cuda_graph(op: str) -> None:
-    """Forward and backward, captured, then replayed on other numbers."""
+    """Forward and backward, captured, then replayed on other values."""
     for call in calls(op, torch.float32, torch.float16):
         graph, results = captured(call.step)
         for factor in (1.0, -0.75):
@@ -374,10 +374,10 @@ def test_tensors_on_two_devices() -> None:
 # --- beyond 32 bits -----------------------------------------------------------------------------
 
 BEYOND = 2**31 + 8
-SOME = 1 << 16  # numbers that are compared at each place
+SOME = 1 << 16  # elements that are compared at each place
 
 
-def room(gibibytes: int) -> pytest.MarkDecorator:
+def memory(gibibytes: int) -> pytest.MarkDecorator:
     free = torch.cuda.mem_get_info()[0] if GPU else 0
     return pytest.mark.skipif(free < gibibytes * 2**30, reason=f"needs {gibibytes} GiB on a GPU")
 
@@ -389,7 +389,7 @@ def places(total: int) -> list[slice]:
 
 
 @needs_gpu
-@room(20)
+@memory(20)
 @pytest.mark.parametrize("dtype", SHORT, ids=str)
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_bias_act_beyond_31_bits(dtype: torch.dtype, channels_last: bool) -> None:
@@ -402,8 +402,8 @@ def test_bias_act_beyond_31_bits(dtype: torch.dtype, channels_last: bool) -> Non
     x_grad, b_grad = torch.autograd.grad(y, (x, b), grad)
     del grad
     for place in places(BEYOND):
-        numbers = torch.arange(place.start, place.stop, device="cuda")
-        channel = numbers % channels if channels_last else numbers // pixels
+        indices = torch.arange(place.start, place.stop, device="cuda")
+        channel = indices % channels if channels_last else indices // pixels
         part = x.detach().flatten()[place].double() + b.detach().double()[channel]
         expected = bias_act_ref(part[None], None, "lrelu")[0]
         error = (y.detach().flatten()[place].double() - expected).abs()
@@ -418,7 +418,7 @@ def test_bias_act_beyond_31_bits(dtype: torch.dtype, channels_last: bool) -> Non
 
 
 @needs_gpu
-@room(20)
+@memory(20)
 def test_conv_epilogue_beyond_31_bits() -> None:
     shape = (1, 8, 2**14, 2**14 + 1)
     x = torch.empty(shape, dtype=torch.float16, device="cuda").normal_()
@@ -438,7 +438,7 @@ def test_conv_epilogue_beyond_31_bits() -> None:
 
 
 @needs_gpu
-@room(20)
+@memory(20)
 def test_upfirdn2d_beyond_31_bits() -> None:
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device="cuda") / 8
     x = torch.empty(1, 8, 2**14, 2**14 + 1, dtype=torch.float16, device="cuda").normal_()
@@ -453,7 +453,7 @@ def test_upfirdn2d_beyond_31_bits() -> None:
 
 
 @needs_gpu
-@room(20)
+@memory(20)
 @pytest.mark.parametrize("terms_inside", [False, True])
 @pytest.mark.parametrize("shape", [(2**14, 2**14 + 1, 3, 3), (2, 2**30 + 1, 1, 2)], ids=str)
 def test_demodulation_beyond_31_bits(shape: tuple[int, ...], terms_inside: bool) -> None:
@@ -469,7 +469,7 @@ def test_demodulation_beyond_31_bits(shape: tuple[int, ...], terms_inside: bool)
 
 
 @needs_gpu
-@room(20)
+@memory(20)
 def test_softmax_entropy_l1_beyond_31_bits() -> None:
     x = torch.empty(1, BEYOND, dtype=torch.float16, device="cuda").normal_(std=0.01)
     x[0, 2**31 :] = 11.0  # so that the end matters: by 2e-3

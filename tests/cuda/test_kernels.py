@@ -1,7 +1,7 @@
 """Every CUDA kernel against the float64 references: on a GPU, or emulated on the CPU.
 
 Kernels divide their work into packs of 16 bytes, rows, tiles and blocks of threads. The sizes here
-are 1, odd, and those ± 1, and the numbers lie in memory aligned and not, dense and with NaN around.
+are 1, odd, and those ± 1; the memory is aligned and not, dense and with NaN around.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def randn(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
 
 
 def placed(x: Tensor | None, device: torch.device, layout: str = "dense") -> Tensor | None:
-    """The numbers of x on the device. Where there is other memory around them it holds NaN."""
+    """The elements of x on the device. Where there is other memory around them it holds NaN."""
     if x is None:
         return None
     inside = "channels_last" in layout and x.ndim > 2
