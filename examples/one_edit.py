@@ -1,4 +1,4 @@
-"""One edit from a prompt: select timesteps, distil a mapper, edit held-out pictures.
+"""One edit from a prompt: select timesteps, distill a mapper, edit held-out pictures.
 
     python examples/one_edit.py "a face with white hair" --out runs/white-hair
 

@@ -124,7 +124,7 @@ class Editor:
         Args:
             pictures: one or a list of files, PIL images, arrays and tensors (see
                 `images.load_image`), or a batch [B, 3, H, W] in [-1, 1]. Any size: they are
-                centre-cropped and resized. W+ latents [B, num_layers, w_dim], or those of one
+                center-cropped and resized. W+ latents [B, num_layers, w_dim], or those of one
                 image, pass unchanged.
             aligned: files and PIL images are cropped already as the encoder expects faces; else
                 the landmarks of the face are found first, in a domain of photographs of faces.

@@ -55,13 +55,7 @@ def edit(
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
-    aligned: Annotated[
-        bool,
-        typer.Option(
-            "--aligned",
-            help="The pictures are cropped like the domain's already: do not look for a face.",
-        ),
-    ] = False,
+    aligned: options.Aligned = False,
     domain: Annotated[
         str | None,
         typer.Option(

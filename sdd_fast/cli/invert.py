@@ -26,13 +26,7 @@ def invert(
             rich_help_panel=options.OUTPUT,
         ),
     ] = Path("latents.safetensors"),
-    aligned: Annotated[
-        bool,
-        typer.Option(
-            "--aligned",
-            help="The pictures are already cropped the way the encoder expects: look for no faces.",
-        ),
-    ] = False,
+    aligned: options.Aligned = False,
     refine: Annotated[
         int,
         typer.Option(

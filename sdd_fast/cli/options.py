@@ -99,6 +99,13 @@ RunOut = Annotated[
         "--out", help="The run's folder. Default: runs/ and the prompt.", rich_help_panel=OUTPUT
     ),
 ]
+Aligned = Annotated[
+    bool,
+    typer.Option(
+        "--aligned",
+        help="The pictures are already cropped the way the encoder expects: look for no faces.",
+    ),
+]
 Top = Annotated[
     int | None, typer.Option(help="The K timesteps of largest HQS.", rich_help_panel=CHOICE)
 ]

@@ -1,16 +1,16 @@
 """Cropping a face the way FFHQ's pictures were cropped, from its landmarks.
 
-The crop is a square that turns with the face. With e0, e1 the centres of the eyes and m0, m1 the
+The crop is a square that turns with the face. With e0, e1 the centers of the eyes and m0, m1 the
 corners of the mouth (0: on the left of an upright picture; y grows downwards)
 
     x' = e1 − e0,   y' = (m0 + m1) / 2 − (e0 + e1) / 2
-    centre = (e0 + e1) / 2 + 0.1 y'
+    center = (e0 + e1) / 2 + 0.1 y'
     side   = max(4.0 |x'|, 3.6 |y'|)
     x      = the direction of x' − rot90(y'),   y = rot90(x)
 
 Source: Karras et al. 2018, "Progressive Growing of GANs", appendix C, which Karras et al. 2019,
 "A Style-Based Generator Architecture", appendix A, applies to FFHQ. What lies outside the picture
-is mirrored, blurred and faded to the median colour.
+is mirrored, blurred and faded to the median color.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def face_points(landmarks: np.ndarray) -> np.ndarray:
     Args:
         landmarks: [68, 2], the usual 68 points, of which the eyes' outlines (36–47) are averaged;
             or [5, 2]: eye, eye, nose, mouth corner, mouth corner, the one on the picture's left
-            first where the face is upright. x and y in pixels, whole at the centre of a pixel.
+            first where the face is upright. x and y in pixels, whole at the center of a pixel.
 
     Raises:
         ValueError: another shape, NaN, points that all coincide, or left and right exchanged.
@@ -69,11 +69,11 @@ def face_quad(landmarks: np.ndarray) -> np.ndarray:
     """
     e0, e1, m0, m1 = face_points(landmarks)
     across, down = e1 - e0, (m0 + m1) / 2 - (e0 + e1) / 2
-    centre = (e0 + e1) / 2 + 0.1 * down
+    center = (e0 + e1) / 2 + 0.1 * down
     x = across + np.array([down[1], -down[0]])
     x *= max(2.0 * np.hypot(*across), 1.8 * np.hypot(*down)) / np.hypot(*x)
     y = np.array([-x[1], x[0]])
-    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+    return np.stack([center - x - y, center - x + y, center + x + y, center + x - y])
 
 
 def align_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> Image.Image:
@@ -111,7 +111,7 @@ def align_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> I
             stacklevel=2,
         )
     picture = image.convert("RGB")
-    quad = quad + 0.5  # Pillow counts from the corner of a pixel, landmarks from its centre
+    quad = quad + 0.5  # Pillow counts from the corner of a pixel, landmarks from its center
     shrink = max(1, math.floor(side / size / 2))
     if shrink > 1:
         shrunk = (max(1, round(image.width / shrink)), max(1, round(image.height / shrink)))

@@ -63,7 +63,7 @@ def invert(
         out: the latents file to write, *.safetensors; the contact sheet goes beside it, as *.png.
         detector: finds the faces of raw photographs, which are then cropped as in FFHQ (see
             `landmarks.YuNet`). None: the pictures are already cropped the way the encoder expects;
-            they are centre-cropped to its shape.
+            they are center-cropped to its shape.
         refinement: gradient steps after the encoder; None: none.
         identity: a network that tells persons apart, for the refinement.
         domain: the name of the domain, for the file's metadata.

@@ -90,7 +90,7 @@ class YuNet:
         scales = np.array([picture.width / width, picture.height / height])
         found = found.astype(np.float64)
         found[:, :14] *= np.tile(scales, 7)
-        # From corner-based coordinates of the smaller picture to those of the centres of pixels.
+        # From corner-based coordinates of the smaller picture to those of the centers of pixels.
         found[:, 4:14] += np.tile((scales - 1) / 2, 5)
         return found
 
@@ -117,8 +117,8 @@ class YuNet:
         faces = self._detect(square, size)
         if not len(faces):
             return None
-        centres = faces[:, :2] + faces[:, 2:4] / 2
-        nearest = np.hypot(*(centres - size / 2).T).argmin()
+        centers = faces[:, :2] + faces[:, 2:4] / 2
+        nearest = np.hypot(*(centers - size / 2).T).argmin()
         within = (faces[nearest, 4:14].reshape(5, 2) + 0.5) / size
         axes = np.stack([quad[3] - quad[0], quad[1] - quad[0]])  # of the square, in the picture
         points: np.ndarray = quad[0] + within @ axes
