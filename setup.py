@@ -282,7 +282,10 @@ class BuildNative(build_ext):
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run_cmake(target.name), target)
-        if self.inplace:
+
+    def run(self) -> None:
+        super().run()
+        if self.inplace:  # not so within super().run()
             write_note(ROOT / "sdd_fast")
 
 
