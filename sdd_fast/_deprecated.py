@@ -82,6 +82,18 @@ def _earlier(owner: str, old: str, new: str) -> property:
     return property(read)
 
 
+def moved(module: str, **new_modules: str) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` for names that lie in another module now."""
+
+    def getattribute(name: str) -> Any:
+        if name not in new_modules:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn(f"{module}.{name} is now {new_modules[name]}.{name}")
+        return getattr(importlib.import_module(new_modules[name]), name)
+
+    return getattribute
+
+
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports the modules of `MODULES`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -263,11 +263,4 @@ def _gray_to_rgb(unit: np.ndarray) -> torch.Tensor:
 
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name == "grid":
-            from .grid import grid
-
-            _deprecated.warn("sdd_fast.images.grid is now sdd_fast.grid.grid")
-            return grid
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __getattr__ = _deprecated.moved(__name__, grid="sdd_fast.grid")

@@ -7,12 +7,9 @@ domains which users train on the same kind of images have it too, see `Domain.re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from .domain import Domain
 
 Target = tuple[str, tuple[str, ...]]
 """The attribute that an edit is about, and the values that count as success."""
@@ -41,7 +38,7 @@ class AttributeReader(Protocol):
 
     def measure(
         self,
-        domain: Domain,
+        domain: Any,  # a `Domain`, which knows its reader
         mapper: nn.Module,
         lam: float,
         prompt: str,
