@@ -3,7 +3,7 @@
 # make bench    the benchmarks and their tables          make format  apply the formatters
 # make gpu      build, test, sanitize, measure  make docs-check  run the commands of the documentation
 #               the CUDA kernels, on a GPU
-# make sanitize the ops' tests under the address and undefined-behaviour sanitizers
+# make sanitize the ops' tests under the address and undefined-behavior sanitizers
 # make emulate  the CUDA kernels: compiled, then run on the CPU, plainly and under sanitizers
 # make kernel-table   registers and occupancy of the CUDA kernels, into docs/
 # make wheel    one wheel with CPU and CUDA kernels into dist/, and one with the weights of faces64;
@@ -145,7 +145,7 @@ docs-check: $(DONE)/dev
 	@$(BIN)/python tools/check_docs.py $(ARGS)
 
 sanitize: $(DONE)/dev
-	@echo "==> The kernels under the address and undefined-behaviour sanitizers"
+	@echo "==> The kernels under the address and undefined-behavior sanitizers"
 	@$(BIN)/python tools/sanitize.py $(ARGS)
 
 emulate: $(DONE)/dev

@@ -94,8 +94,8 @@ def random_state(shapes: Shapes, seed: int = 0) -> State:
         if key.endswith("num_batches_tracked"):
             state[key] = torch.tensor(1000)
         elif len(shape) > 1:  # a matrix or kernel; styles.i.linear is divided by √inputs when used
-            equalised = key.startswith("styles.") and ".linear." in key
-            scale = 1.0 if equalised else 1 / math.sqrt(math.prod(shape[1:]))
+            equalized = key.startswith("styles.") and ".linear." in key
+            scale = 1.0 if equalized else 1 / math.sqrt(math.prod(shape[1:]))
             state[key] = torch.randn(shape, generator=generator) * scale
         else:
             near_one = not key.endswith(("bias", "running_mean"))

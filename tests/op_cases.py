@@ -123,12 +123,12 @@ def feature_maps(
 
 
 def curve_error(measured: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference of two curves after min-max normalisation of each."""
+    """Largest difference of two curves after min-max normalization of each."""
 
-    def normalised(v: np.ndarray) -> np.ndarray:
+    def normalized(v: np.ndarray) -> np.ndarray:
         return (v - v.min()) / (v.max() - v.min())
 
-    return float(np.abs(normalised(measured) - normalised(expected)).max())
+    return float(np.abs(normalized(measured) - normalized(expected)).max())
 
 
 # Largest error of bias_act and conv_epilogue relative to the largest value that occurs, by the
@@ -292,7 +292,7 @@ def modulated_conv2d_reference(
         spread = image.new_zeros(channels, 2 * height, 2 * width)
         spread[:, ::2, ::2] = image
         # One true convolution with kernel * blur; the blur is 4 times as strong, since only one
-        # pixel in four is not zero, and its 4 taps are centred between two pixels.
+        # pixel in four is not zero, and its 4 taps are centered between two pixels.
         blur = 4 * torch.outer(taps, taps)
         merged = F.conv2d(
             F.pad(kernel, (3, 3, 3, 3)).flatten(0, 1)[:, None], blur.flip(0, 1)[None, None]
@@ -303,7 +303,7 @@ def modulated_conv2d_reference(
 
 
 # Relative error of demodulation's factors and energies: units of the precision they are computed
-# in. All summands are positive, and of at most 64 neighbours in a sum most roundings cancel.
+# in. All summands are positive, and of at most 64 neighbors in a sum most roundings cancel.
 DEMODULATION_TOLERANCE = {
     torch.float64: 16 * 2.0**-53,
     torch.float32: 16 * 2.0**-24,

@@ -60,12 +60,12 @@ def test_alpha_is_composited_on_white(tmp_path: Path, rgb: np.ndarray) -> None:
     Image.fromarray(rgba).save(tmp_path / "a.png")
     assert_close(images.load_image(tmp_path / "a.png"), want)
     assert_close(images.load_image(rgba), want)
-    grey = np.concatenate([rgb[..., :1], alpha], axis=2)
-    image = images.load_image(Image.fromarray(grey, "LA"))
+    gray = np.concatenate([rgb[..., :1], alpha], axis=2)
+    image = images.load_image(Image.fromarray(gray, "LA"))
     assert_close(image, expected(np.repeat(rgb[..., :1], 3, 2) * a + 255 * (1 - a)))
 
 
-def test_palette_with_a_transparent_colour_is_white_there(tmp_path: Path) -> None:
+def test_palette_with_a_transparent_color_is_white_there(tmp_path: Path) -> None:
     index = np.zeros((H, W), dtype=np.uint8)
     index[:, W // 2 :] = 1
     picture = Image.fromarray(index, "P")
@@ -78,14 +78,14 @@ def test_palette_with_a_transparent_colour_is_white_there(tmp_path: Path) -> Non
     assert clear[:, 0, -1].tolist() == [1, 1, 1]
 
 
-def test_rgb_png_with_a_transparent_colour_is_white_there(tmp_path: Path, rgb: np.ndarray) -> None:
+def test_rgb_png_with_a_transparent_color_is_white_there(tmp_path: Path, rgb: np.ndarray) -> None:
     rgb[0, 0] = (1, 2, 3)
     Image.fromarray(rgb).save(tmp_path / "a.png", transparency=(1, 2, 3))
     assert images.load_image(tmp_path / "a.png")[:, 0, 0].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
-def test_grey_becomes_three_equal_channels(tmp_path: Path, rgb: np.ndarray, mode: str) -> None:
+def test_gray_becomes_three_equal_channels(tmp_path: Path, rgb: np.ndarray, mode: str) -> None:
     picture = Image.fromarray(rgb[..., 0]).convert(mode)
     picture.save(tmp_path / "a.png")
     image = images.load_image(tmp_path / "a.png")
@@ -229,7 +229,7 @@ def test_overshoot_of_a_generator_is_clamped() -> None:
     assert images.load_image(torch.full((3, 16, 16), 1.3)).max() == 1
 
 
-def test_fit_crops_the_centre_and_keeps_exact_pixels(rgb: np.ndarray) -> None:
+def test_fit_crops_the_center_and_keeps_exact_pixels(rgb: np.ndarray) -> None:
     image = images.load_image(rgb)
     assert torch.equal(images.fit(image, H), image[:, :, 2:22])
     batch = image.expand(2, 5, 3, H, W)
@@ -240,7 +240,7 @@ def test_fit_crops_the_centre_and_keeps_exact_pixels(rgb: np.ndarray) -> None:
 
 
 def test_fit_downscale_is_antialiased_and_never_overshoots() -> None:
-    # A one-pixel checkerboard averages to grey; without antialiasing it would alias to ±1.
+    # A one-pixel checkerboard averages to gray; without antialiasing it would alias to ±1.
     board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1).expand(3, 64, 64)
     assert images.fit(board, 16).abs().max() < 0.05
     step = torch.ones(3, 16, 16)

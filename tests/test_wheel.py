@@ -49,7 +49,7 @@ def kernels(key):
     return sorted(name for name in names if name.startswith("sdd_fast::"))
 print(json.dumps({
     "file": sdd_fast.__file__, "info": sdd_fast.build_info(), "cuda": kernels("CUDA"),
-    "cpu": kernels("CPU"), "initialised": torch.cuda.is_initialized(),
+    "cpu": kernels("CPU"), "initialized": torch.cuda.is_initialized(),
 }))
 """
 
@@ -240,7 +240,7 @@ def test_it_loads_quietly_with_a_cuda_kernel_beside_every_cpu_kernel(
 ) -> None:
     assert Path(state["file"]).is_relative_to(other.parent.parent)
     assert state["cpu"] and state["cuda"] == state["cpu"]
-    assert not state["initialised"], "importing must not take memory of a GPU"
+    assert not state["initialized"], "importing must not take memory of a GPU"
     info = state["info"]
     assert info["native"] and info["cuda_missing"] == ""
     assert info["cuda_targets"] == ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"]

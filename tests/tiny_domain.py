@@ -1,4 +1,4 @@
-"""A complete domain of random weights, small enough to distil with in a second."""
+"""A complete domain of random weights, small enough to distill with in a second."""
 
 from __future__ import annotations
 

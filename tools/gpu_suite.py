@@ -32,7 +32,7 @@ LIBRARY = BUILD / "sdd_fast" / "_C.abi3.so"
 BUDGET = 480  # seconds for everything
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FAULT = 86  # exit status of compute-sanitizer when it found something
-TO_IMPORT = ("safetensors", "PIL", "tqdm")  # what `import sdd_fast` takes beside torch and numpy
+TO_IMPORT = ("safetensors", "PIL", "tqdm")  # what is tested imports these, too
 SUITES = ("softmax_entropy_l1", "softmax_entropy_l1_gradient", "bias_act", "conv_epilogue",
           "demodulation", "upfirdn2d", "stylegan2", "modulated_conv2d")  # fmt: skip
 
@@ -321,7 +321,7 @@ def all_steps(suite: Suite) -> None:
     suite.step("Tests", lambda: test(suite))
     tools: dict[str, Callable[[], str]] = {
         "memcheck finds an overrun": lambda: sanitize(suite, "memcheck", "overrun"),
-        "initcheck finds unwritten memory": lambda: sanitize(suite, "initcheck", "uninitialised"),
+        "initcheck finds unwritten memory": lambda: sanitize(suite, "initcheck", "uninitialized"),
     }
     for tool in ("memcheck", "initcheck") if suite.dry else TOOLS:
         tools[tool] = lambda tool=tool: sanitize(suite, tool)  # type: ignore[misc]

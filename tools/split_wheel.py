@@ -83,7 +83,7 @@ def requirement(version: str) -> str:
 
 
 def weights_wheel(
-    weights: dict[str, bytes], version: str, licence: bytes
+    weights: dict[str, bytes], version: str, license_text: bytes
 ) -> tuple[dict[str, bytes], str]:
     """Its files, and its .dist-info folder."""
     info = f"{PACKAGE}-{version}.dist-info"
@@ -91,7 +91,7 @@ def weights_wheel(
     files[f"{PACKAGE}/__init__.py"] = INIT.encode()
     files[f"{info}/METADATA"] = METADATA.format(version=version).encode() + weights["MODEL_CARD.md"]
     files[f"{info}/WHEEL"] = WHEEL.encode()
-    files[f"{info}/licenses/LICENSE"] = licence
+    files[f"{info}/licenses/LICENSE"] = license_text
     return files, info
 
 

@@ -184,7 +184,7 @@ def _json_file(path: Path) -> Facts:
         "HQS curve": path,
         "prompt": curve.prompt,
         "timesteps": f"{curve.timesteps[0]} … {curve.timesteps[-1]} ({len(curve.timesteps)})",
-        "pictures": curve.num_images,
+        "images": curve.num_images,
         "largest": f"{curve.largest()} (HQS {float(curve.mean.max()):.3f})",
         "three best": curve.top(min(3, len(curve.timesteps))),
         "computed with": f"{curve.gradient_map}, {curve.normalize}, "

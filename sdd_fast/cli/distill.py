@@ -159,7 +159,8 @@ def distill(
     from dataclasses import replace
 
     from sdd_fast.memory import training_batch
-    from sdd_fast.runs.run import run_edit, slug
+    from sdd_fast.runs.prepare import slug
+    from sdd_fast.runs.run import run_edit
     from sdd_fast.selection.choose import Selection
     from sdd_fast.selection.curve import HQSCurve
 

@@ -37,7 +37,7 @@ class CurveOptions:
     gradient_map: Annotated[
         str,
         _curve(
-            "signed: softmax over all entries of the gradient, as in the paper; abs-mean: over "
+            "signed: softmax over all elements of the gradient, as in the paper; abs-mean: over "
             "pixels, as in the authors' code."
         ),
     ] = "signed"
@@ -122,7 +122,7 @@ def select(
     """
     from sdd_fast.report import wording
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
-    from sdd_fast.runs.run import slug
+    from sdd_fast.runs.prepare import slug
     from sdd_fast.selection.choose import choose
     from sdd_fast.selection.search import compute_curve, images_at_once
     from sdd_fast.teacher.text import unknown_words

@@ -1,7 +1,7 @@
 """Distillation (Sec. 4.1, Alg. 1): train a mapper under the guidance of a diffusion model.
 
     repeat   w ~ data, t ~ S, ε ~ N(0, I)
-             step φ along the gradient of the loss in `distill_objective`
+             step φ along the gradient of the loss in `objective`
     until    the budget is spent
 
 Only the mapper's weights get a gradient; teacher, generator and identity network stay frozen.

@@ -221,7 +221,7 @@ class Domain:
 
     @property
     def w_plus(self) -> Tensor:
-        """[N, num_layers, w_dim]: latents to distil with."""
+        """[N, num_layers, w_dim]: latents to distill with."""
         return self._latents[0]
 
     @property

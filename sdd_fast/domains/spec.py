@@ -10,7 +10,7 @@ A domain file is JSON. Everything but `name` and `source_text` may be left out::
       "diffusion": "owner/name",                 a folder, a single file or a hub id
       "identity": "model_ir_se50.pth",
       "clip": "clip-vit-base-patch32",           a folder of transformers' CLIPModel, to judge by
-      "latents": "train_faces.pt",               images to distil with; else drawn at random
+      "latents": "train_faces.pt",               images to distill with; else drawn at random
       "held_out": "test_faces.pt",               images to judge by; else some of the latents
       "align": "ffhq",                           raw photographs are cropped by landmarks
       "detector": "yunet.onnx",                  what finds the landmarks

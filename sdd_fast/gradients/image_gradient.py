@@ -1,7 +1,8 @@
 """The gradient that the teacher gives to an image: d = (∂z/∂y)ᵀ r, with z = s·E(y) (Eq. 8).
 
 r is the residual at the latent (`sds`); d comes from it by one vector-Jacobian product through the
-VAE encoder and the resize before it.
+VAE encoder and the resize before it. Selection and distillation take the same product, but of a
+graph of the encoder that several residuals share (`selection/hqs.py`, `distillation/objective.py`).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class YuNet:
         cv2 = _opencv()
         if weights is None:
             raise ValueError(
-                f"finding faces needs the weights of YuNet (230 kB, MIT licence): get {WEIGHTS} "
+                f"finding faces needs the weights of YuNet (230 kB, MIT license): get {WEIGHTS} "
                 f"from {WEIGHTS_FROM} and give --detector {WEIGHTS}. Pictures that are already "
                 "cropped to the face need none: --aligned"
             )

@@ -1,1 +1,1 @@
-"""Whole edits: select timesteps, distil, measure and report, each in a folder of its own."""
+"""Whole edits: select timesteps, distill, measure and report, each in a folder of its own."""

@@ -19,8 +19,9 @@ from ..progress import Listener
 from ..report import write_summary
 from ..run_folder import RUN_FILE
 from ..selection.choose import Selection
+from .prepare import slug
 from .record import read_run
-from .run import EditRun, run_edit, slug
+from .run import EditRun, run_edit
 
 if TYPE_CHECKING:
     from ..domains import Domain
@@ -50,7 +51,7 @@ def run_demo(
     say: Callable[[str], None] = print,
     command: str = "sdd demo",
 ) -> Demo:
-    """Distil an edit per prompt, edit picture files with each and with all together, and report.
+    """Distill an edit per prompt, edit picture files with each and with all together, and report.
 
     A finished demo in `out` is made anew; an interrupted one is continued, unless `restart`.
 

@@ -1,4 +1,4 @@
-"""One whole edit: select timesteps, distil a mapper, measure it, and leave a folder with a report.
+"""One whole edit: select timesteps, distill a mapper, measure it, and leave a folder with a report.
 
     run.json         what was asked for, what came out, how long it took, on which versions
     curve.json/.png  the HQS curve (unless the timesteps were given)
@@ -44,7 +44,7 @@ from ..selection.curve import HQSCurve
 from ..selection.search import compute_curve, images_at_once
 from ..teacher.text import unknown_words
 from .prepare import check, earlier_run
-from .prepare import slug as slug
+from .prepare import slug as slug  # also known as sdd_fast.experiment.slug
 from .record import new_record, without_nan
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def run_edit(
     say: Say = _silent,
     command: str = "",
 ) -> EditRun:
-    """Select, distil, measure and report one edit.
+    """Select, distill, measure and report one edit.
 
     Args:
         domain: see `load_domain`. prompt: what the edited images should show.
@@ -224,7 +224,7 @@ def _earlier_curve(job: _Job) -> HQSCurve | None:
             f"{path} is the curve of another prompt: {curve.prompt!r}, not {job.prompt!r}; choose "
             "another folder, or start over there with resume=False"
         )
-    job.say(f"selecting timesteps: the curve is in {path} ({curve.num_images} pictures)")
+    job.say(f"selecting timesteps: the curve is in {path} ({curve.num_images} images)")
     return curve
 
 
@@ -232,7 +232,7 @@ def _compute_curve(job: _Job) -> HQSCurve:
     guidance = job.config.guidance
     count = len(job.domain.held_out[: job.selection.images])
     at_once = min(count, images_at_once(job.domain, job.selection, guidance))
-    job.say(f"selecting timesteps: HQS of {count} pictures, {at_once} at once …")
+    job.say(f"selecting timesteps: HQS of {count} images, {at_once} at once …")
     began = time.perf_counter()
     curve = compute_curve(job.domain, job.prompt, job.selection, guidance, progress=job.progress)
     job.record["seconds"]["select"] = time.perf_counter() - began
@@ -255,7 +255,7 @@ def _save_selection(job: _Job, curve: HQSCurve | None) -> None:
 
 def _distill(job: _Job) -> DistillResult:
     domain, config, record = job.domain, job.config, job.record
-    each = f"{config.batch_size} picture" + ("s" if config.batch_size > 1 else "")
+    each = f"{config.batch_size} image" + ("s" if config.batch_size > 1 else "")
     job.say(f"distilling: {config.steps} steps of {each} …")
     monitor = EditMonitor(
         domain.generator,

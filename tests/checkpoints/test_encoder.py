@@ -154,7 +154,7 @@ def test_our_own(tmp_path: Path, network: type) -> None:
 
 
 def test_half_precision_and_old_files(tmp_path: Path) -> None:
-    """Stored as float16, and from before normalisation counted its training steps."""
+    """Stored as float16, and from before normalization counted its training steps."""
     state = {
         k: v.half() for k, v in encoder_state().items() if not k.endswith("num_batches_tracked")
     }
@@ -166,7 +166,7 @@ def test_half_precision_and_old_files(tmp_path: Path) -> None:
 
 
 def test_what_training_leaves_beside_is_not_needed(tmp_path: Path) -> None:
-    """The generator, discriminator and optimisers; anything else is named."""
+    """The generator, discriminator and optimizers; anything else is named."""
     content = training_file(
         global_step=1000,
         best_val_loss=0.1,

@@ -224,7 +224,7 @@ def exchanged(state: dict[str, Tensor]) -> None:
 def test_the_reference_tells_wrong_conversions_apart(
     mistake: Callable[[dict[str, Tensor]], None],
 ) -> None:
-    """Stripes and washed-out colours: what the comparisons above are there to catch."""
+    """Stripes and washed-out colors: what the comparisons above are there to catch."""
     state = reference.port_state(32)
     wrong = dict(state)
     mistake(wrong)
@@ -393,7 +393,7 @@ def test_damaged_files_of_our_own(tmp_path: Path) -> None:
         (json.dumps(SIZES | {"resolution": 48}), "no such StyleGAN2 can be built: .*got 48"),
         (json.dumps(SIZES | {"conv_clamp": "x"}), "no such StyleGAN2 can be built: "),
         (json.dumps(SIZES | {"content_rows": 5}), "no such StyleGAN2 can be built: "),
-        (json.dumps(SIZES | {"colour": 1}), "no such StyleGAN2 can be built: .*colour"),
+        (json.dumps(SIZES | {"color": 1}), "no such StyleGAN2 can be built: .*color"),
     ):
         metadata = {"network": "StyleGAN2", "config": config}
         save_tensors(tmp_path / "ours.safetensors", state, metadata)

@@ -128,7 +128,7 @@ def test_levels(layout: str, names: tuple[str, ...], tmp_path: Path) -> None:
     torch.testing.assert_close(mapper.double()(w_plus), expected)
 
 
-def test_normalises_over_the_layers_of_the_generator_at_hand(tmp_path: Path) -> None:
+def test_normalizes_over_the_layers_of_the_generator_at_hand(tmp_path: Path) -> None:
     """Where the file does not tell how many layers there are: as many as come."""
     state = levels_state("medium_mapping", "fine_mapping")
     mapper, _ = load({"mapper": state}, tmp_path)

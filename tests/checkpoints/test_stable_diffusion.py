@@ -408,7 +408,7 @@ def test_options_that_do_not_apply(tiny_sd: Path, files, tmp_path: Path) -> None
 
 
 def predicting_its_input(unet: Any) -> dict[str, Tensor]:
-    """Weights with which the U-Net answers every z_t with z_t (normalised), as if it were all ε.
+    """Weights with which the U-Net answers every z_t with z_t (normalized), as if it were all ε.
 
     conv_in spreads the input as (z, −z) over 8 channels, the last block hands it on, and SiLU(z) −
     SiLU(−z) = z.

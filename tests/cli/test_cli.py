@@ -320,14 +320,14 @@ def test_distill_takes_fewer_large_pictures(
 ) -> None:
     words = ["distill", "old", "--domain", domain, "--steps", 1, "--faces", 0, "--timesteps", 500]
     usual = sdd(*words, "--out", tmp_path / "usual")
-    assert usual.code == 0 and "1 steps of 8 pictures" in usual.out
+    assert usual.code == 0 and "1 steps of 8 images" in usual.out
     monkeypatch.setattr("sdd_fast.memory._KEPT_BYTES", 1.0)
     large = sdd(*words, "--out", tmp_path / "large")
-    assert large.code == 0 and "1 steps of 1 picture …" in large.out
+    assert large.code == 0 and "1 steps of 1 image …" in large.out
     record = json.loads((tmp_path / "large" / "run.json").read_text())
     assert record["distill"]["batch_size"] == 1 and "--batch-size" not in record["command"]
     given = sdd(*words, "--out", tmp_path / "given", "--batch-size", 8)
-    assert given.code == 0 and "1 steps of 8 pictures" in given.out
+    assert given.code == 0 and "1 steps of 8 images" in given.out
     record = json.loads((tmp_path / "given" / "run.json").read_text())
     assert "--steps 1 --batch-size 8" in record["command"]
 

@@ -1,6 +1,6 @@
 """What compute-sanitizer watches in `make gpu`: every op and its gradients, on small odd shapes.
 
-python tests/cuda/sanitized.py [--device cpu] [--native-only] [--seeded overrun|uninitialised]
+python tests/cuda/sanitized.py [--device cpu] [--native-only] [--seeded overrun|uninitialized]
 
 --native-only leaves out the ops that call libraries of others. --seeded is one fault that the tools
 must find: a tensor whose memory ends before its elements do, or memory that nobody wrote.
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--native-only", action="store_true")
-    parser.add_argument("--seeded", choices=("overrun", "uninitialised"))
+    parser.add_argument("--seeded", choices=("overrun", "uninitialized"))
     options = parser.parse_args()
     if NATIVE.path is None or (options.device == "cuda" and NATIVE.cuda_missing):
         sys.exit(f"sanitized: no native kernels: {NATIVE.missing or NATIVE.cuda_missing}")

@@ -17,10 +17,10 @@ from sdd_fast.inversion.landmarks import WEIGHTS, YuNet
 
 # A face in units of half the distance of its eyes, y downwards: the eyes at (±1, 0).
 FACE = np.array([[-1.0, 0.0], [1.0, 0.0], [0.1, 1.2], [-0.8, 2.2], [0.8, 2.2]])
-CENTRE, HALF = np.array([0.0, 0.22]), 4.0  # by the formulas: 0.1 · 2.2, and max(2 · 2, 1.8 · 2.2)
+CENTER, HALF = np.array([0.0, 0.22]), 4.0  # by the formulas: 0.1 · 2.2, and max(2 · 2, 1.8 · 2.2)
 
 
-def colours(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def colors(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """A smooth picture of the plane in the face's units, 0 … 255: [..., 3]."""
     red = 128 + 90 * np.sin(0.9 * u + 0.3 * v)
     green = 128 + 90 * np.cos(0.7 * v - 0.2 * u)
@@ -37,15 +37,15 @@ def photograph(
     )  # y points down: positive angles turn clockwise
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     u, v = np.einsum("ij,jhw->ihw", turn.T, np.stack([x - shift[0], y - shift[1]])) / scale
-    picture = Image.fromarray(colours(u, v).round().clip(0, 255).astype(np.uint8))
+    picture = Image.fromarray(colors(u, v).round().clip(0, 255).astype(np.uint8))
     return picture, FACE @ turn.T * scale + np.array(shift)
 
 
-def crop(size: int, centre: np.ndarray = CENTRE, half: float = HALF) -> np.ndarray:
+def crop(size: int, center: np.ndarray = CENTER, half: float = HALF) -> np.ndarray:
     """What the aligned picture must show, straight from the plane."""
     at = (np.arange(size) + 0.5) / size * 2 * half - half
-    u, v = np.meshgrid(centre[0] + at, centre[1] + at)
-    return colours(u, v)
+    u, v = np.meshgrid(center[0] + at, center[1] + at)
+    return colors(u, v)
 
 
 def points68(five: np.ndarray) -> np.ndarray:
@@ -114,13 +114,13 @@ def test_beyond_the_edge_the_picture_is_mirrored_and_fades() -> None:
     kept = slice(0, int(edge - 65 / 3) - 2)  # the blur begins a third of the padding before it
     assert np.abs(aligned[:, kept] - expected[:, kept]).max() < 2.0
     # The last column: u = 3.975, mirrored at the last pixel (329, u = 0.725) to −2.525.
-    v = CENTRE[1] + (np.arange(160) + 0.5) / 20 - HALF
-    mirrored = colours(np.full(160, -2.525), v)
+    v = CENTER[1] + (np.arange(160) + 0.5) / 20 - HALF
+    mirrored = colors(np.full(160, -2.525), v)
     median = np.median(np.asarray(picture)[116:, 124:], axis=(0, 1))
     assert np.abs(aligned[:, -1] - median).mean() < 0.3 * np.abs(mirrored - median).mean()
     just_out = round(edge) + 4  # little faded yet
     u = (just_out + 0.5) / 20 - HALF
-    mirrored = colours(np.full(160, 2 * 0.725 - u), v)
+    mirrored = colors(np.full(160, 2 * 0.725 - u), v)
     assert np.abs(aligned[:, just_out] - mirrored).mean() < 8
     steps = np.abs(np.diff(aligned, axis=1)).max()
     assert steps < 8  # and no visible edge
@@ -320,10 +320,10 @@ def test_the_real_detector_on_a_portrait() -> None:
     assert np.hypot(*(upright - seen).T).max() < 0.08 * eyes
     for angle, scale in ((25.0, 1.0), (-40.0, 2.0), (10.0, 0.3)):
         turned = portrait.resize((round(512 * scale), round(600 * scale)), Image.Resampling.LANCZOS)
-        centre = np.array(turned.size) / 2
+        center = np.array(turned.size) / 2
         turned = turned.rotate(angle, Image.Resampling.BICUBIC)
         (found,) = detector(turned)
         a = math.radians(-angle)
         turn = np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
-        expected = (upright * scale - centre) @ turn.T + centre
+        expected = (upright * scale - center) @ turn.T + center
         assert np.hypot(*(found - expected).T).max() < 0.08 * eyes * scale

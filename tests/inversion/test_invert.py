@@ -353,14 +353,14 @@ def start_and_targets(count: int) -> tuple[Tensor, Tensor]:
     return start, torch.rand(count, 3, SIDE, SIDE, generator=rng, dtype=torch.float64) * 2 - 1
 
 
-def colour(images: Tensor) -> Tensor:
+def color(images: Tensor) -> Tensor:
     """Stands for an identity network."""
     return images.mean((2, 3)) + torch.tensor([0.1, 0.0, 0.0])
 
 
 def test_steps_against_adam_written_out(networks: Networks) -> None:
     settings = Refinement(steps=4, lr=0.1, l2_weight=0.3, identity=0.5)
-    result = refined(networks, 2, settings, identity=colour)
+    result = refined(networks, 2, settings, identity=color)
     start, targets = start_and_targets(2)
     std, generator = w_std(networks.generator).double(), networks.generator
     moved, mean, square = (torch.zeros_like(start) for _ in range(3))
@@ -370,7 +370,7 @@ def test_steps_against_adam_written_out(networks: Networks) -> None:
         halves = [x.reshape(2, 3, 16, 2, 16, 2).mean((3, 5)) for x in (images, targets)]
         loss = ((images - targets) ** 2).mean() / 2 + ((halves[0] - halves[1]) ** 2).mean() / 2
         loss = 2 * loss + 0.3 * (moved**2).mean() * 2
-        a, b = colour(images), colour(targets)
+        a, b = color(images), color(targets)
         loss = loss + 0.5 * (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).sum()
         (gradient,) = torch.autograd.grad(loss, [moved])
         mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2

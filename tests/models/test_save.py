@@ -138,7 +138,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     [
         ("{", "not valid JSON"),
         ("[1]", "must be a JSON object"),
-        ('{"dim": 5, "colour": 3}', "no such ConvEmbedding can be built.*colour"),
+        ('{"dim": 5, "color": 3}', "no such ConvEmbedding can be built.*color"),
         ('{"dim": 5, "resolution": 17}', "no such ConvEmbedding can be built.*got 17"),
     ],
 )

@@ -266,7 +266,7 @@ def test_nan_names_timestep_and_image(tiny_prior: DiffusionPrior) -> None:
     poison = image_noise(tiny_prior, 0, 3, 1, CONFIG)[0]
 
     def spoil(module, args, kwargs, output):
-        """Make the prediction for image 3 at timestep 600 NaN, recognising it by its noise."""
+        """Make the prediction for image 3 at timestep 600 NaN, recognizing it by its noise."""
         z_t, t = args[0], args[1]
         abar = tiny_prior.alphas_cumprod[600]
         z = tiny_prior.encode(images[3:4])[0]

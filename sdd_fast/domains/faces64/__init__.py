@@ -1,1 +1,1 @@
-"""faces64: rendered faces of 64 × 64 pixels with labelled attributes and captions."""
+"""faces64: rendered faces of 64 × 64 pixels with labeled attributes and captions."""

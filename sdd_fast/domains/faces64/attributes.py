@@ -1,8 +1,8 @@
-"""What a rendered face can be asked for: eight labelled attributes, and how they are drawn.
+"""What a rendered face can be asked for: eight labeled attributes, and how they are drawn.
 
 Every attribute is one classifier head and one set of words in the captions. `hair_color` of a
 bald head is drawn (brows and beard still show it) but is not visible as *hair*: measurements that
-ask for the hair's colour leave bald faces out.
+ask for the hair's color leave bald faces out.
 """
 
 from __future__ import annotations
