@@ -67,7 +67,7 @@ def find_torch() -> Torch | None:
 
 
 def find_tool(*names: str) -> str | None:
-    """A program beside this Python (pip's cmake and ninja) or on the PATH."""
+    """Find a program beside this Python (pip's cmake and ninja) or on the PATH."""
     for name in names:
         found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
         if found:
@@ -76,7 +76,7 @@ def find_tool(*names: str) -> str | None:
 
 
 def compiles(command: list[str]) -> bool:
-    """Whether a compiler takes a program of three lines with a standard header."""
+    """Tell whether a compiler takes a program of three lines with a standard header."""
     program = "#include <vector>\nstd::vector<int> v;\nint main() { return 0; }\n"
     arguments = ["-x", "c++", "-fsyntax-only", "-"]
     try:
@@ -87,19 +87,19 @@ def compiles(command: list[str]) -> bool:
 
 
 def why_not_native() -> str:
-    """Why the native kernels are not built, as a sentence for users; "" when they are."""
+    """Say why the native kernels are not built, as a sentence for users; "" when they are."""
     again = "then: pip install --force-reinstall --no-deps --no-build-isolation ."
     if os.environ.get("SDD_FAST_NATIVE") == "0":
         return "the package was installed with SDD_FAST_NATIVE=0"
     if sys.platform == "win32":
         return "they are not available on Windows"
-    wanted = os.environ.get("CXX", "").split()
-    compiler = find_tool(*(wanted[:1] or ("c++", "g++", "clang++")))
+    requested = os.environ.get("CXX", "").split()
+    compiler = find_tool(*(requested[:1] or ("c++", "g++", "clang++")))
     if not compiler:
         return f"no C++ compiler was found during installation; install g++ or clang++, {again}"
-    if not compiles([compiler, *wanted[1:]]):
+    if not compiles([compiler, *requested[1:]]):
         return (
-            f"the C++ compiler {' '.join(wanted) or compiler} compiled nothing during "
+            f"the C++ compiler {' '.join(requested) or compiler} compiled nothing during "
             f"installation; install g++ or clang++, {again}"
         )
     if not find_tool("cmake"):
@@ -119,18 +119,18 @@ def why_not_native() -> str:
 
 
 def find_nvcc() -> str | None:
-    """CUDA's compiler: the one that CUDACXX or CUDA_HOME names, else a program on the PATH or where
-    Linux installs it."""
+    """Find CUDA's compiler: the one that CUDACXX or CUDA_HOME names, else a program on the PATH or
+    where Linux installs it."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    wanted = os.environ.get("CUDACXX") or (f"{home}/bin/nvcc" if home else "")
-    if wanted:
-        return shutil.which(wanted)
+    requested = os.environ.get("CUDACXX") or (f"{home}/bin/nvcc" if home else "")
+    if requested:
+        return shutil.which(requested)
     return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
 def nvcc_fails(nvcc: str) -> str:
-    """What is wrong with a program of two lines, compiled and linked; "" where nothing is. A host
-    compiler too new for nvcc, and a toolkit in parts, are found here and not in the build."""
+    """Say what fails when a program of two lines is compiled and linked; "" where nothing does. A
+    host compiler too new for nvcc, or an incomplete toolkit, is found here and not in the build."""
     program = "#include <cuda_runtime.h>\nint main() { return cudaDeviceSynchronize(); }\n"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.cu"
@@ -143,7 +143,7 @@ def nvcc_fails(nvcc: str) -> str:
 
 
 def why_no_cuda() -> str:
-    """Why the CUDA kernels are not built, as a sentence for users; "" when they are."""
+    """Say why the CUDA kernels are not built, as a sentence for users; "" when they are."""
     again = (
         "then, with torch in the environment: pip install setuptools cmake ninja && "
         "SDD_FAST_CUDA=1 pip install --force-reinstall --no-deps --no-build-isolation ."
@@ -183,26 +183,26 @@ def why_no_cuda() -> str:
 
 
 def cuda_architectures() -> list[str]:
-    """As CMake takes them, oldest first; [] for those of CMakeLists.txt."""
-    wanted = os.environ.get("SDD_FAST_CUDA_ARCHITECTURES", "")
-    numbers = re.split(r"[;, ]+", wanted.strip("; ,")) if wanted else []
+    """Return the compute capabilities requested, oldest first; [] for those of CMakeLists.txt."""
+    requested = os.environ.get("SDD_FAST_CUDA_ARCHITECTURES", "")
+    numbers = re.findall(r"[^;, ]+", requested)
     for number in numbers:
         if not (number.isdigit() and OLDEST_GPU <= int(number) <= 999):
             sys.exit(
-                f"sdd_fast: SDD_FAST_CUDA_ARCHITECTURES={wanted}: expected compute capabilities as "
-                f'"80;90" for 8.0 and 9.0, 80 or newer, got {number!r}'
+                f"sdd_fast: SDD_FAST_CUDA_ARCHITECTURES={requested}: expected compute capabilities "
+                f'as "80;90" for 8.0 and 9.0, 80 or newer, got {number!r}'
             )
     return sorted(set(numbers), key=int)
 
 
 def sources_digest() -> str:
-    """As sdd_fast computes it at run time, to notice a library older than csrc/."""
+    """Compute what sdd_fast does at run time, to notice a library older than csrc/."""
     module = runpy.run_path(str(ROOT / "sdd_fast" / "_native_sources.py"))
     return str(module["sources_digest"](ROOT))
 
 
 def run_cmake(output_name: str) -> Path:
-    """Configure and build; returns the library. build/cmake is kept: a rebuild is incremental."""
+    """Configure and build; return the library. build/cmake is kept: a rebuild is incremental."""
     found = find_torch()
     cmake, ninja = find_tool("cmake"), find_tool("ninja")
     assert found is not None and cmake is not None
@@ -241,6 +241,7 @@ def run_cmake(output_name: str) -> Path:
 
 
 def fail(what: str, log: str) -> None:
+    """Exit with the first error of a log and what to do without the native build."""
     lines = log.strip().splitlines()
     first = next((i for i, line in enumerate(lines) if "error" in line.lower()), len(lines))
     shown = lines[max(0, first - 3) : first + 40] or lines[-40:]
@@ -249,7 +250,7 @@ def fail(what: str, log: str) -> None:
 
 
 def write_note(package: Path) -> None:
-    """What sdd_fast/ops/_register.py reads beside the library."""
+    """Write what sdd_fast/ops/_register.py reads beside the library."""
     torch = find_torch()
     note = {
         "built": not NOT_NATIVE,

@@ -1,4 +1,4 @@
-"""What the ops need to know of `torch.autocast`."""
+"""The dtype of `torch.autocast` for an op, and how to compute without it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-# Asked once: torch 2.11 cannot trace the question, and marking it as constant for the compiler
-# would import the compiler together with this package.
+# Computed once: torch 2.11 cannot trace `is_autocast_available`, and marking it as constant for the
+# compiler would import the compiler together with this package.
 _DEVICES = frozenset(
     device
     for device in ("cpu", "cuda", "mps", "xpu", "hpu")
@@ -17,8 +17,8 @@ _DEVICES = frozenset(
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """Return the dtype that autocast asks for on the device of `x`; None when it is off or `x` is
-    wider than autocast touches (float64)."""
+    """Return the dtype of autocast on the device of `x`; None when it is off or `x` is wider than
+    autocast touches (float64)."""
     device = x.device.type
     if device not in _DEVICES or not torch.is_autocast_enabled(device):
         return None

@@ -1,4 +1,4 @@
-"""Finds and loads the native kernels, once, at import; the ops ask `native_kernel` per call.
+"""Find and load the native kernels, once, at import; the ops call `native_kernel` every time.
 
 The extension is a plain shared library that registers operators with torch through libtorch's
 stable ABI. It is loaded by `torch.ops.load_library`, so it depends on no Python version.
@@ -154,8 +154,8 @@ def requires_grad(*arguments: object) -> bool:
 def transformed() -> bool:
     """Tell whether a `torch.func` transform (grad, vmap, ...) is at work.
 
-    The gradients of native ops raise under `torch.func.grad`, and memory formats cannot be asked
-    for under `vmap`. torch has no public name for the question.
+    The gradients of native ops raise under `torch.func.grad`, and a tensor under `vmap` does
+    not tell its memory format. torch has no public function for this.
     """
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 

@@ -117,7 +117,7 @@ def conv_epilogue_ref(
 def _check(
     x: Tensor, factor: Tensor | None, noise: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """factor, noise and bias, converted where autocast allows it."""
+    """Return factor, noise and bias, converted where autocast allows it."""
     op = "conv_epilogue"
     check_floating(op, "x", x)
     shape = x.shape
@@ -206,7 +206,7 @@ def _slope(
     bias: Tensor | None,
     activation: tuple[int, float, float, float | None],
 ) -> Tensor:
-    """dy/du of csrc/conv_epilogue/conv_epilogue.h, constant in pieces."""
+    """Compute dy/du of csrc/conv_epilogue/conv_epilogue.h, constant in pieces."""
     act, alpha, gain, clamp = activation
     u = x if factor is None else x * factor
     u = u if noise is None else u + noise

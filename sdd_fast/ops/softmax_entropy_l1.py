@@ -38,7 +38,7 @@ class EntropyL1(NamedTuple):
 
 
 def softmax_entropy_l1(x: Tensor, gradient_map: GradientMap = "signed") -> EntropyL1:
-    """Entropy of the softmax, its deficit, and the L1 norm of every map of a batch.
+    """Compute the softmax entropy, its deficit, and the L1 norm of every map of a batch.
 
     Args:
         x: float64, float32, float16 or bfloat16, any strides.
