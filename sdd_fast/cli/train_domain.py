@@ -41,9 +41,10 @@ def train_domain(
 ) -> None:
     """Train a small domain: diffusion model, generator, encoder and judges.
 
-    Hours on a CPU, minutes on a GPU. Interrupt and repeat the command to resume. Afterwards give
-    the folder as --domain to the other commands. Some thousand pictures are a good start; for
-    generic photographs fine-tune nothing here but use a pre-trained Stable Diffusion from Python.
+    Hours on a CPU, less on a GPU. Interrupt and repeat the command to resume. Afterwards give the
+    folder as --domain to the other commands. Some thousand pictures are a good start; for
+    photographs of all kinds train nothing here, but name published checkpoints with the options of
+    `sdd distill`.
 
     \b
     Examples:
