@@ -14,7 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,8 +39,30 @@ GRID_FILE, TRAINING_FILE, REPORT_FILE = "before-after.png", "training.png", "rep
 WRITTEN = (RUN_FILE, CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, REPORT_FILE)
 """What `run_edit` writes besides."""
 
+_PENDING = ".pending-"
+
 _OTHERWISE = "choose another run folder, or pass resume=False to start over and discard it"
 _REQUEST = "request"  # in a mapper's metadata: the digest of the request that it answers
+
+
+@contextmanager
+def pending(folder: Path) -> Iterator[Path]:
+    """Yield where `run_edit` writes before its training begins: in the folder itself, if it is new.
+
+    In the folder of an earlier run a folder apart, so that nothing is replaced by a run that is
+    refused or stopped: what is in it goes where it belongs with the first file of the training.
+    """
+    for left in folder.glob(f"{_PENDING}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    apart = _pending_of(folder)
+    try:
+        yield apart if (folder / RUN_FILE).exists() else folder
+    finally:
+        shutil.rmtree(apart, ignore_errors=True)
+
+
+def _pending_of(folder: Path) -> Path:
+    return folder / f"{_PENDING}{os.getpid()}"
 
 
 class RunFolder:
@@ -77,16 +102,17 @@ class RunFolder:
         """
         self._config = {**config, _REQUEST: self.request}
         kept = (MAPPER_FILE, CHECKPOINT_FILE)
+        loaded = self._resume and self.state_file.load(state)
         if self._resume or not any((self.path / name).exists() for name in kept):
-            self._write_config()
-        if self._resume and self.state_file.load(state):
+            self._describe()
+        if loaded:
             self._write_history(state)
 
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint and the history so far."""
         self.state_file.save(state)
         if self._config:
-            self._write_config()
+            self._describe()
         self._write_history(state)
 
     def finish(self, mapper: nn.Module, trained: bool) -> None:
@@ -191,9 +217,19 @@ class RunFolder:
             "choose another run folder, or pass resume=False to replace it"
         )
 
-    def _write_config(self) -> None:
+    def _describe(self) -> None:
+        """Write config.json, and let what `run_edit` wrote take its place."""
         write_json(self.path / CONFIG_FILE, self._config)
         self._config = {}
+        apart = _pending_of(self.path)
+        if not apart.exists():
+            return
+        for name in (CURVE_FILE, CURVE_PICTURE, RUN_FILE):
+            if (apart / name).exists():
+                os.replace(apart / name, self.path / name)
+            else:
+                (self.path / name).unlink(missing_ok=True)
+        apart.rmdir()
 
     def _write_history(self, state: TrainingState) -> None:
         # JSON has no NaN, which a monitor may well return.

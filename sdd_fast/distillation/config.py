@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .._deprecated import renamed_arguments, warn
+from .._deprecated import renamed_fields
 from ..gradients.config import GuidanceConfig
 
 
+@renamed_fields(pull="guidance_rms")
 @dataclass(frozen=True)
 class DistillConfig:
     """The settings of `distill`, whose defaults reach an edit in under two hundred steps.
@@ -115,17 +116,8 @@ class DistillConfig:
         )  # fmt: skip
         return replace(authors, **changes)
 
-    @property
-    def pull(self) -> float | None:
-        """Return `guidance_rms` by its earlier name."""
-        warn("DistillConfig.pull is now called guidance_rms")
-        return self.guidance_rms
-
     def lr_at(self, step: int) -> float:
         """Return the learning rate of step 0 … steps − 1."""
         up = (step + 1) / max(1.0, self.warmup * self.steps)
         down = (self.steps - step) / max(1.0, self.decay * self.steps)
         return self.lr * min(1.0, up, down)
-
-
-DistillConfig.__init__ = renamed_arguments(pull="guidance_rms")(DistillConfig.__init__)  # type: ignore[method-assign]

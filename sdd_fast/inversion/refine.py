@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import draws
-from .._deprecated import renamed_arguments, warn
+from .._deprecated import renamed_fields
 from ..manipulator import float32_layers
 
 SMALLEST = 16  # pixels: the coarsest scale at which images are compared
 
 
+@renamed_fields(pull="l2_weight")
 @dataclass(frozen=True)
 class Refinement:
     """How latents are refined.
@@ -58,15 +59,6 @@ class Refinement:
         done = (step + 1) / self.steps
         ramp = min(1.0, done / 0.05, 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - done) / 0.25)))
         return self.lr * max(ramp, 0.01)  # the last step counts as well
-
-    @property
-    def pull(self) -> float:
-        """Return `l2_weight` by its earlier name."""
-        warn("Refinement.pull is now called l2_weight")
-        return self.l2_weight
-
-
-Refinement.__init__ = renamed_arguments(pull="l2_weight")(Refinement.__init__)  # type: ignore[method-assign]
 
 
 @torch.no_grad()

@@ -38,6 +38,7 @@ from ..run_folder import (
     REPORT_FILE,
     RUN_FILE,
     TRAINING_FILE,
+    pending,
 )
 from ..selection.choose import Selection, choose
 from ..selection.curve import HQSCurve
@@ -173,7 +174,7 @@ def run_edit(
     config = replace(config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt))
     levels = levels or domain.levels.get(prompt)
     check(domain, prompt, timesteps, curve, levels, selection)
-    with locked(folder):
+    with locked(folder), pending(folder) as place:
         earlier = earlier_run(folder, domain, prompt, resume)
         record = new_record(domain, prompt, config, command, earlier)
         record["unknown_words"] = unknown_words(domain.prior.tokenizer, prompt)
@@ -182,15 +183,11 @@ def run_edit(
         job = _Job(
             domain, prompt, folder, selection, levels, config, resume, progress, say, record
         )  # fmt: skip
-        # A finished run stays as it is until this one is known to be the same.
-        finished = bool(earlier.get("complete"))
-        if not finished:
-            write_json(folder / RUN_FILE, record)
+        write_json(place / RUN_FILE, record)
         curve = _select(job, timesteps, curve)
-        if not finished:
-            _save_selection(job, curve)
+        _save_selection(job, curve, place)
         result = _distill(job)
-        _save_selection(job, curve)
+        _save_selection(job, curve, folder)
         target = domain.reader.target_in(prompt) if domain.reader else None
         began = time.perf_counter()
         _measure(job, result, target, faces)
@@ -239,18 +236,18 @@ def _compute_curve(job: _Job) -> HQSCurve:
     return curve
 
 
-def _save_selection(job: _Job, curve: HQSCurve | None) -> None:
+def _save_selection(job: _Job, curve: HQSCurve | None, folder: Path) -> None:
     if curve is None:
         for name in (CURVE_FILE, CURVE_PICTURE):
-            (job.folder / name).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
     else:
-        curve.save(job.folder / CURVE_FILE)
+        curve.save(folder / CURVE_FILE)
         curve.plot(
-            job.folder / CURVE_PICTURE,
+            folder / CURVE_PICTURE,
             chosen=job.record["timesteps"],
             threshold=job.selection.threshold,
         )
-    write_json(job.folder / RUN_FILE, job.record)
+    write_json(folder / RUN_FILE, job.record)
 
 
 def _distill(job: _Job) -> DistillResult:

@@ -12,6 +12,7 @@ from tiny_domain import W_DIM, write_tiny_domain
 
 import sdd_fast.runs.run as experiment
 from sdd_fast.distillation.config import DistillConfig
+from sdd_fast.distillation.monitor import EditMonitor
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.files import load_tensors
 from sdd_fast.lock import LOCK_FILE, locked
@@ -196,8 +197,6 @@ def test_a_folder_belongs_to_one_prompt(finished: EditRun, domain: Domain) -> No
 def test_an_interrupted_run_continues_to_the_same_mapper(
     finished: EditRun, domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sdd_fast.distillation.monitor import EditMonitor
-
     original = EditMonitor.__call__
 
     def interrupted(self: EditMonitor, *args: Any) -> dict[str, Any]:
@@ -241,13 +240,45 @@ def test_a_restart_that_is_stopped_keeps_what_was_there(
     monkeypatch.setattr(experiment, "distill", stop)
     with pytest.raises(KeyboardInterrupt):
         run_edit(domain, "old hair", tmp_path, resume=False, **options)
-    after = snapshot(tmp_path)
-    assert {name for name in before if before[name] != after.get(name)} == {"run.json"}
-    assert read_run(tmp_path)["complete"] is False
+    assert snapshot(tmp_path) == before
     monkeypatch.undo()
     with pytest.raises(ValueError, match="resume=False"):
         run_edit(domain, "old hair", tmp_path, **options)
-    run_edit(domain, "old hair", tmp_path, resume=False, **options)
+    assert snapshot(tmp_path) == before
+
+    # Stopped after its first checkpoint it is the run of this folder; the mapper is still there.
+    changes = {"checkpoint_every": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(EditMonitor, "__call__", stop)
+        options["config"] = config(monitor_every=4, **changes)
+        with pytest.raises(KeyboardInterrupt):
+            run_edit(domain, "old hair", tmp_path, resume=False, **options)
+    assert read_run(tmp_path)["prompt"] == "old hair" and not read_run(tmp_path)["complete"]
+    assert (tmp_path / "mapper.safetensors").read_bytes() == before["mapper.safetensors"]
+    run_edit(domain, "old hair", tmp_path, **options)
+    assert not list(tmp_path.glob(".pending*"))
+
+
+def test_a_refused_run_changes_nothing_of_an_unfinished_one(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EditMonitor, "__call__", stop)
+        unfinished = config(monitor_every=4, checkpoint_every=2)
+        with pytest.raises(KeyboardInterrupt):
+            make(domain, tmp_path, config=unfinished)
+    before = snapshot(tmp_path)
+    changes: list[dict[str, Any]] = [
+        {"config": config(steps=6)},
+        {"timesteps": [300], "selection": None},
+    ]
+    for change in changes:
+        with pytest.raises(ValueError, match="other settings"):
+            make(domain, tmp_path, **change)
+        assert snapshot(tmp_path) == before
 
 
 def test_a_folder_in_use_is_refused(domain: Domain, tmp_path: Path) -> None:
