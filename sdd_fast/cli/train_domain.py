@@ -30,8 +30,8 @@ def train_domain(
     parts: Annotated[
         str | None,
         typer.Option(
-            help="Train only these of clip,vae,classifier,identity,generator,unet,latents,quality. "
-            "The others are taken from the folder."
+            help="Train only these of clip, vae, classifier, identity, generator, unet, latents, "
+            "quality, separated by commas. The others are taken from the folder."
         ),
     ] = None,
     budget: Annotated[

@@ -136,7 +136,7 @@ def distill(
     if unknown:
         raise TypeError(f"distill() has no argument {', '.join(map(repr, sorted(unknown)))}")
     config = config or DistillConfig()
-    w_plus, steps_set = _check_inputs(prior, generator, w_plus, timesteps, mapper)
+    w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper)
     embeds = prior.encode_prompt(prompt)
     if mapper is None:
         mapper = _default_mapper(generator, w_plus, config.seed, **default_mapper)
@@ -145,7 +145,7 @@ def distill(
         prompt=prompt,
         lam=config.lam,
         levels=tuple(getattr(mapper, "levels", LEVELS)),
-        timesteps=tuple(steps_set.tolist()),
+        timesteps=tuple(timestep_set.tolist()),
         domain=domain,
     )
     if monitor is None and held_out is not None:
@@ -159,7 +159,7 @@ def distill(
             request = _request(info, config, mapper, identity, w_plus, prior)
             folder = RunFolder(run_dir, request, info, config.steps, resume)
         if config.guidance is None:
-            balanced = _balanced(prior, generator, w_plus, embeds, steps_set, config)
+            balanced = _balanced(prior, generator, w_plus, embeds, timestep_set, config)
             config = replace(config, guidance=balanced)
         if folder and folder.finished:
             state.history = folder.load_finished(mapper)
@@ -168,7 +168,7 @@ def distill(
             if folder:
                 folder.begin({**asdict(info), "distill": asdict(config)}, state)
             objective = Objective(
-                prior, generator, w_plus, embeds, steps_set, mapper, identity, config
+                prior, generator, w_plus, embeds, timestep_set, mapper, identity, config
             )
             earlier = state.step
             with frozen(generator, identity), float32_layers(generator):

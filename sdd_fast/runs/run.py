@@ -191,7 +191,7 @@ def run_edit(
         target = domain.reader.target_in(prompt) if domain.reader else None
         began = time.perf_counter()
         _measure(job, result, target, faces)
-        _draw(job, result, target, strengths)
+        _make_pictures(job, result, target, strengths)
         record["seconds"]["measure"] = time.perf_counter() - began
         return _finish(job, result, strengths)
 
@@ -316,10 +316,10 @@ def _measure(job: _Job, result: DistillResult, target: Target | None, faces: int
     job.record["quality"], job.record["unedited"] = figures
 
 
-def _draw(
+def _make_pictures(
     job: _Job, result: DistillResult, target: Target | None, strengths: Sequence[float]
 ) -> None:
-    """Draw the pictures of the report."""
+    """Make the pictures of the report."""
     domain, reader, record = job.domain, job.domain.reader, job.record
     pictures = None
     if reader is not None and domain.encoder is not None:

@@ -81,20 +81,22 @@ def hqs(
         FloatingPointError: a gradient is not finite; names prompt, timestep and image.
     """
     config = config or GuidanceConfig()
-    steps = _check_timesteps(prior, timesteps)
+    timesteps = _check_timesteps(prior, timesteps)
     _check_inputs(images, generator, noise_draws, batch_size, seed, config)
     _check_choice("gradient_map", gradient_map, ("signed", "abs-mean"))
     _check_choice("normalize", normalize, NORMALIZATIONS)
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
     if len(embeds.cond) != 1:
         raise ValueError(f"hqs takes one prompt at a time, got {len(embeds.cond)}")
-    with Task("HQS", len(images) * len(steps) * noise_draws, progress, unit="gradients") as task:
+    with Task(
+        "HQS", len(images) * len(timesteps) * noise_draws, progress, unit="gradients"
+    ) as task:
         entropy, l1, deficit = _statistics(
             prior,
             images,
             generator,
             embeds,
-            steps,
+            timesteps,
             config,
             gradient_map=gradient_map,
             noise_draws=noise_draws,
@@ -103,7 +105,7 @@ def hqs(
             task=task,
         )
     return HQSCurve(
-        timesteps=tuple(steps),
+        timesteps=tuple(timesteps),
         entropy=entropy,
         deficit=deficit,
         l1=l1,
@@ -122,7 +124,7 @@ def _statistics(
     images: Tensor,  # [N, 3, H, W], or [N, num_layers, w_dim] with a generator
     generator: Any,
     embeds: PromptEmbeds,
-    steps: list[int],
+    timesteps: list[int],
     config: GuidanceConfig,
     *,
     gradient_map: GradientMap,
@@ -133,7 +135,7 @@ def _statistics(
 ) -> Tensor:
     """Compute entropy, L1 and deficit [3, N, T] float64 of every image and timestep."""
     count = len(images)
-    statistics = torch.zeros(3, count, len(steps), dtype=torch.float64)
+    statistics = torch.zeros(3, count, len(timesteps), dtype=torch.float64)
     for start in range(0, count, batch_size):
         batch = slice(start, start + batch_size)
         y = _render(images[batch], generator)
@@ -142,9 +144,9 @@ def _statistics(
             [image_noise(prior, seed, i, noise_draws, config, shape) for i in range(count)[batch]]
         )
         one = _batch_statistics(
-            prior, y, noise, embeds, steps, config, gradient_map, batch_size, task
+            prior, y, noise, embeds, timesteps, config, gradient_map, batch_size, task
         )
-        _check_finite(one, steps, start, embeds)
+        _check_finite(one, timesteps, start, embeds)
         statistics[:, batch] = one
     return statistics
 
@@ -172,7 +174,7 @@ def _batch_statistics(
     images: Tensor,
     noise: Tensor,  # [b, draws, C, h, w]
     embeds: PromptEmbeds,
-    steps: list[int],
+    timesteps: list[int],
     config: GuidanceConfig,
     gradient_map: GradientMap,
     rows_per_call: int,
@@ -182,7 +184,7 @@ def _batch_statistics(
     with torch.enable_grad():
         leaf = images.detach().to(prior.device, prior.compute_dtype).requires_grad_()
         z = prior.encode(leaf)
-    r = _residuals(prior, z.detach(), noise, embeds, steps, config, rows_per_call)
+    r = _residuals(prior, z.detach(), noise, embeds, timesteps, config, rows_per_call)
     result = []
     for r_t in r:  # [draws, b, C, h, w]
         of_draws = []
@@ -201,7 +203,7 @@ def _residuals(
     z: Tensor,
     noise: Tensor,
     embeds: PromptEmbeds,
-    steps: list[int],
+    timesteps: list[int],
     config: GuidanceConfig,
     rows_per_call: int,
 ) -> Tensor:
@@ -211,14 +213,14 @@ def _residuals(
     t, k, i = (
         index.flatten()
         for index in torch.meshgrid(
-            torch.tensor(steps), torch.arange(noise_draws), torch.arange(batch), indexing="ij"
+            torch.tensor(timesteps), torch.arange(noise_draws), torch.arange(batch), indexing="ij"
         )
     )
     parts = []
     for t_rows, k_rows, i_rows in zip(*(x.split(rows_per_call) for x in (t, k, i)), strict=True):
         k_rows, i_rows = k_rows.to(z.device), i_rows.to(z.device)
         parts.append(residual(prior, z[i_rows], embeds, t_rows, noise[i_rows, k_rows], config))
-    return torch.cat(parts).view(len(steps), noise_draws, *z.shape)
+    return torch.cat(parts).view(len(timesteps), noise_draws, *z.shape)
 
 
 def _entropy_l1(d: Tensor, gradient_map: GradientMap) -> Tensor:
@@ -245,10 +247,10 @@ def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> 
     given = torch.as_tensor(timesteps).flatten().cpu()
     if len(given) == 0:
         raise ValueError("timesteps is empty; give at least one, or None for the default")
-    steps = prior.timesteps_tensor(given, len(given)).tolist()
-    if len(set(steps)) != len(steps):
-        raise ValueError(f"timesteps must be distinct, got {sorted(steps)}")
-    return sorted(steps)
+    timesteps = prior.timesteps_tensor(given, len(given)).tolist()
+    if len(set(timesteps)) != len(timesteps):
+        raise ValueError(f"timesteps must be distinct, got {sorted(timesteps)}")
+    return sorted(timesteps)
 
 
 def _check_inputs(
@@ -289,10 +291,12 @@ def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
-def _check_finite(statistics: Tensor, steps: list[int], start: int, embeds: PromptEmbeds) -> None:
+def _check_finite(
+    statistics: Tensor, timesteps: list[int], start: int, embeds: PromptEmbeds
+) -> None:
     bad = (~statistics.isfinite().all(0)).nonzero()
     if len(bad):
-        image, t = start + int(bad[0, 0]), steps[int(bad[0, 1])]
+        image, t = start + int(bad[0, 0]), timesteps[int(bad[0, 1])]
         raise FloatingPointError(
             f"the gradient for {embeds.prompts} is NaN or infinite at timestep {t} for image "
             f"{image} ({len(bad)} such pairs in this batch). In half precision load the prior "
