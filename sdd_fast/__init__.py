@@ -21,103 +21,83 @@ from typing import TYPE_CHECKING, Any
 from . import _deprecated
 
 if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and editors
-    from . import ops
-    from ._build_info import build_info
-    from .checkpoints.convert import convert
+    from . import ops as ops
+    from ._build_info import build_info as build_info
+    from .checkpoints.convert import convert as convert
     from .checkpoints.load import (
-        load_clip,
-        load_encoder,
-        load_generator,
-        load_identity,
-        load_latents,
-        load_mapper,
-        load_styles,
+        load_clip as load_clip,
+        load_encoder as load_encoder,
+        load_generator as load_generator,
+        load_identity as load_identity,
+        load_latents as load_latents,
+        load_mapper as load_mapper,
+        load_styles as load_styles,
     )
-    from .distillation.config import DistillConfig
-    from .distillation.distill import DistillResult, distill
-    from .distillation.monitor import EditMonitor
-    from .domains import Domain, load_domain
-    from .edit import Editor
-    from .export import export_torchscript, load_torchscript
-    from .gradients.balance import balanced_guidance_scale
-    from .gradients.config import GuidanceConfig
-    from .gradients.image_gradient import Guidance, guidance, image_gradient
-    from .gradients.sds import residual
-    from .images import load_image
-    from .manipulator import MapperInfo, save_mapper
+    from .distillation.config import DistillConfig as DistillConfig
+    from .distillation.distill import DistillResult as DistillResult, distill as distill
+    from .distillation.monitor import EditMonitor as EditMonitor
+    from .domains import Domain as Domain, load_domain as load_domain
+    from .edit import Editor as Editor
+    from .export import (
+        export_torchscript as export_torchscript,
+        load_torchscript as load_torchscript,
+    )
+    from .gradients.balance import balanced_guidance_scale as balanced_guidance_scale
+    from .gradients.config import GuidanceConfig as GuidanceConfig
+    from .gradients.image_gradient import (
+        Guidance as Guidance,
+        guidance as guidance,
+        image_gradient as image_gradient,
+    )
+    from .gradients.sds import residual as residual
+    from .images import load_image as load_image
+    from .manipulator import MapperInfo as MapperInfo, save_mapper as save_mapper
     from .models import (
-        ConvClassifier,
-        ConvEmbedding,
-        Encoder,
-        LevelsMapper,
-        StyleGAN2,
-        StyleSpaceMapper,
+        ConvClassifier as ConvClassifier,
+        ConvEmbedding as ConvEmbedding,
+        Encoder as Encoder,
+        LevelsMapper as LevelsMapper,
+        StyleGAN2 as StyleGAN2,
+        StyleSpaceMapper as StyleSpaceMapper,
     )
-    from .selection.curve import HQSCurve
-    from .selection.hqs import hqs
-    from .teacher.prior import DiffusionPrior
-    from .teacher.text import PromptEmbeds
+    from .selection.curve import HQSCurve as HQSCurve
+    from .selection.hqs import hqs as hqs
+    from .teacher.prior import DiffusionPrior as DiffusionPrior
+    from .teacher.text import PromptEmbeds as PromptEmbeds
 
 __version__ = "0.1.0"
 
 _deprecated.install()
 
 _NAMES_OF = {
-    "._build_info": ("build_info",),
-    ".checkpoints.convert": ("convert",),
+    "._build_info": "build_info",
+    ".checkpoints.convert": "convert",
     ".checkpoints.load": (
-        "load_clip",
-        "load_encoder",
-        "load_generator",
-        "load_identity",
-        "load_latents",
-        "load_mapper",
-        "load_styles",
+        "load_clip load_encoder load_generator load_identity load_latents load_mapper load_styles"
     ),
-    ".distillation.config": ("DistillConfig",),
-    ".distillation.distill": (
-        "DistillResult",
-        "distill",
-    ),
-    ".distillation.monitor": ("EditMonitor",),
-    ".domains": (
-        "Domain",
-        "load_domain",
-    ),
-    ".edit": ("Editor",),
-    ".export": (
-        "export_torchscript",
-        "load_torchscript",
-    ),
-    ".gradients.balance": ("balanced_guidance_scale",),
-    ".gradients.config": ("GuidanceConfig",),
-    ".gradients.image_gradient": (
-        "Guidance",
-        "guidance",
-        "image_gradient",
-    ),
-    ".gradients.sds": ("residual",),
-    ".images": ("load_image",),
-    ".manipulator": (
-        "MapperInfo",
-        "save_mapper",
-    ),
-    ".models": (
-        "ConvClassifier",
-        "ConvEmbedding",
-        "Encoder",
-        "LevelsMapper",
-        "StyleGAN2",
-        "StyleSpaceMapper",
-    ),
-    ".selection.curve": ("HQSCurve",),
-    ".selection.hqs": ("hqs",),
-    ".teacher.prior": ("DiffusionPrior",),
-    ".teacher.text": ("PromptEmbeds",),
+    ".distillation.config": "DistillConfig",
+    ".distillation.distill": "DistillResult distill",
+    ".distillation.monitor": "EditMonitor",
+    ".domains": "Domain load_domain",
+    ".edit": "Editor",
+    ".export": "export_torchscript load_torchscript",
+    ".gradients.balance": "balanced_guidance_scale",
+    ".gradients.config": "GuidanceConfig",
+    ".gradients.image_gradient": "Guidance guidance image_gradient",
+    ".gradients.sds": "residual",
+    ".images": "load_image",
+    ".manipulator": "MapperInfo save_mapper",
+    ".models": "ConvClassifier ConvEmbedding Encoder LevelsMapper StyleGAN2 StyleSpaceMapper",
+    ".selection.curve": "HQSCurve",
+    ".selection.hqs": "hqs",
+    ".teacher.prior": "DiffusionPrior",
+    ".teacher.text": "PromptEmbeds",
 }
 """Module → the public names in it, which are imported when they are first used."""
 
-_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
+
+__all__ = sorted([*_MODULE_OF, "__version__", "ops"])
 
 
 def __dir__() -> list[str]:
@@ -139,46 +119,3 @@ if not TYPE_CHECKING:  # else every misspelled name would pass the type check
                 if error.name != f"{__name__}.{name}":
                     raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-__all__ = [
-    "ConvClassifier",
-    "ConvEmbedding",
-    "DiffusionPrior",
-    "DistillConfig",
-    "DistillResult",
-    "Domain",
-    "EditMonitor",
-    "Editor",
-    "Encoder",
-    "Guidance",
-    "GuidanceConfig",
-    "HQSCurve",
-    "LevelsMapper",
-    "MapperInfo",
-    "PromptEmbeds",
-    "StyleGAN2",
-    "StyleSpaceMapper",
-    "__version__",
-    "balanced_guidance_scale",
-    "build_info",
-    "convert",
-    "distill",
-    "export_torchscript",
-    "guidance",
-    "hqs",
-    "image_gradient",
-    "load_clip",
-    "load_domain",
-    "load_encoder",
-    "load_generator",
-    "load_identity",
-    "load_image",
-    "load_latents",
-    "load_mapper",
-    "load_styles",
-    "load_torchscript",
-    "ops",
-    "residual",
-    "save_mapper",
-]

@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import nn
 
-from .files import PathLike, load_tensors, parse_json, read_json, read_metadata, write_json
+from .files import PathLike, load_tensors, read_json, read_metadata, write_json
 from .manipulator import MapperInfo, save_mapper
 from .training_state import StateFile, TrainingState, differences
 
@@ -150,7 +150,8 @@ class RunFolder:
         """Whether the requested mapper is there without a checkpoint to go on from."""
         mapper = self.path / MAPPER_FILE
         if self.state_file.path.exists():
-            return self._is_finished_by_checkpoint(mapper.exists())
+            self.state_file.check_same(self.state_file.read().get("description"))
+            return False
         config = self._earlier_config()
         if not mapper.exists():
             if config is None and (self.path / HISTORY_FILE).exists():
@@ -173,26 +174,6 @@ class RunFolder:
             + "\n  ".join(lines or [f"(not those in {CONFIG_FILE})"])
             + f"\nIt is kept. Repeat those settings to have it again, or {_OTHERWISE}"
         )
-
-    def _is_finished_by_checkpoint(self, mapper_exists: bool) -> bool:
-        metadata = self.state_file.metadata()
-        if metadata.get("format") != "1":
-            self.state_file.check_same(self.state_file.read().get("description"))
-            return False
-        # Of an earlier version.
-        try:
-            request = _renamed(parse_json(metadata["description"]))
-            step = parse_json(metadata["progress"])["step"]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self.state_file.unusable("is damaged") from error
-        self.state_file.check_same(request)
-        if mapper_exists and step == self.steps:
-            return True
-        raise self.state_file.unusable("is of an earlier version, which has to finish this run")
-
-    @property
-    def steps(self) -> int:
-        return self.state_file.steps
 
     def _earlier_config(self) -> dict[str, Any] | None:
         """The config.json of a run in the folder, None if there is none.
@@ -238,13 +219,6 @@ class RunFolder:
             for e in state.history
         ]
         write_json(self.path / HISTORY_FILE, history)
-
-
-def _renamed(request: Any) -> Any:
-    """A request of an earlier version in the words of this one."""
-    settings = request.get("config", {})
-    settings["guidance_rms"] = settings.pop("pull", None)
-    return request
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,6 @@ def open_editor(
     """An Editor of the edits, in the domain that they were distilled in unless another is named."""
     from sdd_fast.edit import Editor
 
-    options.check_device(device)
     files = [mapper_file(path) for path in edits]
     return Editor.load(files, domain, device, **options.chosen(parts))
 

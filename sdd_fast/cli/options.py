@@ -190,14 +190,9 @@ def open_domain(
     dtype: str = "float32",
     **parts: str | Path | None,
 ) -> Domain:
-    """Load a domain on a device that exists; see `load_domain` for the rest.
-
-    Raises:
-        ValueError: an unknown device; see also `load_domain`.
-    """
+    """Load a domain with the files that were given; see `load_domain`."""
     from sdd_fast.domains import load_domain
 
-    check_device(device)
     return load_domain(domain, device=device, dtype=dtype, source_text=source_text, **chosen(parts))
 
 
@@ -208,20 +203,6 @@ def chosen(parts: Mapping[str, str | Path | None]) -> dict[str, str | Path | Non
         for part, path in parts.items()
         if path is not None
     }
-
-
-def check_device(name: str) -> None:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device {name!r} is no device; use cpu, cuda or cuda:1") from None
-    available = {"cpu": True, "cuda": torch.cuda.is_available()}
-    available["mps"] = torch.backends.mps.is_available()
-    if not available.get(device.type, False):
-        usable = ", ".join(kind for kind, there in available.items() if there)
-        raise ValueError(f"--device {name}: this machine and torch have none; usable: {usable}")
 
 
 def command_line(name: str, *words: Any, **options: Any) -> str:

@@ -52,10 +52,10 @@ def train_domain(
       sdd train-domain domains/faces32 --resolution 32 --budget 0.2
       sdd train-domain domains/cars --images cars/ --source-text "a photo of a car" --parts unet
     """
-    from sdd_fast.training.train_domain import PARTS, missing_parts
-    from sdd_fast.training.train_domain import train_domain as train
+    from sdd_fast.domains.domain import check_device
+    from sdd_fast.training.train_domain import PARTS, missing_parts, train_domain as train
 
-    options.check_device(device)
+    check_device(device)
     if images is not None and not (source_text or "").strip():
         raise typer.BadParameter(
             "needed with --images: a few words that are true of all the pictures, such as "

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .._deprecated import warn
 from ..distillation.config import DistillConfig
 from ..distillation.distill import DistillResult, distill
 from ..distillation.judge import Verdict, from_earlier, judge_edit
@@ -44,8 +43,7 @@ from ..selection.choose import Selection, choose
 from ..selection.curve import HQSCurve
 from ..selection.search import compute_curve, images_at_once
 from ..teacher.text import unknown_words
-from .prepare import check, earlier_run
-from .prepare import slug as slug  # also known as sdd_fast.experiment.slug
+from .prepare import check, earlier_run, slug as slug  # slug: for sdd_fast.experiment
 from .record import new_record, without_nan
 
 if TYPE_CHECKING:
@@ -59,18 +57,6 @@ MONITORED = 32  # held-out latents that the monitor looks at while training
 
 def _silent(line: str) -> None:
     pass
-
-
-@dataclass(frozen=True)
-class _WordedVerdict(Verdict):
-    """A verdict that still answers to `headline`, as in earlier versions."""
-
-    words: str = ""
-
-    @property
-    def headline(self) -> str:
-        warn("EditRun.verdict.headline is now EditRun.headline")
-        return self.words
 
 
 @dataclass(frozen=True)
@@ -355,5 +341,4 @@ def _finish(job: _Job, result: DistillResult, strengths: Sequence[float]) -> Edi
     }
     write_json(job.folder / RUN_FILE, record)
     write_report(job.folder)
-    worded = _WordedVerdict(**vars(verdict), words=wording.headline(verdict, record))
-    return EditRun(job.folder, result, worded, record)
+    return EditRun(job.folder, result, verdict, record)

@@ -382,7 +382,7 @@ def test_distill_refuses(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there(sdd: Sdd, domain: Path) -> None:
     message = sdd.fails("distill", "old", "--domain", domain, "--device", "cuda")
-    assert "--device cuda: this machine and torch have none; usable: cpu" in message
+    assert "device cuda: this machine and torch have none; usable: cpu" in message
 
 
 def test_unknown_and_broken_domains(sdd: Sdd, tmp_path: Path) -> None:

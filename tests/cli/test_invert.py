@@ -128,7 +128,7 @@ def test_other_settings_and_restart(sdd: Invert, faces: Path, tmp_path: Path) ->
         (["--l2-weight", "1"], 2, "--l2-weight is for --refine"),
         (["--out", "w.pt"], 2, "'w.pt' must end in .safetensors"),
         (["--batch-size", "0"], 2, "--batch-size"),
-        (["--device", "abacus"], 1, "--device 'abacus' is no device"),
+        (["--device", "abacus"], 1, "'abacus' is no device"),
     ],
 )
 def test_wrong_command_lines(

@@ -17,9 +17,11 @@ from sdd_fast.checkpoints.load import load_latents
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.images import load_image, save_png
-from sdd_fast.inversion import contact_sheet as contact_sheet_module
-from sdd_fast.inversion import invert as invert_module
-from sdd_fast.inversion import latents_file
+from sdd_fast.inversion import (
+    contact_sheet as contact_sheet_module,
+    invert as invert_module,
+    latents_file,
+)
 from sdd_fast.inversion.align import align_face
 from sdd_fast.inversion.contact_sheet import contact_sheet
 from sdd_fast.inversion.refine import Refinement, content, multiscale_error, refine, w_std

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from large_tensors import run_on_reserved
 from op_cases import FEATURE_TOLERANCE, epilogue_reference, relative_error
 from torch import Tensor

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from op_cases import modulated_conv2d_reference
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode

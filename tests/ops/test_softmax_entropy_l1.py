@@ -8,8 +8,7 @@ import mmap
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from op_cases import (
     DEFICIT_TOLERANCE,
     ENTROPY_GRADIENT_TOLERANCE,

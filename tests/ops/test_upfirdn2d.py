@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from op_cases import UPFIRDN2D_ROUNDING, upfirdn2d_error, upfirdn2d_reference
 from torch import Tensor
 

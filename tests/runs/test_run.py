@@ -378,5 +378,3 @@ def test_folders_of_prompts() -> None:
 
 def test_the_verdict_in_words(finished: EditRun) -> None:
     assert finished.headline and isinstance(finished.advice, str)
-    with pytest.warns(DeprecationWarning, match="EditRun.headline"):
-        assert finished.verdict.headline == finished.headline  # type: ignore[attr-defined]

@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints.formats import nvidia_style
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from torch import nn
 
 from sdd_fast import files
