@@ -17,13 +17,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .checkpoints.load import load_latents, load_mapper
-from .files import PathLike, expanded, read_json, read_metadata
+from .files import PathLike, expanded, read_metadata
 from .images import ImageSource, list_images, load_image, save_png, to_pil
 from .manipulator import MapperInfo, manipulate
 from .memory import rendering_batch
 from .models.mapper import LevelsMapper, StyleSpaceMapper
 from .progress import Listener, Task
-from .run_folder import MAPPER_FILE, RUN_FILE
+from .run_folder import MAPPER_FILE, remembered_domain
 
 if TYPE_CHECKING:
     from .domains import Domain
@@ -318,13 +318,11 @@ def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str | dict[s
     """The domain that the edits were distilled in: as a run remembers it, or by its name."""
     homes: list[str | dict[str, Any]] = []
     for source, info in zip(sources, infos, strict=True):
-        record = (source if source.is_dir() else source.parent) / RUN_FILE
-        remembered = read_json(record).get("domain_reference") if record.exists() else None
-        home = remembered or info.domain
+        home = remembered_domain(source if source.is_dir() else source.parent) or info.domain
         if home and home not in homes:
             homes.append(home)
     if len(homes) > 1:
-        names = [home if isinstance(home, str) else str(home["name"]) for home in homes]
+        names = [home if isinstance(home, str) else str(home.get("name")) for home in homes]
         raise ValueError(
             f"these edits belong to different domains: {', '.join(names)}; load them in separate "
             "Editors, or say which domain to use"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -41,6 +42,12 @@ def expanded(path: PathLike) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{os.fspath(path)!r} names no home folder: {error}") from error
+
+
+def unused(path: Path) -> Path:
+    """Return `path`, or where that exists the first free one of name-2, name-3, …."""
+    names = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
+    return next(p for p in itertools.chain([path], names) if not p.exists())
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def locked(folder: PathLike) -> Iterator[None]:
         place.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except PermissionError as error:
-        raise PermissionError(error.errno, "this folder cannot be written", str(folder)) from error
+        raise PermissionError(error.errno, error.strerror, str(folder)) from error
     except Timeout:
         raise BlockingIOError(
             errno.EAGAIN,

@@ -45,6 +45,26 @@ _OTHERWISE = "choose another run folder, or pass resume=False to start over and 
 _REQUEST = "request"  # in a mapper's metadata: the digest of the request that it answers
 
 
+def remembered_domain(folder: Path) -> str | dict[str, Any] | None:
+    """Return the domain that the run in a folder was distilled in, as its run.json names it.
+
+    Raises:
+        ValueError: run.json is damaged, or not of a run.
+    """
+    path = folder / RUN_FILE
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if isinstance(found, dict):
+        home = found.get("domain_reference")
+        if home is None or isinstance(home, (str, dict)):
+            return home
+    raise ValueError(
+        f"{path} is damaged, or not of a run, and does not tell the domain; name it yourself "
+        "(domain=…, --domain on the command line)"
+    )
+
+
 @contextmanager
 def pending(folder: Path) -> Iterator[Path]:
     """Yield where `run_edit` writes before its training begins: in the folder itself, if it is new.

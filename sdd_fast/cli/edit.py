@@ -83,6 +83,7 @@ def edit(
       sdd edit runs/white-hair me.jpg --strength=-1
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
     """
+    from sdd_fast.files import unused
     from sdd_fast.images import save_png
     from sdd_fast.run_folder import GRID_FILE
 
@@ -95,6 +96,8 @@ def edit(
     amount = strengths[0] if len(strengths) == 1 else strengths
     written = editor.edit_files(files, out, amount, wanted, aligned=aligned, overwrite=overwrite)
     grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
+    if not overwrite:
+        grid_path = unused(grid_path)
     save_png(grid_path, _grid(editor, files, written[:SHOWN], strengths, aligned))
     edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")
     say(f"edited {edited}: {written[0] if len(written) == 1 else out}")

@@ -120,9 +120,10 @@ def select(
       sdd select "a bald face" --images my-faces/ --timesteps 100:900:50
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
+    from sdd_fast.lock import locked
     from sdd_fast.report import wording
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
-    from sdd_fast.runs.prepare import slug
+    from sdd_fast.runs.prepare import check_selection, slug
     from sdd_fast.selection.choose import choose
     from sdd_fast.selection.search import compute_curve, images_at_once
     from sdd_fast.teacher.text import unknown_words
@@ -136,21 +137,22 @@ def select(
         from sdd_fast.images import load_folder
 
         images, _ = load_folder(how.folder, loaded.generator.image_size)
-    _check_writable(place)
-    words = unknown_words(loaded.prior.tokenizer, text)
-    if words:
-        say(wording.unknown_words(words, loaded.prompts))
-    shown = len(loaded.held_out[: selection.images]) if images is None else len(images)
-    at_once = min(shown, images_at_once(loaded, selection, guidance, images))
-    say(f"HQS of “{text}” on {shown} images, {at_once} at once …")
-    curve = compute_curve(loaded, text, selection, guidance, images=images)
-    curve.save(place / CURVE_FILE)
-    say(curve_table(curve))
-    say(f"largest HQS:  {curve.largest()}")
-    say(f"three best:   {', '.join(map(str, curve.top(min(3, len(curve.timesteps)))))}")
-    chosen, rule = choose(curve, selection)
-    say(f"chosen:       {', '.join(map(str, chosen))}  ({rule})")
-    curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=how.threshold)
+    with locked(place):
+        check_selection(place, text)
+        words = unknown_words(loaded.prior.tokenizer, text)
+        if words:
+            say(wording.unknown_words(words, loaded.prompts))
+        shown = len(loaded.held_out[: selection.images]) if images is None else len(images)
+        at_once = min(shown, images_at_once(loaded, selection, guidance, images))
+        say(f"HQS of “{text}” on {shown} images, {at_once} at once …")
+        curve = compute_curve(loaded, text, selection, guidance, images=images)
+        curve.save(place / CURVE_FILE)
+        say(curve_table(curve))
+        say(f"largest HQS:  {curve.largest()}")
+        say(f"three best:   {', '.join(map(str, curve.top(min(3, len(curve.timesteps)))))}")
+        chosen, rule = choose(curve, selection)
+        say(f"chosen:       {', '.join(map(str, chosen))}  ({rule})")
+        curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=how.threshold)
     say(f"\nwritten: {place / CURVE_FILE} and {place / CURVE_PICTURE}")
     follow = {"out": place, "top": how.top, "threshold": how.threshold, "template": template}
     follow |= typed(checkpoints)
@@ -166,12 +168,3 @@ def curve_table(curve: HQSCurve, width: int = 40) -> str:
         mark = "  ← largest" if t == best else ""
         lines.append(f"{t:5d}   {score:+.3f}  {bar}{mark}")
     return "\n".join([*lines, ""])
-
-
-def _check_writable(folder: Path) -> None:
-    """Fail before the work rather than after it."""
-    from sdd_fast.files import atomic_path
-
-    with atomic_path(folder / ".sdd-write-test") as temporary:
-        temporary.write_bytes(b"")
-    (folder / ".sdd-write-test").unlink()

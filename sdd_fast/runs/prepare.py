@@ -55,6 +55,33 @@ def check(
         level_range(level, domain.generator.num_layers)
 
 
+def check_selection(folder: Path, prompt: str) -> None:
+    """Refuse a folder in which `sdd select` would replace more than a curve of the same prompt."""
+    taken = [name for name in (RUN_FILE, *TRAINED) if (folder / name).exists()]
+    if taken:
+        raise ValueError(
+            f"{folder} holds a run ({', '.join(taken)}), whose curve would be replaced; choose "
+            "another folder"
+        )
+    path = folder / CURVE_FILE
+    if not path.exists():
+        if (folder / CURVE_PICTURE).exists():
+            raise ValueError(
+                f"{folder / CURVE_PICTURE} is not of a selection, and would be replaced; choose "
+                "another folder"
+            )
+        return
+    try:
+        other = HQSCurve.load(path).prompt
+    except ValueError as error:
+        raise ValueError(f"{error}; it would be replaced: choose another folder") from error
+    if other != prompt:
+        raise ValueError(
+            f"{path} is the curve of another prompt, {other!r}, and would be replaced; choose "
+            "another folder"
+        )
+
+
 def earlier_run(folder: Path, domain: Domain, prompt: str, resume: bool) -> dict[str, Any]:
     """Return the record of an earlier run in the folder, {} if there is none to continue."""
     if not (folder / RUN_FILE).exists():

@@ -26,6 +26,7 @@ from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.judge import Verdict
 from sdd_fast.files import load_tensors
 from sdd_fast.gradients.config import GUIDANCE_RMS
+from sdd_fast.lock import LOCK_FILE
 
 COMMANDS = (
     "demo",
@@ -239,9 +240,31 @@ def test_select(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     assert "the word 'zombie' is not in the vocabulary" in done.err
     assert "'white hair'" in done.err  # a prompt that the domain says works
 
-    none = sdd.fails("select", "old", "--domain", domain, "--out", out, "--threshold", "5", *SELECT)
+    old = tmp_path / "old"
+    none = sdd.fails("select", "old", "--domain", domain, "--out", old, "--threshold", "5", *SELECT)
     assert "no timestep has an HQS above 5: the largest is" in none
-    assert json.loads((out / "curve.json").read_text())["prompt"] == "old"
+    assert json.loads((old / "curve.json").read_text())["prompt"] == "old"
+
+
+def test_select_replaces_nothing_but_its_own_curve(
+    sdd: Sdd, domain: Path, run: Path, tmp_path: Path
+) -> None:
+    def refused(prompt: str, out: Path) -> str:
+        before = {path: path.read_bytes() for path in out.iterdir()}
+        said = sdd.fails("select", prompt, "--domain", domain, "--out", out, *SELECT)
+        after = {path: path.read_bytes() for path in out.iterdir() if path.name != LOCK_FILE}
+        assert after == {path: data for path, data in before.items() if path.name != LOCK_FILE}
+        return said
+
+    assert "holds a run (run.json" in refused("a zombie", run)
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert sdd("select", "old", "--domain", domain, "--out", out, *SELECT).code == 0
+    assert "is the curve of another prompt, 'old'" in refused("hair", out)
+    for name in ("curve.json", "curve.png"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("[1]")
+        assert "choose another folder" in refused("old", tmp_path / name)
 
 
 def test_select_on_pictures_of_ones_own(sdd: Sdd, domain: Path, runs: Path, tmp_path: Path) -> None:
@@ -548,6 +571,18 @@ def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_pat
         assert message in sdd.fails("edit", *words, "--out", out), words
         assert not out.exists()
     assert "overwrite its input" in sdd.fails("edit", run, face, "--out", face.parent)
+
+
+def test_grids_of_earlier_edits_are_kept(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
+    faces, grid = runs / "faces", tmp_path / "grid" / "before-after.png"
+    grid.parent.mkdir()
+    grid.write_text("mine")
+    second = grid.with_name("before-after-2.png")
+    told = sdd("edit", run, faces / "face-1.png", "--out", tmp_path)
+    assert told.code == 0 and str(second) in told.out and second.stat().st_size > 1000
+    assert grid.read_text() == "mine"
+    told = sdd("edit", run, faces / "face-1.png", "--out", tmp_path, "--overwrite")
+    assert told.code == 0 and f"{grid}\n" in told.out and grid.stat().st_size > 1000
 
 
 def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:

@@ -18,7 +18,13 @@ from sdd_fast.files import load_tensors, read_json, save_tensors, write_json
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.lock import locked
 from sdd_fast.models import StyleGAN2
-from sdd_fast.run_folder import CHECKPOINT_FILE, CONFIG_FILE, HISTORY_FILE, MAPPER_FILE
+from sdd_fast.run_folder import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    HISTORY_FILE,
+    MAPPER_FILE,
+    remembered_domain,
+)
 from sdd_fast.teacher.prior import DiffusionPrior
 
 Run = Callable[..., DistillResult]
@@ -236,3 +242,13 @@ def test_a_damaged_checkpoint_names_a_way_out(run: Run, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"checkpoint\.safetensors is (.|\n)*resume=False"):
             run(tmp_path)
     assert content(tmp_path)[MAPPER_FILE] == before[MAPPER_FILE]
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "3", '"run"', '{"domain_reference": 2.5}', "{"])
+def test_a_damaged_record_does_not_tell_the_domain(tmp_path: Path, text: str) -> None:
+    assert remembered_domain(tmp_path) is None
+    (tmp_path / "run.json").write_text('{"domain_reference": "faces64"}')
+    assert remembered_domain(tmp_path) == "faces64"
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json is"):
+        remembered_domain(tmp_path)
