@@ -218,7 +218,7 @@ def test_demo_refuses(sdd: Sdd, domain: Path, tmp_path: Path, tiny_sd: Path) -> 
     assert "one or more different prompts" in message
     plain = write_tiny_domain(tmp_path / "plain", tiny_sd, faces=False)
     message = sdd.fails("demo", "--domain", plain, "--out", tmp_path / "a")
-    assert "reads attributes there" in message and "sdd distill" in message
+    assert "draws images with labels" in message and "sdd distill" in message
     assert not (tmp_path / "a").exists()
 
 
