@@ -18,12 +18,11 @@ namespace {
 // The thread leaves or reaches a barrier: no lane of its warp may be waiting for it elsewhere.
 void check_not_awaited(const std::string& instead) {
   const Warp& warp = warps[current / kWarp];
-  for (unsigned rest = warp.at_op; rest != 0; rest &= rest - 1) {
+  for (unsigned rest = warp.at_shuffle; rest != 0; rest &= rest - 1) {
     const int other = current / kWarp * kWarp + std::countr_zero(rest);
     if (arrival[other].mask >> current % kWarp & 1u) {
-      fail(instead + ", but thread " + text(index_of[other]) + " waits for it in " +
-           name(arrival[other].op) + " with mask " + hex(arrival[other].mask) + " at " +
-           text(arrival[other].where));
+      fail(instead + ", but thread " + text(index_of[other]) + " waits for it in " + kShuffle +
+           " with mask " + hex(arrival[other].mask) + " at " + text(arrival[other].where));
     }
   }
 }
@@ -151,29 +150,16 @@ void run_grid(dim3 grid, dim3 block) {
 // All lanes of the mask have arrived.
 void complete(int w, unsigned mask) {
   Arrival* const lanes = arrival + w * kWarp;
-  const WarpOp op = lanes[std::countr_zero(mask)].op;
-  unsigned votes = 0;
   for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
     const int lane = std::countr_zero(rest);
     lanes[lane].result = lanes[lanes[lane].source].value;
-    votes |= unsigned(lanes[lane].value != 0) << lane;
   }
-  if (op == WarpOp::kBallot || op == WarpOp::kAny || op == WarpOp::kAll) {
-    for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
-      lanes[std::countr_zero(rest)].result = votes;
-    }
-  }
-  if (op == WarpOp::kSync) {
-    block_synchronized = true;
-    tsan_order_lanes(fibers + w * kWarp, mask, running,
-                     &sync_of_warp[w * kWarp + std::countr_zero(mask)]);
-  }
-  warps[w].at_op &= ~mask;
+  warps[w].at_shuffle &= ~mask;
   make_runnable(w, mask);
 }
 
 void check_arrival(const Arrival& mine, const Warp& warp, int w) {
-  const auto at = [&] { return std::string(name(mine.op)) + " at " + text(mine.where); };
+  const auto at = [&] { return std::string(kShuffle) + " at " + text(mine.where); };
   const unsigned mask = mine.mask;
   const unsigned bit = 1u << current % kWarp;
   if ((mask & bit) == 0) {
@@ -197,28 +183,16 @@ void check_arrival(const Arrival& mine, const Warp& warp, int w) {
          " lacks");
   }
   // Lanes that wait for one another agree, so that one of them speaks for all in the mask.
-  const unsigned awaited = warp.at_op & mask;
-  for (unsigned rest = (awaited & -awaited) | (warp.at_op & ~mask); rest != 0; rest &= rest - 1) {
+  const unsigned awaited = warp.at_shuffle & mask;
+  for (unsigned rest = (awaited & -awaited) | (warp.at_shuffle & ~mask); rest != 0;
+       rest &= rest - 1) {
     const int lane = std::countr_zero(rest);
     const Arrival& other = arrival[w * kWarp + lane];
     if ((mask >> lane & 1u) == 0 && (other.mask & bit) == 0) continue;
-    if (other.mask == mask && other.op == mine.op && same_line(other.where, mine.where)) continue;
-    fail(at() + " with mask " + hex(mask) + " meets lane " + std::to_string(lane) + " in " +
-         name(other.op) + " with mask " + hex(other.mask) + " at " + text(other.where));
+    if (other.mask == mask && same_line(other.where, mine.where)) continue;
+    fail(at() + " with mask " + hex(mask) + " meets lane " + std::to_string(lane) + " with mask " +
+         hex(other.mask) + " at " + text(other.where));
   }
-}
-
-uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int source, Where where) {
-  const int w = current / kWarp;
-  const int lane = current % kWarp;
-  Warp& warp = warps[w];
-  Arrival& mine = arrival[current];
-  mine = Arrival{op, mask, source, value, 0, where};
-  check_arrival(mine, warp, w);
-  warp.at_op |= 1u << lane;
-  if ((warp.at_op & mask) == mask) complete(w, mask);
-  wait();
-  return mine.result;
 }
 
 }  // namespace
@@ -258,7 +232,7 @@ void block_barrier(Where where) {
     fail("__syncthreads() at " + text(where) + ", but " + std::to_string(n_at_barrier) +
          " threads wait in the one at " + text(barrier_where));
   }
-  if (warps[w].at_op != 0) check_not_awaited("__syncthreads() at " + text(where));
+  if (warps[w].at_shuffle != 0) check_not_awaited("__syncthreads() at " + text(where));
   barrier_where = where;
   warps[w].at_barrier |= 1u << current % kWarp;
   if (++n_at_barrier == n_threads) {
@@ -274,39 +248,16 @@ void block_barrier(Where where) {
   wait();
 }
 
-void warp_barrier(unsigned mask, Where where) {
-  meet(WarpOp::kSync, mask, 0, current % kWarp, where);
-}
-
-unsigned vote(WarpOp op, unsigned mask, bool predicate, Where where) {
-  return unsigned(meet(op, mask, predicate, current % kWarp, where));
-}
-
-// Which lane is read: as the PTX instruction shfl has it, of which the C function sets the bounds.
-// A lane that would read past its part of the warp reads itself.
-uint64_t shuffle(WarpOp op, unsigned mask, uint64_t value, int operand, int width, Where where) {
-  if (width < 1 || width > kWarp || !std::has_single_bit(unsigned(width))) {
-    fail(std::string(name(op)) + " at " + text(where) + ": the width " + std::to_string(width) +
-         " is not a power of two up to 32");
-  }
-  const int lane = current % kWarp;
-  const int first = lane & ~(width - 1);
-  const int last = first + width - 1;
-  int source = lane;
-  switch (op) {
-    case WarpOp::kShuffleUp:
-      source = lane - (operand & 31) < first ? lane : lane - (operand & 31);
-      break;
-    case WarpOp::kShuffleDown:
-      source = lane + (operand & 31) > last ? lane : lane + (operand & 31);
-      break;
-    case WarpOp::kShuffleXor:
-      source = (lane ^ (operand & 31)) > last ? lane : lane ^ (operand & 31);
-      break;
-    default:
-      source = first | (operand & (width - 1));
-  }
-  return meet(op, mask, value, source, where);
+uint64_t shuffle_xor(unsigned mask, uint64_t value, int lanes, Where where) {
+  const int w = current / kWarp, lane = current % kWarp;
+  Warp& warp = warps[w];
+  Arrival& mine = arrival[current];
+  mine = Arrival{mask, lane ^ (lanes & 31), value, 0, where};
+  check_arrival(mine, warp, w);
+  warp.at_shuffle |= 1u << lane;
+  if ((warp.at_shuffle & mask) == mask) complete(w, mask);
+  wait();
+  return mine.result;
 }
 
 }  // namespace detail

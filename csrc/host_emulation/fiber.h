@@ -179,13 +179,6 @@ void tsan_order(const Fiber* fibers, int n, const Fiber* at_hand, char* object) 
   __tsan_switch_to_fiber(at_hand->tsan, kNoSync);
 }
 
-void tsan_order_lanes(const Fiber* fibers, unsigned lanes, const Fiber* at_hand, char* object) {
-  if (!fibers_are_threads()) return;
-  for (unsigned l = lanes; l != 0; l &= l - 1) tsan_release(fibers[__builtin_ctz(l)], object);
-  for (unsigned l = lanes; l != 0; l &= l - 1) tsan_acquire(fibers[__builtin_ctz(l)], object);
-  __tsan_switch_to_fiber(at_hand->tsan, kNoSync);
-}
-
 // A block begins: what the OS thread did, and through it the blocks before, comes first.
 void tsan_begin(const Fiber* fibers, int n, const Fiber* main, char* object) {
   if (!fibers_are_threads()) return;

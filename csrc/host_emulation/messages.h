@@ -1,4 +1,4 @@
-// How an Error writes threads, lines, masks and operations.
+// How an Error writes threads, lines and masks.
 #pragma once
 
 #include <cstdio>
@@ -11,7 +11,6 @@
 namespace sdd::emulation {
 namespace {
 
-using detail::WarpOp;
 using Where = std::source_location;
 
 std::string text(uint3 i) {
@@ -28,12 +27,7 @@ std::string hex(unsigned mask) {
   return digits;
 }
 
-const char* name(WarpOp op) {
-  constexpr const char* kNames[] = {"__syncwarp()",       "__shfl_sync()",     "__shfl_up_sync()",
-                                    "__shfl_down_sync()", "__shfl_xor_sync()", "__ballot_sync()",
-                                    "__any_sync()",       "__all_sync()"};
-  return kNames[int(op)];
-}
+constexpr const char* kShuffle = "__shfl_xor_sync()";
 
 bool same_line(Where a, Where b) {
   return a.line() == b.line() &&

@@ -19,12 +19,11 @@ constexpr int kMaxWarps = kMaxThreads / kWarp;
 
 struct Unwind {};  // thrown in every waiting thread of a block after an error
 
-// A lane at a warp operation.
+// A lane at a shuffle.
 struct Arrival {
-  WarpOp op;
   unsigned mask;
-  int source;      // the lane a shuffle reads
-  uint64_t value;  // or the predicate of a vote
+  int source;  // the lane that it reads
+  uint64_t value;
   uint64_t result;
   Where where;
 };
@@ -35,7 +34,7 @@ struct Warp {
   unsigned runnable;  // not begun, or freed from a wait
   unsigned exited;
   unsigned at_barrier;
-  unsigned at_op;
+  unsigned at_shuffle;
 };
 
 std::mutex one_launch;
@@ -52,7 +51,7 @@ Arrival arrival[kMaxThreads];
 Warp warps[kMaxWarps];
 unsigned runnable_warps;
 Where barrier_where;
-bool block_synchronized;  // by a barrier, of the block or of a warp
+bool block_synchronized;  // by a barrier
 int current;              // the thread that runs
 void (*thread_function)(void*);
 void* thread_arguments;
@@ -64,7 +63,7 @@ int n_idle;
 Fiber main_fiber;
 Fiber* running;
 
-char sync_of_launch, sync_of_block, sync_of_warp[kMaxThreads];  // addresses, for TSan
+char sync_of_launch, sync_of_block;  // addresses, for TSan
 
 int choose(unsigned set) {
   switch (schedule) {
@@ -123,11 +122,10 @@ std::string waiting_threads() {
   for (int t = 0; t < n_threads; ++t) {
     const Warp& warp = warps[t / kWarp];
     const unsigned bit = 1u << t % kWarp;
-    if (((warp.at_barrier | warp.at_op) & bit) == 0 || ++n > 4) continue;
-    const bool at_op = (warp.at_op & bit) != 0;
-    list += "; thread " + text(index_of[t]) + " at " +
-            (at_op ? name(arrival[t].op) : "__syncthreads()") + ", " +
-            text(at_op ? arrival[t].where : barrier_where);
+    if (((warp.at_barrier | warp.at_shuffle) & bit) == 0 || ++n > 4) continue;
+    const bool at_shuffle = (warp.at_shuffle & bit) != 0;
+    list += "; thread " + text(index_of[t]) + " at " + (at_shuffle ? kShuffle : "__syncthreads()") +
+            ", " + text(at_shuffle ? arrival[t].where : barrier_where);
   }
   return "no thread of the block can run" + list + (n > 4 ? "; and others" : "");
 }

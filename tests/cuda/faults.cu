@@ -78,7 +78,7 @@ __global__ void wrong_shuffle_mask(const float* x, float* sum, bool faulty) {
   if (lane >= 16) return;
   float s = x[lane];
   for (int step = 8; step > 0; step /= 2) {
-    s += __shfl_xor_sync(faulty ? 0xffffffffu : 0xffffu, s, step, 16);
+    s += __shfl_xor_sync(faulty ? 0xffffffffu : 0xffffu, s, step);
   }
   if (lane == 0) *sum = s;
 }
@@ -112,7 +112,7 @@ __global__ void uninitialized_shared(int* count, bool faulty) {
   __shared__ int total;
   if (threadIdx.x == 0 && !faulty) total = 0;
   __syncthreads();
-  atomicAdd(&total, 1);
+  __atomic_fetch_add(&total, 1, __ATOMIC_RELAXED);
   __syncthreads();
   if (threadIdx.x == 0) count[blockIdx.x] = total;
 }
