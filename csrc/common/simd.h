@@ -64,6 +64,12 @@ SDD_FN typename VectorOf<Scalar>::type load(const Scalar* p) {
   return v;
 }
 
+// A number as a type: what a generic lambda takes to unroll a loop.
+template <int kCount>
+struct Count {
+  static constexpr int value = kCount;
+};
+
 // As many 16-bit integers as a FloatVector has lanes, widened.
 SDD_FN UInt32Vector load_widened(const uint16_t* p) {
   typedef uint16_t Half __attribute__((vector_size(SDD_VECTOR_BYTES / 2)));

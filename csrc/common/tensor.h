@@ -74,6 +74,16 @@ inline bool alike(const Tensor& a, const Tensor& b) {
   return same_device(a, b) && same_sizes(a, b) && a.scalar_type() == b.scalar_type();
 }
 
+// Of four dimensions; a tensor that is both counts as contiguous.
+inline bool is_channels_last(const Tensor& x) {
+  const auto sizes = x.sizes(), strides = x.strides();
+  const int64_t expected[] = {sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]};
+  for (int d = 0; d < 4; ++d) {
+    if (sizes[d] != 1 && strides[d] != expected[d]) return false;
+  }
+  return !x.is_contiguous();
+}
+
 inline Tensor as_contiguous(const Tensor& x) {
   return x.is_contiguous() ? x : torch::stable::contiguous(x);
 }

@@ -11,16 +11,6 @@ namespace {
 
 using MaybeTensor = std::optional<Tensor>;
 
-// [N, O, H, W] either way; a tensor that is both counts as contiguous.
-bool is_channels_last(const Tensor& x) {
-  const auto sizes = x.sizes(), strides = x.strides();
-  const int64_t expected[] = {sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]};
-  for (int d = 0; d < 4; ++d) {
-    if (sizes[d] != 1 && strides[d] != expected[d]) return false;
-  }
-  return !x.is_contiguous();
-}
-
 // A new tensor of the shape of x.
 Tensor new_maps(const Tensor& x, bool channels_last) {
   const auto s = x.sizes();

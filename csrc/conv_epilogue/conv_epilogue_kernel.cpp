@@ -31,11 +31,6 @@ struct OneLane {
   SDD_FN static T sum(T v) { return v; }
 };
 
-template <int kCount>
-struct Count {
-  static constexpr int value = kCount;
-};
-
 // body(lane, i) for 0 <= i < n: vectors first, then what is left one by one.
 template <class E, class Body>
 SDD_FN void for_each_lane(int64_t n, const Body& body) {

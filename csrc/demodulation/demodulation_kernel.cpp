@@ -38,22 +38,15 @@ SDD_FN void transposed_energies(const typename E::Stored* w, int64_t terms,
   memcpy(out, sums, sizeof(sums));
 }
 
-// The sum of the squares of neighbors.
+// The sum of the squares of elements `stride` apart.
 template <class E>
-SDD_FN double one_energy(const typename E::Stored* w, int64_t terms) {
-  using T = typename E::Compute;
-  constexpr int streams = 4;
-  Vector<T> sum[streams] = {};
-  LaneSum<T> total;
-  const int64_t done = for_each_tile<lanes<T>, kEnergyTerms, streams>(
-      terms, [&](int stream, int64_t i) { sum[stream] += square<T>(E::vector(w + i)); },
-      [&] {
-        total.add((sum[0] + sum[1]) + (sum[2] + sum[3]));
-        for (auto& s : sum) s = Vector<T>{};
-      });
-  double rest = 0;
-  for (int64_t i = done; i < terms; ++i) rest += double(E::value(w + i)) * double(E::value(w + i));
-  return total.total() + rest;
+SDD_FN double one_energy(const typename E::Stored* w, int64_t terms, int64_t stride) {
+  double sum = 0;
+  for (int64_t k = 0; k < terms; ++k) {
+    const double value = E::value(w + k * stride);
+    sum += value * value;
+  }
+  return sum;
 }
 
 // count columns of `terms` neighbors each
@@ -66,7 +59,7 @@ SDD_FN void energies_of_neighbors(const typename E::Stored* w, int64_t count, in
   if (terms > 0 && terms <= kEnergyTerms) {
     for (; i + block <= count; i += block) transposed_energies<E>(w + i * terms, terms, out + i);
   }
-  for (; i < count; ++i) out[i] = T(one_energy<E>(w + i * terms, terms));
+  for (; i < count; ++i) out[i] = T(one_energy<E>(w + i * terms, terms, 1));
 }
 
 // count columns, whose terms are `stride` apart
@@ -74,36 +67,23 @@ template <class E>
 SDD_FN void energies_side_by_side(const typename E::Stored* w, int64_t count, int64_t terms,
                                   int64_t stride, typename E::Compute* out) {
   using T = typename E::Compute;
-  constexpr int width = lanes<T>, unroll = 4;
+  constexpr int width = lanes<T>;
   int64_t i = 0;
-  if (terms <= kEnergyTerms) {
-    for (; i + unroll * width <= count; i += unroll * width) {
-      Vector<T> sum[unroll] = {};
+  const auto vectors = [&](auto number) {
+    constexpr int n = decltype(number)::value;
+    for (; i + n * width <= count; i += n * width) {
+      Vector<T> sum[n] = {};
       for (int64_t k = 0; k < terms; ++k) {
-        for (int u = 0; u < unroll; ++u) {
-          sum[u] += square<T>(E::vector(w + k * stride + i + u * width));
-        }
+        for (int v = 0; v < n; ++v) sum[v] += square<T>(E::vector(w + k * stride + i + v * width));
       }
       memcpy(out + i, sum, sizeof(sum));
     }
+  };
+  if (terms <= kEnergyTerms) {
+    vectors(Count<4>{});
+    vectors(Count<1>{});
   }
-  for (; i + width <= count; i += width) {
-    LaneSum<T> total;
-    for (int64_t first = 0; first < terms; first += kEnergyTerms) {
-      const int64_t last = first + kEnergyTerms < terms ? first + kEnergyTerms : terms;
-      Vector<T> sum{};
-      for (int64_t k = first; k < last; ++k) sum += square<T>(E::vector(w + k * stride + i));
-      total.add(sum);
-    }
-    for (int l = 0; l < width; ++l) out[i + l] = T(total.lane[l]);
-  }
-  for (; i < count; ++i) {
-    double sum = 0;
-    for (int64_t k = 0; k < terms; ++k) {
-      sum += double(E::value(w + k * stride + i)) * double(E::value(w + k * stride + i));
-    }
-    out[i] = T(sum);
-  }
+  for (; i < count; ++i) out[i] = T(one_energy<E>(w + i, terms, stride));
 }
 
 template <class E>
@@ -139,28 +119,6 @@ SDD_FN double sum_of_row(const T* e, const T* squares, int64_t inputs) {
   return total.total() + rest;
 }
 
-// The same for `count` outputs at once, of energies `stride` apart.
-template <class T>
-SDD_FN void sums_of_columns(const T* e, int64_t stride, const T* squares, int64_t inputs,
-                            int64_t count, double* sums) {
-  constexpr int width = lanes<T>;
-  int64_t o = 0;
-  for (; o + width <= count; o += width) {
-    LaneSum<T> total;
-    for (int64_t first = 0; first < inputs; first += kEnergyTerms) {
-      const int64_t last = first + kEnergyTerms < inputs ? first + kEnergyTerms : inputs;
-      Vector<T> sum{};
-      for (int64_t i = first; i < last; ++i) sum += squares[i] * load(e + i * stride + o);
-      total.add(sum);
-    }
-    for (int l = 0; l < width; ++l) sums[o + l] = total.lane[l];
-  }
-  for (; o < count; ++o) {
-    sums[o] = 0;
-    for (int64_t i = 0; i < inputs; ++i) sums[o] += double(squares[i]) * double(e[i * stride + o]);
-  }
-}
-
 template <class T>
 void factors(const Factors& f, int64_t begin, int64_t end) {
   const Demodulation& d = f.of;
@@ -169,17 +127,11 @@ void factors(const Factors& f, int64_t begin, int64_t end) {
     const int64_t first = task * kFactorRun, rest = d.outputs - first;
     const int64_t count = rest < kFactorRun ? rest : kFactorRun;
     for (int64_t n = 0; n < d.samples; ++n) {
-      double sums[kFactorRun] = {};
       const T* squares = static_cast<const T*>(f.squares) + n * d.inputs;
-      if (d.transposed) {
-        sums_of_columns(e + first, d.outputs, squares, d.inputs, count, sums);
-      } else {
-        for (int64_t o = 0; o < count; ++o) {
-          sums[o] = sum_of_row(e + (first + o) * d.inputs, squares, d.inputs);
-        }
+      T* out = static_cast<T*>(d.factor) + n * d.outputs;
+      for (int64_t o = first; o < first + count; ++o) {
+        out[o] = T(demodulation_factor(sum_of_row(e + o * d.inputs, squares, d.inputs), d.eps));
       }
-      T* out = static_cast<T*>(d.factor) + n * d.outputs + first;
-      for (int64_t o = 0; o < count; ++o) out[o] = T(demodulation_factor(sums[o], d.eps));
     }
   }
 }

@@ -1,7 +1,7 @@
 // demodulation on the GPU. Formulas: demodulation.h.
 //
-// The energies are a pass over the weights, whatever the order of their dimensions: the strides are
-// the launch's. What remains is small: the energies are read once for every sample, from the
+// The energies are a pass over the weights, contiguous or channels_last: the strides are the
+// launch's. What remains is small: the energies are read once for every sample, from the
 // second-level cache.
 #include <algorithm>
 
@@ -79,38 +79,23 @@ struct Styles {
   }
 };
 
-// (2). Of energies [outputs, inputs] a warp makes each factor; where they are transposed, [inputs,
-// outputs], a block makes as many as a warp has lanes, and each warp a part of the sums.
+// (2): a warp makes each factor. energy: [outputs, inputs]
 template <class C>
 __global__ void __launch_bounds__(kThreads)
     demodulation_factors(const C* __restrict__ energy, Styles<C> styles, C* __restrict__ factor,
-                         int64_t first_sample, int64_t outputs, int64_t inputs, bool transposed,
-                         double eps) {
-  __shared__ double sums[kWarps][kWarp];
+                         int64_t first_sample, int64_t outputs, int64_t inputs, double eps) {
   const int64_t sample = first_sample + blockIdx.y;
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t output = transposed ? blockIdx.x * int64_t(kWarp) + lane  //
-                                    : blockIdx.x * int64_t(kWarps) + warp;
-  const C* e = energy + output * (transposed ? 1 : inputs);
-  const int64_t stride = transposed ? outputs : 1;
-  double sum = 0;
-  if (output < outputs) {
-    sum = sum_of_terms<C, 4>(transposed ? warp : lane, transposed ? kWarps : kWarp, inputs,
-                             [&](int64_t i) {
-                               const C style = styles[sample * inputs + i];
-                               return style * style * e[i * stride];
-                             });
+  const int64_t output = blockIdx.x * int64_t(kWarps) + threadIdx.x / kWarp;
+  if (output >= outputs) return;
+  const C* e = energy + output * inputs;
+  double sum = sum_of_terms<C, 4>(threadIdx.x % kWarp, kWarp, inputs, [&](int64_t i) {
+    const C style = styles[sample * inputs + i];
+    return style * style * e[i];
+  });
+  sum = warp_sum(sum);
+  if (threadIdx.x % kWarp == 0) {
+    factor[sample * outputs + output] = C(demodulation_factor(sum, eps));
   }
-  if (transposed) {
-    sums[warp][lane] = sum;
-    __syncthreads();
-    if (warp != 0 || output >= outputs) return;
-    for (int other = 1; other < kWarps; ++other) sum += sums[other][lane];
-  } else {
-    sum = warp_sum(sum);
-    if (lane != 0 || output >= outputs) return;
-  }
-  factor[sample * outputs + output] = C(demodulation_factor(sum, eps));
 }
 
 template <class Stored>
@@ -137,12 +122,12 @@ void energies(const Demodulation& c, Stream stream) {
 
 template <class C>
 void factors(const Demodulation& c, Stream stream) {
-  const int64_t blocks = divide_up(c.outputs, c.transposed ? kWarp : kWarps);
+  const int64_t blocks = divide_up(c.outputs, kWarps);
   for (int64_t first = 0; first < c.samples; first += kMaxGrid) {
     launch("demodulation", demodulation_factors<C>,
            dim3(unsigned(blocks), unsigned(std::min(kMaxGrid, c.samples - first))), kThreads,
            stream, static_cast<const C*>(c.energy), Styles<C>{c.styles, c.element},
-           static_cast<C*>(c.factor), first, c.outputs, c.inputs, c.transposed, c.eps);
+           static_cast<C*>(c.factor), first, c.outputs, c.inputs, c.eps);
   }
 }
 

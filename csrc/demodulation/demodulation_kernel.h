@@ -13,12 +13,10 @@ namespace sdd {
 struct Demodulation {
   const void* weight;  // [rows, columns, terms], or [rows, terms, columns]
   const void* styles;  // [samples, inputs]
-  void* energy;        // [rows, columns] wide; this is [outputs, inputs], or [inputs, outputs]
-                       // where it is transposed
+  void* energy;        // [rows, columns] wide; this is [outputs, inputs]
   void* factor;        // [samples, outputs] wide
   Element element;
   bool terms_inside;  // [rows, columns, terms]
-  bool transposed;
   int64_t rows, columns, terms;
   int64_t samples, outputs, inputs;
   double eps;
@@ -34,9 +32,7 @@ struct Energies {
   const void* weight;  // [rows, columns, terms], or [rows, terms, columns]
   void* energy;        // [rows, columns] wide
   Element element;
-  int64_t rows;
-  int64_t columns;
-  int64_t terms;
+  int64_t rows, columns, terms;
   bool terms_inside;  // [rows, columns, terms]
 };
 

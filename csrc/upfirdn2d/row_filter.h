@@ -79,10 +79,6 @@ struct Sum {
 };
 
 // Calls body(k) with K of a Sum as k.value.
-template <int K>
-struct Count {
-  static constexpr int value = K;
-};
 template <class T, class Body>
 SDD_FN void with_count(const Terms<T>& t, const Body& body) {
   const int64_t count = t.outer == 1 ? t.inner : 0;

@@ -20,11 +20,11 @@ def demodulation(
     styles: Tensor,  # [N, I]
     eps: float = 1e-8,
 ) -> Tensor:  # [N, O]
-    """The factors that give every output channel of `conv(x * styles, weight)` unit variance.
+    """Compute what gives every output channel of `conv(x * styles, weight)` unit variance.
 
     Args:
-        weight: floating point kernels of any size, shared by the batch. Contiguous, channels_last
-            and either of the two transposed are read without a copy.
+        weight: floating point kernels of any size, shared by the batch. Contiguous and
+            channels_last are read without a copy.
         styles: one factor per sample and input channel, of the dtype of `weight`; under autocast
             of any.
         eps: added to the squared norm before its root, in [0, 1].
@@ -97,13 +97,7 @@ def _fake(weight: Tensor, styles: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
     outputs, inputs = weight.shape[:2]
     factor = weight.new_empty((styles.shape[0], outputs), dtype=wide)
-    if not _dense(weight) and _dense(weight.transpose(0, 1)):
-        return factor, weight.new_empty((inputs, outputs), dtype=wide).T
     return factor, weight.new_empty((outputs, inputs), dtype=wide)
-
-
-def _dense(weight: Tensor) -> bool:
-    return weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
