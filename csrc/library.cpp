@@ -1,4 +1,4 @@
-// Every operator of sdd_fast: its schema. Kernels are registered by csrc/<op>/<op>_cpu.cpp; fake
+// Every operator of sdd_fast: its schema. Kernels are registered by csrc/<op>/<op>.cpp; fake
 // kernels and autograd by sdd_fast/ops/<op>.py.
 #include <torch/csrc/stable/library.h>
 
