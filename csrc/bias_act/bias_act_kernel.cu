@@ -25,7 +25,7 @@ AnyAct<Compute<Stored>> act_of(const BiasAct& c) {
 }
 
 // Which bias belongs to the elements of a pack.
-enum class Bias { kNone, kOne, kNeighbors, kMixed };
+enum class Bias { kNone, kOne, kNeighbors };
 
 // x: [numel], bias: [channels] -> out: [numel]; backward: x is the incoming gradient, y the result
 // of the forward pass
@@ -71,15 +71,13 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         if constexpr (kBias == Bias::kOne) b[j] = b[0];
-        if constexpr (kBias == Bias::kMixed) b[j] = bias_at(phase + offset + j);
         from[k][j] = result_of(from[k][j], reached[k][j], b[j]);
       }
       store_pack(out + i, from[k]);
-    } else if constexpr (kBias == Bias::kNone || kBias == Bias::kMixed) {
+    } else if constexpr (kBias == Bias::kNone) {
       // The end of the tensor; with the other kinds, packs divide it.
       for (int j = 0; i + j < numel; ++j) {
-        const Stored b = kBias == Bias::kNone ? Stored{} : bias_at(phase + offset + j);
-        out[i + j] = result_of(x[i + j], kBackward ? y[i + j] : x[i + j], b);
+        out[i + j] = result_of(x[i + j], kBackward ? y[i + j] : x[i + j], Stored{});
       }
     }
   }
@@ -118,11 +116,6 @@ void forward(const BiasAct& c, Stream stream) {
   if (packs && c.inner % N == 0) return pointwise<Stored, N, Bias::kOne, false>(c, stream);
   if (packs && c.inner == 1 && c.channels % N == 0 && aligned_for_packs(c.bias)) {
     return pointwise<Stored, N, Bias::kNeighbors, false>(c, stream);
-  }
-  if constexpr (N > 2) {  // two are not worth it
-    if (packs && c.channels * c.inner < kMaxPeriod) {
-      return pointwise<Stored, N, Bias::kMixed, false>(c, stream);
-    }
   }
   pointwise<Stored, 1, Bias::kOne, false>(c, stream);
 }
