@@ -1,6 +1,6 @@
 """Checkpoint files of other programs → our networks. Nothing in a file is ever executed.
 
-    path ──read_file──► Checkpoint ──stylegan2, psp, arcface, mapper, latents …──► network
+    path ──read_checkpoint──► Checkpoint ──stylegan2, psp, arcface, mapper, latents …──► network
 
 `formats` knows containers, not networks. Each layout has `read`, which builds what it finds in a
 file or returns None, and `describe`, which says what that is: the architecture is told from the

@@ -8,20 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..files import PathLike
 from ..models.save import SaveLoadMixin
-from .formats.npy import is_npy, read_npy
-from .formats.read import Checkpoint, PickledObject, read_checkpoint
-
-
-def read_file(path: PathLike) -> Checkpoint:
-    """Read a checkpoint of any format, or a NumPy array.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, is damaged, or would run code.
-    """
-    return read_npy(path) if is_npy(path) else read_checkpoint(path)
+from .formats.read import Checkpoint, PickledObject
 
 
 def read_own(checkpoint: Checkpoint, *networks: type[SaveLoadMixin]) -> Any:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..files import PathLike, save_tensors
 from ..manipulator import save_mapper
-from .content import read_file
+from .formats.read import read_checkpoint
 from .inspect import KINDS, contents, summarize
 from .latents import KIND
 from .load import load_encoder, load_generator, load_identity, load_latents, load_mapper
 
-_LOADERS: dict[str, Callable[[PathLike], Any]] = {
-    "encoder": load_encoder,
-    "identity": load_identity,
-}
-PARTS = ("generator", *_LOADERS, "mapper", "latents")
+PARTS = ("generator", "encoder", "identity", "mapper", "latents")
 ENCODERS = ("e4e", "psp")
 
 
@@ -60,7 +54,7 @@ def convert(
     if part is not None and part not in (*PARTS, *ENCODERS):
         raise ValueError(f"there is no part {part!r}; parts are {', '.join((*PARTS, *ENCODERS))}")
     kind, part = (part, "encoder") if part in ENCODERS else (None, part)
-    checkpoint = read_file(path)
+    checkpoint = read_checkpoint(path)
     if out.exists() and out.samefile(path):
         raise ValueError(f"{out} is the input, which is never overwritten; give another name")
     present = [kind for kind in contents(checkpoint) if kind in PARTS]
@@ -81,9 +75,10 @@ def convert(
         save_tensors(out, {"w_plus": load_latents(path)}, {"kind": KIND, **metadata})
     elif chosen == "generator":
         load_generator(path, content_rows=content_rows).save(out, metadata=metadata)
+    elif chosen == "encoder":
+        load_encoder(path, kind=kind).save(out, metadata=metadata)
     else:
-        network = load_encoder(path, kind=kind) if kind else _LOADERS[chosen](path)
-        network.save(out, metadata=metadata)
+        load_identity(path).save(out, metadata=metadata)
     return chosen
 
 

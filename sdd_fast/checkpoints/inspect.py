@@ -12,7 +12,6 @@ from torch import Tensor
 from ..files import PathLike, parse_json
 from . import arcface, latents, mapper, psp, stable_diffusion, stylegan2
 from .content import tensors_in
-from .formats.npy import is_npy, read_npy
 from .formats.read import Checkpoint, PickledObject, read_checkpoint, scan, shown
 
 KINDS = {
@@ -33,6 +32,7 @@ _FORMATS = {
     "torchscript": "TorchScript",
     "npy": "NumPy array",
 }
+_SAFE = {"safetensors": "safetensors", "npy": "numbers"}
 _SOURCE_CODE = "torch_utils.persistence._reconstruct_persistent_obj"
 _SHOWN = 6
 A_PROGRAM = "a program: torch.jit.load, and nothing else, runs it"
@@ -68,7 +68,7 @@ def _kin(checkpoint: Checkpoint) -> str | None:
 
 
 def describe_file(path: PathLike) -> dict[str, Any]:
-    """Describe a checkpoint file: what it holds, its format, size, and whether it is safe.
+    """Describe a checkpoint file: its contents, format, size, and whether it is safe.
 
     A file that is refused is described by what it refers to. Of our own files also what their
     metadata tell: "network", "prompt", "source" (of a converted file) and more.
@@ -78,9 +78,6 @@ def describe_file(path: PathLike) -> dict[str, Any]:
         ValueError: it is no checkpoint file, or is damaged.
     """
     size = {"size": size_of(path)}
-    if is_npy(path):
-        checkpoint = read_npy(path)
-        return {**_contents(checkpoint), **size, "safety": "safe: numbers, nothing in it can run"}
     found = scan(path)
     if found.format == "torchscript" or found.refused:
         refused = {"format": _FORMATS[found.format], **size}
@@ -88,8 +85,8 @@ def describe_file(path: PathLike) -> dict[str, Any]:
             return refused | {"safety": A_PROGRAM}
         return refused | {"safety": _refusal(found.refused), "refers to": list(found.globals)}
     facts = {**_contents(read_checkpoint(path)), **size}
-    if found.format == "safetensors":
-        facts["safety"] = "safe: safetensors, nothing in it can run"
+    if found.format in _SAFE:
+        facts["safety"] = f"safe: {_SAFE[found.format]}, nothing in it can run"
     elif _SOURCE_CODE in found.globals:
         facts["safety"] = (
             "safe to read here: the source code in this pickle is left alone; Python's own "

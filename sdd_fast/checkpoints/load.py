@@ -1,4 +1,4 @@
-"""Load networks and latents from any file that holds them.
+"""Load networks and latents from any file that contains them.
 
 Each function asks the layouts of its kind whether the file is theirs; if none is, the error says
 what the file is instead. Nothing in a file is ever executed.
@@ -19,8 +19,7 @@ from ..models.encoder import Encoder
 from ..models.psp import PyramidEncoder
 from ..models.stylegan2 import StyleGAN2
 from . import arcface, clip, latents, mapper, psp, stylegan2
-from .content import read_file
-from .formats.read import Checkpoint
+from .formats.read import Checkpoint, read_checkpoint
 from .inspect import summarize
 
 
@@ -44,7 +43,7 @@ def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = Non
         ValueError: the file is damaged, holds no such generator or one that cannot be reproduced;
             every missing, unexpected and misshapen tensor is named.
     """
-    return generator_from(read_file(path), content_rows=content_rows)
+    return generator_from(read_checkpoint(path), content_rows=content_rows)
 
 
 def generator_from(
@@ -85,7 +84,7 @@ def load_encoder(path: PathLike, *, kind: str | None = None) -> Encoder | Pyrami
     """
     if kind is not None and kind not in psp.KINDS:
         raise ValueError(f'kind must be "e4e" or "psp", got {kind!r}')
-    checkpoint = read_file(path)
+    checkpoint = read_checkpoint(path)
     found = psp.read(checkpoint, kind)
     if found is None:
         raise _another(
@@ -111,7 +110,7 @@ def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:
         ValueError: the file holds something else, or tensors that are not exactly those of the
             network; every missing, unexpected and misshapen one is named.
     """
-    checkpoint = read_file(path)
+    checkpoint = read_checkpoint(path)
     found = arcface.read(checkpoint)
     if found is None:
         raise _another(
@@ -137,7 +136,7 @@ def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
         ValueError: it holds no mapper, or not exactly the tensors of one; all that is missing,
             unexpected or of the wrong shape is listed.
     """
-    checkpoint = read_file(path)
+    checkpoint = read_checkpoint(path)
     found = mapper.read(checkpoint)
     if found is None:
         raise _another(
@@ -164,7 +163,7 @@ def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
         ValueError: it holds no latents, w or style latents, those of another generator, or values
             that are NaN or infinite.
     """
-    checkpoint = read_file(path)
+    checkpoint = read_checkpoint(path)
     found = latents.read_w_plus(checkpoint, num_layers)
     if found is None:
         raise _another(
@@ -188,7 +187,7 @@ def load_styles(path: PathLike, style_dims: Sequence[int]) -> list[Tensor]:
         ValueError: it holds no such latents, those of another generator, a padding that is not
             zero (the styles are then longer than `style_dims`), or NaN or infinity.
     """
-    checkpoint = read_file(path)
+    checkpoint = read_checkpoint(path)
     found = latents.read_styles(checkpoint, list(style_dims))
     if found is None:
         raise _another(

@@ -70,7 +70,25 @@ class ResidualTrunk(nn.Module):
         return features
 
 
-class ConvClassifier(SaveLoadMixin, nn.Module):
+class _PooledTrunk(SaveLoadMixin, nn.Module):
+    """A trunk, and a linear layer on its last feature map pooled over space."""
+
+    def __init__(self, resolution: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        channels = trunk_channels(resolution, width)
+        self.trunk = ResidualTrunk(resolution, channels)
+        self.norm = nn.GroupNorm(_groups(channels[-1]), channels[-1])
+        self.head = nn.Linear(2 * channels[-1], outputs)
+
+    def _outputs(self, images: Tensor) -> Tensor:  # [B, 3, resolution, resolution] -> [B, outputs]
+        x = F.silu(self.norm(self.trunk(images)[-1]))
+        # Mean and maximum: small marks would drown in the mean alone.
+        out: Tensor = self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+        return out
+
+
+class ConvClassifier(_PooledTrunk):
     """Several attributes of an image at once.
 
     Args:
@@ -80,19 +98,14 @@ class ConvClassifier(SaveLoadMixin, nn.Module):
     """
 
     def __init__(self, heads: Mapping[str, int], resolution: int = 64, width: int = 32) -> None:
-        super().__init__()
         if not heads or any(not isinstance(n, int) or n < 2 for n in heads.values()):
             raise ValueError(
                 "ConvClassifier: heads must map at least one name to its number of classes "
                 f"(2 or more), got {dict(heads)}"
             )
+        super().__init__(resolution, width, sum(heads.values()))
         self.config = {"heads": dict(heads), "resolution": resolution, "width": width}
         self.heads = dict(heads)
-        self.resolution = resolution
-        channels = trunk_channels(resolution, width)
-        self.trunk = ResidualTrunk(resolution, channels)
-        self.norm = nn.GroupNorm(_groups(channels[-1]), channels[-1])
-        self.head = nn.Linear(2 * channels[-1], sum(heads.values()))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Compute the trunk's feature maps at resolution/2, ..., 4; for perceptual losses."""
@@ -101,12 +114,11 @@ class ConvClassifier(SaveLoadMixin, nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Classify images [B, 3, resolution, resolution]: logits [B, classes] of every head."""
-        pooled = _pool(F.silu(self.norm(self.trunk(images)[-1])))
-        logits = self.head(pooled).split(list(self.heads.values()), dim=1)
+        logits = self._outputs(images).split(list(self.heads.values()), dim=1)
         return dict(zip(self.heads, logits, strict=True))
 
 
-class ConvEmbedding(SaveLoadMixin, nn.Module):
+class ConvEmbedding(_PooledTrunk):
     """A unit vector for an image: an identity, or the image side of a CLIP-like pair.
 
     Args:
@@ -115,20 +127,14 @@ class ConvEmbedding(SaveLoadMixin, nn.Module):
     """
 
     def __init__(self, dim: int, resolution: int = 64, width: int = 32) -> None:
-        super().__init__()
         if dim < 1:
             raise ValueError(f"ConvEmbedding: dim must be positive, got {dim}")
+        super().__init__(resolution, width, dim)
         self.config = {"dim": dim, "resolution": resolution, "width": width}
-        self.resolution = resolution
-        channels = trunk_channels(resolution, width)
-        self.trunk = ResidualTrunk(resolution, channels)
-        self.norm = nn.GroupNorm(_groups(channels[-1]), channels[-1])
-        self.head = nn.Linear(2 * channels[-1], dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, 3, resolution, resolution] to unit vectors [B, dim]."""
-        pooled = _pool(F.silu(self.norm(self.trunk(images)[-1])))
-        return F.normalize(self.head(pooled), dim=1)
+        return F.normalize(self._outputs(images), dim=1)
 
 
 def trunk_channels(resolution: int, width: int) -> list[int]:
@@ -144,11 +150,6 @@ def check_resolution(name: str, resolution: int, least: int) -> None:
         raise ValueError(
             f"{name}: resolution must be a power of two of at least {least}, got {resolution}"
         )
-
-
-def _pool(x: Tensor) -> Tensor:  # [B, C, 4, 4] -> [B, 2C]
-    """Pool by mean and maximum over space: small marks would drown in the mean alone."""
-    return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
 
 
 def _groups(channels: int) -> int:

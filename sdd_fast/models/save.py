@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..files import load_tensors, parse_json, save_tensors
+
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T", bound="SaveLoadMixin")
 
@@ -34,8 +36,6 @@ class SaveLoadMixin:
         the file smaller; None stores them as they are. `load` always gives float32. `metadata`
         goes into the file's header beside "network" and "config".
         """
-        from ..files import save_tensors
-
         assert isinstance(self, nn.Module)
         tensors = {}
         for key, value in self.state_dict().items():
@@ -43,7 +43,7 @@ class SaveLoadMixin:
                 value = value.to(dtype)
                 if not torch.isfinite(value).all():
                     raise ValueError(f"{path} not written: {key} has values beyond {dtype}'s range")
-            tensors[key] = value.detach().cpu().contiguous()
+            tensors[key] = value
         described = {"network": type(self).__name__, "config": json.dumps(self.config)}
         save_tensors(path, tensors, {**(metadata or {}), **described})
 
@@ -56,8 +56,6 @@ class SaveLoadMixin:
             ValueError: the file is not safetensors, holds another network, or its tensors are not
                 exactly those of the network; every missing, unexpected and misshapen one is named.
         """
-        from ..files import load_tensors
-
         return cls.from_tensors(*load_tensors(path), str(path))
 
     @classmethod
@@ -192,8 +190,6 @@ def _read_config(path: str, name: str, metadata: Mapping[str, str]) -> dict[str,
             f"{path} holds a {metadata['network']}: load it with {metadata['network']}.load(), "
             f"not {name}.load()"
         )
-    from ..files import parse_json
-
     try:
         config = parse_json(metadata["config"])
     except ValueError as error:

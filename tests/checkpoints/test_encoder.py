@@ -316,7 +316,7 @@ def test_nonsense_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
         part[rng.choice([*part, "other", 3])] = rng.choice(nonsense)
         checkpoint = Checkpoint(Path("file.pt"), "torch", content)
         monkeypatch.setattr(
-            "sdd_fast.checkpoints.load.read_file", lambda _, checkpoint=checkpoint: checkpoint
+            "sdd_fast.checkpoints.load.read_checkpoint", lambda _, checkpoint=checkpoint: checkpoint
         )
         for load in (load_encoder, load_identity):
             with warnings.catch_warnings():

@@ -94,7 +94,7 @@ def file(monkeypatch: pytest.MonkeyPatch) -> Callable[[Checkpoint], None]:
     """Let every loader find this content in the file that it reads."""
 
     def put(checkpoint: Checkpoint) -> None:
-        monkeypatch.setattr(load, "read_file", lambda _: checkpoint)
+        monkeypatch.setattr(load, "read_checkpoint", lambda _: checkpoint)
 
     return put
 

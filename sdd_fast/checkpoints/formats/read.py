@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import torch
+
 from ...files import PathLike, content_kind, load_tensors
 from .allowed import ALLOWED, encoded
 from .bounds import Budget
@@ -33,7 +36,7 @@ class Checkpoint:
 
     Args:
         path: of the file.
-        format: "safetensors", "torch" (zip, since torch 1.6), "torch-legacy" or "pickle".
+        format: "safetensors", "torch" (zip, since torch 1.6), "torch-legacy", "pickle" or "npy".
         content: tensors (on the CPU, none requires a gradient) and numpy arrays of numbers, in
             dicts, lists, tuples and sets; numbers, texts, bytes (a memoryview where there are
             many), dtypes of torch and numpy; `PickledObject`s, which are also what stands for a
@@ -56,7 +59,7 @@ class Scan:
     Args:
         format: as of `Checkpoint`, or "torchscript".
         globals: the functions and classes that Python would look up to unpickle the file, in order
-            of appearance, such as "torch._utils._rebuild_tensor_v2". None in safetensors.
+            of appearance, such as "torch._utils._rebuild_tensor_v2". None in safetensors and npy.
         refused: those among them that `read_checkpoint` refuses. If there are none, the file holds
             only tensors and plain data (and, in NVIDIA's pickles, source code that we do not look
             at: "torch_utils.persistence._reconstruct_persistent_obj" would execute it).
@@ -68,7 +71,9 @@ class Scan:
 
 
 def read_checkpoint(path: PathLike) -> Checkpoint:
-    """Read a file of any format that checkpoints come in; the content decides, not the suffix.
+    """Read a file of any format that checkpoints come in, or a NumPy array.
+
+    The content decides on the format, not the suffix, but for .npy.
 
     Nothing in the file is executed or imported: a pickle may only refer to the names listed in
     `allowed`, and for each we build plain data ourselves. Tensors are mapped from the file where
@@ -82,6 +87,8 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         ValueError: the file is damaged, truncated, of another format, needs absurd amounts of
             memory or time, or refers to something that is not allowed in a checkpoint.
     """
+    if _is_npy(path):
+        return Checkpoint(Path(path), "npy", _read_npy(path))
     kind = content_kind(path)
     if kind == "safetensors":
         tensors, metadata = load_tensors(path)
@@ -96,6 +103,21 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
             found, content = "pickle", read_pickle(data, budget)
         check_plain(content, len(data))
     return Checkpoint(Path(path), found, content)
+
+
+def _is_npy(path: PathLike) -> bool:
+    return Path(path).suffix.lower() == ".npy"
+
+
+def _read_npy(path: PathLike) -> torch.Tensor:
+    try:
+        # Mapped first: a header that promises more than the file holds then claims no memory.
+        array = np.array(np.lib.format.open_memmap(path, mode="r"))
+        return torch.from_numpy(array)
+    except OSError:
+        raise
+    except Exception as error:  # the header is a Python expression: whatever its parser raises
+        raise ValueError(f"{path} is no complete .npy file of numbers: {error}") from error
 
 
 @contextlib.contextmanager
@@ -117,9 +139,9 @@ def scan(path: PathLike) -> Scan:
         ValueError: the file is of another format, or damaged before it refers to anything that is
             refused.
     """
-    kind = content_kind(path)
-    if kind == "safetensors":
-        return Scan("safetensors", (), ())
+    kind = "npy" if _is_npy(path) else content_kind(path)
+    if kind in ("npy", "safetensors"):
+        return Scan(kind, (), ())
     names: dict[str, None] = {}
     with _opened(path) as (file, data):
         budget = Budget(len(data))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sdd_fast.checkpoints.formats.npy import read_npy
+from sdd_fast.checkpoints.formats.read import read_checkpoint
 from sdd_fast.checkpoints.inspect import describe_file
 from sdd_fast.checkpoints.load import load_encoder, load_generator, load_identity, load_mapper
 from sdd_fast.files import load_tensors, read_json, save_tensors
@@ -139,7 +139,7 @@ def test_headers_of_npy_files(tmp_path: Path, header: str | None) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(b"PK\3\4" if header is None else start + bytes(24))
     with pytest.raises(ValueError, match=r"a\.npy is no complete \.npy file"):
-        read_npy(path)
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("shape", [[0, 2**63], [2**63, 1, 0], [0, 2, 2**62], [0, 2**40, 2**40]])
