@@ -95,7 +95,7 @@ class Editor:
                 edits belong to different domains.
         """
         paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-        edits = [load_mapper(_mapper_file(expanded(path))) for path in paths]
+        edits = [load_mapper(mapper_file(expanded(path))) for path in paths]
         if domain is None:
             domain = _common_domain([expanded(path) for path in paths], [info for _, info in edits])
         if domain is None or isinstance(domain, (str, os.PathLike, Mapping)):
@@ -189,7 +189,7 @@ class Editor:
         Args:
             pictures: see `encode`.
             strength: 0 reconstructs, 1 is the edit as distilled, negative goes the other way and
-                beyond 1 exaggerates. One number for all edits, or a list with one for each.
+                beyond 1 exaggerates. One for all edits, or a list with one for each.
             levels: which of "coarse", "medium" and "fine" to change in this call; None: all.
             output: "tensor" → [B, 3, H, W] in [-1, 1] (clamped) on the editor's device;
                 "pil" → a list of PIL images.
@@ -303,13 +303,14 @@ class Editor:
         return values
 
 
-def _mapper_file(source: Path) -> Path:
+def mapper_file(source: Path) -> Path:
+    """Return what `load_mapper` reads of a run folder; a file is itself."""
     if not source.is_dir():
         return source
     if not (source / MAPPER_FILE).exists():
         raise FileNotFoundError(
-            f"{source} holds no {MAPPER_FILE}: distillation has not finished there, or it is not a "
-            "run folder. Run the same distillation again to resume it"
+            f"{source} holds no {MAPPER_FILE}: the distillation there has not finished, or it is "
+            "no run folder. Run the same distillation again to resume it"
         )
     return source / MAPPER_FILE
 

@@ -77,8 +77,8 @@ def _folder(path: Path) -> Facts:
 def _clip(path: Path) -> Facts:
     from sdd_fast.checkpoints.load import load_clip
 
-    numbers = load_clip(path).encode_texts(["a picture"]).shape[1]
-    return {"clip": path, "texts and pictures": f"to unit vectors of {numbers} numbers",
+    length = load_clip(path).encode_texts(["a picture"]).shape[1]
+    return {"clip": path, "texts and pictures": f"to unit vectors of {length} elements",
             "use": "--clip, a judge of edits"}  # fmt: skip
 
 

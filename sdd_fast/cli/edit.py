@@ -83,6 +83,7 @@ def edit(
       sdd edit runs/white-hair me.jpg --strength=-1
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
     """
+    from sdd_fast.edit import Editor
     from sdd_fast.files import unused
     from sdd_fast.images import save_png
     from sdd_fast.run_folder import GRID_FILE
@@ -92,7 +93,8 @@ def edit(
     edits, pictures = split_paths(paths)
     files = picture_files(pictures)
     parts = {"generator": generator, "encoder": encoder, "detector": detector}
-    editor = open_editor(edits, domain, device, **parts)
+    mappers = [mapper_file(path) for path in edits]
+    editor = Editor.load(mappers, domain, device, **options.chosen(parts))
     amount = strengths[0] if len(strengths) == 1 else strengths
     written = editor.edit_files(files, out, amount, wanted, aligned=aligned, overwrite=overwrite)
     grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
@@ -158,32 +160,17 @@ def picture_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def open_editor(
-    edits: Sequence[Path], domain: str | None, device: str, **parts: Path | None
-) -> Editor:
-    """An Editor of the edits, in the domain that they were distilled in unless another is named."""
-    from sdd_fast.edit import Editor
-
-    files = [mapper_file(path) for path in edits]
-    return Editor.load(files, domain, device, **options.chosen(parts))
-
-
 def mapper_file(path: Path) -> Path:
-    """What `load_mapper` reads, or a ValueError that says why there is nothing to read."""
+    """What `load_mapper` reads of an edit, unless it is a file for other programs."""
     from sdd_fast.checkpoints.formats.read import scan
-    from sdd_fast.run_folder import MAPPER_FILE
+    from sdd_fast.edit import mapper_file as file_of
 
-    if path.is_dir() and not (path / MAPPER_FILE).exists():
-        raise ValueError(
-            f"{path} holds no {MAPPER_FILE}: the distillation there has not finished; give its "
-            "`sdd distill` command again to go on"
-        )
     if path.suffix.lower() == ".pt" and path.exists() and scan(path).format == "torchscript":
         raise ValueError(
             f"{path}: TorchScript files are for other programs; here give the run folder, or the "
             "safetensors file of `sdd export`"
         )
-    return path / MAPPER_FILE if path.is_dir() else path
+    return file_of(path)
 
 
 def _grid(

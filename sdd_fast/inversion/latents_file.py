@@ -15,6 +15,7 @@ from ..checkpoints.latents import KIND
 from ..files import load_tensors, save_tensors
 
 UNFINISHED = "unfinished w_plus latents"
+_LISTS = ("names", "psnr", "psnr_encoder", "skipped", "notes")  # of an `Inversion`, as metadata
 
 
 @dataclass
@@ -55,8 +56,7 @@ def partial_path(path: Path) -> Path:
 def write(
     path: Path, state: Inversion, settings: dict[str, Any], kind: str, domain: str = ""
 ) -> None:
-    lists = ("names", "psnr", "psnr_encoder", "skipped", "notes")
-    metadata = {name: json.dumps(getattr(state, name)) for name in lists}
+    metadata = {name: json.dumps(getattr(state, name)) for name in _LISTS}
     metadata |= {"kind": kind, "domain": domain, "settings": json.dumps(settings)}
     metadata |= {name: settings[name] for name in ("encoder", "generator")}
     metadata["refinement"] = json.dumps(settings["refinement"])
@@ -81,8 +81,7 @@ def restore(target: Path, settings: dict[str, Any], resume: bool, empty: Tensor)
                 + "\nRepeat those to go on, choose another file, or pass resume=False to start "
                 "over and discard it"
             )
-        lists = ("names", "psnr", "psnr_encoder", "skipped", "notes")
-        return Inversion(target, tensors["w_plus"], **{k: json.loads(metadata[k]) for k in lists})
+        return Inversion(target, tensors["w_plus"], **{k: json.loads(metadata[k]) for k in _LISTS})
     if not resume:
         partial_path(target).unlink(missing_ok=True)
     return Inversion(target, empty)
@@ -109,9 +108,6 @@ def fingerprint(path: Path, ends: int = 65536) -> str:
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One line for each setting that differs, and one for the pictures."""
-    refinement = old.get("refinement")
-    if isinstance(refinement, dict) and "pull" in refinement:  # its name in earlier versions
-        refinement["l2_weight"] = refinement.pop("pull")
     then, now = old.pop("pictures", {}), new["pictures"]
     lines = [
         f"{name}: {old.get(name)} there, {new.get(name)} now"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..distillation.config import DistillConfig
@@ -144,6 +145,4 @@ def _edit_files(domain: Domain, runs: list[EditRun], files: list[Path], folder: 
 
 
 def _load(files: Sequence[Path], size: int) -> Tensor:
-    import torch
-
     return torch.stack([load_image(path, size) for path in files])

@@ -78,10 +78,10 @@ def test_what_this_package_writes(sdd: Sdd, runs: Path, domain: Path, tiny_sd: P
 def test_clip_folders(sdd: Sdd, tmp_path: Path) -> None:
     published = write_clip(tmp_path / "published")
     ours = EMBEDDED["faces64"] / "clip"
-    for path, numbers in ((published, "8"), (ours, "128")):
+    for path, length in ((published, "8"), (ours, "128")):
         shown = sdd("info", path)
         assert shown.code == 0, shown.err
-        assert "clip " in shown.out and f"vectors of {numbers} numbers" in shown.out, shown.out
+        assert "clip " in shown.out and f"vectors of {length} elements" in shown.out, shown.out
     (published / "model.safetensors").unlink()
     assert "it lacks model.safetensors or pytorch_model.bin" in sdd.fails("info", published)
 
