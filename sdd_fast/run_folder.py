@@ -169,7 +169,10 @@ class RunFolder:
     def _is_finished(self) -> bool:
         """Whether the requested mapper is there without a checkpoint to go on from."""
         mapper = self.path / MAPPER_FILE
-        if self.state_file.path.exists():
+        # Beside a finished mapper the checkpoint of an earlier version has nothing left to tell.
+        if self.state_file.path.exists() and not (
+            mapper.exists() and self.state_file.is_of_an_earlier_version()
+        ):
             self.state_file.check_same(self.state_file.read().get("description"))
             return False
         config = self._earlier_config()

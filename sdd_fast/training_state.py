@@ -131,6 +131,10 @@ class StateFile:
             raise self.unusable("is the state of a training of another version")
         return content
 
+    def is_of_an_earlier_version(self) -> bool:
+        """Return whether the file, which exists, is a state in a format that is no longer read."""
+        return self.metadata().get("format") == "1"
+
     def metadata(self) -> dict[str, str]:
         """Return the metadata of the file, of whatever version."""
         try:

@@ -211,7 +211,7 @@ def test_signals_stop_with_a_checkpoint(
 # --- folders of earlier versions --------------------------------------------------------------
 
 
-def as_before(folder: Path) -> None:
+def as_before(folder: Path, *, checkpoint: bool) -> None:
     """Turn the finished run in the folder into one as the first version left it."""
     config = read_json(folder / CONFIG_FILE)
     del config["request"]
@@ -221,11 +221,16 @@ def as_before(folder: Path) -> None:
     metadata.pop("request")
     save_tensors(folder / MAPPER_FILE, tensors, metadata)
     (folder / CHECKPOINT_FILE).unlink()
+    if checkpoint:
+        named = {f"mapper/{name}": tensor for name, tensor in tensors.items()}
+        told = {"format": "1", "description": "{}", "progress": "{}"}
+        save_tensors(folder / CHECKPOINT_FILE, named, told)
 
 
-def test_a_finished_run_of_an_earlier_version(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_finished_run_of_an_earlier_version(run: Run, tmp_path: Path, checkpoint: bool) -> None:
     first = run(tmp_path)
-    as_before(tmp_path)
+    as_before(tmp_path, checkpoint=checkpoint)
     before = content(tmp_path)
     assert same(run(tmp_path, monitor=never), first)
     for change in ({"steps": 5}, {"prompt": "bald"}):
@@ -234,10 +239,19 @@ def test_a_finished_run_of_an_earlier_version(run: Run, tmp_path: Path) -> None:
     assert content(tmp_path) == before
 
 
+def test_an_unfinished_run_of_an_earlier_version(run: Run, tmp_path: Path) -> None:
+    run(tmp_path)
+    as_before(tmp_path, checkpoint=True)
+    (tmp_path / MAPPER_FILE).unlink()
+    with pytest.raises(ValueError, match=r"of another version(.|\n)*resume=False"):
+        run(tmp_path)
+    assert same(run(tmp_path, resume=False), run(None))
+
+
 def test_a_damaged_checkpoint_names_a_way_out(run: Run, tmp_path: Path) -> None:
     run(tmp_path)
     before = content(tmp_path)
-    for metadata in ({}, {"format": "1"}, {"format": "1", "description": "{", "progress": "{}"}):
+    for metadata in ({}, {"format": "9"}, {"sdd_fast.training": "{"}):
         save_tensors(tmp_path / CHECKPOINT_FILE, {"a": torch.ones(1)}, metadata)
         with pytest.raises(ValueError, match=r"checkpoint\.safetensors is (.|\n)*resume=False"):
             run(tmp_path)
