@@ -1,5 +1,4 @@
-// Interface between the torch side (softmax_entropy_l1.cpp, _cpu.cpp, compiled once) and the
-// kernels
+// Interface between the torch side (softmax_entropy_l1.cpp, _cpu.cpp: compiled once) and kernels
 // (_kernel.cpp, compiled once per instruction set; _kernel.cu). Plain data only: nothing here may
 // emit code of its own.
 #pragma once

@@ -1,3 +1,4 @@
+// Scratch memory of a thread, for the rows that are filtered in one direction so far.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,7 @@ Only the mapper's weights get a gradient; teacher, generator and identity networ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -132,9 +132,7 @@ def distill(
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and a checkpoint
             written first; a second one does not wait.
     """
-    unknown = default_mapper.keys() - DefaultMapper.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"distill() has no argument {', '.join(map(repr, sorted(unknown)))}")
+    _check_names(default_mapper)
     config = config or DistillConfig()
     w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper)
     embeds = prior.encode_prompt(prompt)
@@ -149,10 +147,7 @@ def distill(
         domain=domain,
     )
     if monitor is None and held_out is not None:
-        if generator is None:
-            raise ValueError("held_out needs a generator; for images give a monitor of your own")
-        scale = getattr(mapper, "scale", None)
-        monitor = EditMonitor(generator, held_out, prompt=prompt, identity=identity, w_std=scale)
+        monitor = _monitor(generator, held_out, prompt, identity, mapper)
     with locked(run_dir) if run_dir is not None else nullcontext():
         folder = None
         if run_dir is not None:
@@ -177,6 +172,25 @@ def distill(
                 folder.finish(mapper, trained=state.step > earlier)
     mapper.eval()
     return DistillResult(mapper, state.history, info, config, state.seconds)
+
+
+def _check_names(default_mapper: Mapping[str, Any]) -> None:
+    unknown = default_mapper.keys() - DefaultMapper.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"distill() has no argument {', '.join(map(repr, sorted(unknown)))}")
+
+
+def _monitor(
+    generator: Any,
+    held_out: Tensor,  # [M, num_layers, w_dim]
+    prompt: str,
+    identity: Embedding | None,
+    mapper: nn.Module,
+) -> EditMonitor:
+    if generator is None:
+        raise ValueError("held_out needs a generator; for images give a monitor of your own")
+    scale = getattr(mapper, "scale", None)
+    return EditMonitor(generator, held_out, prompt=prompt, identity=identity, w_std=scale)
 
 
 def _request(

@@ -456,7 +456,7 @@ def test_damaged_checkpoint(run: Callable[..., DistillResult], tmp_path: Path) -
     run(run_dir=tmp_path, config={"steps": 2})
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a complete"):
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is truncated: not a complete"):
         run(run_dir=tmp_path, config={"steps": 2})
 
 
