@@ -108,6 +108,9 @@ def fingerprint(path: Path, ends: int = 65536) -> str:
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One line for each setting that differs, and one for the pictures."""
+    refinement = old.get("refinement")
+    if isinstance(refinement, dict) and "pull" in refinement:  # its name in earlier versions
+        refinement["l2_weight"] = refinement.pop("pull")
     then, now = old.pop("pictures", {}), new["pictures"]
     lines = [
         f"{name}: {old.get(name)} there, {new.get(name)} now"

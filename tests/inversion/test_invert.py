@@ -233,6 +233,20 @@ def test_what_is_finished_is_only_read(networks: Networks, folder: Path, tmp_pat
     assert first.sheet.exists() and first.path.stat().st_mtime_ns == written
 
 
+def test_a_file_of_an_earlier_version_is_known(
+    networks: Networks, folder: Path, tmp_path: Path
+) -> None:
+    settings = Refinement(steps=1)
+    done = networks.invert(folder, tmp_path / "w.safetensors", refinement=settings)
+    tensors, metadata = load_tensors(done.path)
+    recorded = json.loads(metadata["settings"])
+    recorded["refinement"]["pull"] = recorded["refinement"].pop("l2_weight")
+    save_tensors(done.path, tensors, metadata | {"settings": json.dumps(recorded)})
+    before = done.path.read_bytes()
+    networks.invert(folder, done.path, refinement=settings)
+    assert done.path.read_bytes() == before
+
+
 def test_other_pictures_or_settings_are_not_mixed(
     networks: Networks, folder: Path, tmp_path: Path
 ) -> None:
