@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .. import draws
 from ..gradients.config import GuidanceConfig
+from ..gradients.image_gradient import EncodedImages
 from ..gradients.sds import residual
 from ..manipulator import manipulate
 from ..memory import fits_cache
@@ -127,14 +128,14 @@ class Objective:
         images, change = self._edited(w)
         before = self._before(step, w)
 
-        leaf = images.detach().requires_grad_()
-        z = self.prior.encode(leaf)
+        encoded = EncodedImages(self.prior, images)
+        z = encoded.latents
         r = residual(self.prior, z, self.embeds, t, noise, self.guidance)  # [B, C, h, w]
         if config.prior_weight > 0 and step >= _PRIOR_FROM * config.steps:
             small = _send(draw_prior_timesteps(config, step), self.prior.device)
             judged = residual(self.prior, z, self.embeds, small, noise, _UNGUIDED)
             r = r + config.prior_weight * judged
-        (d,) = torch.autograd.grad(z, leaf, r)
+        d = encoded.gradient(r)
         scale = len(r) * r[0].numel() if config.reduction == "mean" else 1
         loss = (d * images).sum() / scale
         measured = {"residual": r.square().mean().sqrt()}

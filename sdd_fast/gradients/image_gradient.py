@@ -1,8 +1,7 @@
 """The gradient that the teacher gives to an image: d = (∂z/∂y)ᵀ r, with z = s·E(y) (Eq. 8).
 
 r is the residual at the latent (`sds`); d comes from it by one vector-Jacobian product through the
-VAE encoder and the resize before it. Selection and distillation take the same product, but of a
-graph of the encoder that several residuals share (`selection/hqs.py`, `distillation/objective.py`).
+VAE encoder and the resize before it (`EncodedImages`), for selection and distillation alike.
 """
 
 from __future__ import annotations
@@ -37,6 +36,31 @@ class Guidance:
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
+
+
+class EncodedImages:
+    """Images y and their latents z = s·E(y), with what carries residuals back to the images.
+
+    Args:
+        images: [B, 3, H, W] in [-1, 1]; what they depend on is left out of the graph.
+    """
+
+    def __init__(self, prior: DiffusionPrior, images: Tensor) -> None:
+        with torch.enable_grad():
+            self._images = images.detach().requires_grad_()
+            self._latents = prior.encode(self._images)
+        self.latents = self._latents.detach()
+        """z: [B, C, h, w], without a graph."""
+
+    def gradient(self, r: Tensor, last: bool = True) -> Tensor:
+        """Compute d = (∂z/∂y)ᵀ r, [B, 3, H, W] (Eq. 8).
+
+        Args:
+            r: [B, C, h, w] the residual at the latents.
+            last: whether no other residual of these images follows, so that memory can be freed.
+        """
+        (d,) = torch.autograd.grad(self._latents, self._images, r, retain_graph=not last)
+        return d
 
 
 def draw_noise(
@@ -78,11 +102,9 @@ def image_gradient(
     Raises:
         FloatingPointError: the gradient is not finite.
     """
-    with torch.enable_grad():
-        leaf = images.detach().requires_grad_()
-        z = prior.encode(leaf)
-    r = residual(prior, z, embeds, timesteps, noise, config)
-    (d,) = torch.autograd.grad(z, leaf, r)
+    encoded = EncodedImages(prior, images)
+    r = residual(prior, encoded.latents, embeds, timesteps, noise, config)
+    d = encoded.gradient(r)
     _check_finite(d, timesteps, prior)
     return d
 

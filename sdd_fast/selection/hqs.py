@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import draws
 from .._deprecated import renamed_arguments
 from ..gradients.config import GuidanceConfig
+from ..gradients.image_gradient import EncodedImages
 from ..gradients.sds import residual
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
 from ..progress import Listener, Task
@@ -181,17 +182,15 @@ def _batch_statistics(
     task: Task,
 ) -> Tensor:
     """Compute entropy, L1 and deficit [3, b, T] of a batch, averaged over draws; float64."""
-    with torch.enable_grad():
-        leaf = images.detach().to(prior.device, prior.compute_dtype).requires_grad_()
-        z = prior.encode(leaf)
-    r = _residuals(prior, z.detach(), noise, embeds, timesteps, config, rows_per_call)
+    encoded = EncodedImages(prior, images.to(prior.device, prior.compute_dtype))
+    r = _residuals(prior, encoded.latents, noise, embeds, timesteps, config, rows_per_call)
     result = []
     for r_t in r:  # [draws, b, C, h, w]
         of_draws = []
         for cotangent in r_t:
             # One backward pass per cotangent through the one saved VAE graph. Autograd's batched
             # form (is_grads_batched) does not support the memory formats of the encoder's backward.
-            (d,) = torch.autograd.grad(z, leaf, cotangent, retain_graph=True)
+            d = encoded.gradient(cotangent, last=False)
             of_draws.append(_entropy_l1(d, gradient_map))
             task.advance(len(d))
         result.append(torch.stack(of_draws).mean(0))
