@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 import sdd_fast as sdd
-from sdd_fast.distillation.monitor import describe
 from sdd_fast.grid import grid
 from sdd_fast.images import save_png
+from sdd_fast.report.wording import describe
 
 
 def main() -> None:
