@@ -74,6 +74,9 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def gpu_clock(request: pytest.FixtureRequest, device: str) -> GpuClock | None:
     if request.config.getoption("--device") == "cpu":
+        if not build_info()["native"]:
+            missing = build_info()["native_missing"]
+            pytest.exit(f"no native kernels to measure: {missing}", returncode=2)
         return None
     if device == "cuda" and not torch.cuda.is_available():
         pytest.exit("--device cuda: this torch sees no GPU", returncode=2)

@@ -27,12 +27,6 @@ into fresh memory, a sum of what else is read, a fill of what else is written), 
 Wall times suffer when the device is busy with other work.
 """
 
-EARLIER = """The CPU results are of an earlier state, which kept the memory of large results for the
-next ones: results of 32 MiB and more, such as 64 × 512², take longer now, for fresh memory. Not
-measured again yet."""
-"""To be removed with the next results."""
-
-
 GPU = """# On a GPU
 
 Times are those of CUDA events; the second-level cache is flushed before every measurement.
@@ -162,7 +156,7 @@ def gpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
 
 
 # README.md shows these rows of one device, between the two marks.
-README_DEVICE = "amd-epyc-2-threads"
+README_DEVICE = "intel-r-xeon-r-processor-2-threads"
 README_ROWS = {
     "Entropy and L1 norm of 17 gradient maps 3 × 512²": (
         "softmax_entropy_l1", "17 x 3·512², float32"),
@@ -192,7 +186,7 @@ def readme_table(folder: Path) -> str:
         ]
         lines.append(f"| {name} | {ours:.3g} ms | {' | '.join(ratios)} |")
     first = f"Float32 on {result['device']}, torch {result['torch']}; × the time that others take:"
-    return "\n".join([first, "", *lines, "", EARLIER, ""])
+    return "\n".join([first, "", *lines, ""])
 
 
 def with_table(readme: str, table: str) -> str:
@@ -206,7 +200,7 @@ def page() -> str:
         for path in sorted((ROOT / "benchmarks" / "results").glob("*/*.json"))
     }
     found = {path: result for path, result in found.items() if "cases" in result}
-    parts = [HEAD, EARLIER + "\n"]
+    parts = [HEAD]
     parts += cpu_part({path: r for path, r in found.items() if "ceilings" not in r})
     parts += gpu_part({path: r for path, r in found.items() if "ceilings" in r})
     return "\n".join(parts)
