@@ -25,6 +25,11 @@ is less accurate; *compile* is the same through `torch.compile` (default mode, f
 *bandwidth*: the time of a bare pass that reads and writes no more bytes than any way must (a copy
 into fresh memory, a sum of what else is read, a fill of what else is written), as a share of ours.
 Wall times suffer when the device is busy with other work.
+
+For results of 32 MiB and more glibc asks the system for fresh memory at every call; touching it
+first takes about as long as an elementwise op. Every side pays it here. To keep the memory instead,
+start Python with
+`GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592`.
 """
 
 GPU = """# On a GPU
