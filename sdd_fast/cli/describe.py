@@ -62,6 +62,7 @@ def _folder(path: Path) -> Facts:
         rest = "not complete; the command of `sdd train-domain` that began it goes on"
         return {"domain": path, "training": rest}
     from sdd_fast.images import list_images
+    from sdd_fast.training.captions import LISTINGS, SIDE_FILES
 
     try:
         pictures = list_images(path)
@@ -70,7 +71,9 @@ def _folder(path: Path) -> Facts:
             f"{path} is no run, domain, Stable Diffusion or CLIP folder, or folder of pictures"
         ) from error
     facts = {"folder of pictures": path, "pictures": len(pictures)}
-    facts["captions"] = "metadata.jsonl" if (path / "metadata.jsonl").exists() else "none"
+    beside = [f"in .{suffix} files" for suffix in SIDE_FILES if any(path.glob(f"*.{suffix}"))]
+    listed = [name for name in LISTINGS if (path / name).exists()]
+    facts["captions"] = ", ".join(listed or beside) or "none"
     return facts
 
 
@@ -108,7 +111,7 @@ def _run(path: Path) -> Facts:
 
 def _domain(path: Path) -> Facts:
     from sdd_fast.domains import load_domain
-    from sdd_fast.domains.domain import PRESETS
+    from sdd_fast.domains.domain import HELD_OUT_FILE, PRESETS
 
     # Reads the domain file alone; networks load when used. A preset may lack files, by its name.
     name = path.stem if path in PRESETS.values() else str(path)
@@ -126,6 +129,8 @@ def _domain(path: Path) -> Facts:
         facts["size"] = f"{size / 2**20:.1f} MiB"
     if domain.prompt_templates:
         facts["prompt templates"] = domain.prompt_templates
+    if domain.held_out_images:
+        facts["held out"] = f"{len(domain.held_out_images)} pictures, named in {HELD_OUT_FILE}"
     if domain.prompts:
         facts["prompts"] = "; ".join(domain.prompts)
     parts = (domain.quality or {}).get("parts")

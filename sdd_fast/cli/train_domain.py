@@ -18,13 +18,22 @@ def train_domain(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of pictures with metadata.jsonl: a line "
-            '{"file_name": "1.png", "text": "a red car"} for each. Default: rendered faces.'
+            help="Folder of pictures with captions: metadata.jsonl with a line "
+            '{"file_name": "1.png", "text": "a red car"} for each, metadata.csv or .parquet with '
+            "such columns, or 1.txt beside 1.png. Default: rendered faces."
         ),
     ] = None,
     source_text: Annotated[
         str | None,
         typer.Option(help="What all the pictures show, e.g. 'a photo of a car'. For --images."),
+    ] = None,
+    caption_column: Annotated[
+        str | None,
+        typer.Option(
+            help="What holds the captions: a column (default: text), or txt or caption where both "
+            "are beside a picture.",
+            show_default=False,
+        ),
     ] = None,
     resolution: Annotated[int, typer.Option(help="32, 64 or 128 pixels.")] = 64,
     parts: Annotated[
@@ -44,7 +53,8 @@ def train_domain(
     Hours on a CPU, less on a GPU. Interrupt and repeat the command to resume. Afterwards give the
     folder as --domain to the other commands. Some thousand pictures are a good start; for
     photographs of all kinds train nothing here, but name published checkpoints with the options of
-    `sdd distill`.
+    `sdd distill`. A fifth of the pictures, at most 256, are held out: no part sees them, and edits
+    are judged on them.
 
     \b
     Examples:
@@ -52,10 +62,9 @@ def train_domain(
       sdd train-domain domains/faces32 --resolution 32 --budget 0.2
       sdd train-domain domains/cars --images cars/ --source-text "a photo of a car" --parts unet
     """
-    from sdd_fast.domains.domain import check_device
+    from sdd_fast.domains.domain import HELD_OUT_FILE, load_domain
     from sdd_fast.training.train_domain import PARTS, missing_parts, train_domain as train
 
-    check_device(device)
     if images is not None and not (source_text or "").strip():
         raise typer.BadParameter(
             "needed with --images: a few words that are true of all the pictures, such as "
@@ -69,16 +78,21 @@ def train_domain(
         images=images,
         resolution=resolution,
         source_text=source_text,
+        caption_column=caption_column,
         parts=chosen,
         budget=budget,
         device=device,
+        say=say,
     )
     if not (out / "domain.json").exists():
         missing = ", ".join(missing_parts(out, labeled=images is None))
         say(f"trained. The domain is not complete yet; still to train: {missing}")
         return
     say(f"complete: {out}")
-    what = source_text or "a face with white hair"
+    domain = load_domain(out)
+    if domain.held_out_images:
+        say(f"held out: {len(domain.held_out_images)} pictures, named in {out / HELD_OUT_FILE}")
+    what = domain.prompts[0] if domain.prompts else "WHAT THE PICTURES SHOULD SHOW"
     say(f"next:     {options.command_line('distill', what, domain=out)}")
 
 

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import draws
 from .._deprecated import warn
-from ..checkpoints.load import load_clip, load_encoder, load_generator, load_identity, load_latents
-from ..files import PathLike, load_tensors, read_json
+from ..checkpoints.load import load_clip, load_encoder, load_generator, load_identity
+from ..files import PathLike, read_json
 from ..models import ConvClassifier, StyleGAN2
+from ..schema import is_list_of, is_text
 from .embedded import EMBEDDED, find_weights, missing_weights, reader_of
+from .latents import latents_of, read_latents, sample_latents
+from .quality import read_quality
 from .reader import AttributeReader
 from .spec import PARTS, PRESETS_FOLDER, DomainSpec, complete_nouns, make_spec, read_spec
 
@@ -37,12 +39,8 @@ PRESETS = {path.stem: path for path in sorted(PRESETS_FOLDER.glob("*.json"))}
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions that the teacher may compute in."""
-SAMPLED = 1064
-"""Latents that are drawn from the generator's mapping network if the domain names none."""
-SAMPLED_PSI = 0.7
-"""Their truncation ψ: latents drawn at random are edited at 0.7 since StyleCLIP (Sec. 5)."""
-HELD_OUT = 64
-"""Latents that are put aside to judge by, if the domain does not say which; at most a tenth."""
+HELD_OUT_FILE = "held-out.json"
+"""Names the images of a trained domain that no part of it was trained on."""
 
 
 class Domain:
@@ -102,9 +100,15 @@ class Domain:
 
     @cached_property
     def generator(self) -> StyleGAN2:
-        """Latents → images."""
-        rows = self.spec.content_rows
+        """Latents → images; ValueError if the domain file gives them another resolution."""
+        rows, resolution = self.spec.content_rows, self.spec.resolution
         generator = load_generator(self.path("generator"), content_rows=rows)
+        if resolution is not None and resolution != generator.resolution:
+            raise ValueError(
+                f"the domain {self.name} says that its images have {resolution} pixels a side, but "
+                f"its generator {self.path('generator')} makes {generator.resolution}; correct or "
+                'leave out "resolution" in the domain file, or name the generator that it is for'
+            )
         return generator.to(self.device, torch.float32)
 
     @cached_property
@@ -198,9 +202,24 @@ class Domain:
 
     @cached_property
     def quality(self) -> dict[str, Any] | None:
-        """What was measured of the domain when it was trained; None if nothing was."""
-        path = None if self.folder is None else self.folder / "quality.json"
-        return read_json(path) if path is not None and path.exists() else None
+        """What was measured of the domain when it was trained; None if nothing was.
+
+        Raises:
+            ValueError: the file of it is damaged.
+        """
+        return None if self.folder is None else read_quality(self.folder)
+
+    @cached_property
+    def held_out_images(self) -> tuple[str, ...]:
+        """Names of the images that no part of a domain trained from a folder has seen, relative to
+        that folder; () if they are not known."""
+        path = None if self.folder is None else self.folder / HELD_OUT_FILE
+        if path is None or not path.exists():
+            return ()
+        told = read_json(path)
+        if not isinstance(told, dict) or not is_list_of(is_text)(told.get("images")):
+            raise ValueError(f'{path} is damaged: expected {{"images": [names]}}')
+        return tuple(told["images"])
 
     def prompt(self, text: str, template: str | None = None) -> str:
         """`text`, or a template of the domain filled in with it: "white hair" → "a photo of a …".
@@ -237,13 +256,12 @@ class Domain:
     @cached_property
     def _latents(self) -> tuple[Tensor, Tensor]:
         path, held_out_path = self._optional("latents"), self._optional("held_out")
-        layers = self.generator.num_layers
         if path is None:
-            train, held_out = _put_aside(_sampled(self.generator))
+            train, held_out = sample_latents(self.generator)
         else:
-            train, held_out = _read_latents(path, layers)
+            train, held_out = read_latents(path, self.generator)
         if held_out_path is not None:
-            held_out = load_latents(held_out_path, layers)
+            held_out = latents_of(held_out_path, self.generator)
         return train.to(self.device), held_out.to(self.device)
 
 
@@ -338,26 +356,3 @@ def _why_missing(name: str, path: Path) -> str:
         f"no domain {name!r}: expected one of {', '.join([*EMBEDDED, *PRESETS])}, a domain file or "
         "a folder with a domain.json, as `sdd train-domain` writes it"
     )
-
-
-def _sampled(generator: StyleGAN2) -> Tensor:
-    """[SAMPLED, num_layers, w_dim] of random z, the same every time."""
-    w = generator.random_w(SAMPLED, draws.generator(0), SAMPLED_PSI)
-    return generator.broadcast(w).contiguous()
-
-
-def _read_latents(path: Path, num_layers: int) -> tuple[Tensor, Tensor]:
-    """Latents to train with and to judge by, told apart by the file or put aside."""
-    if path.suffix == ".safetensors":
-        tensors, _ = load_tensors(path)
-        if {"train", "held_out"} <= set(tensors):
-            return tensors["train"].float(), tensors["held_out"].float()
-    return _put_aside(load_latents(path, num_layers))
-
-
-def _put_aside(w_plus: Tensor) -> tuple[Tensor, Tensor]:
-    """Split off the last latents, to judge by; a single one serves both purposes."""
-    if len(w_plus) == 1:
-        return w_plus, w_plus
-    count = min(HELD_OUT, max(1, len(w_plus) // 10))
-    return w_plus[:-count], w_plus[-count:]

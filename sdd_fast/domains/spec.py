@@ -55,7 +55,7 @@ class DomainSpec:
         parts: part → path, or hub id for "diffusion"; of the parts that the domain has.
         absent: part → why its file was not found and what to do; said when the part is needed.
         resolution: side of its images in pixels; None: that of the generator.
-        prompts: prompts that are known to work.
+        prompts: prompts to try: known to work, or the commonest captions of a trained domain.
         prompt_templates: {name: text with "{}"}, see `Domain.prompt`.
         levels: {prompt: mapper levels that suit it}.
         guidance_rms: {prompt: see `balanced_guidance_scale`}.
@@ -135,7 +135,8 @@ def make_spec(
         source_text=content["source_text"],
         parts=parts,
         absent=absent,
-        resolution=content.get("resolution"),
+        # Of another generator the resolution is its own.
+        resolution=None if replaced.get("generator") else content.get("resolution"),
         prompts=tuple(content.get("prompts", ())),
         prompt_templates=dict(content.get("prompt_templates", {})),
         levels={prompt: tuple(names) for prompt, names in content.get("levels", {}).items()},

@@ -96,8 +96,11 @@ class Clip:
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write tokenizer.json, and vocab.json with merges.txt for older versions of transformers."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # which it has or not, depending on whether it was used before
+    backend.no_truncation()
     tokenizer.save_pretrained(folder)
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    model = json.loads(backend.to_str())["model"]
     merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
     write_json(folder / "vocab.json", model["vocab"])
     write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")

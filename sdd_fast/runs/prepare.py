@@ -51,6 +51,7 @@ def check(
         domain.prior.timesteps_tensor(list(timesteps), len(timesteps))
     if curve is not None and curve.prompt != prompt:
         raise ValueError(f"the curve belongs to the prompt {curve.prompt!r}, not to {prompt!r}")
+    _ = domain.quality  # shown by the report; damage is found here
     for level in levels or ():
         level_range(level, domain.generator.num_layers)
 

@@ -104,10 +104,7 @@ def train_clip(data: CaptionedImages, trainer: PartTrainer) -> Clip:
     such as an expression that most captions leave out.
     """
     device = trainer.device
-    texts: list[str] = []
-    for seed in range(1 if data.texts is not None else 3):
-        texts += data.captions(torch.arange(min(len(data), 20000)), seed)
-    tokenizer = train_tokenizer(texts, trainer.folder / "tokenizer")
+    tokenizer = train_tokenizer(data.all_captions(), trainer.folder / "tokenizer")
     heads = {k: int(v.max()) + 1 for k, v in data.labels.items()}
     with draws.private(RECIPE.seed):
         image = ConvEmbedding(WIDTH, data.resolution, width=16)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import draws
 from ..images import load_image
 from ..progress import Listener, Task
+from .captions import Captions, example_prompts, read_captions
 
 HELD_OUT = 256
-"""Images that a domain is measured on."""
+"""Images that a domain is measured on, at most a fifth of all; no part is trained on them."""
+FEWEST = 16
+"""Images that a domain can be trained on at all; some thousand are a good start."""
+_NEAR_COPIES = 16
+"""Images of one caption that are taken for views of one thing, at most a twentieth of all; more
+than these are a kind of things."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +33,18 @@ class CaptionedImages:
 
     Args:
         pixels: uint8 [N, 3, R, R].
-        texts: one caption an image; None where captions are drawn from labels.
+        texts: captions of each image, one or several; None where they are drawn from labels.
         labels: {attribute: int64 [N]}, if any are known.
         draw_captions: (labels of some images, seed) → a fresh caption for each.
+        names: of the images, where they come from files.
         source: what tells these images from others; default: a digest of them.
     """
 
     pixels: np.ndarray
-    texts: list[str] | None = None
+    texts: Sequence[Sequence[str]] | None = None
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     draw_captions: Callable[[dict[str, Tensor], int], list[str]] | None = None
+    names: Sequence[str] = ()
     source: str = ""
 
     def __len__(self) -> int:
@@ -51,18 +60,26 @@ class CaptionedImages:
         return batch.float() / 127.5 - 1.0
 
     def captions(self, index: Tensor, seed: int) -> list[str]:
-        """Return one caption an image; where labels are known a fresh one for every `seed`."""
+        """Return one caption an image: one of its own, or a fresh one, for every `seed`."""
         if self.texts is not None:
-            return [self.texts[i] for i in index.tolist()]
+            rng = draws.choices(seed)
+            return [rng.choice(self.texts[i]) for i in index.tolist()]
         assert self.draw_captions is not None
         return self.draw_captions({k: v[index] for k, v in self.labels.items()}, seed)
+
+    def all_captions(self) -> list[str]:
+        """Return every caption; where they are drawn, some of each image."""
+        if self.texts is not None:
+            return [text for texts in self.texts for text in texts]
+        index = torch.arange(min(len(self), 20000))
+        return [text for seed in range(3) for text in self.captions(index, seed)]
 
     def digest(self) -> str:
         """Return a text that tells these images and captions from others."""
         if self.source:
             return self.source
         digest = hashlib.blake2b(self.pixels.tobytes(), digest_size=16)
-        digest.update("\0".join(self.texts or []).encode())
+        digest.update(repr((list(self.names), self.texts)).encode())
         return digest.hexdigest()
 
     def batch(self, size: int, rng: torch.Generator) -> Tensor:
@@ -74,18 +91,31 @@ class CaptionedImages:
         yield from torch.arange(len(self)).split(size)
 
 
+@dataclass(frozen=True)
+class Split:
+    """Images of a domain, told apart before anything is trained.
+
+    Args:
+        train: what every part is trained on.
+        held_out: what the domain is measured on, and no part has seen.
+    """
+
+    train: CaptionedImages
+    held_out: CaptionedImages
+
+    def record(self) -> dict[str, Any]:
+        """Return what tells a training on these images from one on others."""
+        told = {"resolution": self.train.resolution, "digest": self.train.digest()}
+        return told | ({"held_out": self.held_out.digest()} if self.held_out.names else {})
+
+
 class Source(Protocol):
     """Where the images of a domain come from, and what is known about them."""
 
     labeled: bool
 
-    def images(self, folder: Path, resolution: int, budget: float) -> CaptionedImages:
-        """Return the images to train on; what has to be made is kept in `folder`."""
-
-    def split(
-        self, images: CaptionedImages, folder: Path
-    ) -> tuple[Tensor, CaptionedImages, Tensor]:
-        """Return the indices to distill on, and images with the indices to measure on."""
+    def images(self, folder: Path, resolution: int, budget: float) -> Split:
+        """Return the images; what has to be made is kept in `folder`."""
 
     def pair(
         self, size: int, resolution: int, rng: torch.Generator
@@ -101,52 +131,45 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A folder of images with `metadata.jsonl` (the imagefolder convention).
+    """A folder of images with captions, in one of the forms that `captions` reads.
 
-    Every line of `metadata.jsonl` is an object with `file_name` (relative to the folder) and
-    `text`. Images are cropped to a square at the center and resized.
+    Images are cropped to a square at the center and resized.
     """
 
     path: Path
     source_text: str
     progress: bool | Listener = True
+    caption_column: str | None = None
     labeled = False
 
-    def images(self, folder: Path, resolution: int, budget: float) -> CaptionedImages:
-        """Read all images.
+    @cached_property
+    def captions(self) -> Captions:
+        """What `read_captions` finds."""
+        return read_captions(self.path, self.caption_column)
 
-        Raises:
-            FileNotFoundError: no folder, no `metadata.jsonl`, or an image it names is missing.
-            ValueError: a line is not such an object, or an image cannot be read.
-        """
-        listing = self.path / "metadata.jsonl"
-        if not self.path.is_dir():
-            raise FileNotFoundError(f"there is no folder {self.path}")
-        if not listing.is_file():
-            raise FileNotFoundError(
-                f"{self.path} has no metadata.jsonl; expected one JSON object a line, such as "
-                '{"file_name": "0001.png", "text": "a photo of a smiling face"}'
+    def check(self) -> None:
+        """Read the captions, without the images; errors as for `read_captions`, and ValueError if
+        these are too few."""
+        if len(self.captions) < FEWEST:
+            raise ValueError(
+                f"{self.path} has {len(self.captions)} pictures with captions; a domain needs at "
+                f"least {FEWEST}, and some thousand to be of use"
             )
-        pixels, texts = [], []
-        lines = listing.read_text(encoding="utf-8").splitlines()
-        with Task("reading images", len(lines), self.progress, unit="images") as task:
-            for number, line in enumerate(lines, 1):
-                task.advance()
-                if not line.strip():
-                    continue
-                name, text = _row(line, f"{listing}, line {number}")
-                pixels.append(to_bytes(load_image(self.path / name, resolution)))
-                texts.append(text)
-        if len(pixels) < 16:
-            raise ValueError(f"{listing} names {len(pixels)} images; a domain needs at least 16")
-        return CaptionedImages(torch.stack(pixels).numpy(), texts)
 
-    def split(
-        self, images: CaptionedImages, folder: Path
-    ) -> tuple[Tensor, CaptionedImages, Tensor]:
-        """Put the last images aside."""
-        cut = max(1, len(images) - min(HELD_OUT, len(images) // 5))
-        return torch.arange(cut), images, torch.arange(cut, len(images))
+    def images(self, folder: Path, resolution: int, budget: float) -> Split:
+        """Read all images; errors as for `check` and `load_image`."""
+        self.check()
+        captions, parts = self.captions, []
+        with Task("reading images", len(captions), self.progress, unit="images") as task:
+            for names in hold_out(captions):
+                pixels = np.empty((len(names), 3, resolution, resolution), np.uint8)
+                for i, name in enumerate(names):
+                    picture = load_image(self.path.absolute() / name, resolution)
+                    pixels[i] = to_bytes(picture).numpy()
+                    task.advance()
+                texts = [captions[name] for name in names]
+                parts.append(CaptionedImages(pixels, texts, names=names))
+        return Split(*parts)
 
     def pair(
         self, size: int, resolution: int, rng: torch.Generator
@@ -155,24 +178,43 @@ class ImageFolder:
         return None
 
     def domain(self, out: Path, resolution: int) -> dict[str, Any]:
-        """Return the name of the domain's folder, and the source text."""
-        return {"name": out.name, "source_text": self.source_text}
+        """Return the name of the domain's folder, the source text, and common captions to try."""
+        trained_on = {name: self.captions[name] for name in hold_out(self.captions)[0]}
+        return {
+            "name": out.absolute().name or "domain",
+            "source_text": self.source_text,
+            "prompts": example_prompts(trained_on, self.source_text),
+        }
 
     def measure(self, out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
         """Do nothing: without labels nothing can be measured."""
 
 
-def _row(line: str, place: str) -> tuple[str, str]:
-    try:
-        row = json.loads(line)
-        name, text = row["file_name"], row["text"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{place}: expected an object with file_name and text ({error})"
-        ) from error
-    if not isinstance(name, str) or not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{place}: file_name and text must be non-empty text")
-    return name, text.strip()
+def hold_out(captions: Captions, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Split names into those to train on and those to measure on; both in random order.
+
+    The choice depends on names, captions and seed alone, not on any order. The first so many of
+    either list are a random sample of it. A few images of the same captions stay together: they
+    are near-copies.
+    """
+
+    def rank(name: str) -> bytes:
+        return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=16).digest()
+
+    few = min(_NEAR_COPIES, len(captions) // 20)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(captions):
+        texts = sorted(text.casefold() for text in captions[name])
+        alike.setdefault(tuple(texts), []).append(name)
+    groups = []
+    for names in alike.values():
+        groups += [names] if len(names) <= few else [[name] for name in names]
+    wanted = min(HELD_OUT, len(captions) // 5)
+    held_out: list[str] = []
+    for names in sorted(groups, key=lambda names: rank(names[0])):
+        if len(held_out) + len(names) <= wanted:
+            held_out += names
+    return sorted(set(captions) - set(held_out), key=rank), sorted(held_out, key=rank)
 
 
 def to_bytes(images: Tensor) -> Tensor:

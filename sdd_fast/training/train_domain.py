@@ -5,10 +5,14 @@
 
 Every part reads what earlier parts wrote into the domain's folder, so a single part can be
 retrained. Checkpoints live in `<out>/training` and may be deleted once the domain is complete.
+
+Some images are put aside before anything is trained: no part sees them, and edits are judged on
+them. `held-out.json` names them.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +20,28 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..files import read_json, save_tensors, write_json
+from ..domains.domain import HELD_OUT_FILE, check_device
+from ..files import expanded, read_json, save_tensors, write_json
 from ..lock import locked
 from ..models import Encoder
 from ..models.clip import Clip, save_tokenizer
 from ..progress import Listener
 from ..quiet import quiet_loading
 from . import classifier, clip, generator, unet, vae
-from .data import CaptionedImages, ImageFolder, Source
+from .data import ImageFolder, Source, Split
 from .part import PartTrainer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
+Say = Callable[[str], None]
+
 _LATENTS = 1024
+_DOMAIN, _RECORD = "domain.json", "pictures.json"
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def train_domain(
@@ -38,58 +50,70 @@ def train_domain(
     images: str | Path | None = None,
     resolution: int = 64,
     source_text: str | None = None,
+    caption_column: str | None = None,
     parts: Sequence[str] | None = None,
     budget: float = 1.0,
     device: str = "cpu",
     progress: bool | Listener = True,
+    say: Say = _silent,
 ) -> Path:
     """Train a domain from rendered faces, or from a folder of captioned images.
 
+    A fifth of the images, at most 256, are held out: see `Domain.held_out_images`.
+
     Args:
         out: the domain's folder; an interrupted training resumes in it.
-        images: folder with images and `metadata.jsonl`; None: rendered faces.
+        images: folder of images with captions, see `training.captions`; None: rendered faces.
         resolution: 32, 64 or 128 pixels.
         source_text: what the images show before an edit; needed with `images`.
+        caption_column: what holds the captions, if not "text" of a listing, or the only file beside
+            an image.
         parts: which of `PARTS` to train now; others are taken from `out`. Default: all. Parts that
-            need labels (classifier, quality) are left out for a folder of images.
+            need labels (classifier, quality) are left out for a folder of images; a generator
+            brings its latents along.
         budget: factor on the number of steps of every part.
         progress: True: show it; False: do not; or a function that gets every `Progress`.
+        say: gets a line for each thing begun.
 
     Returns:
         `out`, which `load_domain` opens once every part is there.
 
     Raises:
-        ValueError: an unknown part, resolution or budget, or unusable images.
-        FileNotFoundError: a part that is needed has not been trained yet.
+        ValueError: an unknown part, resolution, budget or device, unusable images or captions, or a
+            folder that holds other files by the names that training writes.
+        FileNotFoundError: no such folder or picture, or a part that is needed has not been trained.
         BlockingIOError: another process trains in `out`.
         KeyboardInterrupt, FloatingPointError: see `training_loop.train`.
     """
-    out, chosen = Path(out), PARTS if parts is None else parts
-    _check(chosen, resolution, budget)
-    source: Source
-    if images is None:
-        from ..domains.faces64.training_data import SOURCE_TEXT, RenderedFaces
-
-        source = RenderedFaces(source_text or SOURCE_TEXT, progress)
-    elif not (source_text or "").strip():
-        raise ValueError(
-            "source_text is needed with images: a few words that are true of all the images, "
-            'such as "a photo of a cat"'
-        )
-    else:
-        source = ImageFolder(Path(images), str(source_text), progress)
+    out, device = expanded(out), check_device(device)
+    requested = PARTS if parts is None else parts
+    _check(requested, resolution, budget)
+    source = _source(images, source_text, caption_column, progress)
+    chosen = [
+        name
+        for name, part in _PARTS.items()
+        if (name in requested or (name == "latents" and "generator" in requested))
+        and (source.labeled or not part.needs_labels)
+    ]
     work = out / "training"
+    _check_folder(out, chosen)
     with locked(out):
         work.mkdir(parents=True, exist_ok=True)
         data = source.images(work, resolution, budget)
-        _same_images(work / "pictures.json", data)
-        trainer = PartTrainer(work, device, budget, progress)
-        job = _Job(out, source, data, trainer)
-        for name, part in _PARTS.items():
-            if name in chosen and (source.labeled or not part.needs_labels):
-                if name == "quality":
-                    _write_domain(job)  # which is measured
-                part.train(job)
+        _same_images(work / _RECORD, data)
+        if names := data.held_out.names:
+            told = {"images": list(names), "trained_on": len(data.train)}
+            write_json(out / HELD_OUT_FILE, told)
+        say(
+            f"{len(data.train):,} pictures to train on, and {len(data.held_out):,} held out, which "
+            "no part sees"
+        )
+        job = _Job(out, source, data, PartTrainer(work, device, budget, progress))
+        for name in chosen:
+            say(f"training {name} …")
+            if name == "quality":
+                _write_domain(job)  # which is measured
+            _PARTS[name].train(job)
         if not missing_parts(out, labeled=False):
             _write_domain(job)
     return out
@@ -99,8 +123,28 @@ def train_domain(
 class _Job:
     out: Path
     source: Source
-    data: CaptionedImages
+    data: Split
     trainer: PartTrainer
+
+
+def _source(
+    images: str | Path | None,
+    source_text: str | None,
+    caption_column: str | None,
+    progress: bool | Listener,
+) -> Source:
+    if images is None:
+        from ..domains.faces64.training_data import SOURCE_TEXT, RenderedFaces
+
+        return RenderedFaces(source_text or SOURCE_TEXT, progress)
+    if not (source_text or "").strip():
+        raise ValueError(
+            "source_text is needed with images: a few words that are true of all the images, "
+            'such as "a photo of a cat"'
+        )
+    folder = ImageFolder(expanded(images), str(source_text), progress, caption_column)
+    folder.check()
+    return folder
 
 
 def _check(parts: Sequence[str], resolution: int, budget: float) -> None:
@@ -113,50 +157,76 @@ def _check(parts: Sequence[str], resolution: int, budget: float) -> None:
         raise ValueError(f"budget is a factor on the training steps in (0, 100], got {budget}")
 
 
-def _same_images(record: Path, data: CaptionedImages) -> None:
+def _check_folder(out: Path, chosen: Sequence[str]) -> None:
+    """Refuse to replace what was not trained here, and to train what cannot be finished."""
+    if not (out / "training" / _RECORD).exists():
+        written = [file for name in chosen for file in _PARTS[name].writes]
+        taken = [file for file in (*written, _DOMAIN) if (out / file).exists()]
+        if taken:
+            raise ValueError(
+                f"{out} holds {', '.join(taken)}, but no training/{_RECORD}: these are files of "
+                "something else, or of a finished domain, which training would replace; choose "
+                "another folder, or move them away"
+            )
+    if (out / _DOMAIN).exists() and not isinstance(read_json(out / _DOMAIN), dict):
+        raise ValueError(f"{out / _DOMAIN} holds no object; delete it, it is written again")
+    for i, name in enumerate(chosen):
+        for needed in _PARTS[name].needs:
+            if needed not in chosen[:i] and not (out / _PARTS[needed].leaves).exists():
+                raise FileNotFoundError(
+                    f"{name} needs {needed}, which leaves {out / _PARTS[needed].leaves}: train the "
+                    f"{needed} part first, or name it too"
+                )
+
+
+def _same_images(path: Path, data: Split) -> None:
     """Parts trained on other images would fit together without a word, and look it."""
-    these = {"resolution": data.resolution, "digest": data.digest()}
-    if record.exists() and read_json(record) != these:
+    these = data.record()
+    if path.exists() and read_json(path) != these:
         raise ValueError(
-            f"{record.parent} was trained on other images, captions or at another resolution; "
-            "train in another folder, or delete that one"
+            f"{path.parent} was trained on other images, captions or at another resolution, or by "
+            "an earlier version, which held out others; train in another folder, or delete that one"
         )
-    write_json(record, these)
+    write_json(path, these)
 
 
 # ── one function a part: train, then write the finished network into the domain's folder ──────────
 
 
 def _clip(job: _Job) -> None:
-    trained = clip.train_clip(job.data, job.trainer)
+    trained = clip.train_clip(job.data.train, job.trainer)
     trained.to("cpu").text.half()
     trained.save(job.out / "clip")
 
 
 def _vae(job: _Job) -> None:
-    _save_half(vae.train_vae(job.data, job.trainer), job.out / "diffusion" / "vae")
+    _save_half(vae.train_vae(job.data.train, job.trainer), job.out / "diffusion" / "vae")
 
 
 def _classifier(job: _Job) -> None:
-    trained = classifier.train_classifier(job.data, job.trainer)
+    trained = classifier.train_classifier(job.data.train, job.trainer)
     trained.save(job.out / "classifier.safetensors", dtype=torch.float16)
 
 
 def _identity(job: _Job) -> None:
-    trained = classifier.train_identity(job.data, job.source, job.trainer)
+    trained = classifier.train_identity(job.data.train, job.source, job.trainer)
     trained.save(job.out / "identity.safetensors", dtype=torch.float16)
 
 
 def _generator(job: _Job) -> None:
-    synthesis, encoder = generator.train_generator(job.data, _load_clip(job.out), job.trainer)
+    judge = Clip.load(job.out / "clip")
+    synthesis, encoder = generator.train_generator(job.data.train, judge, job.trainer)
     synthesis.save(job.out / "generator.safetensors", dtype=torch.float16)
     encoder.save(job.out / "encoder.safetensors", dtype=torch.float16)
 
 
 def _unet(job: _Job) -> None:
-    judge, autoencoder = _load_clip(job.out), _load_vae(job.out).to(job.trainer.device)
-    trained, text = unet.train_unet(job.data, autoencoder, judge, job.out / "clip", job.trainer)
     folder = job.out / "diffusion"
+    judge = Clip.load(job.out / "clip")
+    autoencoder = _load_vae(folder / "vae").to(job.trainer.device)
+    trained, text = unet.train_unet(
+        job.data.train, autoencoder, judge, job.out / "clip", job.trainer
+    )
     _save_half(trained, folder / "unet")
     _save_half(text, folder / "text_encoder")
     save_tokenizer(judge.tokenizer, folder / "tokenizer")
@@ -168,13 +238,13 @@ def _latents(job: _Job) -> None:
     """Encode images to distill with, and others to measure on."""
     device = job.trainer.device
     encoder = Encoder.load(job.out / "encoder.safetensors").to(device).eval()
-    train, held, held_out = job.source.split(job.data, job.trainer.folder)
+    train, held_out = job.data.train, job.data.held_out
     with torch.no_grad():
         coded = {
             key: torch.cat([encoder(data.images(i, device)).half().cpu() for i in index.split(64)])
             for key, data, index in (
-                ("train", job.data, train[:_LATENTS]),
-                ("held_out", held, held_out),
+                ("train", train, torch.arange(min(len(train), _LATENTS))),
+                ("held_out", held_out, torch.arange(len(held_out))),
             )
         }
     save_tensors(job.out / "latents.safetensors", coded, {"space": "w_plus"})
@@ -186,22 +256,37 @@ def _quality(job: _Job) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """How a part is trained, and the file that it leaves last."""
+    """How a part is trained.
+
+    Args:
+        writes: files and folders, of which the last is complete when all are.
+        needs: parts that have to be there.
+    """
 
     train: Callable[[_Job], None]
-    leaves: str
+    writes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
     needs_labels: bool = False
+
+    @property
+    def leaves(self) -> str:
+        return self.writes[-1]
 
 
 _PARTS = {
-    "clip": _Part(_clip, "clip/image.safetensors"),
-    "vae": _Part(_vae, "diffusion/vae/config.json"),
-    "classifier": _Part(_classifier, "classifier.safetensors", needs_labels=True),
-    "identity": _Part(_identity, "identity.safetensors"),
-    "generator": _Part(_generator, "encoder.safetensors"),
-    "unet": _Part(_unet, "diffusion/model_index.json"),
-    "latents": _Part(_latents, "latents.safetensors"),
-    "quality": _Part(_quality, "quality.json", needs_labels=True),
+    "clip": _Part(_clip, ("clip", "clip/image.safetensors")),
+    "vae": _Part(_vae, ("diffusion/vae", "diffusion/vae/config.json")),
+    "classifier": _Part(_classifier, ("classifier.safetensors",), needs_labels=True),
+    "identity": _Part(_identity, ("identity.safetensors",)),
+    "generator": _Part(_generator, ("generator.safetensors", "encoder.safetensors"), ("clip",)),
+    "unet": _Part(_unet, ("diffusion/unet", "diffusion/model_index.json"), ("clip", "vae")),
+    "latents": _Part(_latents, ("latents.safetensors",), ("generator",)),
+    "quality": _Part(
+        _quality,
+        ("MODEL_CARD.md", "quality.json"),
+        ("clip", "vae", "classifier", "identity", "generator", "unet", "latents"),
+        needs_labels=True,
+    ),
 }
 PARTS = tuple(_PARTS)
 
@@ -229,10 +314,11 @@ _MODEL_INDEX = {
 
 
 def _write_domain(job: _Job) -> None:
-    out = job.out
+    """Write the domain file; what a person added to it stays."""
+    out, path = job.out, job.out / _DOMAIN
     spec: dict[str, Any] = {
-        **job.source.domain(out, job.data.resolution),
-        "resolution": job.data.resolution,
+        **job.source.domain(out, job.data.train.resolution),
+        "resolution": job.data.train.resolution,
         "generator": "generator.safetensors",
         "encoder": "encoder.safetensors",
         "diffusion": "diffusion",
@@ -242,34 +328,30 @@ def _write_domain(job: _Job) -> None:
     }
     if (out / "classifier.safetensors").exists():
         spec["classifier"] = "classifier.safetensors"
-    write_json(out / "domain.json", spec)
+    added = read_json(path) if path.exists() else {}
+    write_json(path, added | spec | {key: added[key] for key in ("prompts",) if key in added})
 
 
-def _load_clip(out: Path) -> Clip:
-    if not (out / "clip" / "image.safetensors").exists():
-        raise FileNotFoundError(f"{out / 'clip'} does not exist: train the clip part first")
-    return Clip.load(out / "clip")
-
-
-def _load_vae(out: Path) -> AutoencoderKL:
+def _load_vae(folder: Path) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
-    folder = out / "diffusion" / "vae"
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} does not exist: train the vae part first")
     loaded = AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
     return loaded.float().eval()
 
 
 def _save_half(network: Any, folder: Path) -> None:
-    """Write a diffusers or transformers network with float16 weights, and says so nowhere else.
+    """Write a diffusers or transformers network with float16 weights, and say so nowhere else.
 
     The config must not pin a dtype: whoever loads the network chooses.
     """
+    whole = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(whole, ignore_errors=True)  # of a process that was killed here
     with quiet_loading():
-        network.to("cpu").half().save_pretrained(folder)
-    path = folder / "config.json"
+        network.to("cpu").half().save_pretrained(whole)
+    path = whole / "config.json"
     config = read_json(path)
     for key in ("dtype", "torch_dtype", "_name_or_path"):
         config.pop(key, None)
     write_json(path, config)
+    shutil.rmtree(folder, ignore_errors=True)
+    whole.rename(folder)

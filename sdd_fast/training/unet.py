@@ -6,6 +6,7 @@ classifier-free guidance. The text encoder starts from the contrastive one and l
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,9 +71,14 @@ class _Denoiser(nn.Module):
 
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, data: CaptionedImages, folder: Path) -> np.ndarray:
-    """Return float16 [N, 4, h, w], the mean latent of every image, computed once and kept."""
-    path = folder / "latents.npy"
+    """Return float16 [N, 4, h, w], the mean latent of every image, computed once for a VAE."""
+    digest = hashlib.blake2b(digest_size=4)
+    for weight in vae.state_dict().values():
+        digest.update(weight.cpu().numpy().tobytes())
+    path = folder / f"latents-{digest.hexdigest()}.npy"
     if not path.exists():
+        for earlier in folder.glob("latents*.npy"):  # of a VAE that has been trained anew
+            earlier.unlink()
         chunks = [
             vae.encode(data.images(i, vae.device)).latent_dist.mean.half().cpu().numpy()
             for i in data.chunks()

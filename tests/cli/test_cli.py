@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -616,8 +617,8 @@ def test_render_is_an_example_of_the_training_format(sdd: Sdd, tmp_path: Path) -
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         done = sdd("render", "--out", tmp_path / name, "-n", 20, "--seed", seed)
         assert done.code == 0, done.err
-    read = ImageFolder(tmp_path / "a", "a face").images(tmp_path, 32, 1.0)
-    assert len(read) == 20 and read.texts is not None and all(read.texts)
+    read = ImageFolder(tmp_path / "a", "a face").captions
+    assert len(read) == 20 and all(read.values())
     first = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     assert first == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
     assert first != {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
@@ -630,6 +631,7 @@ def test_train_domain_passes_everything_on(
     sdd: Sdd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sdd_fast.training.train_domain as training
+    from sdd_fast.cli import console
 
     seen: dict[str, Any] = {}
 
@@ -640,12 +642,13 @@ def test_train_domain_passes_everything_on(
     monkeypatch.setattr(training, "train_domain", train)
     done = sdd(
         "train-domain", tmp_path / "d", "--images", tmp_path, "--source-text", "a car",
-        "--resolution", 32, "--parts", "clip,vae", "--budget", "0.5",
+        "--resolution", 32, "--parts", "clip,vae", "--budget", "0.5", "--caption-column", "title",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert seen == {
         "out": tmp_path / "d", "images": tmp_path, "source_text": "a car", "resolution": 32,
-        "parts": ["clip", "vae"], "budget": 0.5, "device": "cpu",
+        "parts": ["clip", "vae"], "budget": 0.5, "device": "cpu", "caption_column": "title",
+        "say": console.say,
     }  # fmt: skip
     # Nothing was trained, and a folder of pictures needs neither classifier nor quality.
     needed = "clip, vae, identity, generator, unet, latents\n"
@@ -657,13 +660,34 @@ def test_train_domain_passes_everything_on(
     assert f"not complete yet; still to train: {needed}" in done.out
 
 
+def test_train_domain_ends_with_what_to_try(
+    sdd: Sdd, tmp_path: Path, domain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sdd_fast.training.train_domain as training
+
+    monkeypatch.setattr(training, "train_domain", lambda out, **options: out)
+    out = tmp_path / "cups"
+    shutil.copytree(domain, out)
+    words = ("train-domain", out, "--images", tmp_path, "--source-text", "a photo of a cup")
+    for prompts, proposed in ((["a red cup", "a mug"], "'a red cup'"), ([], "'WHAT THE PICTURES")):
+        spec = json.loads((out / "domain.json").read_text()) | {"prompts": prompts}
+        (out / "domain.json").write_text(json.dumps(spec))
+        assert f"next:     sdd distill {proposed}" in sdd(*words).out
+    (out / "held-out.json").write_text('{"images": ["1.png", "2.png"], "trained_on": 8}')
+    assert f"held out: 2 pictures, named in {out / 'held-out.json'}" in sdd(*words).out
+    assert "2 pictures, named in held-out.json" in sdd("info", out).out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--parts", "hair"], "unknown parts ['hair']"),
         (["--resolution", "48"], "resolution must be 32, 64 or 128"),
         (["--budget", "0"], "budget is a factor"),
-        (["--images", "nowhere", "--source-text", "a car"], "there is no folder nowhere"),
+        (
+            ["--images", "nowhere", "--source-text", "a car"],
+            "nowhere does not exist",
+        ),
         (["--images", ".", "--source-text", "a car"], "no metadata.jsonl"),
     ],
 )

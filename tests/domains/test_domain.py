@@ -125,3 +125,36 @@ def test_truncated_weights_are_refused(copy):
     (copy / "generator.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"generator\.safetensors"):
         _ = load_domain(copy).generator
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda quality: [quality],
+        lambda quality: quality | {"parts": []},
+        lambda quality: quality | {"parts": quality["parts"] | {"vae_psnr": "high"}},
+        lambda quality: quality | {"samples": {}},
+        lambda quality: quality | {"edits": [{"prompt": "a"}]},
+        lambda quality: quality | {"edit_config": 3},
+    ],
+)
+def test_a_damaged_quality_file_names_the_remedy(copy, damage):
+    path = copy / "quality.json"
+    quality = json.loads(path.read_text())
+    assert load_domain(copy).quality == quality
+    path.write_text(json.dumps(damage(quality)))
+    with pytest.raises(ValueError, match=r"quality\.json is damaged: .*Delete .*--parts quality"):
+        _ = load_domain(copy).quality
+    path.write_text(json.dumps(quality)[:-9])
+    with pytest.raises(ValueError, match=r"quality\.json is damaged: .*Delete it"):
+        _ = load_domain(copy).quality
+
+
+def test_the_names_of_held_out_images(copy):
+    assert load_domain(copy).held_out_images == ()
+    path = copy / "held-out.json"
+    path.write_text('{"images": ["a/1.png", "b.png"], "trained_on": 8}')
+    assert load_domain(copy).held_out_images == ("a/1.png", "b.png")
+    path.write_text('{"images": [1]}')
+    with pytest.raises(ValueError, match=r"held-out\.json is damaged: expected"):
+        _ = load_domain(copy).held_out_images

@@ -127,15 +127,69 @@ def test_without_latents_some_are_drawn_and_always_the_same(generator_file):
 
 
 @pytest.mark.parametrize(("count", "kept"), [(100, 90), (5, 4), (2000, 1936)])
-def test_some_latents_of_a_file_are_put_aside(generator_file, tmp_path, count, kept):
-    w_plus = torch.randn(count, 8, 8)
-    save_tensors(tmp_path / "w.safetensors", {"w_plus": w_plus})
-    domain = load_domain(generator=generator_file, latents=tmp_path / "w.safetensors")
-    assert torch.equal(domain.w_plus, w_plus[:kept])
-    assert torch.equal(domain.held_out, w_plus[kept:])
+def test_some_latents_of_a_file_are_put_aside_whatever_their_order(
+    generator_file, tmp_path, count, kept
+):
+    w_plus = torch.randn(count, 8, 8, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "w.safetensors"
+
+    def split(latents):
+        save_tensors(path, {"w_plus": latents})
+        domain = load_domain(generator=generator_file, latents=path)
+        return domain.w_plus, domain.held_out
+
+    train, held_out = split(w_plus)
+    assert len(train) == kept and len(held_out) == count - kept
+    place = {w.numpy().tobytes(): i for i, w in enumerate(w_plus)}
+    chosen = [place[w.numpy().tobytes()] for w in held_out]
+    rest = [place[w.numpy().tobytes()] for w in train]
+    assert rest == sorted(set(range(count)) - set(chosen))  # in their order
+    if count > 50:  # from all over the file
+        assert 0.3 * count < sum(chosen) / len(chosen) < 0.7 * count
+        assert chosen != sorted(chosen)
+    assert torch.equal(split(w_plus.flip(0))[1], held_out)
     save_tensors(tmp_path / "other.safetensors", {"w_plus": w_plus[:3]})
+    domain = load_domain(generator=generator_file, latents=path)
     domain = load_domain(domain.spec.to_json(), held_out=tmp_path / "other.safetensors")
     assert torch.equal(domain.held_out, w_plus[:3])
+
+
+def test_equal_latents_are_put_aside_together(generator_file, tmp_path):
+    one = torch.randn(30, 8, 8, generator=torch.Generator().manual_seed(0))
+    save_tensors(tmp_path / "w.safetensors", {"w_plus": torch.cat([one, one])})
+    domain = load_domain(generator=generator_file, latents=tmp_path / "w.safetensors")
+    train, held_out = (
+        {w.numpy().tobytes() for w in part} for part in (domain.w_plus, domain.held_out)
+    )
+    assert len(domain.held_out) == 6 and len(held_out) == 3 and not train & held_out
+    save_tensors(tmp_path / "w.safetensors", {"w_plus": one[:1].expand(7, -1, -1)})
+    domain = load_domain(generator=generator_file, latents=tmp_path / "w.safetensors")
+    assert len(domain.w_plus) == len(domain.held_out) == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"w_plus": torch.zeros(4, 8, 16)}, "16 elements a layer, the generator has 8"),
+        ({"w_plus": torch.zeros(4, 10, 8)}, "10 layers, the generator has 8"),
+        ({"train": torch.zeros(4, 8, 8), "held_out": torch.zeros(1, 10, 8)}, "held_out is"),
+        ({"train": torch.zeros(4, 8, 8), "held_out": torch.zeros(0, 8, 8)}, "held_out is"),
+    ],
+)
+def test_latents_of_another_generator(generator_file, tmp_path, content, message):
+    save_tensors(tmp_path / "w.safetensors", content)
+    domain = load_domain(generator=generator_file, latents=tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=message):
+        _ = domain.w_plus
+
+
+def test_a_resolution_that_is_not_the_generators(generator_file):
+    content = {"name": "x", "source_text": "y", "generator": str(generator_file), "resolution": 64}
+    with pytest.raises(ValueError, match="64 pixels a side, but its generator .* makes 32;"):
+        _ = load_domain(content).generator
+    # Of a generator that takes the place of the domain's the resolution is its own.
+    assert load_domain("faces64", generator=generator_file).resolution == 32
+    assert load_domain(content | {"resolution": 32}).generator.resolution == 32
 
 
 def test_parts_take_the_place_of_those_of_the_domain(generator_file, tmp_path):

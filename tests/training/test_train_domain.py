@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
+from cups import SOURCE_TEXT, write_cups, write_listing
+from PIL import Image
 
 from sdd_fast.domains import load_domain
 from sdd_fast.domains.faces64.renderer import render, sample_faces
-from sdd_fast.files import load_tensors
-from sdd_fast.images import save_png
+from sdd_fast.training.data import CaptionedImages, hold_out
 from sdd_fast.training.train_domain import PARTS, train_domain
+from sdd_fast.training.unet import encode_images
+from sdd_fast.training.vae import new_vae
 
 BUDGET = 0.0004  # one or two steps a part
 TRAINED = [p for p in PARTS if p != "quality"]  # measuring takes minutes whatever the budget
@@ -57,55 +61,136 @@ def test_latents_of_the_teacher_are_white(trained):
     assert (z.std((0, 2, 3)) - 1).abs().max() < 0.15
 
 
-def test_training_again_changes_nothing(trained):
-    before = {p: load_tensors(p)[0] for p in trained.rglob("*.safetensors")}
-    train_domain(trained, resolution=32, budget=BUDGET, parts=TRAINED)
-    for path, tensors in before.items():
-        after, _ = load_tensors(path)
-        assert tensors.keys() == after.keys()
-        assert all(torch.equal(tensors[k], after[k]) for k in tensors), path
+def files(out):
+    """Everything but the states of training, which hold times."""
+    return {
+        path.relative_to(out): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file() and not path.name.endswith(".checkpoint.safetensors")
+    }
+
+
+@pytest.fixture(scope="module")
+def cups(tmp_path_factory):
+    """A domain of cups, with what every part of it was shown. The held-out ones are all black."""
+    images, out = tmp_path_factory.mktemp("cups"), tmp_path_factory.mktemp("domain") / "cups"
+    captions = write_cups(images, count=20)
+    _, held_out = hold_out({name: [text] for name, text in captions.items()})
+    for name in held_out:
+        Image.new("RGB", (32, 32)).save(images / name)
+    write_listing(images, captions | dict.fromkeys(held_out, "a zzyzx"))
+    shown, part = {}, [""]
+
+    def look(module, inputs):
+        for x in inputs:
+            if isinstance(x, torch.Tensor) and x.ndim == 4 and x.shape[1] == 3:
+                x = x.detach().float().flatten(1)
+                black = (x.mean(1) < -0.8) & (x.std(1) < 0.1)
+                told = shown.setdefault(part[0], [0, 0])
+                told[0] += len(x)
+                told[1] += int(black.sum())
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        train_domain(
+            out, images=images, resolution=32, source_text=SOURCE_TEXT, budget=BUDGET,
+            say=lambda line: part.__setitem__(0, line.split()[1]),
+        )  # fmt: skip
+    finally:
+        hook.remove()
+    return images, out, held_out, shown
+
+
+def test_no_part_sees_a_held_out_image(cups):
+    _, out, held_out, shown = cups
+    assert set(shown) == {"clip", "vae", "identity", "generator", "unet", "latents"}
+    seen = {part: black for part, (images, black) in shown.items() if black}
+    assert set(seen) == {"latents"} and all(images for images, _ in shown.values())
+    vocabulary = json.loads((out / "clip" / "vocab.json").read_text())
+    assert "green</w>" in vocabulary and "zzyzx</w>" not in vocabulary
+    domain = load_domain(out)
+    assert sorted(domain.held_out_images) == sorted(held_out) and len(held_out) == 4
+    assert len(domain.held_out) == 4 and len(domain.w_plus) == 16
+    # Black ones all have the same latent.
+    spread = domain.held_out.std(0).max()
+    assert spread < 1e-3 < domain.w_plus.std(0).max()
+    assert set(domain.prompts) == {"a red cup", "a green cup", "a blue cup"}
+
+
+def test_training_again_changes_nothing_nor_what_a_person_added(cups, tmp_path):
+    images, trained, *_ = cups
+    out = tmp_path / "cups"
+    shutil.copytree(trained, out)
+    spec = json.loads((out / "domain.json").read_text())
+    added = {"nouns": {"image": "cup"}, "prompts": ["a cup with a spoon"]}
+    (out / "domain.json").write_text(json.dumps(spec | added))
+    (out / "diffusion" / ".vae.tmp").mkdir()  # of a process that was killed
+    train_domain(out, images=images, resolution=32, source_text="a cup", budget=BUDGET)
+    assert json.loads((out / "domain.json").read_text()) == spec | added | {"source_text": "a cup"}
+    (out / "domain.json").write_bytes((trained / "domain.json").read_bytes())
+    assert files(out) == files(trained)
+
+
+def test_files_that_were_not_trained_here_are_not_replaced(cups, tmp_path):
+    images, trained, *_ = cups
+    out = tmp_path / "cups"
+    shutil.copytree(trained, out)
+    shutil.rmtree(out / "training")  # as may be done when the domain is complete
+
+    def train(**options):
+        return train_domain(
+            out, images=images, resolution=32, source_text=SOURCE_TEXT, budget=BUDGET, **options
+        )
+
+    before = files(out)
+    with pytest.raises(ValueError, match=r"clip, .*domain\.json, but no training/pictures\.json"):
+        train()
+    with pytest.raises(ValueError, match=r"cups holds diffusion/vae, .*choose another folder"):
+        train(parts=("vae",))
+    assert files(out) == before
+
+
+def test_another_vae_encodes_the_images_anew(tmp_path):
+    pixels = (255 * torch.rand(5, 3, 32, 32)).byte().numpy()
+    data = CaptionedImages(pixels, [["a cup"]] * 5)
+    first, second = new_vae(32), new_vae(32)
+    kept = encode_images(first, data, tmp_path).copy()
+    (only,) = tmp_path.iterdir()
+    assert (encode_images(first, data, tmp_path) == kept).all()
+    assert not (encode_images(second, data, tmp_path) == kept).all()
+    assert len(list(tmp_path.iterdir())) == 1 and not only.exists()
+    assert (encode_images(first, data, tmp_path) == kept).all()
 
 
 def test_a_folder_of_captioned_images_trains_one_part(tmp_path):
     images = tmp_path / "images"
-    lines = []
-    for i, image in enumerate(render(sample_faces(20, torch.Generator().manual_seed(0)), 48)):
-        save_png(images / f"{i}.png", image)
-        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"image {i} of a face"}))
-    (images / "metadata.jsonl").write_text("\n".join(lines))
-    out = train_domain(
-        tmp_path / "mine", images=images, resolution=32, source_text="a picture of a face",
-        parts=("vae",), budget=BUDGET,
-    )  # fmt: skip
+    write_cups(images)
+    options = {"images": images, "resolution": 32, "source_text": "a cup", "budget": BUDGET}
+    with pytest.raises(FileNotFoundError, match=r"unet needs clip, .*: train the clip part first"):
+        train_domain(tmp_path / "mine", parts=("vae", "unet"), **options)
+    assert not (tmp_path / "mine").exists()
+    out = train_domain(tmp_path / "mine", parts=("vae",), **options)
     assert (out / "diffusion" / "vae" / "config.json").exists()
     assert not (out / "domain.json").exists()  # not complete yet
-    with pytest.raises(FileNotFoundError, match=r"train the clip part first"):
-        train_domain(
-            out, images=images, resolution=32, source_text="a picture of a face",
-            parts=("unet",), budget=BUDGET,
-        )  # fmt: skip
 
 
 def test_a_training_goes_on_with_the_same_images_only(tmp_path):
     images = tmp_path / "images"
-    faces = render(sample_faces(16, torch.Generator().manual_seed(0)), 32)
-    for i, image in enumerate(faces):
-        save_png(images / f"{i}.png", image)
+    captions = write_cups(images, count=16)
 
-    def train(text, resolution=32):
-        lines = [json.dumps({"file_name": f"{i}.png", "text": text}) for i in range(len(faces))]
-        (images / "metadata.jsonl").write_text("\n".join(lines))
+    def train(captions, resolution=32):
+        write_listing(images, captions)
         return train_domain(
-            tmp_path / "mine", images=images, resolution=resolution, source_text="a face",
+            tmp_path / "mine", images=images, resolution=resolution, source_text="a cup",
             parts=("vae",), budget=BUDGET,
         )  # fmt: skip
 
-    train("a face")
-    train("a face")
+    train(captions)
+    train(dict(reversed(captions.items())))  # the order does not matter
     with pytest.raises(ValueError, match="other images, captions or at another resolution"):
-        train("another caption")
+        train(dict.fromkeys(captions, "another caption"))
     with pytest.raises(ValueError, match="other images, captions or at another resolution"):
-        train("a face", resolution=64)
+        train(captions, resolution=64)
 
 
 def test_bad_requests_are_refused(tmp_path):
@@ -122,3 +207,9 @@ def test_bad_requests_are_refused(tmp_path):
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n')
     with pytest.raises(ValueError, match="line 1"):
         train_domain(tmp_path, images=tmp_path, source_text="a cat")
+    with pytest.raises(ValueError, match="device cuda:99: this machine and torch have none"):
+        train_domain(tmp_path, device="cuda:99")
+    write_cups(tmp_path, count=15)
+    with pytest.raises(ValueError, match=r"15 pictures with captions; .* at least 16, and some"):
+        train_domain(tmp_path / "out", images=tmp_path, source_text="a cat")
+    assert not (tmp_path / "out").exists()

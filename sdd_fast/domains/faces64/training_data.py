@@ -13,7 +13,7 @@ from torch import Tensor
 from ... import draws
 from ...files import atomic_path
 from ...progress import Listener, Task
-from ...training.data import HELD_OUT, CaptionedImages, to_bytes
+from ...training.data import HELD_OUT, CaptionedImages, Split, to_bytes
 from .attributes import ATTRIBUTES
 from .captions import SOURCE_TEXT, captions
 from .edits import EDITS, GUIDANCE_RMS
@@ -31,17 +31,13 @@ class RenderedFaces:
     progress: bool | Listener = True
     labeled = True
 
-    def images(self, folder: Path, resolution: int, budget: float) -> CaptionedImages:
-        """Return the faces to train on: fewer of them for a small budget."""
+    def images(self, folder: Path, resolution: int, budget: float) -> Split:
+        """Return faces to train on, fewer of them for a small budget, and others to measure on."""
         count = max(256, round(COUNT * min(1.0, budget)))
-        return self._drawn(folder, count, resolution, TRAIN_SEED)
-
-    def split(
-        self, images: CaptionedImages, folder: Path
-    ) -> tuple[Tensor, CaptionedImages, Tensor]:
-        """Return all faces, and others that nothing was trained on."""
-        held_out = self._drawn(folder, HELD_OUT, images.resolution, HELD_OUT_SEED)
-        return torch.arange(len(images)), held_out, torch.arange(len(held_out))
+        return Split(
+            self._drawn(folder, count, resolution, TRAIN_SEED),
+            self._drawn(folder, HELD_OUT, resolution, HELD_OUT_SEED),
+        )
 
     def pair(
         self, size: int, resolution: int, rng: torch.Generator
