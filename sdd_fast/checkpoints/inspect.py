@@ -108,7 +108,7 @@ def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
     facts = {name: value for name, value in told.items() if value not in ("", [])}
     if "network" in checkpoint.metadata:
         facts["network"] = shown(checkpoint.metadata["network"])
-    found: dict[str, Any] = dict(contents(checkpoint))
+    found: dict[str, Any] = contents(checkpoint) | stable_diffusion.check(checkpoint)
     if not found and "network" not in facts:
         found["holds"] = _kin(checkpoint) or _summary(checkpoint.content)
     count = sum(1 for _ in tensors_in(checkpoint.content))

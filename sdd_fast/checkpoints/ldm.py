@@ -33,6 +33,7 @@ PREFIXES = {  # of each network, by family
     "XL": {"unet": UNET, "vae": VAE, "text_encoder": CLIP_XL, "text_encoder_2": OPEN_CLIP_XL},
 }
 
+SCALING_FACTOR = {"1.x": 0.18215, "2.x": 0.18215, "XL": 0.13025}
 HEAD_WIDTH = 64  # of every CLIP text encoder, and of the U-Nets of SD 2.x and XL
 HEADS = 8  # of the U-Net of SD 1.x, at every level
 TIME_EMBED_DIM = 256  # sinusoidal features of each of SDXL's image sizes
@@ -58,6 +59,21 @@ def family(keys: Container[str]) -> str | None:
     if CLIP + "text_model.embeddings." + token in keys:
         return "1.x"
     return None
+
+
+def configs(shapes: Shapes, family: str) -> dict[str, dict[str, Any]]:
+    """Tell the arguments of each network of a family, by their names as parts."""
+    found = {"unet": unet_config(shapes), "vae": vae_config(shapes)}
+    found["vae"]["scaling_factor"] = SCALING_FACTOR[family]
+    if family == "1.x":
+        found["text_encoder"] = clip_config(shapes, CLIP)
+    elif family == "2.x":
+        # What precedes the last layer is used, so SD 2.x's text encoder ends there.
+        found["text_encoder"] = open_clip_config(shapes, OPEN_CLIP, layers_left_out=1)
+    else:
+        found["text_encoder"] = clip_config(shapes, CLIP_XL)
+        found["text_encoder_2"] = open_clip_config(shapes, OPEN_CLIP_XL, layers_left_out=0)
+    return found
 
 
 # ── U-Net ─────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ are errors.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,8 +25,16 @@ from .formats.read import Checkpoint
 SUPPORTED = "Stable Diffusion 1.x, 2.x and XL base, for text to image"
 RESOLUTION = {"1.x": 512, "2.x": 512, "XL": 1024}
 RESOLUTION_V = RESOLUTION | {"2.x": 768}  # SD 2.x was published as ε at 512 and as v at 768
-SCALING_FACTOR = {"1.x": 0.18215, "2.x": 0.18215, "XL": 0.13025}
 TIMESTEPS = 1000
+A_LORA = (
+    "a LoRA, which changes a diffusion model: give the model as the teacher (--diffusion) and this "
+    "beside it, as --lora FILE (in Python lora=)"
+)
+A_VAE = (
+    "a VAE, one part of a diffusion model: give the whole model as the teacher (--diffusion) and "
+    "this beside it, as --vae FILE (in Python vae=)"
+)
+_LORA = re.compile(r"^lora_(unet|te\d?)_|[._]lora[._](A|B|up|down|linear_layer)\b|\.(hada|lokr)_w")
 PREDICTS = {"epsilon": "ε-prediction", "v_prediction": "v-prediction"}
 
 
@@ -87,7 +96,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     try:
         family = family_of(checkpoint)
     except ValueError as error:
-        return {"teacher": f"not supported: {error}"}
+        return _refusal(error)
     if family is None:
         return None
     tensors = tensors_of(checkpoint)
@@ -106,14 +115,30 @@ def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     return {"teacher": ", ".join(parts), "U-Net": f"{count:,} parameters"}
 
 
+def check(checkpoint: Checkpoint) -> dict[str, str]:
+    """Correct what `describe` says of a file whose tensors `build_networks` would refuse."""
+    try:
+        if family := family_of(checkpoint):
+            _outlined(checkpoint.path, tensors_of(checkpoint), family)
+    except ValueError as error:
+        return _refusal(error)
+    return {}
+
+
+def _refusal(error: ValueError) -> dict[str, str]:
+    return {"teacher": f"not supported: {str(error).splitlines()[0].rstrip(':')}"}
+
+
 def kin(checkpoint: Checkpoint) -> str | None:
     """Name what is there of an incomplete or other diffusion model; None if nothing is."""
     keys = tensors_of(checkpoint)
     if "conditioner.embedders.0.model.token_embedding.weight" in keys:
         return "an SDXL refiner, which only finishes what the base model began"
+    if any(_LORA.search(key) for key in keys):
+        return A_LORA
     parts: dict[str, str | tuple[str, ...]] = {
         "a U-Net": ldm.UNET + "input_blocks.",
-        "a VAE": ldm.VAE,
+        "a VAE": (ldm.VAE, "encoder.down.0.block.", "encoder.down_blocks.0.resnets."),
         "text encoders": ("cond_stage_model.", "conditioner."),
         "a U-Net of diffusers' folder layout (give the folder)": "down_blocks.",
         "a transformer, as SD3 and Flux have": (
@@ -121,10 +146,9 @@ def kin(checkpoint: Checkpoint) -> str | None:
             "joint_blocks.",
             "double_blocks.",
         ),
-        "a LoRA": ("lora_unet_", "lora_te"),
     }
     found = [name for name, start in parts.items() if any(k.startswith(start) for k in keys)]
-    return " and ".join(found) or None
+    return A_VAE if found == ["a VAE"] else " and ".join(found) or None
 
 
 # ── networks ──────────────────────────────────────────────────────────────────────────────────────
@@ -140,17 +164,54 @@ def build_networks(
         family: "1.x", "2.x" or "XL". dtype: of the networks.
 
     Raises:
-        ValueError: tensors are missing, unexpected or of the wrong shape; all are named.
+        ValueError: tensors are missing, unexpected, of the wrong shape or not floating point; all
+            are named.
     """
+    outlined = _outlined(path, tensors, family)
+    for network, weights in outlined.values():
+        assign(network, weights, dtype)
+    return {name: network for name, (network, _) in outlined.items()}
+
+
+def build_vae(
+    path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype
+) -> Any:
+    """Build the VAE of a file in the original layout, whose names may lack "first_stage_model.".
+
+    Args:
+        config: of the VAE in whose place it goes; tells what no tensor does.
+
+    Raises:
+        ValueError: as of `build_networks`.
+    """
+    inner = {k: v for k, v in tensors.items() if k.startswith(ldm.VAE)}
+    inner = inner or {ldm.VAE + key: value for key, value in tensors.items()}
+    ((vae, weights),) = _outlined(path, inner, None, config).values()
+    assign(vae, weights, dtype)
+    return vae
+
+
+def _outlined(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    family: str | None,
+    vae: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[Any, dict[str, Tensor]]]:
+    """Tell the networks of a family, or the VAE alone if None: each on the meta device, and its
+    weights."""
     tensors = {key: value for key, value in tensors.items() if not ldm.IGNORED.fullmatch(key)}
     try:
-        configs = _configs(_shapes(tensors), family)
+        shapes = _shapes(tensors)
+        if family is None:
+            configs, prefixes = {"vae": {**(vae or {}), **ldm.vae_config(shapes)}}, {"vae": ldm.VAE}
+        else:
+            configs, prefixes = ldm.configs(shapes, family), ldm.PREFIXES[family]
         networks = _outlines(configs)
         if family == "2.x":
             tensors = _without_last_layer(tensors, configs["text_encoder"]["num_hidden_layers"])
         states = {
             name: _converted(name, prefix, tensors, networks[name])
-            for name, prefix in ldm.PREFIXES[family].items()
+            for name, prefix in prefixes.items()
         }
     except KeyError as error:
         raise ValueError(f"{path} lacks the tensor {error.args[0]}; it may be incomplete") from None
@@ -159,32 +220,15 @@ def build_networks(
             f"{path} does not fit Stable Diffusion: {error or type(error).__name__}; supported: "
             f"{SUPPORTED}"
         ) from error
-    problems = [
-        problem for name in states for problem in _fill(networks[name], states[name], name, dtype)
-    ]
+    matched = {name: match(networks[name], state, name) for name, state in states.items()}
+    problems = [problem for _, found in matched.values() for problem in found]
     problems += _unused(tensors, states.values())
     if problems:
         raise ValueError(
             f"{path} does not fit Stable Diffusion ({len(problems)} of its tensors):\n  "
             + "\n  ".join(problems)
         )
-    return networks
-
-
-def _configs(shapes: ldm.Shapes, family: str) -> dict[str, dict[str, Any]]:
-    configs = {"unet": ldm.unet_config(shapes), "vae": ldm.vae_config(shapes)}
-    configs["vae"]["scaling_factor"] = SCALING_FACTOR[family]
-    if family == "1.x":
-        configs["text_encoder"] = ldm.clip_config(shapes, ldm.CLIP)
-    elif family == "2.x":
-        # What precedes the last layer is used, so SD 2.x's text encoder ends there.
-        configs["text_encoder"] = ldm.open_clip_config(shapes, ldm.OPEN_CLIP, layers_left_out=1)
-    else:
-        configs["text_encoder"] = ldm.clip_config(shapes, ldm.CLIP_XL)
-        configs["text_encoder_2"] = ldm.open_clip_config(
-            shapes, ldm.OPEN_CLIP_XL, layers_left_out=0
-        )
-    return configs
+    return {name: (networks[name], weights) for name, (weights, _) in matched.items()}
 
 
 def _outlines(configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -193,14 +237,15 @@ def _outlines(configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.device("meta"):
-        networks: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**configs["unet"]),
-            "vae": AutoencoderKL(**configs["vae"]),
-            "text_encoder": CLIPTextModel(CLIPTextConfig(**configs["text_encoder"])),
-        }
-        if "text_encoder_2" in configs:
-            config = CLIPTextConfig(**configs["text_encoder_2"])
-            networks["text_encoder_2"] = CLIPTextModelWithProjection(config)
+        networks: dict[str, Any] = {"vae": AutoencoderKL(**configs["vae"])}
+        if "unet" in configs:
+            networks["unet"] = UNet2DConditionModel(**configs["unet"])
+        for name, text in (
+            ("text_encoder", CLIPTextModel),
+            ("text_encoder_2", CLIPTextModelWithProjection),
+        ):
+            if name in configs:
+                networks[name] = text(CLIPTextConfig(**configs[name]))
     return networks
 
 
@@ -210,18 +255,18 @@ def _without_last_layer(tensors: Mapping[str, Tensor], layers: int) -> dict[str,
     return {key: value for key, value in tensors.items() if not key.startswith(left_out)}
 
 
-class _Traced:
+class Traced:
     """A tensor on its way through diffusers' conversion, which knows its name in the file."""
 
     def __init__(self, tensor: Tensor, origin: str) -> None:
         self.tensor, self.origin = tensor, origin
 
     def _of(self, result: Any) -> Any:
-        return _Traced(result, self.origin) if isinstance(result, Tensor) else result
+        return Traced(result, self.origin) if isinstance(result, Tensor) else result
 
-    def __getitem__(self, index: Any) -> _Traced:
+    def __getitem__(self, index: Any) -> Traced:
         try:
-            return _Traced(self.tensor[index], self.origin)
+            return Traced(self.tensor[index], self.origin)
         except IndexError as error:
             shape = list(self.tensor.shape)
             raise ValueError(f"shape of {self.origin}: the file has {shape} ({error})") from error
@@ -235,12 +280,12 @@ class _Traced:
 
 def _converted(
     name: str, prefix: str, tensors: Mapping[str, Tensor], network: Any
-) -> dict[str, _Traced]:
+) -> dict[str, Traced]:
     """Convert the tensors at `prefix`, to diffusers' names; what is missing is left out."""
     from diffusers.loaders import single_file_utils as diffusers
 
     given: dict[str, Any] = {
-        key: _Traced(value, key) for key, value in tensors.items() if key.startswith(prefix)
+        key: Traced(value, key) for key, value in tensors.items() if key.startswith(prefix)
     }
     projection = given.pop(prefix + "text_projection", None)
     while True:
@@ -261,19 +306,20 @@ def _converted(
             given[missing] = None
     if projection is not None:  # OpenCLIP multiplies from the right
         state["text_projection.weight"] = projection.T if projection.ndim == 2 else projection
-    return {key.removeprefix("text_model."): t for key, t in state.items() if t is not None}
+    return {key: t for key, t in state.items() if t is not None}
 
 
-def _fill(
-    network: nn.Module, state: Mapping[str, _Traced], name: str, dtype: torch.dtype
-) -> list[str]:
-    """Assign the weights of a network, and list what does not fit, by diffusers' names."""
+def match(
+    network: nn.Module, state: Mapping[str, Traced], name: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Find the weights of a network on the meta device; list what does not fit, by its names."""
     problems, weights = [], {}
-    unknown = dict(state)
+    # transformers left "text_model." out from 5.6 on
+    unknown = {key.removeprefix("text_model."): traced for key, traced in state.items()}
     for key, empty in network.state_dict().items():
         if key.endswith("position_ids"):
             continue
-        plain = key.removeprefix("text_model.")  # which transformers left out from 5.6 on
+        plain = key.removeprefix("text_model.")
         found = unknown.pop(plain, None)
         if found is None:
             problems.append(f"missing: {name}.{plain}")
@@ -282,16 +328,28 @@ def _fill(
                 f"shape of {found.origin}: the file has {list(found.tensor.shape)}, {name}.{plain} "
                 f"is {list(empty.shape)}"
             )
+        elif not found.tensor.is_floating_point():
+            problems.append(f"{found.origin} is {found.tensor.dtype}, as if quantized")
         else:
-            weights[key] = found.tensor.to(dtype).contiguous()
-    problems += [f"unexpected: {traced.origin}" for traced in unknown.values()]
-    if not problems:
-        network.load_state_dict(weights, strict=False, assign=True)
-        _fill_positions(network)
-    return problems
+            weights[key] = found.tensor
+    return weights, problems + [f"unexpected: {traced.origin}" for traced in unknown.values()]
 
 
-def _unused(tensors: Mapping[str, Tensor], states: Iterable[Mapping[str, _Traced]]) -> list[str]:
+def assign(network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Give a network on the meta device all its weights, cast to one dtype."""
+    # Copied: what is mapped from a file is not aligned as kernels like it.
+    cast = {key: w.to(dtype, copy=True).contiguous() for key, w in weights.items()}
+    network.load_state_dict(cast, strict=False, assign=True)
+    # CLIP's only buffer counts the positions; it is in no file and was made on the meta device.
+    for module in network.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                assert name == "position_ids", name
+                positions = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+                module.register_buffer(name, positions, persistent=False)
+
+
+def _unused(tensors: Mapping[str, Tensor], states: Iterable[Mapping[str, Traced]]) -> list[str]:
     """List the tensors of the file of which the conversion left something out."""
     used: Counter[str] = Counter()
     for state in states:
@@ -303,17 +361,6 @@ def _unused(tensors: Mapping[str, Tensor], states: Iterable[Mapping[str, _Traced
         for key, count in used.items()
         if count != tensors[key].numel()
     ]
-
-
-def _fill_positions(network: nn.Module) -> None:
-    """CLIP's only buffer counts the positions; it is in no file and was made on the meta device."""
-    for module in network.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                assert name == "position_ids", name
-                module.register_buffer(
-                    name, torch.arange(buffer.shape[-1]).expand(buffer.shape), persistent=False
-                )
 
 
 # ── what no tensor tells ──────────────────────────────────────────────────────────────────────────

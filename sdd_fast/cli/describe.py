@@ -144,30 +144,11 @@ def _domain(path: Path) -> Facts:
 
 
 def _diffusion(path: Path) -> Facts:
-    from sdd_fast.files import read_json
     from sdd_fast.teacher.folder import describe_folder
 
-    def config(part: str, name: str = "config.json") -> Any:
-        file = path / part / name
-        return read_json(file) if file.exists() else {}
-
-    index, unet, vae = read_json(path / "model_index.json"), config("unet"), config("vae")
-    scheduler = config("scheduler", "scheduler_config.json")
-    facts: Facts = {"Stable Diffusion folder": path, "pipeline": index.get("_class_name")}
-    told = describe_folder(path)
-    if "teacher" in told:
-        facts["teacher"] = told["teacher"]
-    if isinstance(unet.get("sample_size"), int) and vae:
-        factor = 2 ** (len(vae.get("block_out_channels", [1])) - 1)
-        facts["resolution"] = f"{unet['sample_size'] * factor} pixels"
-        facts["latents"] = f"{unet['in_channels']} × {unet['sample_size']} × {unet['sample_size']}"
-    facts["prediction"] = scheduler.get("prediction_type", "unknown")
-    facts["timesteps"] = scheduler.get("num_train_timesteps", "unknown")
-    weights = sum(file.stat().st_size for file in path.rglob("*.safetensors"))
-    facts["weights"] = f"{weights / 2**20:.1f} MiB of safetensors"
-    if told.get("weights", "plain") != "plain":
-        facts["variants"] = told["weights"]
-    return facts
+    size = sum(f.stat().st_size for s in ("safetensors", "bin") for f in path.rglob(f"*.{s}"))
+    facts = {"Stable Diffusion folder": path, **describe_folder(path)}
+    return facts | {"size of weights": f"{size / 2**20:.1f} MiB"}
 
 
 def _json_file(path: Path) -> Facts:

@@ -46,6 +46,18 @@ Diffusion = Annotated[
     str | None,
     _part("A Stable Diffusion folder, single file or hub id (1.x, 2.x, XL).", "diffusion"),
 ]
+Vae = Annotated[
+    Path | None,
+    _part("A VAE in place of the diffusion model's own: file or folder.", "vae"),
+]
+Lora = Annotated[
+    list[str] | None,
+    _part("A LoRA fused into the diffusion model: FILE or FILE:scale; may be repeated.", "lora"),
+]
+Variant = Annotated[
+    str | None,
+    _part("Of the weights in the diffusion model's folder: fp16, say.", "variant"),
+]
 Latents = Annotated[
     Path | None, _part("W+ latents to work with, such as those of `sdd invert`.", "latents")
 ]
@@ -131,6 +143,9 @@ class CheckpointOptions:
     generator: Generator = None
     encoder: Encoder = None
     diffusion: Diffusion = None
+    vae: Vae = None
+    lora: Lora = None
+    variant: Variant = None
     latents: Latents = None
     identity: Identity = None
     clip: Clip = None
@@ -188,7 +203,7 @@ def open_domain(
     device: str,
     source_text: str = PHOTO,
     dtype: str = "float32",
-    **parts: str | Path | None,
+    **parts: Any,
 ) -> Domain:
     """Load a domain with the files that were given; see `load_domain`."""
     from sdd_fast.domains import load_domain
@@ -196,7 +211,7 @@ def open_domain(
     return load_domain(domain, device=device, dtype=dtype, source_text=source_text, **chosen(parts))
 
 
-def chosen(parts: Mapping[str, str | Path | None]) -> dict[str, str | Path | None]:
+def chosen(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the options that were given, with None for what is to be done without ("none")."""
     return {
         part: None if str(path) == "none" else path

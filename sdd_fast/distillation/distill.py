@@ -125,8 +125,8 @@ def distill(
         measures.
 
     Raises:
-        ValueError: a wrong shape, an empty prompt, a timestep out of range, or a `run_dir` that
-            holds a run with other settings.
+        ValueError: a wrong shape, an empty prompt, a timestep out of range or without signal, or a
+            `run_dir` that holds a run with other settings.
         BlockingIOError: another process works in `run_dir`.
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint remains.
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and a checkpoint
@@ -134,7 +134,7 @@ def distill(
     """
     _check_names(default_mapper)
     config = config or DistillConfig()
-    w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper)
+    w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper, config)
     embeds = prior.encode_prompt(prompt)
     if mapper is None:
         mapper = _default_mapper(generator, w_plus, config.seed, **default_mapper)
@@ -334,6 +334,7 @@ def _check_inputs(
     w_plus: Tensor,
     timesteps: Sequence[int],
     mapper: nn.Module | None,
+    config: DistillConfig,
 ) -> tuple[Tensor, Tensor]:
     """Return the training data where it is rendered, and the timesteps, int64 [|S|], on the CPU."""
     if generator is None:
@@ -362,5 +363,10 @@ def _check_inputs(
             "no timesteps to train with: the selection is empty. Lower the threshold ξ, or use "
             "the largest HQS"
         )
-    # The prior's own check of type and range, and its message.
-    return data, prior.timesteps_tensor(sorted(set(listed)), len(set(listed))).cpu()
+    # The prior's own checks, and their messages.
+    chosen = prior.timesteps_tensor(sorted(set(listed)), len(set(listed))).cpu()
+    prior.schedule.check_signal(chosen)
+    if config.prior_weight > 0:
+        prior.timesteps_tensor(config.prior_timesteps, 2)
+        prior.schedule.check_signal(config.prior_timesteps)
+    return data, chosen

@@ -8,7 +8,7 @@ same lines.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,13 +154,18 @@ class Domain:
 
     @cached_property
     def prior(self) -> DiffusionPrior:
-        """The teacher, in float32."""
+        """The teacher, with the VAE and LoRAs that the domain names for it."""
         from ..teacher.prior import DiffusionPrior
 
         # As text: a Path of "owner/name" would not be taken for a hub id.
         self.path("diffusion")
         return DiffusionPrior.from_pretrained(
-            self.spec.parts["diffusion"], device=self.device, dtype=self.dtype
+            self.spec.parts["diffusion"],
+            device=self.device,
+            dtype=self.dtype,
+            variant=self.spec.variant,
+            vae=self._optional("vae"),
+            lora=self.spec.lora,
         )
 
     @cached_property
@@ -271,6 +276,8 @@ def load_domain(
     device: str = "cpu",
     dtype: str | torch.dtype = "float32",
     source_text: str = "a photo",
+    lora: PathLike | Sequence[PathLike] | None = None,
+    variant: str | None = None,
     **parts: PathLike | None,
 ) -> Domain:
     """Open a domain.
@@ -284,8 +291,12 @@ def load_domain(
         dtype: what the teacher computes in: float32, float16 or bfloat16. Half precision takes half
             the memory; its residuals and gradients are float32 still. All else is float32.
         source_text: what the images of a domain that the parts make show before an edit.
+        lora: "FILE" or "FILE:scale", one or several, fused into the diffusion model. variant: of
+            the weights in its folder, such as "fp16". Default: what the domain names, if the
+            diffusion model is the domain's.
         parts: files that take the place of those that the domain names: generator, encoder,
-            diffusion, latents, held_out, identity, clip, classifier, detector; None does without.
+            diffusion, vae (in place of the diffusion model's), latents, held_out, identity, clip,
+            classifier, detector; None does without.
 
     Raises:
         FileNotFoundError: neither a known name nor such a file, or one of its files is missing; of
@@ -301,7 +312,16 @@ def load_domain(
     if precision is None:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     device = check_device(str(device))
+    replaced: dict[str, Any]
     replaced = {part: None if path is None else str(path) for part, path in parts.items()}
+    if lora is not None:
+        listed = [lora] if isinstance(lora, str | os.PathLike) else lora
+        replaced["lora"] = [str(one) for one in listed]
+    if variant is not None:
+        replaced["variant"] = variant
+    # What belongs to a diffusion model does not go with another one.
+    if replaced.get("diffusion") is not None:
+        replaced = {"vae": None, "lora": (), "variant": None, **replaced}
     # Latents belong to the generator: those of another one would only look like it.
     if replaced.get("generator") is not None:
         replaced = {"latents": None, "held_out": None, **replaced}

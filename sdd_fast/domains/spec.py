@@ -8,6 +8,9 @@ A domain file is JSON. Everything but `name` and `source_text` may be left out::
       "generator": "stylegan2-ffhq-config-f.pt", a file, or alternatives: the first that exists
       "encoder": "e4e_ffhq_encode.pt",
       "diffusion": "owner/name",                 a folder, a single file or a hub id
+      "vae": "better-vae.safetensors",           in place of the diffusion model's own
+      "lora": "style.safetensors:0.8",           fused into it; a scale may follow; or a list
+      "variant": "fp16",                         of the weights in its folder
       "identity": "model_ir_se50.pth",
       "clip": "clip-vit-base-patch32",           a folder of transformers' CLIPModel, to judge by
       "latents": "train_faces.pt",               images to distill with; else drawn at random
@@ -35,13 +38,15 @@ from typing import Any
 
 from ..files import read_json
 from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
+from ..teacher.adapt import split_scale
 
 FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"
 PRESETS_FOLDER = Path(__file__).parent / "presets"
 PARTS = (
     "generator", "encoder", "diffusion", "latents", "held_out", "clip", "identity", "classifier",
-    "detector",
+    "detector", "vae",
 )  # fmt: skip
+_KINDS = {"clip": "FOLDER", "diffusion": "FOLDER, FILE or hub id", "vae": "FILE or FOLDER"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -63,6 +68,7 @@ class DomainSpec:
             whose identity an edit keeps.
         align: "ffhq" if raw photographs are to be cropped by the landmarks of the face.
         content_rows: first and one past the last row of generated images that show something.
+        lora, variant: of the diffusion model, see `DiffusionPrior.from_pretrained`.
     """
 
     name: str
@@ -77,14 +83,16 @@ class DomainSpec:
     nouns: dict[str, str] = field(default_factory=dict)
     align: str | None = None
     content_rows: tuple[int, int] | None = None
+    lora: tuple[str, ...] = ()
+    variant: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The domain file that says the same, with absolute paths."""
         found: dict[str, Any] = {"name": self.name, "source_text": self.source_text, **self.parts}
-        for key in ("resolution", "align"):
+        for key in ("resolution", "align", "variant"):
             if getattr(self, key) is not None:
                 found[key] = getattr(self, key)
-        for key in ("prompts", "content_rows"):
+        for key in ("prompts", "content_rows", "lora"):
             if getattr(self, key):
                 found[key] = list(getattr(self, key))
         for key in ("prompt_templates", "guidance_rms", "nouns"):
@@ -95,8 +103,10 @@ class DomainSpec:
         return found
 
 
-def read_spec(path: Path, replaced: Mapping[str, str | None], *, lenient: bool) -> DomainSpec:
+def read_spec(path: Path, replaced: Mapping[str, Any], *, lenient: bool) -> DomainSpec:
     """Read a domain file; `replaced` gives other files for some parts, None for doing without.
+
+    It may also hold another "lora" (a list) and "variant".
 
     Args:
         lenient: a missing file is reported only when it is needed, as for the presets, which name
@@ -111,7 +121,7 @@ def read_spec(path: Path, replaced: Mapping[str, str | None], *, lenient: bool) 
 
 
 def make_spec(
-    content: Any, folder: Path, source: str, replaced: Mapping[str, str | None], *, lenient: bool
+    content: Any, folder: Path, source: str, replaced: Mapping[str, Any], *, lenient: bool
 ) -> DomainSpec:
     """`read_spec` of what a domain file holds; `source` is how messages call it."""
     _check(source, content)
@@ -129,6 +139,7 @@ def make_spec(
                 if not lenient:
                     raise FileNotFoundError(absent[part])
     rows = content.get("content_rows")
+    lora = replaced["lora"] if "lora" in replaced else content.get("lora") or ()
     guidance_rms = content.get("guidance_rms") or content.get("pull", {})
     return DomainSpec(
         name=content["name"],
@@ -144,6 +155,8 @@ def make_spec(
         nouns=dict(content.get("nouns", {})),
         align=content.get("align"),
         content_rows=None if rows is None else (rows[0], rows[1]),
+        lora=tuple(_find_lora(one, folder) for one in ([lora] if isinstance(lora, str) else lora)),
+        variant=replaced.get("variant", content.get("variant")),
     )
 
 
@@ -179,6 +192,18 @@ def _find(part: str, names: str | list[str], folder: Path) -> str | None:
     return hub_ids[0] if hub_ids else None
 
 
+def _find_lora(given: str, folder: Path) -> str:
+    """Return "path:scale" of "FILE" or "FILE:scale"."""
+    for place in (folder, checkpoints_folder()):
+        try:
+            path, scale = split_scale(place / Path(given).expanduser())
+        except FileNotFoundError:
+            continue
+        return f"{path.resolve()}:{scale!r}"
+    path, scale = split_scale(given)  # its message
+    return f"{path}:{scale!r}"
+
+
 def _absence(source: str, part: str, content: dict[str, Any], folder: Path) -> str:
     names = content[part]
     listed = names if isinstance(names, str) else " or ".join(names)
@@ -187,7 +212,8 @@ def _absence(source: str, part: str, content: dict[str, Any], folder: Path) -> s
     return (
         f"the {part} of {source} is missing: {listed}, looked for in "
         f"{' and '.join(map(str, places))} (${FOLDER_VARIABLE}). Put it there or give "
-        f"--{part.replace('_', '-')} FILE" + (f"; published at {where}" if where else "")
+        f"--{part.replace('_', '-')} {_KINDS.get(part, 'FILE')}"
+        + (f"; published at {where}" if where else "")
     )
 
 
@@ -224,6 +250,8 @@ _RULES = {
     "name": Rule(is_text, "non-empty text", required=True),
     "source_text": Rule(is_text, "non-empty text", required=True),
     **dict.fromkeys(PARTS, Rule(_is_alternatives, "a file name, or a list of alternatives")),
+    "lora": Rule(_is_alternatives, "FILE or FILE:scale, or a list of these"),
+    "variant": Rule(is_text, "non-empty text"),
     "resolution": Rule(
         lambda value: is_whole(value) and 8 <= value <= 2**16,
         "a whole number of at least 8 pixels",

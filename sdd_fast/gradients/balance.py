@@ -49,10 +49,11 @@ def balanced_guidance_scale(
         g rounded to three digits, 1 … `MAX_BALANCED_SCALE`.
 
     Raises:
-        ValueError: as `guidance`, or the prompt changes nothing at all.
+        ValueError: as `guidance`, a timestep without signal, or the prompt changes nothing at all.
         FloatingPointError: the teacher predicts NaN or infinities.
     """
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
+    prior.schedule.check_signal(timesteps)
     turns = torch.arange(len(images)) % len(timesteps)
     t = prior.timesteps_tensor(torch.as_tensor(list(timesteps))[turns], len(images))
     shape = prior.latent_shape_for(*images.shape[-2:])

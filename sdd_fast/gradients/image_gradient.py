@@ -6,6 +6,7 @@ VAE encoder and the resize before it (`EncodedImages`), for selection and distil
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -101,7 +102,11 @@ def image_gradient(
 
     Raises:
         FloatingPointError: the gradient is not finite.
+
+    Warns:
+        UserWarning: a timestep carries no signal, see `Schedule.without_signal`.
     """
+    _warn_of_silence(timesteps, prior)
     encoded = EncodedImages(prior, images)
     r = residual(prior, encoded.latents, embeds, timesteps, noise, config)
     d = encoded.gradient(r)
@@ -136,10 +141,14 @@ def guidance(
             `DiffusionPrior.timesteps_tensor`) or prompt.
         FloatingPointError: the gradient is not finite. Checking makes the host wait for the device
             once; `residual` does not.
+
+    Warns:
+        UserWarning: a timestep carries no signal, see `Schedule.without_signal`.
     """
     config = config or GuidanceConfig()
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
     t = prior.timesteps_tensor(timesteps, len(images))
+    _warn_of_silence(timesteps, prior)
     z = prior.encode(images)
     if noise is None:
         noise = draw_noise(prior, len(z), config, rng, prior.latent_shape_for(*images.shape[-2:]))
@@ -147,6 +156,12 @@ def guidance(
     r = residual(prior, z, embeds, t, noise, config)
     _check_finite(r, timesteps, prior)
     return Guidance(loss=(z * r).sum(), residual=r, latents=z, noise=noise, timesteps=t)
+
+
+def _warn_of_silence(timesteps: Timesteps, prior: DiffusionPrior) -> None:
+    # No error: who draws timesteps at random meets one of these after hours.
+    for t in prior.schedule.without_signal(timesteps)[:1]:
+        warnings.warn(prior.schedule.no_signal(t), stacklevel=3)
 
 
 def _check_finite(gradient: Tensor, timesteps: Timesteps, prior: DiffusionPrior) -> None:

@@ -49,6 +49,7 @@ def check(
         if not timesteps:
             raise ValueError("no timesteps given; leave them out to have them selected")
         domain.prior.timesteps_tensor(list(timesteps), len(timesteps))
+        domain.prior.schedule.check_signal(list(timesteps))
     if curve is not None and curve.prompt != prompt:
         raise ValueError(f"the curve belongs to the prompt {curve.prompt!r}, not to {prompt!r}")
     _ = domain.quality  # shown by the report; damage is found here

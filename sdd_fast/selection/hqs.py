@@ -62,8 +62,8 @@ def hqs(
             [N, num_layers, w_dim], which are rendered once each. The gradient is taken at these
             images, before the resize to the prior's resolution.
         prompt: one prompt, or the embeddings of one prompt.
-        timesteps: distinct integers in 0 … T − 1; default `default_timesteps(T)`. The curve lists
-            them ascending.
+        timesteps: distinct integers in 0 … T − 1 with a signal (see `Schedule.without_signal`);
+            default: those of `default_timesteps(T)` with one. The curve lists them ascending.
         generator: a network with .synthesis(w_plus) → images.
         config: how the gradient is formed; default `GuidanceConfig()`.
         gradient_map: "signed" takes the softmax over all C·H·W signed elements of d (Eq. 8–9);
@@ -242,11 +242,13 @@ def _render(images: Tensor, generator: Any) -> Tensor:
 
 def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> list[int]:
     if timesteps is None:
-        return default_timesteps(prior.num_train_timesteps)
+        usual = default_timesteps(prior.num_train_timesteps)
+        return [t for t in usual if t < prior.schedule.with_signal]
     given = torch.as_tensor(timesteps).flatten().cpu()
     if len(given) == 0:
         raise ValueError("timesteps is empty; give at least one, or None for the default")
     timesteps = prior.timesteps_tensor(given, len(given)).tolist()
+    prior.schedule.check_signal(given)
     if len(set(timesteps)) != len(timesteps):
         raise ValueError(f"timesteps must be distinct, got {sorted(timesteps)}")
     return sorted(timesteps)

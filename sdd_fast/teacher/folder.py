@@ -1,23 +1,25 @@
 """Reading a Stable Diffusion folder: check that it is complete, then load its parts.
 
-Weights are read from safetensors only, so loading never executes code that came with the weights.
+Nothing that came with the weights is executed: of pickles (`.bin`) only the tensors are read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
-import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..checkpoints.stable_diffusion import PREDICTS, SUPPORTED
+from ..checkpoints.stable_diffusion import A_LORA, A_VAE, PREDICTS, SUPPORTED
 from ..files import read_json
 from ..quiet import quiet_loading
-from .parts import Components, is_hub_id, native_size
+from .configs import Configs, check_configs, completed, native_size, scheduler_config
+from .hub import from_hub, is_hub_id
+from .parts import Components, new_scheduler
+from .weights import CLASSES, build_network, choose, plain_name, read_weights, shards, variants
 
 # Pipeline named in model_index.json → whether it is SDXL.
 PIPELINES = {
@@ -32,19 +34,9 @@ TOKENIZERS = {
     "CLIPTokenizerFast": "CLIPTokenizer",
     "PreTrainedTokenizerFast": "PreTrainedTokenizerFast",
 }
-WEIGHTS = {
-    "vae": "diffusion_pytorch_model",
-    "unet": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-}
-CLASSES = {
-    "vae": "AutoencoderKL",
-    "unet": "UNet2DConditionModel",
-    "text_encoder": "CLIPTextModel",
-    "text_encoder_2": "CLIPTextModelWithProjection",
-}
-ONLY_A_VARIANT = " If the repository has only the weights of a variant, name it: variant='fp16'."
+INDEX = "model_index.json"
+CONFIG = "config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 CONTENTS = """A Stable Diffusion folder contains
   model_index.json                                          StableDiffusionPipeline
   vae/config.json, diffusion_pytorch_model.safetensors      AutoencoderKL
@@ -56,92 +48,148 @@ and of SDXL (StableDiffusionXLPipeline) also
   text_encoder_2/config.json, model.safetensors             CLIPTextModelWithProjection
   tokenizer_2/vocab.json, merges.txt (or tokenizer.json)    CLIPTokenizer
 as written by save_pretrained(folder, safe_serialization=True) of the pipeline."""
+"""What a folder must hold, for messages."""
 
 
 def load_components(
     source: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
     variant: str | None = None,
 ) -> Components:
     """Load the parts of the Stable Diffusion folder, or hub id, `source`.
 
-    A name that is no folder and has the form "owner/name" is taken as a hub id and downloaded (or
-    found in the hub's cache). Nothing is downloaded for anything else.
+    The path of a model_index.json means its folder. A name that is no folder and has the form
+    "owner/name" is taken as a hub id and downloaded (or found in the hub's cache). Nothing is
+    downloaded for anything else.
 
     Raises:
         FileNotFoundError: no such folder, or files are missing from it; the message lists the
             contents expected.
         ValueError: a file is corrupt, weights do not fit their config, or the pipeline, a part of
-            it or the prediction type is of an unsupported kind; the message lists what is
-            supported.
+            it, something that its configs say or the prediction type is of an unsupported kind;
+            the message lists what is supported.
     """
-    local = _is_local(source)
-    name = str(Path(source).expanduser()) if local else str(source)
-    index = _read_index(name, local)
-    xl = _check_classes(name, index)
-    variants = _choose_weights(Path(name), xl, variant) if local else {}
-    import transformers  # takes seconds: what is wrong with the folder is said before
-
-    with quiet_loading() if local else contextlib.nullcontext():
-        with _explained(name, "scheduler"):
-            scheduler = _load_scheduler(name, local)
+    folder = _find(source, variant)
+    index = _read_object(folder / INDEX)
+    xl = check_classes(str(folder), index)
+    weights = _check_complete(folder, xl, variant)
+    check_folder(folder, xl)
+    described = _read_object(folder / SCHEDULER)
+    if "prediction_type" not in described:
+        warnings.warn(
+            f"{folder / SCHEDULER} does not state prediction_type: epsilon is taken, the default. "
+            "If the model predicts v, write that into it; its guidance is wrong otherwise",
+            stacklevel=4,  # the caller of DiffusionPrior.from_pretrained
+        )
+    with quiet_loading():
+        with _explained(folder, "scheduler"):
+            scheduler = new_scheduler(described)
         parts = {}
         for part in _tokenizers(xl):
-            with _explained(name, part):
-                tokenizer = getattr(transformers, TOKENIZERS[index[part][1]])
-                parts[part] = tokenizer.from_pretrained(
-                    name, subfolder=part, local_files_only=local
-                )
+            with _explained(folder, part):
+                parts[part] = _load_tokenizer(folder / part, index[part][1])
         for part in _networks(xl):
-            with _explained(name, part, "" if local or variant else ONLY_A_VARIANT):
-                chosen = variants.get(part, variant)
-                parts[part] = _load_model(name, part, dtype, chosen, local).to(device)
+            with _explained(folder, part):
+                parts[part] = load_network(part, folder / part, weights[part], dtype)
     blank = bool(index.get("force_zeros_for_empty_prompt", xl))
     return Components(scheduler=scheduler, force_zeros_for_empty_prompt=blank, **parts)
 
 
+def parts_of(pipeline: Any, dtype: torch.dtype | None) -> Components:
+    """Take the parts of a pipeline of diffusers, cast in place to `dtype` unless it is None.
+
+    Raises:
+        TypeError: it is no pipeline. ValueError: it is one that is not supported.
+    """
+    if not hasattr(type(pipeline), "components"):
+        raise TypeError(
+            "a teacher is given as a path, a hub id or a pipeline of diffusers, got "
+            f"{type(pipeline).__name__}"
+        )
+    names = [kind.__name__ for kind in type(pipeline).__mro__]  # classes made of these count too
+    known = next((name for name in names if name in PIPELINES), names[0])
+    index = {**getattr(pipeline, "config", {}), "_class_name": known}
+    xl = check_classes(f"the {names[0]}", index)
+    parts = {name: getattr(pipeline, name) for name in (*_networks(xl), *_tokenizers(xl))}
+    for name in _networks(xl) if dtype is not None else ():
+        parts[name].to(dtype)
+    blank = bool(index.get("force_zeros_for_empty_prompt", xl))
+    return Components(scheduler=pipeline.scheduler, force_zeros_for_empty_prompt=blank, **parts)
+
+
+def load_network(
+    part: str,
+    folder: Path,
+    weights: list[str],
+    dtype: torch.dtype,
+    usual: Mapping[str, Any] | None = None,
+) -> Any:
+    """Load a network from its config.json, with `usual` for what that leaves out, and weights.
+
+    Raises:
+        ValueError: as of `build_network`.
+    """
+    config = {**(usual or {}), **_read_object(folder / CONFIG)}
+    return build_network(part, config, read_weights(folder, weights), dtype)
+
+
+def _load_tokenizer(folder: Path, named: str) -> Any:
+    import transformers
+
+    tokenizer = getattr(transformers, TOKENIZERS[named])
+    return tokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def _networks(xl: bool) -> list[str]:
-    return [part for part in WEIGHTS if xl or part != "text_encoder_2"]
+    return [part for part in CLASSES if xl or part != "text_encoder_2"]
 
 
 def _tokenizers(xl: bool) -> list[str]:
     return ["tokenizer", "tokenizer_2"] if xl else ["tokenizer"]
 
 
-def _is_local(source: str | Path) -> bool:
+def _find(source: str | Path, variant: str | None) -> Path:
+    """Return the folder of a path or hub id, of which everything needed is downloaded."""
     path = Path(source).expanduser()
-    if path.is_dir():
-        return True
-    if not is_hub_id(source):
+    if path.name == INDEX and path.is_file():
+        return path.parent
+    if not path.is_dir() and is_hub_id(source):
+        return from_hub(str(source), lambda names: _needed(names, variant), INDEX)
+    if not path.is_dir():
         raise FileNotFoundError(f"there is no folder or file {path}.\n{CONTENTS}")
-    return False
+    if not (path / INDEX).exists():
+        kin = kin_of_folder(path)
+        raise FileNotFoundError(
+            f"{path} has no {INDEX}{': it holds ' + kin if kin else ''}.\n{CONTENTS}"
+        )
+    return path
 
 
-def _read_index(source: str, local: bool) -> dict[str, Any]:
-    if local:
-        path = Path(source) / "model_index.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{path.parent} has no model_index.json.\n{CONTENTS}")
-        index = read_json(path)
-    else:
-        from diffusers import DiffusionPipeline
-
-        try:
-            index = DiffusionPipeline.load_config(source)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"there is no folder {source!r}, and the hub id {source!r} could not be read: "
-                f"{error}"
-            ) from error
-    if not isinstance(index, dict):
-        raise ValueError(f"model_index.json of {source} must hold an object.\n{CONTENTS}")
-    return dict(index)
+def _needed(names: list[str], variant: str | None) -> list[str]:
+    """List the files of a repository that make a teacher."""
+    parts = [*_networks(xl=True), *_tokenizers(xl=True), "scheduler"]
+    needed = [INDEX]
+    for part in parts:
+        inside = [n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")]
+        text = [n for n in inside if n.endswith((".json", ".txt")) and ".index." not in n]
+        chosen = (choose(inside, part, variant) or []) if part in CLASSES else []
+        needed += [f"{part}/{name}" for name in (*text, *chosen)]
+    return needed
 
 
-def _check_classes(source: str, index: dict[str, Any]) -> bool:
-    """Tell whether this is SDXL; ValueError if it is nothing that is supported."""
+def kin_of_folder(folder: Path) -> str | None:
+    """Say what a folder holds that goes with a teacher, and how it is given; None if nothing."""
+    adapters = ("pytorch_lora_weights.safetensors", "adapter_config.json")
+    if any((folder / name).exists() for name in adapters):
+        return A_LORA
+    config = folder / CONFIG
+    named = _read_object(config).get("_class_name") if config.exists() else None
+    return A_VAE if named == CLASSES["vae"] else f"a {named} alone" if named else None
+
+
+def check_classes(source: str, index: Mapping[str, Any]) -> bool:
+    """Tell whether a model_index.json is of SDXL; ValueError if of nothing that is supported."""
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES:
         raise ValueError(
@@ -167,66 +215,66 @@ def _check_classes(source: str, index: dict[str, Any]) -> bool:
     return xl
 
 
-def _choose_weights(folder: Path, xl: bool, variant: str | None) -> dict[str, str | None]:
-    """Check that the folder is complete; return the variant of each network's weights to load."""
-    missing, chosen = [], {}
+def _check_complete(folder: Path, xl: bool, variant: str | None) -> dict[str, list[str]]:
+    """Check that the folder is complete; return the weight files of each network to load."""
+    missing, chosen, asked = [], {}, False
     for part in _networks(xl):
-        if not (folder / part / "config.json").exists():
-            missing.append(f"{part}/config.json")
-        there = weight_variants(folder / part, WEIGHTS[part])
-        requested = variant or ""
-        if variant is None and "" not in there and len(there) == 1:
-            requested = next(iter(there))
-        if requested in there:
-            chosen[part] = requested or None
-            missing += [f"{part}/{shard}" for shard in there[requested]]
-        else:
-            suffix = f".{requested}" if requested else ""
-            missing.append(
-                f"{part}/{WEIGHTS[part]}{suffix}.safetensors" + _advice(folder / part, there)
-            )
+        if not (folder / part / CONFIG).exists():
+            missing.append(f"{part}/{CONFIG}")
+        names = _names(folder / part)
+        there = variants(names, part)
+        asked |= any(kind == variant for _, kind in there)
+        found = choose(names, part, variant)
+        if found is None:
+            kinds = ", ".join(f"variant={k!r}" if k else "no variant" for _, k in there)
+            missing.append(f"{part}/{plain_name(part)}" + (f" (there is: {kinds})" * bool(kinds)))
+            continue
+        chosen[part] = found
+        lost = [name for name in shards(folder / part, found) if name not in names]
+        missing += [f"{part}/{name}" for name in lost]
     for part in _tokenizers(xl):
         if not (folder / part / "tokenizer.json").exists():
             needed = [f"{part}/{name}" for name in ("vocab.json", "merges.txt")]
             missing += [name for name in needed if not (folder / name).exists()]
-    if not (folder / "scheduler" / "scheduler_config.json").exists():
-        missing.append("scheduler/scheduler_config.json")
+    if not (folder / SCHEDULER).exists():
+        missing.append(SCHEDULER)
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}.\n{CONTENTS}")
+    if variant and not asked:
+        raise FileNotFoundError(f"{folder} has no weights of the variant {variant!r} in any part")
     return chosen
 
 
-def weight_variants(folder: Path, stem: str) -> dict[str, list[str]]:
-    """List the variants of weights in `folder` ("" is the plain one), each with missing shards."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob(f"{stem}*")):
-        name = path.name.removeprefix(stem)
-        if single := re.fullmatch(r"(?:\.(\w+))?\.safetensors", name):
-            found[single[1] or ""] = []
-        elif index := re.fullmatch(r"\.safetensors\.index(?:\.(\w+))?\.json", name):
-            content = read_json(path)
-            weights = content.get("weight_map") if isinstance(content, dict) else None
-            if not isinstance(weights, dict) or not all(
-                isinstance(s, str) for s in weights.values()
-            ):
-                raise ValueError(f"{path} must name the file of each weight in weight_map")
-            shards = sorted(set(weights.values()))
-            missing = [shard for shard in shards if not (folder / shard).exists()]
-            found.setdefault(index[1] or "", missing)
-    return found
+def check_folder(folder: Path, xl: bool) -> Configs:
+    """Return a folder's configs; ValueError if one says what is not supported. Reads no weights."""
+    import diffusers
+    import transformers
 
-
-def _advice(folder: Path, there: dict[str, list[str]]) -> str:
-    if there:
-        names = ", ".join(f"variant={name!r}" if name else "no variant" for name in there)
-        return f" (there is: {names})"
-    if list(folder.glob("*.bin")):
-        return " (.bin weights are pickles, which can run code: convert to safetensors)"
-    return ""
+    found: dict[str, Any] = {}
+    for part in ("unet", "vae", "scheduler", *(p for p in _networks(xl) if p.startswith("text"))):
+        with _explained(folder, part):
+            config = _read_object(
+                folder / (SCHEDULER if part == "scheduler" else f"{part}/{CONFIG}")
+            )
+            if part == "scheduler":
+                found[part] = scheduler_config(config)
+            elif part in ("unet", "vae"):
+                found[part] = completed(config, getattr(diffusers, CLASSES[part]))
+            else:
+                found[part] = transformers.CLIPTextConfig(**config)
+    texts = [found[part] for part in found if part.startswith("text")]
+    configs = Configs(found["unet"], found["vae"], texts, found["scheduler"])
+    try:
+        check_configs(configs)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    except (TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f"{folder}: a config has values of the wrong type: {error}") from error
+    return configs
 
 
 @contextlib.contextmanager
-def _explained(source: str, part: str, hint: str = "") -> Iterator[None]:
+def _explained(source: Path, part: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):
@@ -236,87 +284,54 @@ def _explained(source: str, part: str, hint: str = "") -> Iterator[None]:
         raise ValueError(
             f"could not load {part}/ of {source}: {type(error).__name__}: {error}\n"
             "It may be truncated, corrupt or of another model; write or download it "
-            f"again.{hint}\n{CONTENTS}"
+            f"again.\n{CONTENTS}"
         ) from error
 
 
-def _load_model(
-    source: str, part: str, dtype: torch.dtype, variant: str | None, local: bool
-) -> Any:
-    import diffusers
-    import transformers
-    from diffusers.utils import is_accelerate_available
+def describe_folder(folder: Path) -> dict[str, Any]:
+    """Describe a Stable Diffusion folder for `sdd info`, from its JSON files and file names.
 
-    options: dict[str, Any] = {
-        "subfolder": part,
-        "variant": variant,
-        "use_safetensors": True,
-        "local_files_only": local,
-        "output_loading_info": True,
+    What is described as a teacher has passed the checks of `load_components` but for its weights.
+    """
+    index = _read_object(folder / INDEX)
+    facts: dict[str, Any] = {"pipeline": index.get("_class_name")}
+    try:
+        xl = check_classes(str(folder), index)
+        unet, vae, _, scheduler = check_folder(folder, xl)
+    except (ValueError, FileNotFoundError) as error:
+        return facts | {"teacher": f"not supported: {str(error).splitlines()[0]}"}
+    family = "XL" if xl else "2.x" if unet["use_linear_projection"] else "1.x"
+    side = native_size(unet["sample_size"])
+    pixels = side * 2 ** (len(vae["block_out_channels"]) - 1)
+    predicts = PREDICTS[scheduler["prediction_type"]]
+    if "prediction_type" not in _read_object(folder / SCHEDULER):
+        predicts += " (not stated, the default)"
+    there = variants(_names(folder / "unet"), "unet")
+    named = ", ".join((kind or "plain") + " (.bin)" * (c == "bin") for c, kind in there)
+    return facts | {
+        "teacher": f"Stable Diffusion {family} architecture, folder of diffusers, {pixels} × "
+        f"{pixels}, {predicts}",
+        "latents": f"{vae['latent_channels']} × {side} × {side}",
+        "timesteps": scheduler["num_train_timesteps"],
+        "weights": named or "none",
+        **_lacking(folder, xl),
     }
-    if part.startswith("text_encoder"):
-        network: Any = getattr(transformers, CLASSES[part])
-        options["dtype"] = dtype
-    else:
-        network = getattr(diffusers, CLASSES[part])
-        options |= {"torch_dtype": dtype, "low_cpu_mem_usage": is_accelerate_available()}
-    model, info = network.from_pretrained(source, **options)
-    # A weight left at its random initial value would only show as bad images.
-    absent = [*info["missing_keys"], *info["mismatched_keys"]]
-    unused = [key for key in info["unexpected_keys"] if not key.endswith(".position_ids")]
-    if absent or unused:
-        lines = [f"missing or of the wrong shape: {key}" for key in absent]
-        lines += [f"unexpected: {key}" for key in unused]
-        raise ValueError("its weights do not fit its config:\n  " + "\n  ".join(lines))
-    return model
 
 
-def _load_scheduler(source: str, local: bool) -> Any:
-    from diffusers import DDIMScheduler
-
-    config = DDIMScheduler.load_config(source, subfolder="scheduler", local_files_only=local)
-    continuous = config.get("timestep_type") == "continuous"
-    if "beta_schedule" not in config or continuous:
-        lack = "continuous timesteps" if continuous else "no beta_schedule"
-        raise ValueError(
-            f"scheduler {config.get('_class_name')!r} has {lack}; supported are the schedulers of "
-            f"{SUPPORTED} (DDIM, PNDM, DDPM, Euler, DPM-Solver …), not flow matching nor EDM"
-        )
-    known = inspect.signature(DDIMScheduler.__init__).parameters
-    # Latents are not bounded by 1, so clipping x_0 (a default of DDIMScheduler) would damage
-    # samples.
-    kept = {k: v for k, v in config.items() if k in known} | {"clip_sample": False}
-    return DDIMScheduler.from_config(kept)
+def _lacking(folder: Path, xl: bool) -> dict[str, str]:
+    try:
+        _check_complete(folder, xl, None)
+    except FileNotFoundError as error:
+        return {"incomplete": str(error).splitlines()[0]}
+    return {}
 
 
-def describe_folder(folder: Path) -> dict[str, str]:
-    """Describe a Stable Diffusion folder for `sdd info`, from its JSON files alone."""
-    index = _read_config(folder / "model_index.json")
-    pipeline = index.get("_class_name")
-    if pipeline not in PIPELINES or index.get("requires_aesthetics_score"):
-        what = "an SDXL refiner" if pipeline in PIPELINES else f"a {pipeline}"
-        return {"teacher": f"{what}, which is not supported; supported: {SUPPORTED}"}
-    unet, vae, scheduler = (
-        _read_config(folder / name)
-        for name in ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
-    )
-    if PIPELINES[pipeline]:
-        family = "XL"
-    else:
-        family = "2.x" if unet.get("use_linear_projection") else "1.x"
-    parts = [f"Stable Diffusion {family} architecture", "folder of diffusers"]
-    if unet.get("sample_size") and vae.get("block_out_channels"):
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        parts.append("{0} × {0}".format(native_size(unet["sample_size"]) * factor))
-    predicts = scheduler.get("prediction_type", "epsilon")
-    parts.append(PREDICTS.get(predicts, f"{predicts!r} prediction, which is not supported"))
-    there = weight_variants(folder / "unet", WEIGHTS["unet"])
-    variants = ", ".join(variant or "plain" for variant in there)
-    return {"teacher": ", ".join(parts), "weights": variants or "no safetensors"}
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("*")]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    config = read_json(path) if path.exists() else {}
-    if not isinstance(config, dict):
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object")
-    return config
+    return content

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..checkpoints.stable_diffusion import SUPPORTED
-from .schedule import check_scheduler
+import torch
 
-SIZE_CONDITIONS = 6  # original height and width, top and left of the crop, target height and width
+from .configs import Configs, check_configs, check_scheduler_config, completed, scheduler_config
+from .schedule import check_schedule
 
 
 class Components(NamedTuple):
@@ -30,32 +28,28 @@ class Components(NamedTuple):
     tokenizer_2: Any = None
     force_zeros_for_empty_prompt: bool = False
 
+    @property
+    def networks(self) -> dict[str, Any]:
+        """The networks, by their names as parts."""
+        names = ("vae", "unet", "text_encoder", "text_encoder_2")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
 
 def check_fit(parts: Components) -> None:
-    """ValueError unless these are the parts of one supported model."""
-    unet, vae = parts.unet.config, parts.vae.config
-    check_scheduler(parts.scheduler)
-    if unet.in_channels != vae.latent_channels:
-        raise ValueError(
-            f"the U-Net takes {unet.in_channels} channels but the VAE's latents have "
-            f"{vae.latent_channels}; inpainting, depth and upscaling models are not supported"
-        )
+    """Raise ValueError unless these are the parts of one supported model."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
     encoders = [parts.text_encoder] + ([parts.text_encoder_2] if parts.text_encoder_2 else [])
-    width = sum(encoder.config.hidden_size for encoder in encoders)
-    if unet.cross_attention_dim != width:
-        sizes = " + ".join(str(encoder.config.hidden_size) for encoder in encoders)
-        raise ValueError(
-            f"the U-Net's cross_attention_dim is {unet.cross_attention_dim} but the text "
-            f"encoder's hidden size is {sizes}; these parts belong to different models"
+    check_configs(
+        Configs(
+            completed(parts.unet.config, UNet2DConditionModel),
+            completed(parts.vae.config, AutoencoderKL),
+            [encoder.config for encoder in encoders],
+            scheduler_config(parts.scheduler.config),
         )
+    )
     for tokenizer, encoder in zip((parts.tokenizer, parts.tokenizer_2), encoders, strict=False):
         _check_tokenizer(tokenizer, encoder.config.vocab_size)
-    _check_conditions(parts)
-    if getattr(vae, "shift_factor", None) or getattr(vae, "latents_mean", None):
-        raise ValueError(
-            "the VAE shifts its latents (shift_factor or latents_mean), which Stable Diffusion "
-            f"1.x, 2.x and XL do not; supported: {SUPPORTED}"
-        )
 
 
 def _check_tokenizer(tokenizer: Any, embeddings: int) -> None:
@@ -68,45 +62,52 @@ def _check_tokenizer(tokenizer: Any, embeddings: int) -> None:
         )
 
 
-def _check_conditions(parts: Components) -> None:
-    """The U-Net may ask for nothing but text, and for SDXL the pooled text and the image's size."""
-    unet = parts.unet.config
-    for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
-        if getattr(unet, name, None) is not None:
-            raise ValueError(
-                f"the U-Net takes a condition that is not supported ({name} = "
-                f"{getattr(unet, name)!r}); supported: {SUPPORTED}"
-            )
-    kind = getattr(unet, "addition_embed_type", None)
-    if parts.text_encoder_2 is None:
-        if kind is not None:
-            raise ValueError(
-                f"the U-Net takes added conditions ({kind!r}), but there is no second text "
-                f"encoder to make them; supported: {SUPPORTED}"
-            )
-        return
-    given = unet.projection_class_embeddings_input_dim
-    pooled = parts.text_encoder_2.config.projection_dim
-    if kind != "text_time" or given != pooled + SIZE_CONDITIONS * unet.addition_time_embed_dim:
+def new_scheduler(config: Mapping[str, Any]) -> Any:
+    """Make the DDIMScheduler with the noise schedule of any scheduler's configuration.
+
+    Raises:
+        ValueError: no schedule that is supported follows from it.
+    """
+    from diffusers import DDIMScheduler
+
+    full = scheduler_config(config)
+    check_scheduler_config(full)
+    known = completed({}, DDIMScheduler)
+    # Latents are not bounded by 1, so clipping x_0 (a default of DDIMScheduler) would damage
+    # samples.
+    kept = {key: value for key, value in full.items() if key in known} | {"clip_sample": False}
+    scheduler = DDIMScheduler.from_config(kept)
+    check_schedule(scheduler.alphas_cumprod, scheduler.config.prediction_type)
+    return scheduler
+
+
+def adopt_scheduler(scheduler: Any) -> Any:
+    """Make the DDIMScheduler with the noise schedule of any scheduler of diffusers.
+
+    Raises:
+        ValueError: as of `new_scheduler`; or its ᾱ_t are not those of its configuration.
+    """
+    made = new_scheduler(scheduler.config)
+    given = scheduler.alphas_cumprod
+    # Euler has 2⁻²⁴ in place of the 0 of zero terminal SNR.
+    if given.shape != made.alphas_cumprod.shape or not torch.allclose(
+        given.float().cpu(), made.alphas_cumprod, rtol=1e-4, atol=1e-6
+    ):
         raise ValueError(
-            f"the U-Net's added conditions ({kind!r}, {given} elements) are not those of SDXL "
-            f"base: {pooled} of the pooled text and {SIZE_CONDITIONS} image sizes. The refiner, "
-            f"which takes an aesthetic score, is not supported; supported: {SUPPORTED}"
+            "the scheduler's alphas_cumprod are not those of its config: they were changed by "
+            "hand; make a scheduler of these betas (trained_betas=…)"
         )
+    return made
 
 
-def native_size(sample_size: int | Sequence[int]) -> int:
-    """Return the side of the latent that a U-Net was trained with."""
-    sizes = {sample_size} if isinstance(sample_size, int) else set(sample_size)
-    if len(sizes) != 1:
-        raise ValueError(
-            f"the U-Net's sample_size is {sample_size}; only square models are supported"
-        )
-    return sizes.pop()
+def make_uniform(network: Any) -> None:
+    """Cast a network of several dtypes, in place, to one that holds the values of all of them.
 
-
-def is_hub_id(source: str | Path) -> bool:
-    """Tell whether `source` is no path but a name "owner/name" on the hub."""
-    hub_id = isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source)
-    # "runs/model" below an existing folder "runs" is a mistyped path, not a request to download.
-    return bool(hub_id) and not Path(source).exists() and not Path(source).parent.exists()
+    People mix them, such as float32 norms beside float16 or float8 weights, which no layer takes.
+    """
+    found = {p.dtype for p in network.parameters()}
+    widest = max(kind.itemsize for kind in found)
+    same = [kind for kind in found if kind.itemsize == widest]
+    dtype = same[0] if widest > 1 and len(same) == 1 else torch.float32
+    if found != {dtype}:
+        network.to(dtype)

@@ -10,14 +10,17 @@ need.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .folder import load_components
-from .parts import Components, check_fit, native_size
+from .adapt import fuse_lora, load_vae
+from .configs import native_size
+from .folder import INDEX, load_components, parts_of
+from .parts import Components, adopt_scheduler, check_fit, make_uniform
 from .schedule import Schedule, Timesteps
 from .single_file import load_single_file
 from .text import PromptEmbeds, encode_prompt
@@ -28,7 +31,8 @@ class DiffusionPrior:
     """A frozen latent diffusion model (Stable Diffusion 1.x, 2.x or XL architecture of any size).
 
     Usually made by `DiffusionPrior.from_pretrained`; the constructor takes the parts themselves, as
-    diffusers and transformers objects, switches them to eval mode and freezes them in place.
+    diffusers and transformers objects, switches them to eval mode and freezes them in place. A
+    network of mixed dtypes is cast to one that holds all of them.
 
     Attributes:
         schedule: α_t, σ_t, w(t). vae_encoder: images → latents.
@@ -57,7 +61,8 @@ class DiffusionPrior:
         )
         for network in (vae, unet, text_encoder, text_encoder_2):
             if network is not None:
-                network.requires_grad_(False).eval()
+                make_uniform(network.requires_grad_(False).eval())
+        scheduler = adopt_scheduler(scheduler)
         if text_encoder_2 is not None and vae.config.force_upcast and vae.dtype == torch.float16:
             vae.float()  # the activations of SDXL's VAE exceed the range of float16
         self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
@@ -87,49 +92,55 @@ class DiffusionPrior:
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        source: str | Path | Any,
         *,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
         variant: str | None = None,
         tokenizer: str | Path | None = None,
+        vae: str | Path | None = None,
+        lora: str | Path | Sequence[str | Path] = (),
     ) -> DiffusionPrior:
-        """Load a Stable Diffusion folder, single file or hub id.
+        """Load a Stable Diffusion folder, single file or hub id, or take a pipeline's parts.
 
-        Nothing that came with the weights is executed: folders are read from safetensors only, and
-        of a `.ckpt` only the tensors. A network connection is used only for a hub id, given as
-        `source` or `tokenizer`.
+        Nothing that came with the weights is executed: of a `.ckpt` or `.bin` only the tensors are
+        read. A network connection is used only for a hub id, given as `source` or `tokenizer`.
 
         Args:
-            source: folder as diffusers writes it; `.safetensors` or `.ckpt` file in the original
-                layout; or hub id "owner/name", if there is no such path.
+            source: folder as diffusers writes it, or its model_index.json; `.safetensors` or
+                `.ckpt` file in the original layout; hub id "owner/name", if there is no such path;
+                or a pipeline of diffusers, whose parts are used and frozen as they are.
             dtype: precision of the networks: float32, float16, bfloat16 or float64. The VAE of
-                SDXL stays in float32 when float16 would overflow (its `force_upcast`).
-            variant: of a folder, load `*.{variant}.safetensors`, e.g. "fp16". None takes the plain
-                weights, or the only variant there is.
+                SDXL stays in float32 when float16 would overflow (its `force_upcast`). None:
+                float32, or what a pipeline has. device: None: the CPU, or where a pipeline is.
+            variant: of a folder, load `*.{variant}.safetensors`, e.g. "fp16", and the plain weights
+                of parts without it. None takes the plain weights, or the only variant there is.
             tokenizer: of a single file, which has none: a folder with vocab.json and merges.txt,
                 or a hub id. None looks for a folder tokenizer/ beside the file, then in the hub's
                 cache.
+            vae: file or folder of a VAE that takes the place of the teacher's own.
+            lora: "FILE" or "FILE:scale", one or several, fused into the weights.
 
         Raises:
             FileNotFoundError: no such folder or file, or parts of it are missing; the message
                 lists what it must contain.
             ValueError: corrupt files, or a pipeline, prediction type, dtype or device that is not
-                supported.
+                supported; something that a config says and nothing here handles; a LoRA or VAE of
+                another model.
         """
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(f"dtype must be a floating torch dtype, got {dtype!r}")
-        device = torch.device(device)
-        if device.type == "cuda" and not torch.cuda.is_available():
+        device = None if device is None else torch.device(device)
+        if device is not None and device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {device} requested, but no GPU is available; use 'cpu'")
-        if Path(source).expanduser().is_file():
-            if variant is not None:
-                raise ValueError(f"{source} is a single file and has no variant {variant!r}")
-            parts = load_single_file(source, dtype=dtype, device=device, tokenizer=tokenizer)
-        else:
-            if tokenizer is not None:
-                raise ValueError("tokenizer is for single files; a folder brings its own")
-            parts = load_components(source, dtype=dtype, device=device, variant=variant)
+        given = {"variant": variant, "tokenizer": tokenizer}
+        parts = _load(source, dtype, {k: v for k, v in given.items() if v is not None})
+        if vae is not None:
+            parts = parts._replace(vae=load_vae(vae, parts.vae))
+        for one in [lora] if isinstance(lora, str | PathLike) else lora:
+            fuse_lora(parts, one)
+        for network in parts.networks.values() if device is not None else ():
+            network.to(device)
         return cls(**parts._asdict())
 
     @property
@@ -310,3 +321,20 @@ class DiffusionPrior:
             prediction = self._predict(z_t, t.to(self.device).expand(batch), embeds, guidance_scale)
             z_t = scheduler.step(prediction, t, z_t).prev_sample
         return self.decode(z_t).clamp(-1, 1)
+
+
+def _load(source: Any, dtype: torch.dtype | None, given: dict[str, Any]) -> Components:
+    """Load the parts of whatever `source` is; `given`: variant or tokenizer."""
+    if not isinstance(source, str | PathLike):
+        if given:
+            raise ValueError(f"a pipeline has its parts already; give no {' and '.join(given)}")
+        return parts_of(source, dtype)
+    source = source if isinstance(source, str) else Path(source)
+    path = Path(source).expanduser()
+    if path.is_file() and path.name != INDEX:
+        if "variant" in given:
+            raise ValueError(f"{source} is a single file and has no variant {given['variant']!r}")
+        return load_single_file(source, dtype=dtype or torch.float32, **given)
+    if "tokenizer" in given:
+        raise ValueError("tokenizer is for single files; a folder brings its own")
+    return load_components(source, dtype=dtype or torch.float32, **given)

@@ -17,6 +17,8 @@ from torch import Tensor
 Timesteps = int | Sequence[int] | Tensor
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+NO_SIGNAL = 1e-6
+"""ᾱ_t, the image's share of the variance of z_t, from which on a timestep tells nothing of it."""
 
 
 class Schedule:
@@ -29,6 +31,7 @@ class Schedule:
     Attributes:
         alphas_cumprod: [T] float32, ᾱ_t on `device`.
         prediction_type: what the U-Net predicts, "epsilon" or "v_prediction".
+        with_signal: the timesteps below this one are all at which z_t shows anything of z.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Schedule:
     ) -> None:
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.to(device, torch.float32)
         self.prediction_type: str = scheduler.config.prediction_type
+        self.with_signal = int((scheduler.alphas_cumprod >= NO_SIGNAL).sum())
         self.dtype = dtype
 
     def __len__(self) -> int:
@@ -75,6 +79,31 @@ class Schedule:
                 )
         return t.to(self.alphas_cumprod.device, torch.int64).expand(batch)
 
+    def without_signal(self, timesteps: Timesteps) -> list[int]:
+        """List those of `timesteps` at which z_t is noise alone, as with zero terminal SNR.
+
+        Predicting v, the teacher answers with that noise there: its residual is 0 whatever image
+        and prompt. A tensor on another device than the CPU is not read, and gives [].
+        """
+        t = timesteps if isinstance(timesteps, Tensor) else torch.as_tensor(timesteps)
+        if t.device.type != "cpu":
+            return []
+        return [int(v) for v in t.flatten() if v >= self.with_signal]
+
+    def check_signal(self, timesteps: Timesteps) -> None:
+        """Raise ValueError if one of `timesteps` carries no signal; see `without_signal`."""
+        silent = self.without_signal(timesteps)
+        if silent:
+            raise ValueError(self.no_signal(silent[0]))
+
+    def no_signal(self, t: int) -> str:
+        """Say that timestep t carries no signal, and which do."""
+        return (
+            f"timestep {t} carries no signal: there this teacher's z_t is noise alone (zero "
+            "terminal SNR), its residual is 0 whatever the image and the prompt; give timesteps "
+            f"up to {self.with_signal - 1}"
+        )
+
     def alpha(self, t: Tensor) -> Tensor:
         """Return α_t [B, 1, 1, 1] for int64 t [B]: ∂z_t/∂z."""
         return self._abar(t).sqrt()
@@ -106,15 +135,15 @@ class Schedule:
         return self.alphas_cumprod[t].to(self.dtype).view(-1, 1, 1, 1)
 
 
-def check_scheduler(scheduler: Any) -> None:
-    """Raise ValueError unless a `Schedule` can be made of a diffusers scheduler."""
-    prediction_type = scheduler.config.prediction_type
-    if prediction_type not in PREDICTION_TYPES:
+def check_schedule(alphas_cumprod: Tensor, prediction_type: str) -> None:
+    """Raise ValueError unless ᾱ_t [T] falls from 1 towards 0 as this prediction type needs it."""
+    falls = alphas_cumprod.diff() <= 0
+    if not (bool(falls.all()) and 0 <= alphas_cumprod[-1] and 0 < alphas_cumprod[0] <= 1):
         raise ValueError(
-            f"prediction type {prediction_type!r} is not supported; supported: "
-            f"{', '.join(PREDICTION_TYPES)}"
+            "the scheduler's betas give no noise schedule: ᾱ_t must fall from at most 1 to at "
+            "least 0; each beta is between 0 and 1"
         )
-    if prediction_type == "epsilon" and float(scheduler.alphas_cumprod[-1]) <= 0:
+    if prediction_type == "epsilon" and float(alphas_cumprod[-1]) <= 0:
         # z_T is the noise itself: ε̂ = z_T says nothing about the image, and x_0 = 0/0.
         raise ValueError(
             "the scheduler has zero terminal SNR (rescale_betas_zero_snr) but predicts epsilon, "

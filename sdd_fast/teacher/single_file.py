@@ -13,7 +13,8 @@ from ..checkpoints.inspect import summarize
 from ..checkpoints.ldm import UNET, VAE
 from ..checkpoints.stable_diffusion import RESOLUTION, RESOLUTION_V, SUPPORTED, TIMESTEPS
 from ..quiet import quiet_loading
-from .parts import Components, is_hub_id
+from .hub import from_cache, from_hub, is_hub_id
+from .parts import Components, new_scheduler
 
 CLIP_TOKENIZER = "openai/clip-vit-large-patch14"  # the vocabulary of all three families
 VOCABULARY = ("vocab.json", "merges.txt")
@@ -34,7 +35,6 @@ def load_single_file(
     path: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
     tokenizer: str | Path | None = None,
 ) -> Components:
     """Load the parts of the Stable Diffusion file `path`; arguments as `from_pretrained`.
@@ -57,25 +57,18 @@ def load_single_file(
     tensors = stable_diffusion.tensors_of(checkpoint)
     with quiet_loading():
         networks = stable_diffusion.build_networks(path, tensors, family, dtype)
-    for network in networks.values():
-        network.requires_grad_(False).to(device)
     unet, vae = networks["unet"], networks["vae"]
     predicts = stable_diffusion.prediction_type(checkpoint, family, unet)
     resolution = (RESOLUTION_V if predicts == "v_prediction" else RESOLUTION)[family]
     unet.register_to_config(sample_size=resolution // 2 ** (len(vae.config.block_out_channels) - 1))
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    options = zero if "ztsnr" in tensors else {}
     return Components(
-        scheduler=_scheduler(predicts, zero_snr="ztsnr" in tensors),
+        scheduler=new_scheduler(SCHEDULE | options | {"prediction_type": predicts}),
         force_zeros_for_empty_prompt=family == "XL",
         **networks,
         **tokenizers,
     )
-
-
-def _scheduler(prediction_type: str, *, zero_snr: bool) -> Any:
-    from diffusers import DDIMScheduler
-
-    options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if zero_snr else {}
-    return DDIMScheduler(**SCHEDULE, prediction_type=prediction_type, **options)
 
 
 def load_tokenizers(family: str, path: Path, given: str | Path | None) -> dict[str, Any]:
@@ -97,11 +90,19 @@ def load_tokenizers(family: str, path: Path, given: str | Path | None) -> dict[s
         f"or give tokenizer={CLIP_TOKENIZER!r} to download them"
     )
     if given is not None and is_hub_id(given):
-        folder = _from_hub(str(given), path, advice, download=True)
+        try:
+            folder = from_hub(str(given), lambda names: list(VOCABULARY), VOCABULARY[0])
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no tokenizer for {path}: {error}. {advice}") from error
     elif given is not None or beside.is_dir():
         folder = _complete(beside if given is None else Path(given).expanduser(), path, advice)
+    elif found := from_cache(CLIP_TOKENIZER, VOCABULARY[0]):
+        folder = _complete(found, path, advice)
     else:
-        folder = _from_hub(CLIP_TOKENIZER, path, advice, download=False)
+        raise FileNotFoundError(
+            f"no tokenizer for {path}: a single file has none, and {CLIP_TOKENIZER} is not in the "
+            f"hub's cache. {advice}"
+        )
     try:
         with quiet_loading():
             made = [
@@ -128,19 +129,3 @@ def _complete(folder: Path, path: Path, advice: str) -> Path:
             f"no tokenizer for {path}: {folder} lacks {' and '.join(missing)}. {advice}"
         )
     return folder
-
-
-def _from_hub(name: str, path: Path, advice: str, *, download: bool) -> Path:
-    """Find the folder of the hub's cache that holds the vocabulary."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        # File by file: of a name that is not there transformers makes an empty tokenizer.
-        found = [hf_hub_download(name, f, local_files_only=not download) for f in VOCABULARY]
-    except Exception as error:  # the hub has a dozen kinds
-        place = "on the hub" if download else "in the hub's cache"
-        raise FileNotFoundError(
-            f"no tokenizer for {path}: a single file has none, and {name} is not {place} "
-            f"({type(error).__name__}). {advice}"
-        ) from error
-    return Path(found[0]).parent

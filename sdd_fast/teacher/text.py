@@ -131,21 +131,38 @@ def _encode(
 def _tokenize(texts: list[str], tokenizer: Any, text_encoder: Any) -> tuple[Tensor, Tensor | None]:
     # A tokenizer saved without a length reports an astronomically large one.
     length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
-    tokens = tokenizer(
-        texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )
-    whole = tokenizer(texts, verbose=False).input_ids
-    for text, row in zip(texts, whole, strict=True):
+    rows = [_expanded(row, tokenizer) for row in tokenizer(texts, verbose=False).input_ids]
+    for text, row in zip(texts, rows, strict=True):
         if len(row) > length:
             warnings.warn(
                 f"the prompt {text!r} has {len(row)} tokens; only {length} are used and the "
                 "rest is cut off",
                 stacklevel=5,  # the caller of DiffusionPrior.encode_prompt
             )
+    # What is cut off lies before the end of the text.
+    rows = [row if len(row) <= length else [*row[: length - 1], row[-1]] for row in rows]
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows])
     mask = None
     if getattr(text_encoder.config, "use_attention_mask", False):
-        mask = tokens.attention_mask.to(text_encoder.device)
-    return tokens.input_ids.to(text_encoder.device), mask
+        written = torch.tensor([len(row) for row in rows])
+        mask = (torch.arange(length) < written[:, None]).long().to(text_encoder.device)
+    return ids.to(text_encoder.device), mask
+
+
+def _expanded(row: list[int], tokenizer: Any) -> list[int]:
+    """Put all vectors of a textual inversion for its first: <cat>, <cat>_1, <cat>_2 for <cat>."""
+    added = tokenizer.added_tokens_encoder
+    tokens = {number: token for token, number in added.items() if f"{token}_1" in added}
+    result: list[int] = []
+    for i, number in enumerate(row):
+        result.append(number)
+        token = tokens.get(number)
+        more: list[int] = []
+        while token is not None and f"{token}_{len(more) + 1}" in added:
+            more.append(added[f"{token}_{len(more) + 1}"])
+        if row[i + 1 : i + 1 + len(more)] != more:  # else they are written out
+            result += more
+    return result
 
 
 def unknown_words(tokenizer: Any, prompt: str) -> list[str]:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from original_layout import original_file
 from safetensors.torch import save_file
+from sd_families import FAMILIES, TINY, TINY_VAE, build_networks
 
 from sdd_fast.checkpoints.formats.read import read_checkpoint
+from sdd_fast.checkpoints.inspect import describe_file
 from sdd_fast.checkpoints.stable_diffusion import describe
 from sdd_fast.teacher.folder import describe_folder
 
@@ -25,10 +28,9 @@ def test_folders(tiny_sd: Path, tiny_sd2: Path, tiny_sdxl: Path) -> None:
         (tiny_sd2, "2.x architecture, folder of diffusers, 32 × 32, v-prediction"),
         (tiny_sdxl, "XL architecture, folder of diffusers, 32 × 32, ε-prediction"),
     ):
-        assert describe_folder(folder) == {
-            "teacher": f"Stable Diffusion {expected}",
-            "weights": "plain",
-        }
+        told = describe_folder(folder)
+        assert (told["teacher"], told["weights"]) == (f"Stable Diffusion {expected}", "plain")
+        assert "incomplete" not in told
 
 
 def test_folder_without_its_weights(tiny_sdxl: Path, tmp_path: Path) -> None:
@@ -40,36 +42,24 @@ def test_folder_without_its_weights(tiny_sdxl: Path, tmp_path: Path) -> None:
     facts = describe_folder(folder)
     assert facts is not None and facts["weights"] == "fp16"
     unet.with_suffix(".fp16.safetensors").unlink()
-    edit_json(folder / "scheduler/scheduler_config.json", prediction_type="sample")
     facts = describe_folder(folder)
-    assert facts is not None and facts["weights"] == "no safetensors"
-    assert facts["teacher"].endswith("'sample' prediction, which is not supported")
+    assert facts["weights"] == "none" and "lacks unet/diffusion_pyt" in facts["incomplete"]
+    edit_json(folder / "scheduler/scheduler_config.json", prediction_type="sample")
+    told = describe_folder(folder)["teacher"]
+    assert told.startswith("not supported: ") and "prediction type 'sample' is" in told
     index = folder / "model_index.json"
     edit_json(index, requires_aesthetics_score=True)
-    facts = describe_folder(folder)
-    assert facts is not None and facts["teacher"].startswith("an SDXL refiner, which is not supp")
+    assert "is an SDXL refiner, which only" in describe_folder(folder)["teacher"]
     edit_json(index, _class_name="FluxPipeline")
-    facts = describe_folder(folder)
-    assert facts is not None
-    assert facts["teacher"].startswith("a FluxPipeline, which is not supported; supported: Stable")
+    assert "holds a 'FluxPipeline' pipeline; supp" in describe_folder(folder)["teacher"]
 
 
-def single(family: str) -> dict[str, torch.Tensor]:
-    """The few tensors that tell the family; the U-Net counts 4·8 + 8 parameters."""
-    text = {
-        "1.x": ["cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"],
-        "2.x": ["cond_stage_model.model.token_embedding.weight"],
-        "XL": [
-            "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
-            "conditioner.embedders.1.model.token_embedding.weight",
-        ],
-    }[family]
-    keys = [*text, "first_stage_model.encoder.conv_in.weight", "first_stage_model.x"]
-    return {key: torch.zeros(3) for key in keys} | {
-        "first_stage_model.decoder.conv_in.weight": torch.zeros(8, 4),
-        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 4),
-        "model.diffusion_model.input_blocks.0.0.bias": torch.zeros(8),
-    }
+@pytest.fixture(scope="module")
+def files() -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of one file of each family."""
+    with torch.random.fork_rng(devices=[]):
+        networks = {f: build_networks(f, TINY[f], TINY_VAE, vocab_size=99) for f in FAMILIES}
+    return {family: original_file(family, networks[family]) for family in FAMILIES}
 
 
 @pytest.mark.parametrize(
@@ -87,28 +77,35 @@ def single(family: str) -> dict[str, torch.Tensor]:
         ),
     ],
 )
-def test_single_files(family: str, metadata, expected: str, tmp_path: Path) -> None:
+def test_single_files(family: str, metadata, expected: str, files, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_file(single(family), path, metadata)
+    tensors = files[family]
+    save_file(tensors, path, metadata)
+    unet = sum(t.numel() for key, t in tensors.items() if key.startswith("model.diffusion_model."))
     wanted = {
         "teacher": f"Stable Diffusion {family}, single file of the original layout, {expected}",
-        "U-Net": "40 parameters",
+        "U-Net": f"{unet:,} parameters",
     }
     assert describe(read_checkpoint(path)) == wanted
     if not metadata:
-        torch.save({"state_dict": single(family), "global_step": 1}, tmp_path / "model.ckpt")
+        torch.save({"state_dict": tensors, "global_step": 1}, tmp_path / "model.ckpt")
         assert describe(read_checkpoint(tmp_path / "model.ckpt")) == wanted
 
 
-def test_other_files(tmp_path: Path) -> None:
+def test_other_files(files, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"mapper.weight": torch.zeros(3)}, path)
     assert describe(read_checkpoint(path)) is None
     torch.save([torch.zeros(3)], tmp_path / "latents.pt")
     assert describe(read_checkpoint(tmp_path / "latents.pt")) is None
-    inpainting = single("1.x")
-    inpainting["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(8, 9)
-    save_file(inpainting, path)
-    facts = describe(read_checkpoint(path))
-    assert facts is not None
-    assert facts["teacher"].startswith("not supported: ") and "9 channels" in facts["teacher"]
+    key = "model.diffusion_model.input_blocks.0.0.weight"
+    width = len(files["1.x"][key])
+    for channels in (8, 9):
+        save_file(files["1.x"] | {key: torch.zeros(width, channels, 3, 3)}, path)
+        facts = describe(read_checkpoint(path))
+        assert facts is not None and facts["teacher"].startswith("not supported: ")
+        assert f"{channels} channels" in facts["teacher"]
+    incomplete = {k: t for k, t in files["1.x"].items() if not k.endswith("out.2.weight")}
+    for tensors in (incomplete, files["1.x"] | {"control_model.x": torch.zeros(1)}):
+        save_file(tensors, path)
+        assert describe_file(path)["teacher"].startswith(f"not supported: {path}")

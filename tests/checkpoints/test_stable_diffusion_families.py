@@ -352,13 +352,17 @@ def test_parts_that_ask_for_other_conditions(
     with pytest.raises(ValueError, match=r"text encoder's hidden size is 64;"):
         DiffusionPrior(xl.vae, xl.unet, xl.text_encoder, xl.tokenizer, xl.scheduler)
     rest = (old.text_encoder, old.tokenizer, old.scheduler)
-    with pytest.raises(ValueError, match="not supported .num_class_embeds = 10"):
+    with pytest.raises(
+        ValueError, match="num_class_embeds = 10: a class or noise level.*not supported"
+    ):
         DiffusionPrior(old.vae, upscaler, *rest)
-    with pytest.raises(ValueError, match="shifts its latents"):
+    with pytest.raises(ValueError, match="latents_mean = .0.0, 1, 2, 3.: latents that are shifted"):
         DiffusionPrior(shifted, old.unet, *rest)
 
 
 def test_continuous_noise_levels_are_refused(broken_xl: Path) -> None:
     edit_json(broken_xl / "scheduler/scheduler_config.json", timestep_type="continuous")
-    with pytest.raises(ValueError, match="EulerDiscreteScheduler' has continuous timesteps.*EDM"):
+    with pytest.raises(
+        ValueError, match="timestep_type = 'continuous': continuous timesteps, as EDM"
+    ):
         DiffusionPrior.from_pretrained(broken_xl)

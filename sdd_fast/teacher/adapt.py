@@ -1,0 +1,291 @@
+"""What people put beside a teacher: LoRAs, fused into its weights, and another VAE.
+
+    W' = W + scale · α/r · B A        A [r, in, …] and B [out, r, …] of a LoRA; α = r if unsaid
+
+LoRAs come in diffusers' layouts, by the names of its modules, and in kohya's, which joins them by
+underscores and, for SDXL, names the U-Net's blocks as the original files do.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints.formats.read import Checkpoint, read_checkpoint
+from ..checkpoints.inspect import summarize
+from ..checkpoints.stable_diffusion import A_LORA, build_vae, kin, tensors_of
+from ..files import parse_json, read_json
+from ..quiet import quiet_loading
+from .folder import CONFIG, load_network
+from .parts import Components
+from .weights import build_network, choose, plain_name
+
+_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors",
+          "pytorch_lora_weights.bin", "adapter_model.bin")  # fmt: skip
+_FACTOR = re.compile(
+    r"(?P<module>.+?)(?:[._]lora\.|\.lora_linear_layer\.|\.lora_)(?P<role>down|up|A|B)"
+    r"(?:\.default(?:_\d+)?)?\.weight"
+)
+_NETWORKS = {
+    "lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2", "unet.": "unet", "text_encoder.": "text_encoder",
+    "text_encoder_2.": "text_encoder_2", "base_model.model.": "unet",
+}  # fmt: skip
+# Layers of the original U-Net by their names in diffusers, joined by underscores.
+_ORIGINAL = {
+    "in_layers_2": "conv1", "emb_layers_1": "time_emb_proj", "out_layers_3": "conv2",
+    "skip_connection": "conv_shortcut", "input_blocks_0_0": "conv_in", "out_2": "conv_out",
+    "time_embed_0": "time_embedding_linear_1", "time_embed_2": "time_embedding_linear_2",
+    "label_emb_0_0": "add_embedding_linear_1", "label_emb_0_2": "add_embedding_linear_2",
+}  # fmt: skip
+
+
+@dataclass
+class _Layer:
+    """What a LoRA says of one layer: A [r, in, …], B [out, r, …] and α."""
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    alpha: float | None = None
+
+
+def split_scale(given: str | Path) -> tuple[Path, float]:
+    """Split "FILE:scale" or "FILE" into the path and the scale, 1 if there is none.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder. ValueError: an infinite scale.
+    """
+    path, scale = Path(given).expanduser(), 1.0
+    head, _, tail = str(given).rpartition(":")
+    if not path.exists() and head:
+        try:
+            path, scale = Path(head).expanduser(), float(tail)
+        except ValueError:
+            pass
+    if not path.exists():
+        raise FileNotFoundError(f"the LoRA {path} does not exist; expected FILE or FILE:scale")
+    if not math.isfinite(scale):
+        raise ValueError(f"the scale of a LoRA must be a finite number, got {given}")
+    return path, scale
+
+
+def fuse_lora(parts: Components, given: str | Path) -> None:
+    """Add a LoRA to the weights of a pipeline's networks, in place.
+
+    Args:
+        given: "FILE" or "FILE:scale"; or the folder of one, as diffusers or peft writes it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no LoRA, one of a kind that is not supported (DoRA, LoHa, LoKr …) or of
+            another model; nothing is changed then.
+    """
+    path, scale = split_scale(given)
+    path = _lora_in(path) if path.is_dir() else path
+    checkpoint = read_checkpoint(path)
+    layers = _layers(checkpoint)
+    alphas = _Alphas(path, checkpoint.metadata)
+    modules = {name: _by_joined_name(network) for name, network in parts.networks.items()}
+    changes, problems = [], []
+    for (network, name), layer in layers.items():
+        joined = _joined(network, name, parts.unet.config)
+        module = modules.get(network, {}).get(joined)
+        if module is None:
+            problems.append(f"{network} has no layer {name}")
+        elif not _fits(layer, module.weight):
+            a, b = (list(t.shape) if t is not None else "none" for t in (layer.down, layer.up))
+            problems.append(
+                f"{network} {name}: A {a} and B {b} do not make {list(module.weight.shape)}"
+            )
+        else:
+            changes.append((module.weight, layer, scale * alphas.over_rank(network, name, layer)))
+    if problems:
+        shown = "\n  ".join(problems[:10] + ["…"] * (len(problems) > 10))
+        raise ValueError(
+            f"the LoRA {path} does not fit this teacher, {len(problems)} of its {len(layers)} "
+            f"layers; it is of another model (SD 1.x, 2.x and XL differ):\n  {shown}"
+        )
+    for weight, layer, factor in changes:
+        _add(weight, layer, factor)
+
+
+def _lora_in(folder: Path) -> Path:
+    there = [folder / name for name in _FILES if (folder / name).exists()]
+    there = there or sorted(folder.glob("*.safetensors"))
+    if not there or (len(there) > 1 and there[0].name not in _FILES):
+        raise FileNotFoundError(
+            f"{folder} is no folder of one LoRA: expected {' or '.join(_FILES)} in it"
+        )
+    return there[0]
+
+
+def _layers(checkpoint: Checkpoint) -> dict[tuple[str, str], _Layer]:
+    """Sort the tensors of a file by (network, layer as it is named there)."""
+    layers: dict[tuple[str, str], _Layer] = {}
+    unknown = []
+    for key, tensor in tensors_of(checkpoint).items():
+        found = _FACTOR.fullmatch(key)
+        module = found["module"] if found else key.removesuffix(".alpha").removesuffix("_lora")
+        if found is None and not (key.endswith(".alpha") and tensor.numel() == 1):
+            unknown.append(key)
+            continue
+        start = next((start for start in _NETWORKS if module.startswith(start)), "")
+        name = module.removeprefix(start).replace(".processor.", ".")
+        layer = layers.setdefault((_NETWORKS.get(start, "unet"), name), _Layer())
+        if found is None:
+            layer.alpha = float(tensor)
+        elif found["role"] in ("down", "A"):
+            layer.down = tensor
+        else:
+            layer.up = tensor
+    if kin(checkpoint) != A_LORA:
+        raise ValueError(f"{checkpoint.path} is {summarize(checkpoint)}; expected a LoRA")
+    if unknown:
+        raise ValueError(
+            f"{checkpoint.path} is a LoRA of a kind that is not supported (DoRA, LoHa, LoKr or one "
+            f"with biases, say): {len(unknown)} tensors such as {unknown[0]} are neither A (down)"
+            ", B (up) nor alpha"
+        )
+    return layers
+
+
+class _Alphas:
+    """α/r of each layer: α stands beside the layer, in peft's metadata, or is r."""
+
+    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
+        self.config: dict[str, Any] = {}
+        beside = path.parent / "adapter_config.json"
+        if "lora_adapter_metadata" in metadata:
+            told = parse_json(metadata["lora_adapter_metadata"])
+            self.config = told if isinstance(told, dict) else {}
+        elif path.name.startswith("adapter_model") and beside.exists():
+            self.config = {f"unet.{key}": value for key, value in read_json(beside).items()}
+        kinds = [k for k, v in self.config.items() if k.endswith((".use_dora", ".lora_bias")) and v]
+        if kinds:
+            raise ValueError(f"{path} is a LoRA with {kinds[0]}, which is not supported")
+
+    def over_rank(self, network: str, name: str, layer: _Layer) -> float:
+        assert layer.down is not None
+        rank = len(layer.down)
+        alpha = layer.alpha
+        if alpha is None:
+            alpha = self.config.get(f"{network}.lora_alpha", rank)
+            for pattern, value in (self.config.get(f"{network}.alpha_pattern") or {}).items():
+                if re.fullmatch(rf"(.*\.)?({pattern})", name):
+                    alpha = value
+        return float(alpha) / (
+            math.sqrt(rank) if self.config.get(f"{network}.use_rslora") else rank
+        )
+
+
+def _by_joined_name(network: nn.Module) -> dict[str, Any]:
+    return {
+        name.removeprefix("text_model.").replace(".", "_"): module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+
+
+def _joined(network: str, name: str, unet: Mapping[str, Any]) -> str:
+    """The name of a layer in diffusers and transformers, joined by underscores."""
+    name = name.replace(".", "_")
+    if network != "unet":
+        return re.sub(r"self_attn_to_(q|k|v|out)$", r"self_attn_\1_proj",
+                      name.removeprefix("text_model_"))  # fmt: skip
+    name = re.sub(r"_to_out$", "_to_out_0", name)
+    if name in _ORIGINAL:
+        return _ORIGINAL[name]
+    middle = re.fullmatch(r"middle_block_([012])_(.+)", name)
+    if middle:
+        slot = {"0": "resnets_0", "1": "attentions_0", "2": "resnets_1"}[middle[1]]
+        return f"mid_block_{slot}_{_ORIGINAL.get(middle[2], middle[2])}"
+    block = re.fullmatch(r"(input|output)_blocks_(\d+)_(\d)_(.+)", name)
+    if not block:
+        return name
+    side, number, slot, inner = block[1], int(block[2]), block[3], block[4]
+    per_level = int(unet["layers_per_block"]) + 1
+    level, layer = divmod(number - (side == "input"), per_level)
+    if inner == "op":
+        return f"down_blocks_{level}_downsamplers_0_conv"
+    if inner == "conv":
+        return f"up_blocks_{level}_upsamplers_0_conv"
+    kind = "resnets" if slot == "0" else "attentions"
+    start = "down" if side == "input" else "up"
+    return f"{start}_blocks_{level}_{kind}_{layer}_{_ORIGINAL.get(inner, inner)}"
+
+
+def _fits(layer: _Layer, weight: Tensor) -> bool:
+    a, b = layer.down, layer.up
+    if a is None or b is None or a.ndim not in (2, 4) or b.numel() != b.shape[0] * b.shape[1]:
+        return False
+    made = (len(b), *a.shape[1:], 1, 1)[:4]  # kohya's may have a kernel of 1 × 1 for a linear layer
+    return b.shape[1] == len(a) and made == (*weight.shape, 1, 1)[:4]
+
+
+@torch.no_grad()
+def _add(weight: Tensor, layer: _Layer, factor: float) -> None:
+    """Add factor · B A to `weight`, in float32 at least, rounded once."""
+    assert layer.up is not None and layer.down is not None
+    kind = torch.promote_types(weight.dtype, torch.float32)
+    b, a = (t.to(weight.device, kind).flatten(1) for t in (layer.up, layer.down))
+    weight.copy_(weight.to(kind) + factor * (b @ a).view_as(weight))
+
+
+def load_vae(given: str | Path, like: Any) -> Any:
+    """Load the VAE that takes the place of the teacher's own, `like`, in its dtype.
+
+    Args:
+        given: a folder of diffusers (of the VAE, or of a whole pipeline), or a `.safetensors` or
+            `.ckpt` file, whose names may begin with "first_stage_model.".
+
+    Raises:
+        FileNotFoundError: there is no such file or folder, or it lacks files.
+        ValueError: it holds something else, does not fit, or is the VAE of another family.
+    """
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"the VAE {path} does not exist; expected a file or a folder")
+    if path.is_file() and (path.parent / CONFIG).exists() and choose([path.name], "vae", None):
+        path = path.parent
+    with quiet_loading():
+        made = _vae_folder(path, like) if path.is_dir() else _vae_file(path, like)
+    ours, theirs = made.config.scaling_factor, like.config.scaling_factor
+    if not math.isclose(ours, theirs, rel_tol=1e-3):
+        raise ValueError(
+            f"the VAE {path} has a scaling_factor of {ours:g}, the teacher's own {theirs:g}: it is "
+            "of another family (SD 1.x and 2.x share theirs, SDXL has its own)"
+        )
+    return made
+
+
+def _vae_folder(folder: Path, like: Any) -> Any:
+    if (folder / "vae").is_dir():
+        folder = folder / "vae"
+    weights = choose([path.name for path in folder.glob("*")], "vae", None)
+    if weights is None or not (folder / CONFIG).exists():
+        raise FileNotFoundError(f"{folder} is no VAE: expected {CONFIG} and {plain_name('vae')}")
+    usual = {"scaling_factor": like.config.scaling_factor}
+    try:
+        return load_network("vae", folder, weights, like.dtype, usual)
+    except ValueError as error:
+        raise ValueError(f"the VAE {folder}: {error}") from error
+
+
+def _vae_file(path: Path, like: Any) -> Any:
+    checkpoint = read_checkpoint(path)
+    tensors, config = tensors_of(checkpoint), dict(like.config)
+    if any(key.startswith("encoder.down_blocks.") for key in tensors):
+        try:
+            return build_network("vae", config, tensors, like.dtype)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    if not any(key.endswith("encoder.down.0.block.0.conv1.weight") for key in tensors):
+        raise ValueError(f"{path} is {summarize(checkpoint)}; expected a VAE")
+    return build_vae(path, tensors, config, like.dtype)

@@ -1,0 +1,310 @@
+"""LoRAs and VAEs beside a teacher, number by number against W + scale · α/r · B A in float64."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from original_layout import original_unet, original_vae
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sdd_fast.checkpoints.load import load_generator
+from sdd_fast.teacher.adapt import split_scale
+from sdd_fast.teacher.prior import DiffusionPrior
+
+RANK, ALPHA, SCALE = 3, 1.5, 0.7
+NETWORKS = ("unet", "text_encoder", "text_encoder_2")
+
+
+def layers(prior: DiffusionPrior, **only: str) -> dict[tuple[str, str], Any]:
+    """Every linear layer and convolution, or those whose names match, by network and name."""
+    return {
+        (network, name.removeprefix("text_model.")): module
+        for network in NETWORKS
+        if getattr(prior, network) is not None
+        for name, module in getattr(prior, network).named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and re.search(only.get(network, ""), name)
+    }
+
+
+def factors(module: Any, seed: int) -> tuple[Tensor, Tensor]:
+    """A [r, in, …] and B [out, r, …] of a layer."""
+    rng = torch.Generator().manual_seed(seed)
+    a = torch.randn(RANK, *module.weight.shape[1:], generator=rng)
+    ones = (1,) * (module.weight.ndim - 2)
+    return a, torch.randn(len(module.weight), RANK, *ones, generator=rng)
+
+
+def check(
+    path: Path, made: dict[tuple[str, str], tuple[Tensor, Tensor]], factor: float, source: Path
+) -> None:
+    """Compare a teacher with the LoRA to one without; what the LoRA does not name is as it was."""
+    plain = DiffusionPrior.from_pretrained(source, dtype=torch.float64)
+    prior = DiffusionPrior.from_pretrained(source, dtype=torch.float64, lora=f"{path}:{SCALE}")
+    for network in NETWORKS:
+        if getattr(plain, network) is None:
+            continue
+        before, after = (getattr(p, network).state_dict() for p in (plain, prior))
+        for key, weight in before.items():
+            name = key.removeprefix("text_model.").removesuffix(".weight")
+            if (network, name) in made and key.endswith(".weight"):
+                a, b = (t.double() for t in made[network, name])
+                change = torch.einsum("or,r...->o...", b.flatten(1), a).view_as(weight)
+                expected = weight + SCALE * factor * change
+                torch.testing.assert_close(after[key], expected, rtol=1e-12, atol=1e-12)
+                assert not torch.equal(after[key], weight)
+            else:
+                assert torch.equal(after[key], weight), key
+
+
+# ── layouts ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def numbered(found: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+    return {key: factors(module, i) for i, (key, module) in enumerate(found.items())}
+
+
+def test_kohya_names_of_sd1(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
+    """Every layer, convolutions of 3 × 3 too, with an alpha beside each."""
+    made = numbered(layers(tiny_prior))
+    tensors = {}
+    for (network, name), (a, b) in made.items():
+        start = "lora_unet_" if network == "unet" else "lora_te_text_model_"
+        joined = start + name.replace(".", "_")
+        tensors |= {
+            f"{joined}.lora_down.weight": a,
+            f"{joined}.lora_up.weight": b,
+            f"{joined}.alpha": torch.tensor(ALPHA),
+        }
+    save_file(tensors, tmp_path / "lora.safetensors", {"ss_network_dim": "3"})
+    check(tmp_path / "lora.safetensors", made, ALPHA / RANK, tiny_sd)
+
+
+def test_kohya_names_of_sdxl(tiny_sdxl: Path, tiny_xl64: DiffusionPrior, tmp_path: Path) -> None:
+    """Where kohya trains SDXL, the U-Net's layers have their original names."""
+    made = numbered(layers(tiny_xl64))
+    state = tiny_xl64.unet.state_dict()
+    numbers = {key: torch.tensor(i) for i, key in enumerate(state)}
+
+    class Unet:
+        config = tiny_xl64.unet.config
+
+        def state_dict(self) -> dict[str, Tensor]:
+            return numbers
+
+    keys = list(state)
+    original = {keys[int(t)]: key for key, t in original_unet(Unet()).items()}
+    tensors = {}
+    for (network, name), (a, b) in made.items():
+        if network == "unet":
+            joined = original[name + ".weight"].removeprefix("model.diffusion_model.")
+            joined = "lora_unet_" + joined.removesuffix(".weight").replace(".", "_")
+        else:
+            start = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}[network]
+            middle = "" if name == "text_projection" else "text_model_"
+            joined = start + middle + name.replace(".", "_")
+        tensors |= {f"{joined}.lora_down.weight": a, f"{joined}.lora_up.weight": b}
+        tensors[f"{joined}.alpha"] = torch.tensor(ALPHA)
+    torch.save(tensors, tmp_path / "lora.pt")
+    check(tmp_path / "lora.pt", made, ALPHA / RANK, tiny_sdxl)
+
+
+ATTENTION = {"unet": r"attn\d\.to_", "text_encoder": "self_attn", "text_encoder_2": "self_attn"}
+
+
+@pytest.mark.parametrize("metadata", [None, {"lora_alpha": ALPHA}, {"lora_alpha": ALPHA, "rs": 1}])
+def test_diffusers_names(metadata, tiny_sdxl: Path, tiny_xl64: DiffusionPrior, tmp_path) -> None:
+    """As save_lora_weights writes them, α in the metadata, or, if nothing is said, r."""
+    made = numbered(layers(tiny_xl64, **ATTENTION))
+    tensors = {}
+    for (network, name), (a, b) in made.items():
+        middle = "" if network == "unet" else "text_model."
+        tensors[f"{network}.{middle}{name}.lora_A.weight"] = a
+        tensors[f"{network}.{middle}{name}.lora_B.weight"] = b
+    header, factor = {"format": "pt"}, 1.0
+    if metadata:
+        told = {
+            f"{network}.{key}": value
+            for network in NETWORKS
+            for key, value in {
+                "r": RANK, "lora_alpha": ALPHA, "use_rslora": "rs" in metadata, "use_dora": False,
+            }.items()
+        }  # fmt: skip
+        header["lora_adapter_metadata"] = json.dumps(told)
+        factor = ALPHA / (RANK**0.5 if "rs" in metadata else RANK)
+    (tmp_path / "lora").mkdir()
+    save_file(tensors, tmp_path / "lora/pytorch_lora_weights.safetensors", header)
+    check(tmp_path / "lora", made, factor, tiny_sdxl)
+
+
+def test_patterns_of_alpha(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
+    """peft's folder: α by the end of a layer's name."""
+    made = numbered(layers(tiny_prior, unet=r"attn2\.to_[qk]$", text_encoder="^$"))
+    tensors = {}
+    for (_, name), (a, b) in made.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    config = {"r": RANK, "lora_alpha": 6, "alpha_pattern": {"to_k": 2, "attn2.to_q": 2}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    check(tmp_path, made, 2 / RANK, tiny_sd)
+
+
+def test_early_names_of_diffusers(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_path) -> None:
+    made = numbered(layers(tiny_prior, **ATTENTION))
+    tensors = {}
+    for (network, name), (a, b) in made.items():
+        if network == "unet":
+            name = re.sub(r"(attn\d)\.to_(\w+)(\.0)?$", r"\1.processor.to_\2_lora", name)
+        else:
+            name = "text_model." + re.sub(r"(\w+)_proj$", r"to_\1_lora", name)
+        tensors |= {f"{network}.{name}.down.weight": a, f"{network}.{name}.up.weight": b}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    check(tmp_path / "lora.safetensors", made, 1.0, tiny_sd)
+    later = {
+        key.replace("to_q_lora.", "q_proj.lora_linear_layer."): t
+        for key, t in tensors.items()
+        if "to_q_lora" in key and key.startswith("text_encoder")
+    }
+    save_file(later, tmp_path / "lora.safetensors")
+    some = {key: ab for key, ab in made.items() if key[0] != "unet" and "q_proj" in key[1]}
+    check(tmp_path / "lora.safetensors", some, 1.0, tiny_sd)
+
+
+def test_several_loras_add_up_and_half_precision_rounds_once(
+    tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_path: Path
+) -> None:
+    name, module = next(
+        (name, m) for (n, name), m in layers(tiny_prior).items() if n == "unet" and "to_q" in name
+    )
+    given, change = [], torch.zeros_like(module.weight).double()
+    for i, scale in enumerate((0.5, -2.0)):
+        a, b = factors(module, i)
+        path = tmp_path / f"{i}:odd name.safetensors"
+        save_file({f"unet.{name}.lora_A.weight": a, f"unet.{name}.lora_B.weight": b}, path)
+        given.append(f"{path}:{scale}")
+        change += scale * (b.double() @ a.double())
+    prior = DiffusionPrior.from_pretrained(tiny_sd, lora=given)
+    fused = prior.unet.get_submodule(name).weight
+    torch.testing.assert_close(fused.double(), module.weight.double() + change, atol=1e-5, rtol=0)
+    half = DiffusionPrior.from_pretrained(tiny_sd, lora=given[0], dtype=torch.bfloat16)
+    a, b = factors(module, 0)
+    expected = (module.weight.bfloat16().float() + 0.5 * (b @ a)).bfloat16()
+    torch.testing.assert_close(half.unet.get_submodule(name).weight, expected)
+
+
+# ── what is refused ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_loras_that_do_not_fit(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+
+    def refused(tensors: dict[str, Tensor], message: str, header: dict[str, str] | None = None):
+        save_file(tensors, path, header)
+        with pytest.raises(ValueError, match=message):
+            DiffusionPrior.from_pretrained(tiny_sd, lora=path)
+
+    start = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    a, b = torch.zeros(2, 32), torch.zeros(32, 2)
+    good = {f"{start}.lora_A.weight": a, f"{start}.lora_B.weight": b}
+    refused({k.replace("blocks.1", "blocks.7"): t for k, t in good.items()}, "unet has no layer do")
+    refused(good | {f"{start}.lora_A.weight": torch.zeros(2, 33)}, r"A \[2, 33\] and B \[32, 2\]")
+    refused(good | {f"{start}.lora_A.weight": torch.zeros(3, 32)}, r"do not make \[32, 32\]")
+    refused({f"{start}.lora_B.weight": b}, "A none and B")
+    refused(
+        good | {f"{start}.lora_magnitude_vector": torch.zeros(32)}, "not supported .DoRA.*magnitude"
+    )
+    refused(good | {f"{start}.dora_scale": torch.zeros(32)}, "not supported .DoRA.*dora_scale")
+    refused({"lora_unet_mid_block_x.hada_w1_a": a}, "is a LoRA.*expected a LoRA|not supported")
+    header = {"lora_adapter_metadata": json.dumps({"unet.use_dora": True})}
+    refused(good, "a LoRA with unet.use_dora, which is not supported", header)
+    refused({k.replace("unet.", "text_encoder_2."): t for k, t in good.items()}, "text_encoder_2")
+    refused({"first_stage_model.encoder.x": a}, "is a VAE, one part .*expected a LoRA")
+    with pytest.raises(FileNotFoundError, match="nothing.safetensors does not exist.*FILE:scale"):
+        DiffusionPrior.from_pretrained(tiny_sd, lora=tmp_path / "nothing.safetensors:2")
+    with pytest.raises(ValueError, match="must be a finite number"):
+        split_scale(f"{path}:nan")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="is no folder of one LoRA"):
+        DiffusionPrior.from_pretrained(tiny_sd, lora=tmp_path / "empty")
+
+
+def test_in_the_place_of_a_teacher_or_generator_they_are_named(
+    tiny_sd: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.safetensors"
+    lora = "a LoRA, which changes a diffusion model: .*--lora FILE"
+    vae = "a VAE, one part of a diffusion model: .*--vae FILE"
+    for key, message in (
+        ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight", lora),
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a", lora),
+        ("unet.mid_block.attentions.0.proj_in.lora_A.weight", lora),
+        ("text_encoder.text_model.x.q_proj.lora_linear_layer.up.weight", lora),
+        ("unet.mid_block.attn1.processor.to_q_lora.down.weight", lora),
+        ("base_model.model.mid_block.x.lora_B.weight", lora),
+        ("first_stage_model.encoder.conv_in.weight", vae),
+        ("encoder.down.0.block.0.conv1.weight", vae),
+        ("encoder.down_blocks.0.resnets.0.conv1.weight", vae),
+    ):
+        save_file({key: torch.zeros(2, 2)}, path)
+        for load in (DiffusionPrior.from_pretrained, load_generator):
+            with pytest.raises(ValueError, match=message):
+                load(path)
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    with pytest.raises(FileNotFoundError, match=f"has no model_index.json: it holds {lora}"):
+        DiffusionPrior.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"has no model_index.json: it holds {vae}"):
+        DiffusionPrior.from_pretrained(tiny_sd / "vae")
+
+
+# ── another VAE ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_vae_in_every_layout(tiny_sd: Path, tmp_path: Path) -> None:
+    other = DiffusionPrior.from_pretrained(tiny_sd).vae
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    named = original_vae(other)
+    bare = {key.removeprefix("first_stage_model."): t.contiguous() for key, t in named.items()}
+    save_file({key: t.contiguous() for key, t in named.items()}, tmp_path / "named.safetensors")
+    save_file(bare | {"loss.logvar": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    torch.save({"state_dict": bare, "epoch": 3}, tmp_path / "bare.ckpt")
+    other.save_pretrained(tmp_path / "folder")
+    saved = tmp_path / "folder/diffusion_pytorch_model.safetensors"
+    save_file(load_file(saved), tmp_path / "renamed.safetensors")
+    (tmp_path / "whole").mkdir()
+    other.save_pretrained(tmp_path / "whole/vae")
+    expected = other.state_dict()
+    for given in (
+        "named.safetensors", "bare.safetensors", "bare.ckpt", "folder", "renamed.safetensors",
+        "folder/diffusion_pytorch_model.safetensors", "whole",
+    ):  # fmt: skip
+        prior = DiffusionPrior.from_pretrained(tiny_sd, vae=tmp_path / given)
+        state = prior.vae.state_dict()
+        assert all(torch.equal(state[key], expected[key]) for key in expected), given
+        assert prior.vae.config.scaling_factor == 0.18215
+    half = DiffusionPrior.from_pretrained(tiny_sd, vae=tmp_path / "bare.ckpt", dtype=torch.bfloat16)
+    assert half.vae.dtype == torch.bfloat16
+
+
+def test_vaes_that_do_not_fit(tiny_sd: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
+    def refused(given: Path, message: str, error: type[Exception] = ValueError) -> None:
+        with pytest.raises(error, match=message):
+            DiffusionPrior.from_pretrained(tiny_sd, vae=given)
+
+    refused(tiny_sdxl / "vae", "scaling_factor of 0.13025, the teacher's own 0.18215.*family")
+    refused(tmp_path / "nothing", "VAE .*nothing does not exist", FileNotFoundError)
+    refused(tmp_path, "is no VAE: expected config.json", FileNotFoundError)
+    path = tmp_path / "file.safetensors"
+    save_file({"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}, path)
+    refused(path, "is a LoRA, .*expected a VAE")
+    tensors = load_file(tiny_sd / "vae/diffusion_pytorch_model.safetensors")
+    del tensors["quant_conv.bias"]
+    save_file(tensors, path)
+    refused(path, "(?s)file.safetensors: .*missing: vae.quant_conv.bias")
