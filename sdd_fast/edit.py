@@ -1,13 +1,13 @@
-"""The Editor: pictures or latents in, edited pictures out, in one forward pass.
+"""The Editor: images or latents in, edited images out, in one forward pass.
 
 image ──encoder──► W+ ──mapper(s) × strength──► W+ edited ──generator──► image edited
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from . import edit_files
+from ._deprecated import renamed_arguments, warn
 from .checkpoints.load import load_latents, load_mapper
-from .files import PathLike, expanded, read_metadata
-from .images import ImageSource, list_images, load_image, save_png, to_pil
+from .files import PathLike, expanded
+from .images import ImageSource, load_image, load_pil, save_png, to_pil
 from .manipulator import MapperInfo, manipulate
 from .memory import rendering_batch
 from .models.mapper import LevelsMapper, StyleSpaceMapper
@@ -117,12 +119,13 @@ class Editor:
     def device(self) -> torch.device:
         return next(self.generator.parameters()).device
 
+    @renamed_arguments(pictures="images")
     @torch.no_grad()
-    def encode(self, pictures: EditInput, batch_size: int = 16, *, aligned: bool = False) -> Tensor:
-        """Pictures → W+ [B, num_layers, w_dim].
+    def encode(self, images: EditInput, batch_size: int = 16, *, aligned: bool = False) -> Tensor:
+        """Images → W+ [B, num_layers, w_dim].
 
         Args:
-            pictures: one or a list of files, PIL images, arrays and tensors (see
+            images: one or a list of files, PIL images, arrays and tensors (see
                 `images.load_image`), or a batch [B, 3, H, W] in [-1, 1]. Any size: they are
                 center-cropped and resized. W+ latents [B, num_layers, w_dim], or those of one
                 image, pass unchanged.
@@ -130,9 +133,9 @@ class Editor:
                 the landmarks of the face are found first, in a domain of photographs of faces.
 
         Raises:
-            ValueError: there is no encoder, no picture, or a wrong shape; see also `load_image`.
+            ValueError: there is no encoder, no image, or a wrong shape; see also `load_image`.
         """
-        sources = self._sources(pictures)
+        sources = self._sources(images)
         if isinstance(sources, Tensor):
             return sources.to(self.device, torch.float32)
         if self.encoder is None:
@@ -144,27 +147,50 @@ class Editor:
         self.encoder.eval()
         chunks = []
         for start in range(0, len(sources), batch_size):
-            loaded = self.load_pictures(sources[start : start + batch_size], aligned=aligned)
+            some = sources[start : start + batch_size]
+            loaded = self.load_images(some, aligned=aligned, first=start)
             chunks.append(self.encoder(loaded.to(self.device)))
         return torch.cat(chunks)
 
-    def load_pictures(self, pictures: Sequence[ImageSource], *, aligned: bool = False) -> Tensor:
-        """Pictures as the encoder sees them: [B, 3, *input_size] in [-1, 1]; see `encode`."""
+    def load_images(
+        self, images: Sequence[ImageSource], *, aligned: bool = False, first: int = 0
+    ) -> Tensor:
+        """Images as the encoder sees them: [B, 3, *input_size] in [-1, 1]; see `encode`.
+
+        An error tells the index of its image, counted from `first`.
+        """
         loaded = []
-        for source in pictures:
-            if self.align is not None and not aligned:
-                if isinstance(source, (str, os.PathLike)):
-                    source = to_pil(load_image(source))
-                if isinstance(source, Image.Image):
-                    source = self.align(source)
-            loaded.append(load_image(source, self.input_size))
+        for i, source in enumerate(images, first):
+            try:
+                loaded.append(self._load_image(source, aligned))
+            except ValueError as error:
+                if isinstance(source, (str, os.PathLike)) or (i == 0 and len(images) == 1):
+                    raise  # it is named, or there is no other
+                raise ValueError(f"images[{i}]: {error}") from error
         return torch.stack(loaded)
+
+    def load_pictures(self, pictures: Sequence[ImageSource], *, aligned: bool = False) -> Tensor:
+        """The earlier name of `load_images`."""
+        warn("Editor.load_pictures is now called load_images")
+        return self.load_images(pictures, aligned=aligned)
+
+    def _load_image(self, source: ImageSource, aligned: bool, strict: bool = False) -> Tensor:
+        kinds = (str, os.PathLike, Image.Image)
+        if self.align is None or aligned or not isinstance(source, kinds):
+            return load_image(source, self.input_size, strict=strict)
+        photo = load_pil(source, strict=strict)
+        try:
+            return load_image(self.align(photo), self.input_size)
+        except ValueError as error:
+            raise ValueError(
+                str(error) if isinstance(source, Image.Image) else f"{source}: {error}"
+            ) from error
 
     def latents_of(self, path: PathLike) -> tuple[Tensor, list[str]]:
         """The W+ latents [N, num_layers, w_dim] of a file, and a name for each."""
         path = expanded(path)
         w_plus = load_latents(path, self.generator.num_layers)
-        names = _names(path, len(w_plus))
+        names = edit_files.names_of_latents(path, len(w_plus))
         wanted = [self.generator.num_layers, self.generator.w_dim]
         if list(w_plus.shape[1:]) != wanted:
             raise ValueError(
@@ -173,10 +199,11 @@ class Editor:
             )
         return w_plus.to(self.device), names
 
+    @renamed_arguments(pictures="images")
     @torch.no_grad()
     def edit(
         self,
-        pictures: EditInput,
+        images: EditInput,
         strength: Strength = 1.0,
         levels: Sequence[str] | None = None,
         *,
@@ -184,16 +211,16 @@ class Editor:
         batch_size: int = 16,
         aligned: bool = False,
     ) -> Any:
-        """Edit pictures or W+ latents.
+        """Edit images or W+ latents.
 
         Args:
-            pictures: see `encode`.
+            images: see `encode`.
             strength: 0 reconstructs, 1 is the edit as distilled, negative goes the other way and
                 beyond 1 exaggerates. One for all edits, or a list with one for each.
             levels: which of "coarse", "medium" and "fine" to change in this call; None: all.
             output: "tensor" → [B, 3, H, W] in [-1, 1] (clamped) on the editor's device;
                 "pil" → a list of PIL images.
-            batch_size: pictures that go through the networks at once; fewer if they are large.
+            batch_size: images that go through the networks at once; fewer if they are large.
             aligned: see `encode`.
         """
         if output not in ("tensor", "pil"):
@@ -204,11 +231,11 @@ class Editor:
         factors = [s * info.lam for s, info in zip(strengths, self.infos, strict=True)]
         mappers = list(zip(self.mappers, factors, strict=True))
         self.generator.eval()
-        w_plus = self.encode(pictures, batch_size, aligned=aligned)
+        w_plus = self.encode(images, batch_size, aligned=aligned)
         chunks = w_plus.split(min(batch_size, rendering_batch(self.generator)))
         edited = [manipulate(self.generator, chunk, mappers, levels).images for chunk in chunks]
-        images = torch.cat(edited).clamp(-1, 1)
-        return [to_pil(image) for image in images] if output == "pil" else images
+        results = torch.cat(edited).clamp(-1, 1)
+        return [to_pil(image) for image in results] if output == "pil" else results
 
     def edit_files(
         self,
@@ -221,72 +248,85 @@ class Editor:
         batch_size: int = 16,
         aligned: bool = False,
         overwrite: bool = False,
+        skip_existing: bool = False,
+        strict: bool = False,
+        on_error: edit_files.OnError | None = None,
         progress: bool | Listener = True,
     ) -> list[Path]:
         """Edit image files and write PNGs of the same names into `out_dir`; return their paths.
 
         Args:
             paths: an image file, a folder of images, a file of W+ latents, or a list of these.
-                Latents are named as the file says, or numbered.
+                Latents are named as the file says, or numbered. Where `a.jpg` lies beside `a.png`,
+                the results are `a.jpg.png` and `a.png.png`.
             suffix: appended to the file names, before ".png".
             aligned: see `encode`.
             overwrite: replace files in `out_dir`, such as earlier results. Inputs are never
                 replaced.
+            skip_existing: keep results that are there and edit the others, as after an
+                interruption; whether they are of the same edit is not looked at.
+            strict: see `load_image`.
+            on_error: is called with the path and the error of every image that cannot be read, or
+                in which no face is found; the others are edited. Default: raise it.
             progress: show it, or not, or a listener that gets every event.
 
-        Every file is checked before the first is written, and each is written atomically.
+        Names and headers of all files are checked before the first is edited. Each result is
+        written atomically; an interruption keeps those that are there.
 
         Raises:
             ValueError: no images, two inputs of the same name, an output that would overwrite an
                 input, or a broken image.
-            FileExistsError: an output exists, and not `overwrite`; nothing is written.
+            FileExistsError: an output exists, and neither `overwrite` nor `skip_existing`; nothing
+                is written.
         """
-        listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        files, names, latents = [], [], []
-        for path in map(expanded, listed):
-            if path.suffix.lower() in LATENTS_SUFFIXES:
-                w_plus, of_rows = self.latents_of(path)
-                latents.append(w_plus)
-                names += of_rows
-            else:
-                files += list_images(path) if path.is_dir() else [path]
-        names = [path.stem for path in files] + names
+        files, latents, names = edit_files.inputs(paths, self.latents_of)
         out = expanded(out_dir)
         targets = [out / f"{name}{suffix}.png" for name in names]
-        _check_targets(files, targets, overwrite)
-        with Task("editing", len(files) + len(targets), progress, unit="steps") as task:
-            chunks = []
-            for start in range(0, len(files), batch_size):
-                some = files[start : start + batch_size]
-                chunks.append(self.encode(some, batch_size, aligned=aligned))
-                task.advance(len(some))
-            w_plus = torch.cat([*chunks, *latents])
-            for start in range(0, len(targets), batch_size):
-                chunk = w_plus[start : start + batch_size]
-                edited = self.edit(chunk, strength, levels, batch_size=batch_size)
-                for target, image in zip(targets[start:], edited, strict=False):
-                    save_png(target, image)
+        edit_files.check_targets(files, out, targets, overwrite, skip_existing)
+        done = {target for target in targets if skip_existing and target.exists()}
+        good = edit_files.readable(files, on_error)
+        if files and not aligned:
+            # Of a domain; what is missing for it is missing for every image.
+            getattr(getattr(self.align, "__self__", None), "detector", None)
+        pairs = [
+            (source, target)
+            for source, target in zip([*files, *latents], targets, strict=True)
+            if target not in done and (isinstance(source, Tensor) or source in good)
+        ]
+        load = partial(self._load_image, aligned=aligned, strict=strict)
+        task = Task("editing", len(pairs), progress, unit="images")
+        with task, edit_files.telling_what_is_kept(task, out):
+            for start in range(0, len(pairs), batch_size):
+                chunk = pairs[start : start + batch_size]
+                images, w_plus, some = edit_files.load_files(chunk, load, on_error)
+                if images:
+                    w_plus = [*self.encode(images, batch_size), *w_plus]
+                if some:
+                    edited = self.edit(torch.stack(w_plus), strength, levels, batch_size=batch_size)
+                    for target, image in zip(some, edited, strict=True):
+                        save_png(target, image)
+                done.update(some)
                 task.advance(len(chunk))
-        return targets
+        return [target for target in targets if target in done]
 
-    def _sources(self, pictures: EditInput) -> Tensor | list[ImageSource]:
-        """W+ latents as one tensor; anything else as a list of single pictures."""
-        if isinstance(pictures, Tensor):
+    def _sources(self, images: EditInput) -> Tensor | list[ImageSource]:
+        """W+ latents as one tensor; anything else as a list of single images."""
+        if isinstance(images, Tensor):
             one_latent = (self.generator.num_layers, self.generator.w_dim)
-            if tuple(pictures.shape[-2:]) == one_latent and pictures.ndim in (2, 3):
-                return pictures.reshape(-1, *one_latent)
-            if pictures.ndim == 4:
-                pictures = list(pictures)
-            elif pictures.ndim == 2 or (pictures.ndim == 3 and pictures.shape[0] != 3):
+            if tuple(images.shape[-2:]) == one_latent and images.ndim in (2, 3):
+                return images.reshape(-1, *one_latent)
+            if images.ndim == 4:
+                images = list(images)
+            elif images.ndim == 2 or (images.ndim == 3 and images.shape[0] != 3):
                 raise ValueError(
                     f"expected images [B, 3, H, W] or W+ latents [B, {one_latent[0]}, "
-                    f"{one_latent[1]}], got {list(pictures.shape)}"
+                    f"{one_latent[1]}], got {list(images.shape)}"
                 )
-        if isinstance(pictures, (str, os.PathLike, Image.Image, np.ndarray, Tensor)):
-            pictures = [pictures]
-        listed = list(pictures)
+        if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray, Tensor)):
+            images = [images]
+        listed = list(images)
         if not listed:
-            raise ValueError("no pictures to edit: the list is empty")
+            raise ValueError("no images to edit: the list is empty")
         return listed
 
     def _strengths(self, strength: Strength) -> list[float]:
@@ -349,45 +389,8 @@ def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
         )
 
 
-LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
-
-
-def _names(path: Path, count: int) -> list[str]:
-    """A name for each latent of a file: the stems of the pictures that it tells of, or numbers."""
-    if path.suffix.lower() == ".safetensors":
-        told = json.loads(read_metadata(path).get("names", "[]"))
-        names = [Path(name).stem for name in told]
-        if len(set(names)) == count == len(names):
-            return names
-    return [f"{path.stem}-{i + 1:04d}" for i in range(count)]
-
-
 def input_size(network: Any) -> tuple[int, int]:
-    """(height, width) of the pictures that an encoder, or a generator's own size, asks for."""
+    """(height, width) of the images that an encoder, or a generator's own size, asks for."""
     if hasattr(network, "input_size"):
         return tuple(network.input_size)
     return getattr(network, "image_size", (network.resolution, network.resolution))
-
-
-def _check_targets(files: list[Path], targets: list[Path], overwrite: bool) -> None:
-    if not targets:
-        raise ValueError("no pictures to edit: the list is empty")
-    names = [target.name for target in targets]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise ValueError(
-            f"several inputs would be written to {', '.join(doubled)}; edit them into different "
-            "folders"
-        )
-    inputs = {source.resolve() for source in files}
-    for target in targets:
-        if target.resolve() in inputs:
-            raise ValueError(
-                f"{target} would overwrite its input; choose another folder or give a suffix"
-            )
-    existing = [] if overwrite else [target for target in targets if target.exists()]
-    if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise FileExistsError(
-            f"{existing[0]}{more} would be replaced; choose another folder, or pass overwrite=True"
-        )

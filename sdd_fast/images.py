@@ -1,13 +1,14 @@
 """Images in and out: any common file, PIL image or array ↔ float32 tensors [3, H, W] in [-1, 1].
 
-Pillow's guard against decompression bombs stays on. Every problem with a file is a ValueError (or
-FileNotFoundError) that names the file and says what to do.
+Every problem with a file is a ValueError (or FileNotFoundError) that names the file and says what
+to do. How files are decoded: `image_files`.
 """
 
 from __future__ import annotations
 
 import os
-import struct
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,79 +18,76 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 from . import _deprecated
+from .color_profiles import has_alpha, is_srgb, to_srgb
 from .files import PathLike, atomic_path, expanded
+from .image_files import check_side, list_images, named, read_image
 
 ImageSource = PathLike | Image.Image | np.ndarray | torch.Tensor
 Size = int | tuple[int, int]
 """Of an image in pixels: the side of a square, or (height, width)."""
 
-MIN_SIDE = 16  # pixels; below this nothing recognizable is left to edit
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
+_STRIP = 2**20  # pixels that are converted to float32 at once
 
 
-def load_image(source: ImageSource, size: Size | None = None) -> torch.Tensor:
+def load_image(
+    source: ImageSource, size: Size | None = None, *, strict: bool = False
+) -> torch.Tensor:
     """Load any image as float32 [3, H, W] in [-1, 1].
 
     Args:
         source: one of
-            - a file: EXIF rotation is applied; alpha is composited on white; CMYK, palette,
-              grayscale, 1-bit and 16-bit are converted; of an animation the first frame is taken;
+            - a file (see `image_files.FORMATS`): EXIF rotation is applied; colors are converted to
+              sRGB as the file's ICC profile says, without one they are sRGB; alpha is composited
+              on white; CMYK, palette, grayscale, 1-bit and 16-bit are converted; of an animation
+              the first frame is taken;
             - a PIL image: likewise;
             - an array [H, W], [H, W, 1|3|4]: uint8 (0…255), uint16 (0…65535) or float in [0, 1];
             - a tensor [3, H, W]: uint8 (0…255), or float in [-1, 1] (beyond that is clamped, as
               generators overshoot).
         size: if given, the image is center-cropped and resized to [3, size, size], or to
             [3, *size] for a (height, width); see `fit`.
+        strict: refuse a JPEG that lacks its end, and a color profile that cannot be used.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not an image, truncated, larger than Pillow's bomb limit, smaller than 16
+        ValueError: not an image, truncated, larger than `image_files.MOST_PIXELS`, smaller than 16
             pixels, or a shape, type or range other than those above.
+
+    Warns:
+        UserWarning: a JPEG lacks its end; a color profile cannot be used; 16-bit samples that do
+            not exceed 255 are taken as 0…255.
     """
+    return load_sizes(source, [size], strict=strict)[0]
+
+
+def load_sizes(
+    source: ImageSource, sizes: Sequence[Size | None], *, strict: bool = False
+) -> list[torch.Tensor]:
+    """Load an image in several sizes, decoding it once; see `load_image`."""
     if isinstance(source, torch.Tensor):
         image = _from_tensor(source)
-    elif isinstance(source, np.ndarray):
-        image = _from_array(source)
-    elif isinstance(source, Image.Image):
-        image = _from_pil(ImageOps.exif_transpose(source), "the PIL image")
-    elif isinstance(source, (str, os.PathLike)):
-        image = _from_file(expanded(source))
+        check_side(image.shape[1:], "the image")
+        return [image if size is None else fit(image, size) for size in sizes]
+    if isinstance(source, np.ndarray):
+        pixels, largest = _from_array(source)
+    elif isinstance(source, (str, os.PathLike, Image.Image)):
+        pixels, largest = _from_pil(*_upright(source, strict), strict)
     else:
         raise TypeError(
             "expected an image file, a PIL image, an array or a tensor, got "
             f"{type(source).__name__}"
         )
-    height, width = image.shape[1:]
-    if min(height, width) < MIN_SIDE:
-        name = f"{source} " if isinstance(source, (str, os.PathLike)) else "the image "
-        raise ValueError(
-            f"{name}is too small: {width}×{height} pixels, at least {MIN_SIDE}×{MIN_SIDE} "
-            "are needed"
-        )
-    return image if size is None else fit(image, size)
+    check_side(pixels.shape[:2], "the image")
+    return [_fitted(pixels, largest, size) for size in sizes]
 
 
-def list_images(folder: PathLike) -> list[Path]:
-    """List the image files directly in `folder`, sorted by name, without hidden ones.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        NotADirectoryError: it is a file.
-        ValueError: it holds no image.
-    """
-    root = expanded(folder)
-    if not root.exists():
-        raise FileNotFoundError(f"there is no such folder: {root}")
-    if not root.is_dir():
-        raise NotADirectoryError(f"expected a folder of images, but {root} is a file")
-    files = sorted(p for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
-    images = [p for p in files if p.suffix.lower() in SUFFIXES]
-    if not images:
-        found = f"{len(files)} other files" if files else "no files at all"
-        raise ValueError(
-            f"no images in {root} ({found}); expected files ending in {' '.join(sorted(SUFFIXES))}"
-        )
-    return images
+def load_pil(source: PathLike | Image.Image, *, strict: bool = False) -> Image.Image:
+    """Load a file or PIL image as a PIL image of mode RGB and full size; see `load_image`."""
+    picture, name = _upright(source, strict)
+    if not _is_deep(picture) and not has_alpha(picture):
+        return _convert(to_srgb(picture, name, strict), "RGB", name)
+    pixels, largest = _from_pil(picture, name, strict)
+    return to_pil(_fitted(pixels, largest, None))
 
 
 def load_folder(
@@ -108,20 +106,55 @@ def fit(image: torch.Tensor, size: Size) -> torch.Tensor:
 
     The resize is antialiased bicubic; its overshoot is clamped to [-1, 1].
     """
-    target = (size, size) if isinstance(size, int) else tuple(size)
-    if min(target) < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
-    height, width = image.shape[-2:]
-    scale = min(height / target[0], width / target[1])
-    rows = min(height, max(1, round(scale * target[0])))
-    columns = min(width, max(1, round(scale * target[1])))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    crop = image[..., top : top + rows, left : left + columns]
+    target = _target(size)
+    rows, columns = _center(image.shape[-2:], target)
+    crop = image[..., rows, columns]
     if crop.shape[-2:] == target:
         return crop.contiguous()
     batch = crop.reshape(-1, *crop.shape[-3:])
-    resized = F.interpolate(batch, target, mode="bicubic", align_corners=False, antialias=True)
-    return resized.clamp(-1, 1).reshape(*image.shape[:-2], *target)
+    return _resize(batch, target).clamp(-1, 1).reshape(*image.shape[:-2], *target)
+
+
+def _target(size: Size) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    return height, width
+
+
+def _center(shape: Sequence[int], target: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns in the middle of an image that have the shape of `target`."""
+    (height, width), (tall, wide) = shape, target
+    scale = min(height / tall, width / wide)
+    rows = min(height, max(1, round(scale * tall)))
+    columns = min(width, max(1, round(scale * wide)))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
+
+
+def _resize(batch: torch.Tensor, target: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(batch, target, mode="bicubic", align_corners=False, antialias=True)
+
+
+def _fitted(pixels: np.ndarray, largest: int, size: Size | None) -> torch.Tensor:
+    """Samples [H, W] or [H, W, C] → [3, *size] in [-1, 1], to the bits of `fit`.
+
+    The resize works on rows, then on columns. Rows are converted and resized a strip at a time, so
+    that a large image is never held as float32.
+    """
+    target = _target(pixels.shape[:2] if size is None else size)
+    part = pixels[_center(pixels.shape[:2], target)]
+    height, width = part.shape[:2]
+    image = torch.empty(3, height, target[1], dtype=torch.float32)
+    at_once = max(1, _STRIP // width)
+    for start in range(0, height, at_once):
+        strip = _rgb(part[start : start + at_once], largest)
+        if width != target[1]:
+            strip = _resize(strip[None], (strip.shape[1], target[1]))[0]
+        image[:, start : start + at_once] = strip
+    if height != target[0]:
+        image = _resize(image[None], target)[0]
+    return image.clamp_(-1, 1)
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
@@ -151,67 +184,57 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return 10.0 * torch.log10(4.0 / error.clamp(min=1e-12))
 
 
-# What Pillow's decoders raise on broken files; SyntaxError is its PNG decoder's.
-_BROKEN = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, struct.error)
+# --- readers: samples [H, W] or [H, W, C], and the value of white --------------------------------
 
 
-# --- readers --------------------------------------------------------------------------------------
+def _upright(source: PathLike | Image.Image, strict: bool) -> tuple[Image.Image, str]:
+    """A file or PIL image, decoded and turned; and its name for messages."""
+    if not isinstance(source, Image.Image):
+        path = expanded(source)
+        return read_image(path, strict), str(path)
+    with named("the PIL image"):
+        return ImageOps.exif_transpose(source), "the PIL image"
 
 
-def _from_file(path: Path) -> torch.Tensor:
-    if not path.exists():
-        raise FileNotFoundError(f"there is no such image file: {path}")
-    if path.is_dir():
-        raise IsADirectoryError(f"expected an image file, but {path} is a folder")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes)")
+def _from_pil(picture: Image.Image, name: str, strict: bool) -> tuple[np.ndarray, int]:
+    if _is_deep(picture):
+        pixels, largest = _deep(np.asarray(picture), name)
+        if is_srgb(picture):
+            return pixels, largest
+        # Profiles are for 8 bits here: what is edited in the end has no more.
+        gray = Image.fromarray(np.round(pixels * (255 / largest)).astype(np.uint8))
+        gray.info = dict(picture.info)
+        picture = gray
+    picture = to_srgb(picture, name, strict)
+    return np.asarray(_convert(picture, "RGBA" if has_alpha(picture) else "RGB", name)), 255
+
+
+def _convert(picture: Image.Image, mode: str, name: str) -> Image.Image:
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            # The orientation is read here because a broken EXIF block fails only when parsed.
-            picture = ImageOps.exif_transpose(opened)
-    except Image.DecompressionBombError as error:
+        return picture.convert(mode)
+    except ValueError as error:
         raise ValueError(
-            f"{path} is refused as a possible decompression bomb ({error}); "
-            "scale it down with an image editor first"
+            f"{name} has Pillow's mode {picture.mode}, which is not known here; save it as RGB"
         ) from error
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image that Pillow can read") from error
-    except _BROKEN as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's error (permission, too many open files), not the decoder's
-        raise ValueError(f"{path} is a truncated or corrupt image ({error})") from error
-    return _from_pil(picture, str(path))
 
 
-def _from_pil(picture: Image.Image, name: str) -> torch.Tensor:
-    mode = picture.mode
-    if mode.startswith("I") or mode == "F":
-        return _gray_to_rgb(_unit_range(np.asarray(picture), name))
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        rgba = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
-        return _hwc(_on_white(rgba))
-    return _hwc(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)
+def _is_deep(picture: Image.Image) -> bool:
+    return picture.mode.startswith("I") or picture.mode == "F"
 
 
-def _from_array(array: np.ndarray) -> torch.Tensor:
+def _from_array(array: np.ndarray) -> tuple[np.ndarray, int]:
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
         raise ValueError(
             f"expected an array of shape [H, W] or [H, W, 1|3|4], got {list(array.shape)}"
             "; tensors, not arrays, are channels-first"
         )
     if array.dtype == np.uint8:
-        unit = array.astype(np.float32) / 255
-    elif array.dtype == np.uint16 or np.issubdtype(array.dtype, np.floating):
-        unit = _unit_range(array, "the array")
-    else:
-        raise TypeError(
-            "expected an array of uint8 (0…255), uint16 (0…65535) or float (0…1), got "
-            f"{array.dtype}"
-        )
-    if unit.ndim == 2 or unit.shape[2] == 1:
-        return _gray_to_rgb(unit.reshape(unit.shape[:2]))
-    return _hwc(_on_white(unit) if unit.shape[2] == 4 else unit)
+        return array, 255
+    if array.dtype == np.uint16 or np.issubdtype(array.dtype, np.floating):
+        return _deep(array, "the array")
+    raise TypeError(
+        f"expected an array of uint8 (0…255), uint16 (0…65535) or float (0…1), got {array.dtype}"
+    )
 
 
 def _from_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -236,31 +259,38 @@ def _from_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clamp(-1, 1)
 
 
-def _unit_range(values: np.ndarray, name: str) -> np.ndarray:
-    """Integers of up to 16 bits, or floats already in [0, 1] → float32 in [0, 1]."""
+def _deep(values: np.ndarray, name: str) -> tuple[np.ndarray, int]:
+    """Integers of up to 16 bits, or floats already in [0, 1]."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    limit = 1.0 if np.issubdtype(values.dtype, np.floating) else 65535.0
-    if not (low >= 0 and high <= limit):  # also true of NaN
+    largest = 1 if np.issubdtype(values.dtype, np.floating) else 65535
+    if not (low >= 0 and high <= largest):  # also true of NaN
         raise ValueError(
             f"{name} has values from {low:g} to {high:g}; expected 16-bit integers (0…65535) "
             "or floats in [0, 1]"
         )
-    return (values.astype(np.float64) / limit).astype(np.float32)
+    if largest == 65535 and 0 < high <= 255:
+        # Of 16 bits they would be black to any eye.
+        warnings.warn(
+            f"{name} has 16-bit samples or more, none above {high:g}: they are taken as 0…255",
+            stacklevel=2,
+        )
+        largest = 255
+    return values, largest
 
 
-def _on_white(rgba: np.ndarray) -> np.ndarray:
-    alpha = rgba[..., 3:]
-    return rgba[..., :3] * alpha + (1 - alpha)
-
-
-def _hwc(unit: np.ndarray) -> torch.Tensor:
-    """[H, W, 3] in [0, 1] → [3, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1))).float() * 2 - 1
-
-
-def _gray_to_rgb(unit: np.ndarray) -> torch.Tensor:
-    return _hwc(np.repeat(unit[..., None], 3, axis=2))
+def _rgb(rows: np.ndarray, largest: int) -> torch.Tensor:
+    """Samples [H, W] or [H, W, 1|3|4], white being `largest` → [3, H, W] in [-1, 1]."""
+    if rows.dtype == np.uint8:
+        unit = rows.astype(np.float32) / 255
+    else:
+        unit = (rows.astype(np.float64) / largest).astype(np.float32)
+    if unit.ndim == 2 or unit.shape[2] == 1:
+        unit = np.repeat(unit.reshape(*unit.shape[:2], 1), 3, axis=2)
+    elif unit.shape[2] == 4:
+        alpha = unit[..., 3:]
+        unit = unit[..., :3] * alpha + (1 - alpha)
+    return torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1))) * 2 - 1
 
 
 if not TYPE_CHECKING:
-    __getattr__ = _deprecated.moved(__name__, grid="sdd_fast.grid")
+    __getattr__ = _deprecated.moved(__name__, grid="sdd_fast.grid", MIN_SIDE="sdd_fast.image_files")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sdd_fast import edit_files
 from sdd_fast.edit import Editor
 from sdd_fast.files import write_json
 from sdd_fast.images import load_image, to_pil
@@ -138,17 +140,127 @@ def test_edit_files_writes_nothing_when_one_is_broken(
     assert not (tmp_path / "out").exists()
 
 
+def test_broken_images_can_be_left_out(editor: Editor, photo: np.ndarray, tmp_path: Path) -> None:
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for name in ("a.png", "c.png", "d.png"):
+        Image.fromarray(photo).save(faces / name)
+    data = (faces / "c.png").read_bytes()
+    (faces / "b.png").write_bytes(b"broken")
+    (faces / "c.png").write_bytes(data[: len(data) // 2])  # which only decoding shows
+    left_out: dict[Path, Exception] = {}
+    written = editor.edit_files(
+        [faces, tmp_path / "gone.png"], tmp_path / "out", batch_size=2,
+        on_error=left_out.__setitem__,
+    )  # fmt: skip
+    assert [path.name for path in written] == ["a.png", "d.png"]
+    assert sorted((tmp_path / "out").iterdir()) == written
+    assert sorted(path.name for path in left_out) == ["b.png", "c.png", "gone.png"]
+    assert all(path.name in str(error) for path, error in left_out.items())
+    alone = editor.edit_files(faces / "d.png", tmp_path / "alone")
+    assert written[1].read_bytes() == alone[0].read_bytes()
+
+
+def test_what_is_no_fault_of_an_image_ends_the_work(
+    editor: Editor, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+
+    def align(photo: Image.Image) -> Image.Image:
+        raise FileNotFoundError("the detector's weights are not there")
+
+    monkeypatch.setattr(editor, "align", align)
+    with pytest.raises(FileNotFoundError, match="the detector's weights"):
+        editor.edit_files(tmp_path / "a.png", tmp_path / "out", on_error=lambda *_: None)
+
+
 def test_edit_files_never_overwrites_inputs(
     editor: Editor, photo: np.ndarray, tmp_path: Path
 ) -> None:
     Image.fromarray(photo).save(tmp_path / "a.png")
-    Image.fromarray(photo).save(tmp_path / "a.jpg")
-    with pytest.raises(ValueError, match=r"several inputs .* a\.png"):
-        editor.edit_files(tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"several inputs .* a\.png\.png"):
+        editor.edit_files([tmp_path, tmp_path / "a.png"], tmp_path / "out")
     with pytest.raises(ValueError, match="overwrite its input"):
         editor.edit_files(tmp_path / "a.png", tmp_path)
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="overwrite its input"):
+        editor.edit_files(tmp_path / "link.png", tmp_path, overwrite=True)
     with pytest.raises(ValueError, match="list is empty"):
         editor.edit_files([], tmp_path / "out")
+
+
+def test_names_of_results(editor: Editor, photo: np.ndarray, tmp_path: Path) -> None:
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    long = "x" * 220 + ".png"
+    for name in ("a.png", "a.jpg", "b.v2.jpg", long):
+        Image.fromarray(photo).save(faces / name)
+    written = editor.edit_files(faces, tmp_path / "out")
+    assert [path.name for path in written] == ["a.jpg.png", "a.png.png", "b.v2.png", long]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        path.name for path in written
+    )
+    # What cannot be written is known before the first is.
+    for suffix, error, message in (
+        ("-too-long" * 5, OSError, "x-too-long"),
+        ("/../../b", ValueError, "would lie outside .*no separator"),
+    ):
+        with pytest.raises(error, match=message):
+            editor.edit_files(faces, tmp_path / "other", suffix=suffix)
+    (tmp_path / "out" / "b.v2.png").unlink()
+    (tmp_path / "out" / "b.v2.png").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"b\.v2\.png is a folder"):
+        editor.edit_files(faces, tmp_path / "out", overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file"):
+        editor.edit_files(faces, tmp_path / "file" / "out")
+    assert not (tmp_path / "other").exists()
+
+
+def test_names_that_a_disk_takes_for_one(
+    editor: Editor, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one/A.png", "two/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(photo).save(tmp_path / name)
+    paths = [tmp_path / "one", tmp_path / "two"]
+    monkeypatch.setattr(edit_files, "_ignores_case", lambda folder: True)
+    with pytest.raises(ValueError, match=r"A\.png\.png, a\.png\.png are one file on the disk"):
+        editor.edit_files(paths, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    if not edit_files._ignores_case(tmp_path):
+        assert len(editor.edit_files(paths, tmp_path / "out")) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "out", "two"]
+
+
+def test_an_interruption_keeps_what_is_written(
+    editor: Editor, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces, out = tmp_path / "faces", tmp_path / "out"
+    faces.mkdir()
+    for name in "abcd":
+        Image.fromarray(photo).save(faces / f"{name}.png")
+    whole = editor.edit_files(faces, tmp_path / "whole", batch_size=2)
+
+    def interrupted(self: Image.Image, *_: Any, **__: Any) -> None:
+        if len(list(out.glob("*.png"))) == 2:
+            raise KeyboardInterrupt("stopped by SIGTERM")
+        save(self, *_, **__)
+
+    save = Image.Image.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"SIGTERM after 2 of 4 .*--skip-existing"):
+            editor.edit_files(faces, out, batch_size=2)
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
+    with pytest.raises(FileExistsError, match="or skip_existing=True to edit only the others"):
+        editor.edit_files(faces, out)
+    (out / "a.png").write_bytes(b"kept")
+    assert len(editor.edit_files(faces, out, batch_size=2, skip_existing=True)) == 4
+    assert (out / "a.png").read_bytes() == b"kept"
+    for path in whole[1:]:
+        assert (out / path.name).read_bytes() == path.read_bytes()
 
 
 def test_edit_files_replaces_nothing_unasked(
@@ -169,12 +281,20 @@ def test_edit_files_replaces_nothing_unasked(
         editor.edit_files(tmp_path / "a.png", tmp_path, overwrite=True)
 
 
+def test_earlier_names(editor: Editor, photo: np.ndarray) -> None:
+    want = editor.load_images([photo])
+    with pytest.warns(DeprecationWarning, match="now called load_images"):
+        assert torch.equal(editor.load_pictures([photo]), want)
+    with pytest.warns(DeprecationWarning, match="pictures is now called images"):
+        assert torch.equal(editor.edit(pictures=photo), editor.edit(photo))
+
+
 def test_progress_of_edited_files(editor: Editor, photo: np.ndarray, tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(photo).save(tmp_path / name)
     events: list[Progress] = []
     editor.edit_files(tmp_path, tmp_path / "out", batch_size=2, progress=events.append)
-    assert [event.done for event in events] == [0, 2, 3, 5, 6, 6]
+    assert [event.done for event in events] == [0, 2, 3, 3]
     assert {event.task for event in events} == {"editing"} and events[-1].closed
 
 
@@ -201,6 +321,8 @@ def test_bad_input(editor: Editor, generator: StyleGAN2, w_plus: Tensor, photo: 
         editor.edit(w_plus, output="numpy")
     with pytest.raises(ValueError, match="batch_size"):
         editor.edit(w_plus, batch_size=0)
+    with pytest.raises(ValueError, match=r"images\[2\]: the image is too small: 9×9"):
+        editor.edit([photo, Image.fromarray(photo), Image.new("RGB", (9, 9))], batch_size=2)
     with pytest.raises(ValueError, match="no encoder"):
         Editor(generator, make_mapper(0)).edit(photo)
     with pytest.raises(ValueError, match="at least one mapper"):

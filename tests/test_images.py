@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import sys
 import zlib
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sdd_fast import images
+from sdd_fast import image_files, images
 from sdd_fast.grid import grid
 
 H, W = 20, 24
@@ -105,6 +109,22 @@ def test_sixteen_bit_keeps_its_precision(tmp_path: Path) -> None:
     assert len(torch.unique(images.load_image(deep)[0])) == H * W
 
 
+@pytest.mark.parametrize("mode", ["I", "I;16"])
+def test_deep_modes_hold_8_or_16_bits(tmp_path: Path, mode: str, rgb: np.ndarray) -> None:
+    gray = rgb[..., 0]
+    want = expected(np.repeat(gray[..., None], 3, 2))
+    kind = np.int32 if mode == "I" else np.uint16
+    eight, sixteen = (Image.fromarray(gray.astype(kind) * factor) for factor in (1, 257))
+    assert eight.mode == mode
+    assert_close(images.load_image(sixteen), want)
+    with pytest.warns(UserWarning, match="the PIL image .* none above 254: .* taken as 0…255"):
+        assert_close(images.load_image(eight), want)
+    eight.save(tmp_path / "a.tif")
+    with pytest.warns(UserWarning, match=r"a\.tif .* taken as 0…255"):
+        assert_close(images.load_image(tmp_path / "a.tif"), want)
+    assert images.load_image(Image.new(mode, (W, H))).max() == -1
+
+
 def test_sixteen_bit_rgb_png(tmp_path: Path, rgb: np.ndarray) -> None:
     # Pillow cannot write this kind of file, so it is assembled here: 16-bit samples v·257.
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -163,7 +183,7 @@ def test_tiny_images_are_refused(tmp_path: Path, shape: tuple[int, int]) -> None
         images.load_image(tmp_path / "a.png", size=32)
 
 
-@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000"])
 @pytest.mark.parametrize("keep", [0.1, 0.6, 0.9])
 def test_truncated_files_are_refused(
     tmp_path: Path, rgb: np.ndarray, fmt: str, keep: float
@@ -174,6 +194,24 @@ def test_truncated_files_are_refused(
     path = tmp_path / f"a.{fmt.lower()}"
     path.write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(ValueError, match=rf"a\.{fmt.lower()} is (a truncated|not an image)"):
+        images.load_image(path, strict=True)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_is_read_with_a_warning(tmp_path: Path, progressive: bool) -> None:
+    smooth = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(smooth).save(path, quality=95, progressive=progressive)
+    whole, data = images.load_image(path), path.read_bytes()
+    path.write_bytes(data[:-40])
+    with pytest.warns(UserWarning, match=r"a\.jpg lacks its end"):
+        image = images.load_image(path)
+    assert torch.equal(image[:, :32], whole[:, :32]) or progressive
+    assert (image[:, :32] - whole[:, :32]).abs().max() < 0.1
+    with pytest.raises(ValueError, match=r"a\.jpg is a truncated or corrupt image"):
+        images.load_image(path, strict=True)
+    path.write_bytes(data[:100])
+    with pytest.raises(ValueError, match=r"a\.jpg is (a truncated|not an image)"):
         images.load_image(path)
 
 
@@ -190,11 +228,75 @@ def test_missing_empty_folder_and_foreign_files(tmp_path: Path) -> None:
         images.load_image(tmp_path / "text.png")
 
 
-def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (100, 100)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    with pytest.raises(ValueError, match=r"bomb\.png is refused as a possible decompression bomb"):
-        images.load_image(tmp_path / "bomb.png")
+@pytest.mark.parametrize("limit", [None, 1])
+def test_images_beyond_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    smooth = Image.linear_gradient("L").resize((100, 80)).convert("RGB")
+    for name, options in {
+        "a.png": {}, "p.jpg": {"progressive": True}, "a.jpg": {}, "a.jp2": {}, "fits.png": {},
+    }.items():  # fmt: skip
+        smooth.save(tmp_path / name, **options)
+    smooth.resize((200, 100)).save(tmp_path / "large.jpg")
+    smooth.resize((64, 64)).save(tmp_path / "fits.png")
+    # Pillow's own limit is any program's to set or lift.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 5000)
+    for name in ("a.png", "p.jpg", "large.jpg"):
+        with pytest.raises(ValueError, match=rf"{name} has .* million pixels, at most"):
+            images.load_image(tmp_path / name)
+    assert images.load_image(tmp_path / "fits.png").shape == (3, 64, 64)
+    half = images.load_image(smooth.resize((50, 40), Image.Resampling.BOX))
+    for name in ("a.jpg", "a.jp2"):
+        image = images.load_image(tmp_path / name)
+        assert image.shape == (3, 40, 50) and (image - half).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("size", [8, (40, 31), (16, 90), 64, 150])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_large_images_are_resized_in_strips(
+    monkeypatch: pytest.MonkeyPatch, size: images.Size, channels: int
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (97, 120, channels), dtype=np.uint8)
+    whole = images.fit(images.load_image(pixels), size)
+    heights = []
+
+    def rgb(rows: np.ndarray, largest: int, convert: Any = images._rgb) -> torch.Tensor:
+        heights.append(len(rows))
+        return convert(rows, largest)
+
+    monkeypatch.setattr(images, "_rgb", rgb)
+    monkeypatch.setattr(images, "_STRIP", 10 * 120)
+    assert torch.equal(images.load_image(pixels, size), whole)
+    assert len(heights) > 2 and max(heights) < 40
+    for strange in (pixels[::-1], pixels[:, ::-1]):  # strides below zero
+        want = images.fit(images.load_image(strange.copy()), size)
+        assert torch.equal(images.load_image(strange, size), want)
+
+
+def test_only_known_formats_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    def run(*_: Any, **__: Any) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+    for name in ("a.eps", "a.png", "a.jpg", "a"):
+        (tmp_path / name).write_bytes(eps)
+        with pytest.raises(ValueError, match=rf"{name} is not an image .*known formats: PNG, JPEG"):
+            images.load_image(tmp_path / name)
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.pdf")
+    Image.new("RGB", (32, 32)).save(tmp_path / "b.png", "PCX")
+    for name in ("a.pdf", "b.png"):
+        with pytest.raises(ValueError, match="is not an image"):
+            images.load_image(tmp_path / name)
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png is a device or pipe"):
+        images.load_image(tmp_path / "a.png")
 
 
 def test_pillows_guards_are_left_on() -> None:
@@ -252,7 +354,8 @@ def test_load_folder(tmp_path: Path, rgb: np.ndarray) -> None:
     for name in ("b.png", "a.JPG", ".hidden.png"):
         Image.fromarray(rgb).save(tmp_path / name)
     (tmp_path / "notes.txt").touch()
-    batch, paths = images.load_folder(tmp_path, 16)
+    with pytest.warns(UserWarning, match=r"2 images; passed over: 1 other file \(\.txt\)$"):
+        batch, paths = images.load_folder(tmp_path, 16)
     assert [p.name for p in paths] == ["a.JPG", "b.png"]
     assert batch.shape == (2, 3, 16, 16)
     assert len(images.load_folder(tmp_path, 16, limit=1)[1]) == 1
@@ -267,10 +370,54 @@ def test_folder_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no images in .*no files at all"):
         images.load_folder(tmp_path, 16)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"no images in .*1 other files.*\.jpg"):
+    (tmp_path / "more").mkdir()
+    with pytest.raises(
+        ValueError, match=r"no images in .*1 other file \(\.txt\), 1 folder\).*\.jpg"
+    ):
         images.load_folder(tmp_path, 16)
     with pytest.raises(NotADirectoryError, match="is a file"):
         images.load_folder(tmp_path / "notes.txt", 16)
+
+
+def test_one_list_of_what_is_an_image(tmp_path: Path, rgb: np.ndarray) -> None:
+    names = ["a.png", "b.JPG", "c.jfif", "d.jp2", "e.mpo", "f.webp", "g.tiff", "h.bmp", "i.gif",
+             "j.avif", "k.jpeg", "l.tif", "m.ppm"]  # fmt: skip
+    for name in names:
+        kind = "JPEG" if name.endswith("jfif") else None
+        Image.fromarray(rgb).save(tmp_path / name, kind)
+    for other in ("x.eps", "x.pdf", "x.psd", "x.txt"):
+        (tmp_path / other).touch()
+    with pytest.warns(UserWarning, match=r"13 images; passed over: 4 other files"):
+        listed = images.list_images(tmp_path)
+    assert [path.name for path in listed] == sorted(names)
+    for path in listed:
+        assert images.load_image(path).shape == (3, H, W)
+
+
+def test_heic_is_read_where_a_plugin_is_installed(
+    tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import BmpImagePlugin
+
+    plugin = ModuleType("pillow_heif")
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "EXTENSION", dict(Image.EXTENSION))
+    Image.OPEN.pop("HEIF", None)
+    Image.fromarray(rgb).save(tmp_path / "a.heic", "BMP")  # stands for the format
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+
+    def register_heif_opener() -> None:
+        Image.register_open("HEIF", BmpImagePlugin.BmpImageFile, lambda start: start[:2] == b"BM")
+        Image.register_extension("HEIF", ".heic")
+
+    plugin.register_heif_opener = register_heif_opener  # type: ignore[attr-defined]
+    image_files._load_plugins.cache_clear()
+    with pytest.raises(ValueError, match="no images"):
+        images.list_images(tmp_path)
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    image_files._load_plugins.cache_clear()
+    assert images.list_images(tmp_path) == [tmp_path / "a.heic"]
+    assert_close(images.load_image(tmp_path / "a.heic"), expected(rgb))
 
 
 def test_save_png_round_trip_is_exact(tmp_path: Path, rgb: np.ndarray) -> None:

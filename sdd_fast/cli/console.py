@@ -116,6 +116,7 @@ def explain(error: Exception) -> str:
     for python, typed in (
         ("resume=False", "--restart"),
         ("pass overwrite=True", "give --overwrite"),
+        ("skip_existing=True", "--skip-existing"),
     ):
         text = text.replace(python, typed)
     return text

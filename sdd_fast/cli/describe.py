@@ -20,7 +20,7 @@ def describe(path: Path) -> Facts:
         FileNotFoundError: nothing. ValueError: nothing that belongs to this package.
     """
     from sdd_fast.domains.domain import EMBEDDED, PRESETS
-    from sdd_fast.images import SUFFIXES
+    from sdd_fast.image_files import suffixes
 
     if not path.exists():
         path = EMBEDDED.get(str(path)) or PRESETS.get(str(path)) or path
@@ -30,7 +30,7 @@ def describe(path: Path) -> Facts:
         return _folder(path)
     if path.suffix.lower() == ".json":
         return _json_file(path)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in suffixes():
         return _picture(path)
     return _torchscript(path) or _checkpoint(path)
 
@@ -61,7 +61,7 @@ def _folder(path: Path) -> Facts:
     if any(path.glob("training/*.checkpoint.safetensors")):
         rest = "not complete; the command of `sdd train-domain` that began it goes on"
         return {"domain": path, "training": rest}
-    from sdd_fast.images import list_images
+    from sdd_fast.image_files import list_images
     from sdd_fast.training.captions import LISTINGS, SIDE_FILES
 
     try:
@@ -213,14 +213,10 @@ def _torchscript(path: Path) -> Facts | None:
 
 
 def _picture(path: Path) -> Facts:
-    from PIL import Image, UnidentifiedImageError
+    from sdd_fast.image_files import check_image
 
-    try:
-        with Image.open(path) as picture:
-            size = f"{picture.width} × {picture.height} pixels, {picture.mode}"
-            return {f"{picture.format} picture": path, "size": size}
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise ValueError(f"{path} is called like a picture, but is none") from None
+    kind, width, height, mode = check_image(path)
+    return {f"{kind} picture": path, "size": f"{width} × {height} pixels, {mode}"}
 
 
 def text(value: Any) -> str:

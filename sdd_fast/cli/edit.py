@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .console import command, say
+from .console import command, explain, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +47,14 @@ def edit(
             "those that were distilled."
         ),
     ] = None,
+    suffix: Annotated[
+        str,
+        typer.Option(
+            help="Appended to the names, before .png.",
+            rich_help_panel=options.OUTPUT,
+            show_default=False,
+        ),
+    ] = "",
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -55,6 +63,16 @@ def edit(
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Keep results that are in --out and edit the other pictures, as after an "
+            "interruption.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    strict: options.Strict = False,
     aligned: options.Aligned = False,
     domain: Annotated[
         str | None,
@@ -73,7 +91,8 @@ def edit(
     Any size and common format; pictures are cropped to the shape of the domain's, photographs of
     faces by the landmarks of the face. A file of W+ latents, such as `sdd invert` writes, may stand
     for pictures. Inputs are never replaced, earlier results only with --overwrite. Several edits
-    are applied at once.
+    are applied at once. Pictures that cannot be read are left out and listed at the end; the exit
+    status is then 1.
 
     \b
     Examples:
@@ -96,14 +115,29 @@ def edit(
     mappers = [mapper_file(path) for path in edits]
     editor = Editor.load(mappers, domain, device, **options.chosen(parts))
     amount = strengths[0] if len(strengths) == 1 else strengths
-    written = editor.edit_files(files, out, amount, wanted, aligned=aligned, overwrite=overwrite)
+    skipped: dict[Path, str] = {}
+
+    def leave_out(path: Path, error: Exception) -> None:
+        skipped[path] = explain(error)
+
+    written = editor.edit_files(
+        files, out, amount, wanted, suffix=suffix, aligned=aligned, overwrite=overwrite,
+        skip_existing=skip_existing, strict=strict, on_error=None if strict else leave_out,
+    )  # fmt: skip
+    for reason in skipped.values():
+        say(f"warning: skipped: {reason}")
+    if not written:
+        raise ValueError("none of the pictures could be edited")
     grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
     if not overwrite:
         grid_path = unused(grid_path)
-    save_png(grid_path, _grid(editor, files, written[:SHOWN], strengths, aligned))
+    usable = [path for path in files if path not in skipped]
+    save_png(grid_path, _grid(editor, usable, written[:SHOWN], strengths, aligned))
     edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")
     say(f"edited {edited}: {written[0] if len(written) == 1 else out}")
     say(f"before/after: {grid_path}")
+    if skipped:
+        raise typer.Exit(1)
 
 
 def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -152,7 +186,7 @@ def _is_edit(path: Path) -> bool:
 
 
 def picture_files(paths: Sequence[Path]) -> list[Path]:
-    from sdd_fast.images import list_images
+    from sdd_fast.image_files import list_images
 
     files: list[Path] = []
     for path in paths:
@@ -183,7 +217,7 @@ def _grid(
     """Before and after of the first pictures; of the first latents, if there are no pictures."""
     import torch
 
-    from sdd_fast.edit import LATENTS_SUFFIXES
+    from sdd_fast.edit_files import LATENTS_SUFFIXES
     from sdd_fast.grid import grid
     from sdd_fast.images import fit, load_image
 
@@ -191,7 +225,7 @@ def _grid(
     pictures = [path for path in files if path.suffix.lower() not in LATENTS_SUFFIXES][:SHOWN]
     rows, labels = [], []
     if pictures:
-        loaded = editor.load_pictures(pictures, aligned=aligned)
+        loaded = editor.load_images(pictures, aligned=aligned)
         rows, labels = [fit(loaded, editor.image_size)], ["input"]
         w_plus = editor.encode(loaded)
     else:

@@ -41,6 +41,7 @@ def invert(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 8,
+    strict: options.Strict = False,
     domain: options.DomainName = None,
     generator: options.Generator = None,
     encoder: options.Encoder = None,
@@ -52,8 +53,8 @@ def invert(
     """Find the latents of a folder of pictures, to train with or to edit.
 
     Writes a latents file, and a contact sheet to see how well the generator can show the pictures.
-    Broken pictures are skipped and listed. Stop it with Ctrl-C and give the same command again: it
-    goes on where it was, to the same result.
+    Pictures that cannot be used are left out and listed at the end; the exit status is then 1. Stop
+    it with Ctrl-C and give the same command again: it goes on where it was, to the same result.
 
     \b
     Examples:
@@ -94,9 +95,12 @@ def invert(
         domain=loaded.name,
         batch_size=batch_size,
         resume=not restart,
+        strict=strict,
     )
     show(done)
     say(f"next:          {options.command_line('edit', 'runs/RUN', out)}")
+    if done.skipped:
+        raise typer.Exit(1)
 
 
 def show(done: Inversion) -> None:

@@ -118,6 +118,15 @@ Aligned = Annotated[
         help="The pictures are already cropped the way the encoder expects: look for no faces.",
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Stop at the first picture that cannot be used, and refuse JPEGs that lack their end "
+        "and broken color profiles. Default: such pictures are left out and listed; these two are "
+        "read, with a warning.",
+    ),
+]
 Top = Annotated[
     int | None, typer.Option(help="The K timesteps of largest HQS.", rich_help_panel=CHOICE)
 ]

@@ -31,6 +31,7 @@ from ..progress import Listener
 from ..run_folder import RunFolder
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
+from ..teacher.vae_encoder import check_range
 from ..training_loop import Schedule, begin, train
 from ..training_state import TrainingState
 from .config import DistillConfig
@@ -345,6 +346,7 @@ def _check_inputs(
                 "without a generator the training data must be images [N, 3, R, R], got "
                 f"{list(w_plus.shape)}"
             )
+        check_range(float(w_plus.detach().abs().max()))
         data = w_plus.detach().to(next(mapper.parameters()).device)
     else:
         wanted = (generator.num_layers, generator.w_dim)

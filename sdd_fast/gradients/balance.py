@@ -13,6 +13,7 @@ from .._deprecated import renamed_arguments
 from ..memory import ENCODED_AT_ONCE
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
+from ..teacher.vae_encoder import check_range
 from .config import GUIDANCE_RMS, GuidanceConfig
 from .sds import residual
 
@@ -52,6 +53,7 @@ def balanced_guidance_scale(
         ValueError: as `guidance`, a timestep without signal, or the prompt changes nothing at all.
         FloatingPointError: the teacher predicts NaN or infinities.
     """
+    check_range(float(images.detach().abs().max()))
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
     prior.schedule.check_signal(timesteps)
     turns = torch.arange(len(images)) % len(timesteps)

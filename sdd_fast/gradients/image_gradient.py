@@ -15,6 +15,7 @@ from torch import Tensor
 from ..teacher.prior import DiffusionPrior
 from ..teacher.schedule import Timesteps
 from ..teacher.text import PromptEmbeds
+from ..teacher.vae_encoder import check_range
 from .config import GuidanceConfig
 from .sds import residual
 
@@ -101,6 +102,7 @@ def image_gradient(
         fit the prompt.
 
     Raises:
+        ValueError: images far beyond [-1, 1].
         FloatingPointError: the gradient is not finite.
 
     Warns:
@@ -110,7 +112,7 @@ def image_gradient(
     encoded = EncodedImages(prior, images)
     r = residual(prior, encoded.latents, embeds, timesteps, noise, config)
     d = encoded.gradient(r)
-    _check_finite(d, timesteps, prior)
+    _check_values(d, images, timesteps, prior)
     return d
 
 
@@ -138,7 +140,7 @@ def guidance(
 
     Raises:
         ValueError, TypeError: shapes, timesteps (not those on a GPU, see
-            `DiffusionPrior.timesteps_tensor`) or prompt.
+            `DiffusionPrior.timesteps_tensor`), prompt, or images far beyond [-1, 1].
         FloatingPointError: the gradient is not finite. Checking makes the host wait for the device
             once; `residual` does not.
 
@@ -154,7 +156,7 @@ def guidance(
         noise = draw_noise(prior, len(z), config, rng, prior.latent_shape_for(*images.shape[-2:]))
     noise = noise.to(z.device, z.dtype)
     r = residual(prior, z, embeds, t, noise, config)
-    _check_finite(r, timesteps, prior)
+    _check_values(r, images, timesteps, prior)
     return Guidance(loss=(z * r).sum(), residual=r, latents=z, noise=noise, timesteps=t)
 
 
@@ -164,8 +166,15 @@ def _warn_of_silence(timesteps: Timesteps, prior: DiffusionPrior) -> None:
         warnings.warn(prior.schedule.no_signal(t), stacklevel=3)
 
 
-def _check_finite(gradient: Tensor, timesteps: Timesteps, prior: DiffusionPrior) -> None:
-    if bool(gradient.isfinite().all()):
+def _check_values(
+    gradient: Tensor, images: Tensor, timesteps: Timesteps, prior: DiffusionPrior
+) -> None:
+    """Raise on images that are not in [-1, 1] or a gradient that is not finite, in one wait."""
+    largest = images.detach().abs().amax().to(gradient.device, torch.float32)
+    finite = gradient.isfinite().all()
+    magnitude, all_finite = torch.stack([largest, finite.to(largest.dtype)]).tolist()
+    check_range(magnitude)
+    if all_finite:
         return
     t = prior.timesteps_tensor(timesteps, len(gradient)).tolist()
     bad = (~gradient.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()

@@ -1,7 +1,7 @@
-"""Cropping a face the way FFHQ's pictures were cropped, from its landmarks.
+"""Cropping a face the way FFHQ's images were cropped, from its landmarks.
 
 The crop is a square that turns with the face. With e0, e1 the centers of the eyes and m0, m1 the
-corners of the mouth (0: on the left of an upright picture; y grows downwards)
+corners of the mouth (0: on the left of an upright image; y grows downwards)
 
     x' = e1 − e0,   y' = (m0 + m1) / 2 − (e0 + e1) / 2
     center = (e0 + e1) / 2 + 0.1 y'
@@ -9,7 +9,7 @@ corners of the mouth (0: on the left of an upright picture; y grows downwards)
     x      = the direction of x' − rot90(y'),   y = rot90(x)
 
 Source: Karras et al. 2018, "Progressive Growing of GANs", appendix C, which Karras et al. 2019,
-"A Style-Based Generator Architecture", appendix A, applies to FFHQ. What lies outside the picture
+"A Style-Based Generator Architecture", appendix A, applies to FFHQ. What lies outside the image
 is mirrored, blurred and faded to the median color.
 """
 
@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # of 68 points: the outlines of the eyes
 MOUTH = (48, 54)  # of 68 points: the outer corners of the mouth
-MIN_FACE = 32  # side of a crop in pixels of the picture; below this no face is left to see
+MIN_FACE = 32  # side of a crop in pixels of the image; below this no face is left to see
 SUPERSAMPLED = 4  # the turned square is sampled this much finer, then reduced
 
 
@@ -85,7 +85,7 @@ def align_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> I
         size: side of the result in pixels.
 
     Raises:
-        ValueError: eyes or mouth outside the picture, a crop of less than 32 pixels, or no
+        ValueError: eyes or mouth outside the image, a crop of less than 32 pixels, or no
             landmarks of a face.
 
     Warns:

@@ -1,6 +1,6 @@
 """Photographs to W+ latents: a folder of images in, a latents file and a contact sheet out.
 
-picture ──(find the face, turn and crop it)──► encoder ──► W+ ──(refine)──► latents file
+image ──(find the face, turn and crop it)──► encoder ──► W+ ──(refine)──► latents file
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..checkpoints.latents import KIND
 from ..edit import input_size
 from ..files import PathLike, expanded
-from ..images import list_images, load_image, save_png, to_pil
+from ..image_files import list_images
+from ..images import load_pil, load_sizes, save_png
 from ..interrupt import InterruptAfterStep
 from ..progress import Listener, Task
 from .align import align_face
@@ -52,30 +53,33 @@ def invert(
     domain: str = "",
     batch_size: int = 8,
     resume: bool = True,
+    strict: bool = False,
     progress: bool | Listener = True,
 ) -> Inversion:
-    """Find the latent of every picture in a folder.
+    """Find the latent of every image in a folder.
 
     Args:
-        folder: its pictures are taken, sorted by name; broken ones are skipped.
-        encoder: pictures → W+, with `input_size` (height, width) or `resolution`.
+        folder: its images are taken, sorted by name; broken ones are skipped.
+        encoder: images → W+, with `input_size` (height, width) or `resolution`.
         generator: a `StyleGAN2`, on the same device.
         out: the latents file to write, *.safetensors; the contact sheet goes beside it, as *.png.
         detector: finds the faces of raw photographs, which are then cropped as in FFHQ (see
-            `landmarks.YuNet`). None: the pictures are already cropped the way the encoder expects;
+            `landmarks.YuNet`). None: the images are already cropped the way the encoder expects;
             they are center-cropped to its shape.
         refinement: gradient steps after the encoder; None: none.
         identity: a network that tells persons apart, for the refinement.
         domain: the name of the domain, for the file's metadata.
-        batch_size: pictures at once.
-        resume: go on where an interrupted call with the same pictures and settings stopped, to the
+        batch_size: images at once.
+        resume: go on where an interrupted call with the same images and settings stopped, to the
             same result bit for bit (with another batch size: up to rounding). What is finished is
             only read. False starts over.
+        strict: raise at the first image that cannot be used, also at JPEGs that lack their end and
+            at color profiles that cannot be used.
         progress: show it, or not, or a listener that gets every event (see `sdd_fast.progress`).
 
     Raises:
-        ValueError: no pictures or none that can be used; `out` holds something else, or latents of
-            other pictures or settings.
+        ValueError: no images or none that can be used; `out` holds something else, or latents of
+            other images or settings.
         KeyboardInterrupt: Ctrl-C, after the batch is finished and saved.
         FloatingPointError: the encoder or the refinement gave NaN or infinity.
     """
@@ -88,7 +92,7 @@ def invert(
     settings = _describe(files, job)
     state = restore(target, settings, resume, job.empty())
     if state.done < len(files):
-        _run(job, files, state, settings, batch_size, progress)
+        _run(job, files, state, settings, batch_size, strict, progress)
         if not state.names:
             partial_path(target).unlink(missing_ok=True)
             raise ValueError(
@@ -105,7 +109,7 @@ def invert(
 
 
 class _Job:
-    """The networks, and what a picture goes through before them."""
+    """The networks, and what an image goes through before them."""
 
     def __init__(
         self,
@@ -128,31 +132,32 @@ class _Job:
     def empty(self) -> Tensor:
         return torch.zeros(0, self.generator.num_layers, self.generator.w_dim)
 
-    def load(self, path: Path) -> tuple[Tensor, str]:
-        """A picture [3, H, W], cropped to the face if there is a detector; and a note, or ""."""
-        picture = load_image(path)
+    def load(self, path: Path, strict: bool = False) -> tuple[list[Tensor], str]:
+        """Load an image as the encoder takes it and as it is compared, and a note, or "".
+
+        If there is a detector, both are cropped to the face.
+        """
+        sizes = [self.input_size, self.target_size]
         if self.detector is None:
-            return picture, ""
-        photograph = to_pil(picture)
+            return load_sizes(path, sizes, strict=strict), ""
+        photograph = load_pil(path, strict=strict)
         faces = self.detector(photograph)
         if not faces:
             raise ValueError(f"{path.name}: no face was found in it")
-        size = max(*self.input_size, *self.target_size)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                face = align_face(photograph, faces[0], size)
+                face = align_face(photograph, faces[0], max(*sizes[0], *sizes[1]))
             except ValueError as error:
                 raise ValueError(f"{path.name}: {error}") from error
         notes = [str(warning.message) for warning in caught]
         if len(faces) > 1:
             notes.insert(0, f"{len(faces)} faces in the picture, the largest was taken")
-        return load_image(face), "; ".join(notes)
+        return load_sizes(face, sizes), "; ".join(notes)
 
-    def tensors(self, pictures: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Pictures of any size → those for the encoder, and those to compare with."""
-        inputs = torch.stack([load_image(picture, self.input_size) for picture in pictures])
-        targets = torch.stack([load_image(picture, self.target_size) for picture in pictures])
+    def batch(self, loaded: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+        """Stack what `load` returned: the images for the encoder, and those to compare with."""
+        inputs, targets = (torch.stack(images) for images in zip(*loaded, strict=True))
         return inputs.to(self.device), targets.to(self.device)
 
     @torch.no_grad()
@@ -168,7 +173,7 @@ class _Job:
         return content(images, self.target_size)
 
     def psnr(self, w_plus: Tensor, targets: Tensor) -> list[float]:
-        """In dB, of pictures whose values span 2."""
+        """In dB, of images whose values span 2."""
         error = (self.generate(w_plus) - targets).square().mean((1, 2, 3)).clamp(min=1e-10)
         return [round(value, 4) for value in (10 * torch.log10(4 / error)).tolist()]
 
@@ -179,6 +184,7 @@ def _run(
     state: Inversion,
     settings: dict[str, Any],
     batch_size: int,
+    strict: bool,
     progress: bool | Listener,
 ) -> None:
     """Invert the files from `state.done` on, adding to `state`."""
@@ -191,20 +197,22 @@ def _run(
     with task, InterruptAfterStep() as interrupt:
         while state.done < len(files):
             chunk = files[state.done : state.done + batch_size]
-            names, pictures = [], []
+            names, loaded = [], []
             for path in chunk:
                 try:
-                    picture, note = job.load(path)
+                    images, note = job.load(path, strict)
                 except (ValueError, FileNotFoundError) as error:
+                    if strict:
+                        raise
                     state.skipped[path.name] = str(error).replace(str(path), path.name)
                     task.advance(steps)
                     continue
                 names.append(path.name)
-                pictures.append(picture)
+                loaded.append(images)
                 if note:
                     state.notes[path.name] = note
-            if pictures:
-                inputs, targets = job.tensors(pictures)
+            if loaded:
+                inputs, targets = job.batch(loaded)
                 w_plus = job.encode(inputs)
                 state.psnr_encoder += job.psnr(w_plus, targets)
                 task.advance(len(names))
@@ -262,9 +270,9 @@ def _sheet(job: _Job, state: Inversion, paths: dict[str, Path], batch_size: int)
     inputs, encoded, refined = [], [], []
     for start in range(0, len(shown), batch_size):
         some = shown[start : start + batch_size]
-        pictures, targets = job.tensors([job.load(paths[state.names[i]])[0] for i in some])
+        images, targets = job.batch([job.load(paths[state.names[i]])[0] for i in some])
         inputs.append(targets.cpu())
-        encoded.append(job.generate(job.encode(pictures)).cpu())
+        encoded.append(job.generate(job.encode(images)).cpu())
         refined.append(job.generate(state.w_plus[some]).cpu())
     rows = {"input": torch.cat(inputs), "encoder": torch.cat(encoded)}
     if steps:

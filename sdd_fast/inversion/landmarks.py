@@ -18,7 +18,7 @@ from ..files import PathLike
 from .align import face_quad
 
 Detector = Callable[[Image.Image], list[np.ndarray]]
-"""Picture → the landmarks of each face in it, [5, 2] or [68, 2] (see `align.face_points`), the
+"""Image → the landmarks of each face in it, [5, 2] or [68, 2] (see `align.face_points`), the
 largest face first; none: an empty list."""
 
 WEIGHTS = "face_detection_yunet_2023mar.onnx"
@@ -79,7 +79,7 @@ class YuNet:
         return []
 
     def _detect(self, picture: Image.Image, side: int) -> np.ndarray:
-        """[F, 15] in pixels of the picture: x, y, width, height, five points, score."""
+        """[F, 15] in pixels of the image: x, y, width, height, five points, score."""
         scale = side / max(picture.size)
         width, height = (max(32, round(length * scale)) for length in picture.size)
         resized = picture.resize((width, height), Image.Resampling.BICUBIC)
@@ -90,7 +90,7 @@ class YuNet:
         scales = np.array([picture.width / width, picture.height / height])
         found = found.astype(np.float64)
         found[:, :14] *= np.tile(scales, 7)
-        # From corner-based coordinates of the smaller picture to those of the centers of pixels.
+        # From corner-based coordinates of the smaller image to those of the centers of pixels.
         found[:, 4:14] += np.tile((scales - 1) / 2, 5)
         return found
 

@@ -20,15 +20,15 @@ _LISTS = ("names", "psnr", "psnr_encoder", "skipped", "notes")  # of an `Inversi
 
 @dataclass
 class Inversion:
-    """The latents of a folder of pictures.
+    """The latents of a folder of images.
 
     Args:
         path: the latents file: `w_plus`, and the rest of this as metadata.
-        names: the file name of each latent's picture.
-        psnr: of each, the generator's picture against the input in dB; `psnr_encoder`: before the
+        names: the file name of each latent's image.
+        psnr: of each, the generator's image against the input in dB; `psnr_encoder`: before the
             refinement.
         skipped: {file name: a sentence that says why it has no latent}.
-        notes: {file name: something to know about it, such as several faces in the picture}.
+        notes: {file name: something to know about it, such as several faces in the image}.
         sheet: the contact sheet.
     """
 
@@ -64,7 +64,7 @@ def write(
 
 
 def restore(target: Path, settings: dict[str, Any], resume: bool, empty: Tensor) -> Inversion:
-    """What an earlier call left for these pictures and settings."""
+    """What an earlier call left for these images and settings."""
     for path, kind in ((target, KIND), (partial_path(target), UNFINISHED)):
         if not path.exists():
             continue
@@ -107,7 +107,7 @@ def fingerprint(path: Path, ends: int = 65536) -> str:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each setting that differs, and one for the pictures."""
+    """One line for each setting that differs, and one for the images."""
     refinement = old.get("refinement")
     if isinstance(refinement, dict) and "pull" in refinement:  # its name in earlier versions
         refinement["l2_weight"] = refinement.pop("pull")

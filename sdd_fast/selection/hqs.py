@@ -26,6 +26,7 @@ from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
 from ..progress import Listener, Task
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
+from ..teacher.vae_encoder import check_range
 from .curve import NORMALIZATIONS, HQSCurve
 
 
@@ -272,12 +273,8 @@ def _check_inputs(
     bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"{what} {bad[:4]} contain NaN or infinity")
-    # Renderings may leave [-1, 1] a little; values far outside are images in 0 … 255.
-    if generator is None and images.abs().max() > 4:
-        raise ValueError(
-            f"images must be in [-1, 1], got values up to {float(images.abs().max()):g}; "
-            "convert bytes with x / 127.5 - 1"
-        )
+    if generator is None:
+        check_range(float(images.abs().max()))
     if noise_draws < 1 or batch_size < 1 or seed < 0:
         raise ValueError(
             "noise_draws and batch_size must be ≥ 1 and seed ≥ 0, "

@@ -88,3 +88,20 @@ def check_images(images: Tensor, channels: int) -> None:
         )
     if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape[2:]:
         raise ValueError(f"images must be [B, {channels}, H, W], got {tuple(images.shape)}")
+
+
+LARGEST = 32.0
+"""Magnitude of an image's values: generators overshoot [-1, 1], untrained ones by far."""
+
+
+def check_range(largest: float) -> None:
+    """Raise ValueError if `largest`, the largest magnitude in some images, is above `LARGEST`.
+
+    Called once before a loop, or where the host waits for the device anyway; not by
+    `DiffusionPrior.encode` and `residual`, which never make it wait.
+    """
+    if largest > LARGEST:
+        raise ValueError(
+            f"images must be in [-1, 1], got values up to {largest:g}; convert bytes with "
+            "x / 127.5 - 1"
+        )

@@ -22,7 +22,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..files import parse_json
-from ..images import SUFFIXES
+from ..image_files import suffixes
 
 LISTINGS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SIDE_FILES = ("txt", "caption")
@@ -205,11 +205,11 @@ def _beside(
 
 def _pictures(folder: Path) -> list[Path]:
     """The images in a folder and those below it, but hidden ones, by name."""
-    found = []
+    found, endings = [], suffixes()
     for root, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]
         files = (Path(root, name) for name in names if not name.startswith("."))
-        found += [path.relative_to(folder) for path in files if path.suffix.lower() in SUFFIXES]
+        found += [path.relative_to(folder) for path in files if path.suffix.lower() in endings]
     return sorted(found)
 
 

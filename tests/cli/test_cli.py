@@ -543,6 +543,35 @@ def test_edit(sdd: Sdd, runs: Path, run: Path, tmp_path: Path) -> None:
     alone = runs / "edited" / "a-bald-face" / "face-1.png"
     assert abs(pixels(tmp_path / "b" / "face-1.png") - pixels(alone)).max() <= 1
     assert "edited 1 picture" in both.out and str(tmp_path / "b" / "face-1.png") in both.out
+    named = sdd("edit", run, face, "--out", tmp_path / "b", "--suffix", "-bald", "--strength", "2")
+    assert named.code == 0 and str(tmp_path / "b" / "face-1-bald.png") in named.out
+
+
+def test_broken_pictures_are_left_out_and_listed(
+    sdd: Sdd, runs: Path, run: Path, tmp_path: Path
+) -> None:
+    faces, out = tmp_path / "faces", tmp_path / "out"
+    shutil.copytree(runs / "faces", faces)
+    whole = (faces / "face-1.png").read_bytes()
+    (faces / "face-1.png").write_bytes(whole[: len(whole) // 2])
+    (faces / "notes.txt").write_text("a note")
+    Image.open(faces / "face-2.png").save(faces / "face-2.jpg")
+    (faces / "face-2.jpg").write_bytes((faces / "face-2.jpg").read_bytes()[:-20])
+    done = sdd("edit", run, faces, tmp_path / "gone.png", "--out", out)
+    assert done.code == 1 and "edited 6 pictures" in done.out, done.err
+    assert sorted(path.name for path in out.glob("*.png")) == [
+        "face-2.jpg.png", "face-2.png.png", *(f"face-{i}.png" for i in (3, 4, 5, 6)),
+    ]  # fmt: skip
+    for told in (
+        "passed over: 1 other file (.txt)", "face-2.jpg lacks its end",
+        "skipped: there is no such image file", "skipped: " + str(faces / "face-1.png"),
+    ):  # fmt: skip
+        assert told in done.err
+    refused = sdd.fails("edit", run, faces, "--out", tmp_path / "strict", "--strict")
+    assert "face-1.png is a truncated" in refused and not (tmp_path / "strict").exists()
+    again = sdd.fails("edit", run, faces, "--out", out)
+    assert "give --overwrite to replace what is there or --skip-existing to edit only" in again
+    assert sdd("edit", run, faces / "face-6.png", "--out", out, "--skip-existing").code == 0
 
 
 def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_nothing_known(sdd: Sdd, tmp_path: Path) -> None:
     for name, message in (
         ("none", "no file or folder"),
         ("text.txt", "nor any other kind of weights"),
-        ("text.png", "is called like a picture, but is none"),
+        ("text.png", "text.png is not an image that can be read"),
         ("page.pt", "a web page, not weights"),
         ("other.json", "JSON, but no HQS curve and no domain"),
         ("empty", "is no run, domain, Stable Diffusion or CLIP folder, or folder of pictures"),

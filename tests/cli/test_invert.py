@@ -52,9 +52,11 @@ def faces(tmp_path: Path) -> Path:
 def test_a_folder_becomes_latents(sdd: Invert, faces: Path, tmp_path: Path) -> None:
     (faces / "broken.jpg").write_bytes(b"")
     out = tmp_path / "w.safetensors"
+    assert "broken.jpg is empty" in sdd.fails(faces, "--out", out, "--strict")
+    assert not list(tmp_path.glob("w.*"))
     done = sdd(faces, "--out", out)
     code, text, err = done.code, done.out, done.err
-    assert code == 0, err
+    assert code == 1, err  # one was left out
     tensors, metadata = load_tensors(out)
     assert tensors["w_plus"].shape == (3, 8, 16) and metadata["domain"] == "tiny"
     assert err.strip() == "sdd: warning: skipped: broken.jpg is empty (0 bytes)"

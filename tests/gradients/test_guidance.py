@@ -324,3 +324,19 @@ def test_a_prompt_that_says_nothing_cannot_be_balanced(tiny_prior64: DiffusionPr
     images = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
     with pytest.raises(ValueError, match="does not depend on the prompt"):
         balanced_guidance_scale(tiny_prior64, images, silent, [500])
+
+
+@pytest.mark.parametrize("function", [guidance, image_gradient])
+def test_images_in_0_to_255_are_refused(tiny_prior: DiffusionPrior, function) -> None:
+    y = torch.rand(2, 3, 32, 32) * 2 - 1
+    y[0, 1, 3, 4] = 9.0  # as generators overshoot
+    noise = torch.zeros(2, *tiny_prior.latent_shape)
+    embeds = tiny_prior.encode_prompt("old")
+    function(tiny_prior, y, embeds, 500, noise)
+    for wrong in (y * 127.5 + 127.5, (y * 127.5 - 127.5).double()):
+        with pytest.raises(
+            ValueError, match=r"images must be in \[-1, 1\], got values up to 1?[12]"
+        ):
+            function(tiny_prior, wrong, embeds, 500, noise)
+    with pytest.raises(ValueError, match=r"images must be in \[-1, 1\]"):
+        balanced_guidance_scale(tiny_prior, y * 127.5, "old", [500])

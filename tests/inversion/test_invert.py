@@ -338,8 +338,8 @@ def test_a_small_face_is_noted(networks: Networks, tmp_path: Path) -> None:
     face = np.array([[70.0, 50], [80, 50], [75, 56], [71, 60], [79, 60]])
     job.detector = lambda image: [face]
     Image.new("RGB", (160, 120)).save(tmp_path / "a.png")
-    picture, note = job.load(tmp_path / "a.png")
-    assert picture.shape == (3, 256, 256)
+    (_, target), note = job.load(tmp_path / "a.png")
+    assert target.shape == (3, 256, 256)
     assert note == "a small face: its crop of 40 pixels is enlarged to 256 and stays blurred"
 
 

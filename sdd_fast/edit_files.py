@@ -1,0 +1,212 @@
+"""What the files are called that `Editor.edit_files` writes, and what may be in their way."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from .files import PathLike, expanded, read_metadata
+from .image_files import check_image, list_images
+from .progress import Task
+
+LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
+
+OnError = Callable[[Path, Exception], None]
+"""Is told which image cannot be edited and why; it is then left out."""
+
+
+def inputs(
+    paths: PathLike | Sequence[PathLike],
+    latents_of: Callable[[Path], tuple[Tensor, list[str]]],
+) -> tuple[list[Path], list[Tensor], list[str]]:
+    """Return the image files that are meant, the latents of other files, and a name for each.
+
+    Args:
+        paths: image files, folders of them, and files of latents.
+        latents_of: reads the latents [N, num_layers, w_dim] of a file, and their names.
+    """
+    listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    files: list[Path] = []
+    latents: list[Tensor] = []
+    names: list[str] = []
+    for path in map(expanded, listed):
+        if path.suffix.lower() in LATENTS_SUFFIXES:
+            w_plus, of_rows = latents_of(path)
+            latents += w_plus
+            names += of_rows
+        else:
+            files += list_images(path) if path.is_dir() else [path]
+    return files, latents, _names_of_images(files) + names
+
+
+def load_files(
+    pairs: Sequence[tuple[Path | Tensor, Path]],
+    load: Callable[[Path], Tensor],
+    on_error: OnError | None,
+) -> tuple[list[Tensor], list[Tensor], list[Path]]:
+    """Load what can be loaded of (image file or latent, target) pairs.
+
+    Returns:
+        The images, the latents, and the targets of both, those of images first.
+
+    Raises:
+        ValueError, OSError: an image cannot be read, and no `on_error`.
+    """
+    images, latents, of_images, of_latents = [], [], [], []
+    for source, target in pairs:
+        if isinstance(source, Tensor):
+            latents.append(source)
+            of_latents.append(target)
+            continue
+        try:
+            images.append(load(source))
+            of_images.append(target)
+        except OSError:
+            if readable([source], on_error):
+                raise  # the fault is not the image's
+        except ValueError as error:
+            if on_error is None:
+                raise
+            on_error(source, error)
+    return images, latents, of_images + of_latents
+
+
+def _names_of_images(files: Sequence[Path]) -> list[str]:
+    """Name each result: as its file without the ending, which stays where others are called so."""
+    stems = Counter(_alike(path.stem) for path in files)
+    return [path.stem if stems[_alike(path.stem)] == 1 else path.name for path in files]
+
+
+def names_of_latents(path: Path, count: int) -> list[str]:
+    """Name each latent of a file: by the stems of the images that it tells of, or numbers."""
+    if path.suffix.lower() == ".safetensors":
+        told = json.loads(read_metadata(path).get("names", "[]"))
+        names = [Path(name).stem for name in told]
+        if len(set(names)) == count == len(names):
+            return names
+    return [f"{path.stem}-{i + 1:04d}" for i in range(count)]
+
+
+def check_targets(
+    files: Sequence[Path],
+    out: Path,
+    targets: Sequence[Path],
+    overwrite: bool,
+    skip_existing: bool,
+) -> None:
+    """Raise where a result cannot or must not be written, before the first one is.
+
+    Raises:
+        ValueError: nothing to edit, two results of one name, or a result in place of an input.
+        FileExistsError: a result is there, and neither `overwrite` nor `skip_existing`.
+        OSError: the folder cannot be written to, a name is too long, or a folder has the name.
+    """
+    if not targets:
+        raise ValueError("no images to edit: the list is empty")
+    # `out`, or the first above it that exists: on the same disk, and with its rights.
+    folder = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; expected a folder for the edited images")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} is read-only; choose another folder")
+    _check_names(targets, out, folder)
+    inputs = {_identity(path) for path in files if path.exists()}
+    there = [target for target in targets if target.exists()]
+    for target in there:
+        if _identity(target) in inputs:
+            raise ValueError(
+                f"{target} would overwrite its input; choose another folder, or a suffix for the "
+                "names (--suffix)"
+            )
+        if target.is_dir():
+            raise IsADirectoryError(f"{target} is a folder, so no image can be written there")
+    if there and not (overwrite or skip_existing):
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise FileExistsError(
+            f"{there[0]}{more} would be replaced; choose another folder, or pass overwrite=True to "
+            "replace what is there or skip_existing=True to edit only the others"
+        )
+
+
+def readable(files: Sequence[Path], on_error: OnError | None) -> set[Path]:
+    """Return the files whose headers are those of images; of the others tell `on_error`.
+
+    Raises:
+        ValueError, OSError: there is such another, and no `on_error`.
+    """
+    good = set()
+    for path in files:
+        try:
+            check_image(path)
+            good.add(path)
+        except (ValueError, OSError) as error:
+            if on_error is None:
+                raise
+            on_error(path, error)
+    return good
+
+
+@contextmanager
+def telling_what_is_kept(task: Task, folder: Path) -> Iterator[None]:
+    """Say in a KeyboardInterrupt what is written already, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(
+            f"{error or 'stopped by Ctrl-C'} after {task.done} of {task.total} images; those that "
+            f"are edited are kept in {folder}. To edit the others, repeat it with --skip-existing "
+            "(in Python: skip_existing=True)"
+        ) from None
+
+
+def _check_names(targets: Sequence[Path], out: Path, folder: Path) -> None:
+    for target in targets:
+        if target.parent != out:
+            raise ValueError(
+                f"{target} would lie outside {out}; a suffix for names must hold no separator"
+            )
+        try:
+            os.lstat(folder / target.name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # such as a name that is too long for this disk
+            raise OSError(error.errno, error.strerror, str(target)) from error
+    names = Counter(target.name for target in targets)
+    doubled = sorted(name for name, count in names.items() if count > 1)
+    if doubled:
+        raise ValueError(
+            f"several inputs would be written to {', '.join(doubled[:5])}; edit them one after the "
+            "other, each into a folder of its own"
+        )
+    alike = Counter(map(_alike, names))
+    if len(alike) < len(names) and _ignores_case(folder):
+        same = sorted(name for name in names if alike[_alike(name)] > 1)
+        raise ValueError(
+            f"{', '.join(same[:5])} are one file on the disk of {folder}, which does not tell "
+            "upper from lower case; edit them one after the other, each into a folder of its own"
+        )
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Try whether a disk takes "a" and "A" for one name."""
+    with tempfile.NamedTemporaryFile(prefix=".sdd-a", suffix=".tmp", dir=folder) as probe:
+        path = Path(probe.name)
+        return path.with_name(path.name.swapcase()).exists()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from others, by whatever name or link it is found."""
+    status = path.stat()
+    return status.st_dev, status.st_ino

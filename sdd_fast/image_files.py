@@ -1,0 +1,241 @@
+"""Image files: what counts as one, and the one way in which they are decoded.
+
+Of Pillow's formats only those of photographs and pictures are opened, whatever a file is called:
+others start programs (EPS starts Ghostscript) or are read by code that few use. Decoding is bounded
+by `MOST_PIXELS`; no setting of Pillow's in the calling program changes what is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import struct
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, ImageFile, ImageOps
+
+from .files import PathLike, expanded
+
+FORMATS = (
+    "PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF",
+)  # fmt: skip
+"""Pillow's names of the formats that are read; AVIF and HEIF where Pillow or a plugin has them."""
+
+MOST_PIXELS = 128_000_000
+"""Of an image that is decoded: half a gigabyte in memory. JPEG and JPEG 2000 files of up to twice
+as many pixels are read at half their size."""
+
+MIN_SIDE = 16  # pixels; below this nothing recognizable is left to edit
+
+_JPEG = ("JPEG", "MPO")
+_JPEG_END = b"\xff\xd9"
+
+# What Pillow's decoders raise on broken files; SyntaxError is its PNG decoder's.
+_BROKEN = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, struct.error)
+
+
+def suffixes() -> frozenset[str]:
+    """Return the endings of image files, such as ".jpg", for folders and the command line alike."""
+    known = {*_formats(), "MPO"}  # which Pillow reads as JPEG
+    return frozenset(
+        ending for ending, kind in Image.registered_extensions().items() if kind in known
+    )
+
+
+def list_images(folder: PathLike) -> list[Path]:
+    """List the image files directly in `folder`, sorted by name, without hidden ones.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        NotADirectoryError: it is a file.
+        ValueError: it holds no image.
+
+    Warns:
+        UserWarning: other files or folders lie there and are passed over; how many.
+    """
+    root = expanded(folder)
+    if not root.exists():
+        raise FileNotFoundError(f"there is no such folder: {root}")
+    if not root.is_dir():
+        raise NotADirectoryError(f"expected a folder of images, but {root} is a file")
+    endings = suffixes()
+    listed = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    images = [p for p in listed if p.suffix.lower() in endings and p.is_file()]
+    besides = _besides(sorted(set(listed).difference(images)))
+    if not images:
+        raise ValueError(
+            f"no images in {root} ({besides or 'no files at all'}); expected files ending in "
+            f"{' '.join(sorted(endings))}"
+        )
+    if besides:
+        count = f"{len(images)} image" + ("s" if len(images) > 1 else "")
+        warnings.warn(f"{root}: {count}; passed over: {besides}", stacklevel=2)
+    return images
+
+
+def _besides(paths: Sequence[Path]) -> str:
+    folders = [path for path in paths if path.is_dir()]
+    kinds = Counter(path.suffix.lower() or path.name for path in paths if path not in folders)
+    counts = []
+    if kinds:
+        files = f"{kinds.total()} other file" + ("s" if kinds.total() > 1 else "")
+        some = ", ".join(kind for kind, _ in kinds.most_common(5)) + (", …" * (len(kinds) > 5))
+        counts.append(f"{files} ({some})")
+    if folders:
+        counts.append(f"{len(folders)} folder" + ("s" if len(folders) > 1 else ""))
+    return ", ".join(counts)
+
+
+def check_image(path: Path) -> tuple[str, int, int, str]:
+    """Read the header of an image file: its format, width, height and mode.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, ValueError: as `read_image`, but for what only
+            decoding shows.
+    """
+    with _opened(path) as picture:
+        return str(picture.format), picture.width, picture.height, picture.mode
+
+
+def read_image(path: Path, strict: bool = False) -> Image.Image:
+    """Decode an image file, turned upright as its EXIF data say; of an animation the first frame.
+
+    A JPEG that lacks its end is read as far as it goes, with a warning, as viewers do.
+
+    Args:
+        strict: refuse such a JPEG.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
+        ValueError: not an image of one of `FORMATS`, truncated or corrupt, of more than
+            `MOST_PIXELS`, or a side shorter than `MIN_SIDE`.
+    """
+    with _opened(path) as picture:
+        try:
+            return _decoded(picture, path)
+        except ValueError:
+            if strict or picture.format not in _JPEG:
+                raise
+    # An end that comes too early makes libjpeg leave the rest of the picture gray.
+    with _opened(path, io.BytesIO(path.read_bytes() + _JPEG_END)) as picture:
+        decoded = _decoded(picture, path)
+    warnings.warn(
+        f"{path} lacks its end, as after a broken download: the part that is missing is gray",
+        stacklevel=2,
+    )
+    return decoded
+
+
+@contextlib.contextmanager
+def _opened(path: Path, content: IO[bytes] | None = None) -> Iterator[ImageFile.ImageFile]:
+    """Yield an image whose header is read and whose size is allowed."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no such image file: {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"expected an image file, but {path} is a folder")
+    if not path.is_file():
+        raise ValueError(f"{path} is a device or pipe, not an image file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+    with content or open(path, "rb") as file:
+        with named(str(path)):
+            picture = _identified(file, path)
+        if picture is None:
+            raise ValueError(
+                f"{path} is not an image that can be read; known formats: {', '.join(_formats())}"
+            )
+        check_side((picture.height, picture.width), str(path))
+        _reduce(picture, path)
+        yield picture
+
+
+def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile | None:
+    """What `Image.open` does, but for its limit of pixels, which any program may set or lift."""
+    start = file.read(16)
+    for name in _formats():
+        factory, accepts = Image.OPEN[name]
+        accepted = accepts is None or accepts(start)
+        if not accepted or isinstance(accepted, str):
+            continue  # a text says that Pillow was built without this format
+        file.seek(0)
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+            return factory(file, str(path))
+    return None
+
+
+def _decoded(picture: ImageFile.ImageFile, path: Path) -> Image.Image:
+    with named(str(path)):
+        picture.load()
+        # Here, because a broken EXIF block fails only when parsed.
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """Turn what Pillow raises on broken data into a ValueError that names the image."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name} is refused as a possible decompression bomb ({error}); scale it down with an "
+            "image editor first"
+        ) from error
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's error (permission, too many open files), not the decoder's
+        raise ValueError(f"{name} is a truncated or corrupt image ({error})") from error
+
+
+def _reduce(picture: ImageFile.ImageFile, path: Path) -> None:
+    """Have a very large image decoded at half its size where the format can, or refuse it."""
+    width, height = picture.size
+    count = width * height
+    if count <= MOST_PIXELS:
+        return
+    if count <= 2 * MOST_PIXELS:
+        # Of a progressive JPEG all coefficients are held, at whatever size it is decoded.
+        if picture.format in _JPEG and "progressive" not in picture.info:
+            picture.draft(None, (width // 2, height // 2))
+            return
+        if picture.format == "JPEG2000":
+            picture.reduce = 1  # type: ignore[method-assign, assignment]
+            return
+    raise ValueError(
+        f"{path} has {width}×{height} = {count / 1e6:.0f} million pixels, at most "
+        f"{MOST_PIXELS / 1e6:.0f} million are decoded; scale it down with an image editor first"
+    )
+
+
+def check_side(shape: Sequence[int], name: str) -> None:
+    """Raise ValueError where one of (height, width) is below `MIN_SIDE`."""
+    height, width = shape
+    if min(shape) < MIN_SIDE:
+        raise ValueError(
+            f"{name} is too small: {width}×{height} pixels, at least {MIN_SIDE}×{MIN_SIDE} are "
+            "needed"
+        )
+
+
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow, with its plugins, can read."""
+    _load_plugins()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@cache
+def _load_plugins() -> None:
+    """Let Pillow know all its formats, and those of plugins that are installed."""
+    Image.init()
+    if "HEIF" not in Image.OPEN:
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("pillow_heif").register_heif_opener()
+    if "AVIF" not in Image.OPEN:
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("pillow_avif")
