@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .checks import check_seed
+
 _DRAWING = frozenset(
     {
         "bernoulli", "bernoulli_", "kaiming_normal_", "kaiming_uniform_", "multinomial", "normal",
@@ -32,9 +34,7 @@ def generator(seed: int) -> torch.Generator:
     Raises:
         ValueError: another seed.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-        shown = f"{seed!r:.40}" if isinstance(seed, int) else repr(seed)
-        raise ValueError(f"a seed must be an integer from 0 to 2⁶⁴ − 1, got {shown}")
+    check_seed(seed)
     return torch.Generator().manual_seed(seed)
 
 

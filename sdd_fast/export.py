@@ -26,6 +26,7 @@ from torch.jit.frontend import FrontendError
 
 from .files import write_bytes
 from .models import LevelsMapper
+from .outputs import check_free
 
 METADATA_FILE = "sdd.json"
 FORMAT = "sdd_fast mapper"
@@ -42,6 +43,7 @@ def export_torchscript(
     domain: str,
     levels: Sequence[str] | None = None,
     extra: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Script a mapper and write it, with what one needs to know to use it, atomically.
 
@@ -56,15 +58,18 @@ def export_torchscript(
         domain: name of the domain (generator) whose latents it edits; "" if that is unknown.
         levels: keep only these levels of a `LevelsMapper`; None keeps all it has.
         extra: further JSON values to keep in the file, under "extra".
+        overwrite: replace the file if it exists.
 
     Raises:
         ValueError: a prompt or domain that is no text, timesteps that are no whole numbers, a λ
             that is not finite, levels the mapper lacks, `extra` that is not JSON, or a module that
             cannot be scripted.
+        FileExistsError: the file exists, and not `overwrite`.
         OSError: the file cannot be written; nothing half-written is left.
     """
     timesteps = [int(t) if isinstance(t, Integral) else t for t in timesteps]  # numpy's too
     _check(prompt=prompt, lam=lam, timesteps=timesteps, domain=domain)
+    check_free([path], overwrite)
     if isinstance(mapper, LevelsMapper):
         mapper = mapper if levels is None else mapper.subset(levels)
         levels = mapper.levels

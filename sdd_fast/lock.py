@@ -1,10 +1,11 @@
-"""One process at a time works in a folder; another one is refused and told who works there."""
+"""One process at a time works at a place; another one is refused and told who works there."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .files import PathLike
+from .outputs import make_folder
 
 LOCK_FILE = ".lock"
 """Stays in the folder, without content, when the lock is released."""
@@ -23,43 +25,68 @@ _locked: ContextVar[frozenset[Path]] = ContextVar("_locked", default=frozenset()
 
 
 @contextmanager
-def locked(folder: PathLike) -> Iterator[None]:
-    """Hold the lock of `folder`, which is made if need be; within it, locking it again is free.
+def locked(place: PathLike, *, file: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder, which is made if need be; within it, locking it again is free.
+
+    A folder that was made for this, and in which no file was written, is removed again.
+
+    Args:
+        file: `place` is a file to write; others may work beside it.
 
     Raises:
         BlockingIOError: another process, or thread, works there; says which and since when.
+        NotADirectoryError, PermissionError: there cannot be such a folder, or nothing be written.
     """
-    place = Path(folder).resolve()
+    whole = Path(place).resolve()
+    path = whole.with_name(f".{whole.stem}.lock") if file else whole / LOCK_FILE
     mine = _locked.get()
-    if place in mine:
+    if path in mine:
         yield
         return
-    path = place / LOCK_FILE
-    lock = FileLock(path)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except PermissionError as error:
-        raise PermissionError(error.errno, error.strerror, str(folder)) from error
-    except Timeout:
-        raise BlockingIOError(
-            errno.EAGAIN,
-            f"{_holder(path)} is at work in this folder; wait until it is done, or choose another "
-            "folder",
-            str(folder),
-        ) from None
-    token = _locked.set(mine | {place})
+    made = [folder for folder in path.parents if not folder.exists()]  # innermost first
+    make_folder(path.parent)
+    lock = _acquired(path, str(place))
+    token = _locked.set(mine | {path})
     try:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        path.write_text(
-            json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now})
-        )
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        with suppress(OSError):  # of a full disk the work itself will tell
+            path.write_text(json.dumps(holder))
         yield
     finally:
         _locked.reset(token)
         with suppress(OSError):
             path.write_text("")
+            if file:
+                path.unlink()
+            _remove_unused(made)
         lock.release()
+
+
+def _acquired(path: Path, place: str) -> FileLock:
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+        while not path.exists():  # its last holder removed it meanwhile
+            lock.release()
+            lock.acquire(blocking=False)
+    except PermissionError as error:
+        raise PermissionError(error.errno, error.strerror, place) from error
+    except Timeout:
+        raise BlockingIOError(
+            errno.EAGAIN,
+            f"{_holder(path)} is at work here; wait until it is done, or choose another place",
+            place,
+        ) from None
+    return lock
+
+
+def _remove_unused(made: list[Path]) -> None:
+    """Remove folders, innermost first, that were made in vain: no file but the lock's is there."""
+    if made and all(found.is_dir() or found.name == LOCK_FILE for found in made[0].rglob("*")):
+        shutil.rmtree(made[0])
+        for folder in made[1:]:
+            folder.rmdir()
 
 
 def _holder(path: Path) -> str:

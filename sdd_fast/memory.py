@@ -15,6 +15,8 @@ are counted; on a card they have not been measured yet.
 
 from __future__ import annotations
 
+import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -33,6 +35,7 @@ ENCODED_AT_ONCE = 16
 
 _KEPT_BYTES = 12e9  # by the graphs of one step
 _LAYER_BYTES = 2**30  # by one layer without a graph
+_LEAST_BYTES = 96  # for each pixel of an image: itself, its edit, their gradients, one layer
 _CACHE_BYTES = 2**28  # by results that are kept from one step to another
 
 _VAE_ELEMENTS = 3_100  # kept for each pixel that the teacher sees
@@ -62,6 +65,29 @@ def rendering_batch(generator: Any, most: int = MOST_RENDERED) -> int:
     """Return how many images a generator renders in one pass without a gradient: 1 to `most`."""
     height, width = generator.image_size
     return _fitting(_GENERATOR_LAYER_BYTES * height * width, _LAYER_BYTES, most)
+
+
+def check_memory(needed: float, what: str, device: Any) -> None:
+    """Raise ValueError if something takes more memory than the device has altogether."""
+    import torch
+
+    where = torch.device(device)
+    if where.type == "cuda":
+        there = float(torch.cuda.mem_get_info(where)[1])
+    elif hasattr(os, "sysconf"):
+        there = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    else:
+        return
+    if needed > there:
+        raise ValueError(
+            f"{what} takes at least {needed / 1e9:,.1f} GB of memory; this device has "
+            f"{there / 1e9:,.1f} GB"
+        )
+
+
+def check_images(count: int, size: tuple[int, int], what: str, device: Any) -> None:
+    """Raise ValueError if so many images (height, width) in one step fit in no case."""
+    check_memory(_LEAST_BYTES * count * math.prod(size), what, device)
 
 
 def fits_cache(one: Tensor, count: int) -> bool:

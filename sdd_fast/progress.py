@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -99,6 +100,10 @@ class _Bar:
         self._bar: tqdm[Any] | None = None
 
     def __call__(self, event: Progress) -> None:
+        with suppress(OSError):  # of a terminal that has closed: the work goes on
+            self._show(event)
+
+    def _show(self, event: Progress) -> None:
         if self._bar is None:
             self._bar = tqdm(
                 total=event.total, initial=event.done, desc=event.task, unit=f" {event.unit}"
@@ -126,7 +131,8 @@ class _Lines:
         left = "" if not new else _left((event.total - event.done) * (now - self._began) / new)
         figures = f"; {event.text}" if event.text else ""
         line = f"{event.task}: {event.done} of {event.total} {event.unit}{left}{figures}"
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError):  # of a pipe that nobody reads any more
+            print(line, file=sys.stderr, flush=True)
 
 
 def _left(seconds: float) -> str:

@@ -17,7 +17,8 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from torch import nn
 
 from .files import PathLike, load_tensors, read_json, read_metadata, write_json
 from .manipulator import MapperInfo, save_mapper
+from .outputs import check_free
 from .training_state import StateFile, TrainingState, differences
 
 CONFIG_FILE, CHECKPOINT_FILE = "config.json", "checkpoint.safetensors"
@@ -33,13 +35,16 @@ MAPPER_FILE, HISTORY_FILE = "mapper.safetensors", "history.json"
 TRAINED = (CONFIG_FILE, CHECKPOINT_FILE, MAPPER_FILE, HISTORY_FILE)
 """What `distill` writes."""
 
-RUN_FILE = "run.json"
+RUN_FILE, RUN_FORMAT = "run.json", "sdd_fast.run"
 CURVE_FILE, CURVE_PICTURE = "curve.json", "curve.png"
+PARTIAL_CURVE = "curve.partial.safetensors"
 GRID_FILE, TRAINING_FILE, REPORT_FILE = "before-after.png", "training.png", "report.html"
 WRITTEN = (RUN_FILE, CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, REPORT_FILE)
 """What `run_edit` writes besides."""
 
 _PENDING = ".pending-"
+_pending: ContextVar[Path | None] = ContextVar("_pending", default=None)
+"""Where the `run_edit` that is at work writes what is to replace an earlier run's."""
 
 _OTHERWISE = "choose another run folder, or pass resume=False to start over and discard it"
 _REQUEST = "request"  # in a mapper's metadata: the digest of the request that it answers
@@ -65,6 +70,19 @@ def remembered_domain(folder: Path) -> str | dict[str, Any] | None:
     )
 
 
+def is_of_a_run(path: Path) -> bool:
+    """Return whether a run.json or config.json, as far as it can be read, is that of a run."""
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return path.name == RUN_FILE  # damaged, which is what a restart is for
+    if not isinstance(found, dict):
+        return False
+    return found.get("format") == RUN_FORMAT or {"prompt", "distill"} <= set(found)
+
+
 @contextmanager
 def pending(folder: Path) -> Iterator[Path]:
     """Yield where `run_edit` writes before its training begins: in the folder itself, if it is new.
@@ -74,15 +92,20 @@ def pending(folder: Path) -> Iterator[Path]:
     """
     for left in folder.glob(f"{_PENDING}*"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    apart = _pending_of(folder)
+    apart = folder / f"{_PENDING}{os.getpid()}"
+    token = _pending.set(apart)
     try:
         yield apart if (folder / RUN_FILE).exists() else folder
     finally:
+        _pending.reset(token)
         shutil.rmtree(apart, ignore_errors=True)
 
 
-def _pending_of(folder: Path) -> Path:
-    return folder / f"{_PENDING}{os.getpid()}"
+def restore(place: Path, folder: Path) -> None:
+    """Give a finished run in `folder` the curve in `place` again, if its own is lost."""
+    for name in (CURVE_FILE, CURVE_PICTURE):
+        if (place / name).exists() and not (folder / name).exists():
+            os.replace(place / name, folder / name)
 
 
 class RunFolder:
@@ -98,6 +121,7 @@ class RunFolder:
     Raises:
         ValueError: with `resume`, the folder holds another run, or files of these names that are
             not of a run.
+        IsADirectoryError: a folder is where a file is to be written.
     """
 
     def __init__(
@@ -113,6 +137,8 @@ class RunFolder:
         self.state_file = StateFile(self.path / CHECKPOINT_FILE, self.request, steps, _OTHERWISE)
         self._resume = resume
         self._config: dict[str, Any] = {}
+        check_free((self.path / name for name in TRAINED), overwrite=True)
+        self._check_record()
         self.finished = resume and self._is_finished()
 
     def begin(self, config: Mapping[str, Any], state: TrainingState) -> None:
@@ -137,9 +163,8 @@ class RunFolder:
 
     def finish(self, mapper: nn.Module, trained: bool) -> None:
         """Write the mapper, unless it is there already and was not trained since."""
-        path = self.path / MAPPER_FILE
-        if trained or not path.exists() or read_metadata(path).get(_REQUEST) != self._digest:
-            save_mapper(path, mapper, self.info, {_REQUEST: self._digest})
+        if trained or self._answered() not in self._digests:
+            save_mapper(self.path / MAPPER_FILE, mapper, self.info, {_REQUEST: self._digests[0]})
 
     def load_finished(self, mapper: nn.Module) -> list[dict[str, Any]]:
         """Restore the finished mapper; return the history.
@@ -147,28 +172,50 @@ class RunFolder:
         Raises:
             ValueError: the mapper or its history is damaged or missing.
         """
-        path = self.path / HISTORY_FILE
         try:
-            tensors, _ = load_tensors(self.path / MAPPER_FILE)
+            path = self.path / MAPPER_FILE
+            tensors, _ = load_tensors(path)
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                raise ValueError(f"{path} holds NaN or infinity")
             mapper.load_state_dict(tensors)
-            history: list[dict[str, Any]] = read_json(path)
-            if not isinstance(history, list) or not history or "step" not in history[-1]:
-                raise ValueError(f"{path} is not the history of a training")
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            return self._read_history()
+        except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{error}. The run in {self.path} is finished, but not all of it is left, nor its "
                 f"checkpoint; to train it again, {_OTHERWISE}"
             ) from error
-        return history
 
     @property
-    def _digest(self) -> str:
-        text = json.dumps(self.request, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    def _digests(self) -> tuple[str, str]:
+        """Of the request, and of what earlier versions had of it: not the networks."""
+        earlier = {key: value for key, value in self.request.items() if key != "networks"}
+        texts = [json.dumps(told, sort_keys=True) for told in (self.request, earlier)]
+        now, before = (hashlib.blake2b(t.encode(), digest_size=16).hexdigest() for t in texts)
+        return now, before
+
+    def _answered(self) -> str | None:
+        """The digest of the request that the mapper in the folder answers, if it tells one."""
+        try:
+            return read_metadata(self.path / MAPPER_FILE).get(_REQUEST)
+        except (OSError, ValueError):
+            return None
+
+    def _read_history(self) -> list[dict[str, Any]]:
+        path = self.path / HISTORY_FILE
+        history: list[dict[str, Any]] = read_json(path)
+        last = history[-1] if isinstance(history, list) and history else None
+        if not isinstance(last, dict) or last.get("step") != self.state_file.steps:
+            raise ValueError(f"{path} is not the history of a whole training")
+        return history
 
     def _is_finished(self) -> bool:
-        """Whether the requested mapper is there without a checkpoint to go on from."""
+        """Whether the requested mapper is there, and no checkpoint has more to tell."""
         mapper = self.path / MAPPER_FILE
+        done = self._answered() in self._digests
+        if done:
+            with suppress(OSError, ValueError):
+                self._read_history()
+                return True
         # Beside a finished mapper the checkpoint of an earlier version has nothing left to tell.
         if self.state_file.path.exists() and not (
             mapper.exists() and self.state_file.is_of_an_earlier_version()
@@ -180,8 +227,15 @@ class RunFolder:
             if config is None and (self.path / HISTORY_FILE).exists():
                 raise self._foreign(HISTORY_FILE)
             return False
-        if read_metadata(mapper).get(_REQUEST) == self._digest:
+        if done:
             return True
+        try:
+            read_metadata(mapper)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. No checkpoint is left to make it again from; to train it again, "
+                f"{_OTHERWISE}"
+            ) from error
         if config is None:
             raise self._foreign(MAPPER_FILE)
         if _REQUEST in config:
@@ -198,6 +252,19 @@ class RunFolder:
             + f"\nIt is kept. Repeat those settings to have it again, or {_OTHERWISE}"
         )
 
+    def _check_record(self) -> None:
+        """Refuse a run.json that is of something else, or of another run than is continued."""
+        path = self.path / RUN_FILE
+        if _pending.get() is not None or not path.exists():
+            return  # `run_edit` has looked, and writes it
+        if not is_of_a_run(path):
+            raise self._foreign(RUN_FILE)
+        prompt = None
+        with suppress(ValueError):  # damaged: then the other files tell
+            prompt = read_json(path).get("prompt")
+        if self._resume and prompt not in (None, self.info.prompt):
+            raise ValueError(f"{path} tells of a run of another prompt; {_OTHERWISE}")
+
     def _earlier_config(self) -> dict[str, Any] | None:
         """The config.json of a run in the folder, None if there is none.
 
@@ -207,13 +274,9 @@ class RunFolder:
         path = self.path / CONFIG_FILE
         if not path.exists():
             return None
-        try:
-            config = read_json(path)
-        except ValueError:
-            config = None
-        if not isinstance(config, dict) or not {"prompt", "distill"} <= set(config):
+        if not is_of_a_run(path):
             raise self._foreign(CONFIG_FILE)
-        return config
+        return dict(read_json(path))
 
     def _foreign(self, name: str) -> ValueError:
         return ValueError(
@@ -222,18 +285,24 @@ class RunFolder:
         )
 
     def _describe(self) -> None:
-        """Write config.json, and let what `run_edit` wrote take its place."""
+        """Write config.json, and let what `run_edit` wrote take its place.
+
+        Without `run_edit`, what one wrote of the mapper that is replaced goes.
+        """
         write_json(self.path / CONFIG_FILE, self._config)
         self._config = {}
-        apart = _pending_of(self.path)
-        if not apart.exists():
-            return
-        for name in (CURVE_FILE, CURVE_PICTURE, RUN_FILE):
-            if (apart / name).exists():
-                os.replace(apart / name, self.path / name)
-            else:
-                (self.path / name).unlink(missing_ok=True)
-        apart.rmdir()
+        apart = _pending.get()
+        if apart is None:
+            if not self._resume and (self.path / RUN_FILE).exists():
+                for name in WRITTEN:
+                    (self.path / name).unlink(missing_ok=True)
+        elif apart.exists():
+            for name in (CURVE_FILE, CURVE_PICTURE, RUN_FILE):
+                if (apart / name).exists():
+                    os.replace(apart / name, self.path / name)
+                else:
+                    (self.path / name).unlink(missing_ok=True)
+            apart.rmdir()
 
     def _write_history(self, state: TrainingState) -> None:
         # JSON has no NaN, which a monitor may well return.

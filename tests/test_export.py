@@ -56,7 +56,7 @@ def test_style_space_mapper(tmp_path: Path) -> None:
         assert torch.equal(actual, expected)
     assert metadata["levels"] is None and metadata["network"] == "StyleSpaceMapper"
     with pytest.raises(ValueError, match="levels belong to a LevelsMapper"):
-        export_torchscript(mapper, tmp_path / "mapper.pt", levels=["fine"], **ABOUT)
+        export_torchscript(mapper, tmp_path / "fine.pt", levels=["fine"], **ABOUT)
 
 
 def test_a_mapper_of_another_program(tmp_path: Path) -> None:
@@ -106,6 +106,18 @@ def test_module_that_cannot_be_scripted(tmp_path: Path) -> None:
         export_torchscript(Unscriptable(), tmp_path / "mapper.pt", **ABOUT)
 
 
+def test_a_file_is_replaced_when_asked_to(tmp_path: Path) -> None:
+    path = tmp_path / "mapper.pt"
+    export_torchscript(build(), path, **ABOUT)
+    before = path.read_bytes()
+    other = {**ABOUT, "prompt": "beard"}
+    with pytest.raises(FileExistsError, match=r"mapper\.pt would be replaced; .*overwrite=True"):
+        export_torchscript(build(), path, **other)
+    assert path.read_bytes() == before
+    export_torchscript(build(), path, **other, overwrite=True)
+    assert load_torchscript(path)[1]["prompt"] == "beard"
+
+
 def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mapper.pt"
     export_torchscript(build(), path, **ABOUT)
@@ -118,7 +130,7 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"(?i)space"):
-        export_torchscript(build(), path, **{**ABOUT, "prompt": "beard"})
+        export_torchscript(build(), path, **{**ABOUT, "prompt": "beard"}, overwrite=True)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["mapper.pt"]
 
@@ -137,7 +149,7 @@ def test_files_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="not a complete TorchScript file"):
         load_torchscript(path)
-    export_torchscript(build(), path, **ABOUT)
+    export_torchscript(build(), path, **ABOUT, overwrite=True)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="not a complete TorchScript file"):
         load_torchscript(path)
@@ -149,7 +161,7 @@ def test_files_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match=r"sdd\.json is not valid JSON"):
         load_torchscript(path)
     monkeypatch.setattr(export, "VERSION", 2)
-    export_torchscript(build(), path, **ABOUT)
+    export_torchscript(build(), path, **ABOUT, overwrite=True)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format version 2, this sdd_fast reads up to 1"):
         load_torchscript(path)

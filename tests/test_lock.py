@@ -58,6 +58,43 @@ def test_within_it_the_lock_is_free_but_not_for_other_threads(tmp_path: Path) ->
     assert len(refused) == 1
 
 
+def test_a_file_is_locked_beside_others(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    refused: list[BlockingIOError] = []
+
+    def work() -> None:
+        with locked(other, file=True):
+            pass
+        try:
+            with locked(one, file=True):
+                pass
+        except BlockingIOError as error:
+            refused.append(error)
+
+    with locked(one, file=True):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert [error.filename for error in refused] == [str(one)]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_made_in_vain_goes_again(tmp_path: Path) -> None:
+    place = tmp_path / "a" / "b"
+    with pytest.raises(ValueError, match="refused"), locked(place):
+        (place / "c").mkdir()
+        raise ValueError("refused")
+    assert not list(tmp_path.iterdir())
+    with locked(place):
+        (place / "result").write_text("")
+    assert sorted(path.name for path in place.iterdir()) == [LOCK_FILE, "result"]
+    there = tmp_path / "there"
+    there.mkdir()
+    with locked(there):
+        pass
+    assert there.exists()
+
+
 @pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..files import PathLike, save_tensors
 from ..manipulator import save_mapper
+from ..outputs import check_free
 from .formats.read import read_checkpoint
 from .inspect import KINDS, contents, summarize
 from .latents import KIND
@@ -23,6 +24,7 @@ def convert(
     part: str | None = None,
     *,
     content_rows: tuple[int, int] | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Write what a foreign file holds as our safetensors file, atomically.
 
@@ -38,12 +40,14 @@ def convert(
             an encoder of a file that does not tell which of them it holds.
         content_rows: of a generator, the rows that show something, see `load_generator`: the file
             written tells them from then on.
+        overwrite: replace `target` if it exists.
 
     Returns:
         The part that was written.
 
     Raises:
         FileNotFoundError: there is no such file.
+        FileExistsError: `target` exists, and not `overwrite`.
         ValueError: the file holds nothing that can be converted, several parts or not that one;
             what its loader finds wrong with it; `content_rows` of anything but a generator; or
             `target` is `source`, or no .safetensors file.
@@ -54,9 +58,10 @@ def convert(
     if part is not None and part not in (*PARTS, *ENCODERS):
         raise ValueError(f"there is no part {part!r}; parts are {', '.join((*PARTS, *ENCODERS))}")
     kind, part = (part, "encoder") if part in ENCODERS else (None, part)
-    checkpoint = read_checkpoint(path)
-    if out.exists() and out.samefile(path):
+    if out.exists() and path.exists() and out.samefile(path):
         raise ValueError(f"{out} is the input, which is never overwritten; give another name")
+    check_free([out], overwrite)
+    checkpoint = read_checkpoint(path)
     present = [kind for kind in contents(checkpoint) if kind in PARTS]
     if part is None and len(present) > 1:
         names = " and ".join(KINDS[kind] for kind in present)

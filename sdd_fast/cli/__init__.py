@@ -9,9 +9,12 @@ import os
 import sys
 from typing import Annotated
 
-import typer
+try:
+    import typer
 
-from . import console, convert, demo, distill, edit, info, invert, select, train_domain
+    from . import console, convert, demo, distill, edit, info, invert, select, train_domain
+except KeyboardInterrupt:  # there is nothing to save or to tell yet
+    sys.exit(130)
 
 app = typer.Typer(
     name="sdd",
@@ -86,7 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ξ or “ still gets the rest
-    app(args=words, prog_name="sdd")
+    try:
+        app(args=words, prog_name="sdd")
+    except KeyboardInterrupt:  # before the command itself has begun
+        sys.exit(130)
 
 
 def _rename(words: list[str]) -> None:

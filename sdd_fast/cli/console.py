@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -33,11 +34,18 @@ def printable(text: str) -> str:
 
 def say(line: str) -> None:
     """Print a line; warnings go to stderr."""
-    line = printable(line)
     if line.startswith("warning: "):
-        print(f"sdd: {line}", file=sys.stderr, flush=True)
+        _print(f"sdd: {line}", sys.stderr)
     else:
-        print(line, flush=True)
+        _print(line, sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    try:
+        print(printable(text), file=stream, flush=True)
+    except BrokenPipeError:
+        # Whoever read this has gone, as of `| head -1`; the work and its files are wanted still.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def take_debug(arguments: list[str]) -> bool:
@@ -74,8 +82,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 function(**values)
         except KeyboardInterrupt as error:
             code, message, failure = 130, str(error) or "stopped by Ctrl-C", error
-        except BrokenPipeError as error:
-            code, message, failure = 1, "", error  # whoever read our output has gone
         except Exception as error:  # noqa: BLE001 (the last resort: a message, not a traceback)
             if type(error).__module__.startswith(("typer", "click")):
                 raise
@@ -84,9 +90,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             return
         if state.debug:
             traceback.print_exception(failure)
-        message = printable(message)
-        if message:
-            print(f"\nsdd: {message}" if code == 130 else f"sdd: error: {message}", file=sys.stderr)
+        _print(f"\nsdd: {message}" if code == 130 else f"sdd: error: {message}", sys.stderr)
         raise typer.Exit(code)
 
     guarded.__doc__ = unwrapped(function.__doc__ or "")
@@ -141,6 +145,6 @@ def _show_warnings_plainly() -> None:
         line: str | None = None,
     ) -> None:
         if "sdd_fast" in filename or state.debug:
-            print(f"sdd: warning: {printable(str(message))}", file=sys.stderr, flush=True)
+            _print(f"sdd: warning: {message}", sys.stderr)
 
     warnings.showwarning = show

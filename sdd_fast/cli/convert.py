@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import options
 from .console import command, say
 
 
@@ -37,6 +38,7 @@ def convert(
             "the one after the last, 64 448 for LSUN cars. The output tells them from then on.",
         ),
     ] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write a foreign checkpoint as a safetensors file, which loads quickly and can run nothing.
 
@@ -54,6 +56,6 @@ def convert(
     from sdd_fast.checkpoints.convert import convert as convert_file
     from sdd_fast.checkpoints.inspect import describe_file
 
-    written = convert_file(source, target, part, content_rows=content_rows)
+    written = convert_file(source, target, part, content_rows=content_rows, overwrite=overwrite)
     facts = describe_file(target)
     say(f"written: {target} ({facts['size']}), {written}: {facts[written]}")

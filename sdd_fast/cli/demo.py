@@ -74,5 +74,6 @@ def demo(given: DemoOptions) -> None:
         show_verdict(run)
     say(f"\nfinished in {made.seconds:.0f} s")
     say(f"look at:  {made.report}")
-    say(f"pictures: {given.out / 'faces'} → {given.out / 'edited'}")
-    say(f"next:     sdd edit {made.runs[0].folder} {given.out / 'faces'} --strength 0.6")
+    pictures = given.out / "faces"
+    say(f"pictures: {pictures} → {given.out / 'edited'}")
+    say(f"next:     {options.command_line('edit', made.runs[0].folder, pictures, strength=0.6)}")

@@ -50,7 +50,11 @@ def _folder(path: Path) -> Facts:
     runs = sorted(inner.parent for inner in path.glob(f"*/{RUN_FILE}"))
     if runs:
         facts: Facts = {"folder of runs": path}
-        facts |= {run.name: _run(run)["verdict"] for run in runs}
+        for run in runs:
+            try:
+                facts[run.name] = _run(run)["verdict"]
+            except ValueError as error:
+                facts[run.name] = f"damaged: {error}"
         if (path / REPORT_FILE).exists():
             facts["report"] = path / REPORT_FILE
         return facts
@@ -98,7 +102,8 @@ def _run(path: Path) -> Facts:
     steps = record["distill"]["steps"]
     if record["complete"]:
         facts["steps"] = f"{steps}, complete"
-        facts["verdict"] = f"{record['verdict']['level']}: {headline(verdict_of(record), record)}"
+        verdict = f"{record['verdict']['level']}: {headline(verdict_of(record), record)}"
+        facts["verdict"] = _lost(path) or verdict
         facts["report"] = path / REPORT_FILE
     else:
         history = read_json(path / HISTORY_FILE) if (path / HISTORY_FILE).exists() else []
@@ -107,6 +112,20 @@ def _run(path: Path) -> Facts:
         facts["verdict"] = "not finished; give the same command again to go on"
         facts["command"] = record["command"]
     return facts
+
+
+def _lost(path: Path) -> str:
+    """What keeps the edit of a complete run from being used, "" if nothing does."""
+    from sdd_fast.checkpoints.load import load_mapper
+    from sdd_fast.run_folder import CHECKPOINT_FILE, MAPPER_FILE
+
+    try:
+        load_mapper(path / MAPPER_FILE)
+        return ""
+    except (FileNotFoundError, ValueError) as error:
+        whole = (path / CHECKPOINT_FILE).exists()
+        cure = f"{CHECKPOINT_FILE} may have it" if whole else "without a checkpoint it is trained"
+        return f"the mapper is lost: {error}. Give the same command again: {cure}"
 
 
 def _domain(path: Path) -> Facts:

@@ -156,7 +156,7 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             raise ValueError(f"{first}: there is no such run folder, mapper file or picture")
         raise ValueError(
             "no edit was given: name a run folder of `sdd distill` (or a mapper file) before the "
-            f"pictures, as in sdd edit runs/white-hair {first}"
+            f"pictures, as in {options.command_line('edit', 'runs/white-hair', first)}"
         )
     if not pictures:
         missing = [path for path in edits if not path.exists()]
@@ -164,7 +164,7 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             raise ValueError(f"{missing[0]}: there is no such file")
         raise ValueError(
             "no pictures were given: name picture files or a folder of them after the edit, as in "
-            f"sdd edit {edits[0]} me.jpg"
+            f"{options.command_line('edit', edits[0], 'me.jpg')}"
         )
     return edits, pictures
 
@@ -253,6 +253,7 @@ def export(
     levels: Annotated[
         str | None, typer.Option(help="Keep only these of coarse,medium,fine.")
     ] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write a distilled edit as one file for other programs.
 
@@ -269,6 +270,7 @@ def export(
     from sdd_fast.export import export_torchscript
     from sdd_fast.manipulator import save_mapper
     from sdd_fast.models import LevelsMapper
+    from sdd_fast.outputs import check_free
 
     suffix = out.suffix.lower()
     if suffix not in MAPPER_SUFFIXES:
@@ -276,7 +278,11 @@ def export(
             f"{out.name!r} must end in {' or '.join(MAPPER_SUFFIXES)}", param_hint="--out"
         )
     wanted = options.comma_list(levels, "--levels")
-    mapper, info = load_mapper(mapper_file(run))
+    source = mapper_file(run)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ValueError(f"{out} is the input, which is never replaced; give another name")
+    check_free([out], overwrite)
+    mapper, info = load_mapper(source)
     if wanted is not None:
         if not isinstance(mapper, LevelsMapper):
             raise ValueError(f"{run} holds no mapper with levels, so --levels cannot be used")
@@ -290,6 +296,7 @@ def export(
             lam=info.lam,
             timesteps=info.timesteps,
             domain=info.domain,
+            overwrite=overwrite,
         )
     else:
         save_mapper(out, mapper, info)

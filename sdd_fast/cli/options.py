@@ -142,6 +142,12 @@ Restart = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace what is there; inputs never.", rich_help_panel=OUTPUT
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,7 @@ def chosen(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 def command_line(name: str, *words: Any, **options: Any) -> str:
     """Return a command as a person would type it; options that are None or False are left out."""
-    parts = ["sdd", name, *(str(word) for word in words)]
+    parts = ["sdd", name]
     for key, value in options.items():
         flag = "--" + key.replace("_", "-")
         if value is True:
@@ -240,4 +246,7 @@ def command_line(name: str, *words: Any, **options: Any) -> str:
         for one in value if isinstance(value, list) else [value]:
             if one is not None and one is not False:
                 parts += [flag, f"{one:g}" if isinstance(one, float) else str(one)]
-    return shlex.join(parts)
+    typed_words = [str(word) for word in words]
+    if any(word.startswith("-") for word in typed_words):
+        return shlex.join([*parts, "--", *typed_words])
+    return shlex.join([*parts[:2], *typed_words, *parts[2:]])

@@ -105,13 +105,15 @@ def select(
     *,
     checkpoints: options.CheckpointOptions,
     out: options.RunOut = None,
+    overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
 ) -> None:
     """Find the timesteps at which the diffusion model has most to say about a prompt.
 
     Computes the Hybrid Quality Score (HQS) of every candidate timestep, prints it, and writes
-    curve.json and curve.png. `sdd distill` with the same --out then uses this curve.
+    curve.json and curve.png. `sdd distill` with the same --out then uses this curve. Stop it with
+    Ctrl-C and give the same command again: it goes on where it was, to the same curve.
 
     \b
     Examples:
@@ -122,30 +124,34 @@ def select(
     """
     from sdd_fast.lock import locked
     from sdd_fast.report import wording
-    from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
-    from sdd_fast.runs.prepare import check_selection, slug
+    from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE, PARTIAL_CURVE
+    from sdd_fast.runs.prepare import check_selection, load_local, slug
     from sdd_fast.selection.choose import choose
     from sdd_fast.selection.search import compute_curve, images_at_once
-    from sdd_fast.teacher.text import unknown_words
+    from sdd_fast.teacher.text import check_prompt, unknown_words
 
     selection, guidance = how.selection(), how.guidance()
     place = out or Path("runs") / slug(prompt)
     loaded = checkpoints.open(device, dtype)
     text = loaded.prompt(prompt, template)
+    check_prompt(text)
     images = None
-    if how.folder is not None:
-        from sdd_fast.images import load_folder
-
-        images, _ = load_folder(how.folder, loaded.generator.image_size)
     with locked(place):
-        check_selection(place, text)
+        check_selection(place, overwrite)
+        load_local(loaded, "held_out")
+        if how.folder is not None:
+            from sdd_fast.images import load_folder
+
+            images, _ = load_folder(how.folder, loaded.generator.image_size)
         words = unknown_words(loaded.prior.tokenizer, text)
         if words:
             say(wording.unknown_words(words, loaded.prompts))
         shown = len(loaded.held_out[: selection.images]) if images is None else len(images)
         at_once = min(shown, images_at_once(loaded, selection, guidance, images))
         say(f"HQS of “{text}” on {shown} images, {at_once} at once …")
-        curve = compute_curve(loaded, text, selection, guidance, images=images)
+        curve = compute_curve(
+            loaded, text, selection, guidance, images=images, partial=place / PARTIAL_CURVE
+        )
         curve.save(place / CURVE_FILE)
         say(curve_table(curve))
         say(f"largest HQS:  {curve.largest()}")

@@ -102,6 +102,7 @@ def render(
     n: Annotated[int, typer.Option("-n", "--number", help="How many faces.")] = 16,
     seed: Annotated[int, typer.Option(help="Other seeds, other faces.")] = 0,
     resolution: Annotated[int, typer.Option(help="Side in pixels.")] = 64,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Draw faces to edit, with captions.
 
@@ -120,24 +121,28 @@ def render(
     from sdd_fast.draws import choices
     from sdd_fast.files import write_text
     from sdd_fast.images import save_png
+    from sdd_fast.outputs import check_free
 
     if not 1 <= n <= 100_000:
         raise typer.BadParameter(f"must be 1 to 100000, got {n}", param_hint="-n")
     if not 16 <= resolution <= 1024:
         raise typer.BadParameter(f"must be 16 to 1024, got {resolution}", param_hint="--resolution")
-    if seed < 0:
-        raise typer.BadParameter(f"must be 0 or more, got {seed}", param_hint="--seed")
+    if not 0 <= seed < 2**32:
+        raise typer.BadParameter(f"must be 0 or more, below 2³², got {seed}", param_hint="--seed")
+    digits = max(2, len(str(n)))
+    names = [f"face-{i + 1:0{digits}d}.png" for i in range(n)]
+    check_free([out / name for name in [*names, "metadata.jsonl"]], overwrite)
     faces = held_out_faces(n, seed=SHOWN_SEED + seed)
     texts = captions(faces.labels, choices(seed))
     lines = []
-    digits = max(2, len(str(n)))
     for start in range(0, n, 64):
         index = range(start, min(n, start + 64))
         for i, picture in zip(index, draw(pick(faces, index), resolution), strict=True):
-            name = f"face-{i + 1:0{digits}d}.png"
-            save_png(out / name, picture)
+            save_png(out / names[i], picture)
             labels = {key: ATTRIBUTES[key][int(faces.labels[key][i])] for key in ATTRIBUTES}
-            lines.append(json.dumps({"file_name": name, "text": texts[i], "attributes": labels}))
+            lines.append(
+                json.dumps({"file_name": names[i], "text": texts[i], "attributes": labels})
+            )
     write_text(out / "metadata.jsonl", "\n".join(lines) + "\n")
     say(f"drew {n} faces of {resolution} × {resolution} pixels: {out}")
     say('next: sdd distill "a face with glasses" --out runs/glasses')

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .._deprecated import renamed_fields
+from ..checks import check_count, check_number, check_seed
 from ..gradients.config import GuidanceConfig
 
 
@@ -69,28 +69,25 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "monitor_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            check_count(name, getattr(self, name))
+        check_seed(self.seed)
         for name in ("lr", "lam"):
-            if not getattr(self, name) > 0 or math.isinf(getattr(self, name)):
-                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}")
+            check_number(name, getattr(self, name), positive=True)
         weights = (
             "weight_decay", "l2_weight", "identity_weight", "range_weight", "keep_weight",
             "prior_weight",
         )  # fmt: skip
         for name in weights:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)!r}")
+            check_number(name, getattr(self, name))
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers from 0 to below 1, got {self.betas!r}")
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"{name} is a share of the steps, 0…1, got {getattr(self, name)!r}"
                 )
-        if self.guidance_rms is not None and not 0 < self.guidance_rms < math.inf:
-            raise ValueError(
-                f"guidance_rms must be a positive number or None, got {self.guidance_rms!r}"
-            )
+        if self.guidance_rms is not None:
+            check_number("guidance_rms", self.guidance_rms, positive=True)
         first, last = self.prior_timesteps
         if not 0 <= first <= last:
             raise ValueError(

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from .. import draws
 from ..files import PathLike
+from ..fingerprint import fingerprint
 from ..gradients.balance import balanced_guidance_scale
 from ..gradients.config import GUIDANCE_RMS, GuidanceConfig
 from ..lock import locked
 from ..manipulator import MapperInfo, float32_layers, frozen
-from ..memory import rendering_batch
+from ..memory import check_images, rendering_batch
 from ..models.mapper import LEVELS, LevelsMapper, level_range
 from ..progress import Listener
 from ..run_folder import RunFolder
@@ -136,6 +137,10 @@ def distill(
     _check_names(default_mapper)
     config = config or DistillConfig()
     w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper, config)
+    height, width = w_plus.shape[-2:] if generator is None else generator.image_size
+    check_images(
+        config.batch_size, (height, width), f"batch_size={config.batch_size:,}", w_plus.device
+    )
     embeds = prior.encode_prompt(prompt)
     if mapper is None:
         mapper = _default_mapper(generator, w_plus, config.seed, **default_mapper)
@@ -153,6 +158,11 @@ def distill(
         folder = None
         if run_dir is not None:
             request = _request(info, config, mapper, identity, w_plus, prior)
+            request["networks"] = {
+                "generator": fingerprint(generator),
+                "identity": fingerprint(identity),
+                "teacher": fingerprint(prior.unet, prior.vae, prior.text_encoder),
+            }
             folder = RunFolder(run_dir, request, info, config.steps, resume)
         if config.guidance is None:
             balanced = _balanced(prior, generator, w_plus, embeds, timestep_set, config)

@@ -17,11 +17,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..checkpoints.latents import KIND
+from ..checks import check_count
 from ..edit import input_size
 from ..files import PathLike, expanded
 from ..image_files import list_images
 from ..images import load_pil, load_sizes, save_png
 from ..interrupt import InterruptAfterStep
+from ..lock import locked
+from ..memory import check_images
+from ..outputs import check_free
 from ..progress import Listener, Task
 from .align import align_face
 from .contact_sheet import contact_sheet
@@ -37,7 +41,7 @@ from .latents_file import (
 )
 from .refine import Refinement, content, refine, w_std
 
-_SAVE_AFTER = 30.0  # seconds between two writes of what is done so far
+_SAVE_AFTER = 2.0  # seconds between two writes of what is done so far
 SHOWN, WORST = 24, 8  # pictures on the contact sheet; how many of them the worst, if not all
 
 
@@ -80,31 +84,39 @@ def invert(
     Raises:
         ValueError: no images or none that can be used; `out` holds something else, or latents of
             other images or settings.
-        KeyboardInterrupt: Ctrl-C, after the batch is finished and saved.
+        FileExistsError: a picture is where the contact sheet is to be written.
+        BlockingIOError: another process writes `out`.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after the batch is finished and saved; a
+            second one does not wait for the batch.
         FloatingPointError: the encoder or the refinement gave NaN or infinity.
     """
     files, target = list_images(folder), expanded(out)
     if target.suffix.lower() != ".safetensors":
         raise ValueError(f"latents are written to a .safetensors file, got {target.name!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_count("batch_size", batch_size)
     job = _Job(encoder, generator, detector, refinement or Refinement(), identity)
-    settings = _describe(files, job)
-    state = restore(target, settings, resume, job.empty())
-    if state.done < len(files):
-        _run(job, files, state, settings, batch_size, strict, progress)
-        if not state.names:
+    together = min(batch_size, len(files))
+    check_images(together, generator.image_size, f"batch_size={batch_size:,}", job.device)
+    with locked(target, file=True):
+        # The sheet of an inversion lies beside its latents; alone it is a picture of the user's.
+        sheet = target.with_suffix(".png")
+        check_free([sheet], target.exists(), "choose another name for the latents")
+        settings = _describe(files, job)
+        state = restore(target, settings, resume, job.empty())
+        if state.done < len(files):
+            state = _run(job, files, state, settings, batch_size, strict, progress)
+            if not state.names:
+                partial_path(target).unlink(missing_ok=True)
+                raise ValueError(
+                    f"none of the {len(files)} pictures in {folder} could be used:\n  "
+                    + "\n  ".join(list(state.skipped.values())[:10])
+                )
+            sheet.unlink(missing_ok=True)
+            write(target, state, settings, KIND, domain=domain)
             partial_path(target).unlink(missing_ok=True)
-            raise ValueError(
-                f"none of the {len(files)} pictures in {folder} could be used:\n  "
-                + "\n  ".join(list(state.skipped.values())[:10])
-            )
-        state.sheet.unlink(missing_ok=True)
-        write(target, state, settings, KIND, domain=domain)
-        partial_path(target).unlink(missing_ok=True)
-    if not state.sheet.exists():
-        by_name = {path.name: path for path in files}
-        save_png(state.sheet, _sheet(job, state, by_name, batch_size))
+        if not sheet.exists():
+            by_name = {path.name: path for path in files}
+            save_png(sheet, _sheet(job, state, by_name, batch_size))
     return state
 
 
@@ -186,58 +198,75 @@ def _run(
     batch_size: int,
     strict: bool,
     progress: bool | Listener,
-) -> None:
-    """Invert the files from `state.done` on, adding to `state`."""
+) -> Inversion:
+    """Invert the files from `state.done` on; return `state` with them."""
     steps = 1 + job.refinement.steps  # of progress, for each image
     std = w_std(job.generator) if job.refinement.steps else None
-    latents = [state.w_plus]
     saved, cost = time.monotonic(), 0.0
     unit = "steps" if job.refinement.steps else "images"
     task = Task("inverting", len(files) * steps, progress, unit=unit, done=state.done * steps)
+    kept = partial_path(state.path)
     with task, InterruptAfterStep() as interrupt:
-        while state.done < len(files):
-            chunk = files[state.done : state.done + batch_size]
-            names, loaded = [], []
-            for path in chunk:
-                try:
-                    images, note = job.load(path, strict)
-                except (ValueError, FileNotFoundError) as error:
-                    if strict:
-                        raise
-                    state.skipped[path.name] = str(error).replace(str(path), path.name)
-                    task.advance(steps)
-                    continue
-                names.append(path.name)
-                loaded.append(images)
-                if note:
-                    state.notes[path.name] = note
-            if loaded:
-                inputs, targets = job.batch(loaded)
-                w_plus = job.encode(inputs)
-                state.psnr_encoder += job.psnr(w_plus, targets)
-                task.advance(len(names))
-                if std is not None:
-                    w_plus = refine(
-                        job.generator, w_plus, targets, std, job.refinement, job.identity,
-                        after_step=partial(task.advance, len(names)),
-                    )  # fmt: skip
-                state.psnr += job.psnr(w_plus, targets)
-                state.names += names
-                latents.append(w_plus.cpu())
-                task.advance(0, f"{_mean(state.psnr):.1f} dB")
-            state.w_plus = torch.cat(latents)
-            # Rarely enough that writing takes little of the time, however many there are.
-            due = time.monotonic() - saved > max(_SAVE_AFTER, 20 * cost)
-            if (due or interrupt.requested) and state.done < len(files):
-                began = time.monotonic()
-                write(partial_path(state.path), state, settings, UNFINISHED)
-                saved = time.monotonic()
-                cost = saved - began
-            if interrupt.requested and state.done < len(files):
-                raise KeyboardInterrupt(
-                    f"stopped after {state.done} of {len(files)} pictures; they are kept in "
-                    f"{partial_path(state.path)}. Run the same again to go on"
-                )
+        try:
+            while state.done < len(files):
+                some = files[state.done : state.done + batch_size]
+                found = _chunk(job, some, std, strict, task)
+                state = state.joined(found)  # at once, or not at all if a signal comes
+                if state.psnr:
+                    task.advance(0, f"{_mean(state.psnr):.1f} dB")
+                # Rarely enough that writing takes little of the time, however many there are.
+                if time.monotonic() - saved > max(_SAVE_AFTER, 20 * cost):
+                    began = time.monotonic()
+                    write(kept, state, settings, UNFINISHED)
+                    saved = time.monotonic()
+                    cost = saved - began
+                if interrupt.requested and state.done < len(files):
+                    raise KeyboardInterrupt
+        except BaseException as error:
+            if state.done:
+                write(kept, state, settings, UNFINISHED)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            where = f"; they are kept in {kept}. Run the same again to go on" if state.done else ""
+            raise KeyboardInterrupt(
+                f"stopped after {state.done} of {len(files)} pictures{where}"
+            ) from None
+    return state
+
+
+def _chunk(
+    job: _Job, files: list[Path], std: Tensor | None, strict: bool, task: Task
+) -> Inversion:
+    """Invert a few files together."""
+    found = Inversion(Path(), job.empty())
+    loaded = []
+    for path in files:
+        try:
+            images, note = job.load(path, strict)
+        except (ValueError, FileNotFoundError) as error:
+            if strict:
+                raise
+            found.skipped[path.name] = str(error).replace(str(path), path.name)
+            task.advance(1 + job.refinement.steps)
+            continue
+        found.names.append(path.name)
+        loaded.append(images)
+        if note:
+            found.notes[path.name] = note
+    if not loaded:
+        return found
+    inputs, targets = job.batch(loaded)
+    w_plus = job.encode(inputs)
+    found.psnr_encoder = job.psnr(w_plus, targets)
+    task.advance(len(loaded))
+    if std is not None:
+        w_plus = refine(
+            job.generator, w_plus, targets, std, job.refinement, job.identity,
+            after_step=partial(task.advance, len(loaded)),
+        )  # fmt: skip
+    found.psnr = job.psnr(w_plus, targets)
+    found.w_plus = w_plus.cpu()
+    return found
 
 
 def _describe(files: list[Path], job: _Job) -> dict[str, Any]:

@@ -40,6 +40,18 @@ class Inversion:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
+    def joined(self, more: Inversion) -> Inversion:
+        """Return this with what was found of more pictures."""
+        return Inversion(
+            self.path,
+            torch.cat([self.w_plus, more.w_plus]),
+            self.names + more.names,
+            self.psnr + more.psnr,
+            self.psnr_encoder + more.psnr_encoder,
+            self.skipped | more.skipped,
+            self.notes | more.notes,
+        )
+
     @property
     def sheet(self) -> Path:
         return self.path.with_suffix(".png")

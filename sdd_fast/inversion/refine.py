@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .. import draws
 from .._deprecated import renamed_fields
+from ..checks import check_count, check_number
 from ..manipulator import float32_layers
 
 SMALLEST = 16  # pixels: the coarsest scale at which images are compared
@@ -45,15 +46,10 @@ class Refinement:
     identity: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"the steps of a refinement must be 0 or more, got {self.steps}")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if not (self.l2_weight >= 0 and self.identity >= 0):
-            raise ValueError(
-                f"the weights must be 0 or more, got l2_weight={self.l2_weight}, "
-                f"identity={self.identity}"
-            )
+        check_count("steps", self.steps, least=0)
+        check_number("lr", self.lr, positive=True)
+        check_number("l2_weight", self.l2_weight)
+        check_number("identity", self.identity)
 
     def lr_at(self, step: int) -> float:
         done = (step + 1) / self.steps

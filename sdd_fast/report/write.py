@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -213,7 +214,8 @@ def _data_url(path: Path) -> str:
 
 
 def _edit_commands(runs: list[Run]) -> list[str]:
-    paths = [shlex.quote(str(run.folder)) for run in runs]
+    # A path that begins with a dash would be taken for an option.
+    paths = [shlex.quote(re.sub("^-", "./-", str(run.folder))) for run in runs]
     lines = [f"sdd edit {paths[0]} me.jpg --out edited --strength 0.8"]
     if len(paths) > 1:
         lines.append(f"sdd edit {' '.join(paths)} me.jpg --out edited --strength 1,0.5")

@@ -16,18 +16,20 @@ from ..edit import Editor
 from ..files import PathLike
 from ..grid import grid
 from ..images import load_image, save_png
+from ..lock import locked
+from ..outputs import check_free
 from ..progress import Listener
 from ..report import write_summary
-from ..run_folder import RUN_FILE
+from ..run_folder import REPORT_FILE, RUN_FILE
 from ..selection.choose import Selection
+from ..teacher.text import check_prompt
 from .prepare import slug
-from .record import read_run
 from .run import EditRun, run_edit
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
-SHOWN = 6
+SHOWN, OVERVIEW = 6, "overview.png"
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,18 @@ def run_demo(
 ) -> Demo:
     """Distill an edit per prompt, edit picture files with each and with all together, and report.
 
-    A finished demo in `out` is made anew; an interrupted one is continued, unless `restart`.
+    An interrupted demo in `out` is continued, a finished one measured and reported again.
 
     Args:
         domain: one with labels, such as faces64: the demo draws the images that it edits.
         prompts: distinct; default: two that the domain knows. See `run_edit` for them and for the
             other arguments.
+        restart: make all of it anew.
 
     Raises:
-        ValueError: no prompts, a repeated one, or a domain without labels; see `run_edit`.
+        ValueError: no prompts, a repeated one, a domain without labels, or a folder that holds a
+            run; see `run_edit`.
+        FileExistsError: the folder holds such files of something else.
     """
     began, folder, reader = time.perf_counter(), Path(out), domain.reader
     if reader is None:
@@ -74,36 +79,52 @@ def run_demo(
     folders = [folder / slug(prompt) for prompt in prompts]
     if not prompts or len(set(folders)) < len(folders):
         raise ValueError(f"the demo needs one or more different prompts, got {list(prompts)}")
-    lacking = [target for prompt in prompts if (target := reader.target_in(prompt))]
+    for prompt in prompts:
+        check_prompt(prompt)
     image, images = domain.nouns["image"], domain.nouns["images"]
-    files = []
-    for i, picture in enumerate(reader.sample_images(SHOWN, domain.resolution, lacking)):
-        files.append(folder / images / f"{image}-{i + 1}.png")
-        save_png(files[-1], picture)
-    say(f"{len(files)} held-out {images} to edit: {files[0].parent}")
+    files = [folder / images / f"{image}-{i + 1}.png" for i in range(SHOWN)]
+    with locked(folder):
+        _check_folder(folder, folders, files)
+        runs = []
+        for i, (prompt, place) in enumerate(zip(prompts, folders, strict=True)):
+            say(f"\n[{i + 1}/{len(prompts)}] “{prompt}”")
+            run = run_edit(
+                domain,
+                prompt,
+                place,
+                selection=selection,
+                config=config,
+                faces=faces,
+                resume=not restart,
+                progress=progress,
+                say=say,
+                command=f"sdd distill {prompt!r} --out {place}",
+            )
+            say(f"→ {run.headline}")
+            runs.append(run)
+        lacking = [target for prompt in prompts if (target := reader.target_in(prompt))]
+        drawn = reader.sample_images(SHOWN, domain.resolution, lacking)
+        for path, picture in zip(files, drawn, strict=True):
+            save_png(path, picture)
+        say(f"\nediting {len(files)} held-out {images}: {files[0].parent} …")
+        overview = _edit_files(domain, runs, files, folder)
+        report = _write_page(domain, folder, runs, overview, command)
+    return Demo(report, runs, time.perf_counter() - began)
 
-    runs = []
-    for i, (prompt, place) in enumerate(zip(prompts, folders, strict=True)):
-        say(f"\n[{i + 1}/{len(prompts)}] “{prompt}”")
-        again = (place / RUN_FILE).exists() and bool(read_run(place).get("complete"))
-        run = run_edit(
-            domain,
-            prompt,
-            place,
-            selection=selection,
-            config=config,
-            faces=faces,
-            resume=not (restart or again),
-            progress=progress,
-            say=say,
-            command=f"sdd distill {prompt!r} --out {place}",
-        )
-        say(f"→ {run.headline}")
-        runs.append(run)
 
-    say(f"\nediting the {images} …")
-    overview = _edit_files(domain, runs, files, folder)
-    spent = time.perf_counter() - began
+def _check_folder(folder: Path, runs: Sequence[Path], files: Sequence[Path]) -> None:
+    """Refuse a folder whose files the demo would replace, unless they are of this very demo."""
+    if (folder / RUN_FILE).exists():
+        raise ValueError(f"{folder} holds a run, whose report would be replaced; choose another")
+    mine = any((run / RUN_FILE).exists() for run in runs)
+    targets = [*files, folder / REPORT_FILE, folder / OVERVIEW, *folder.glob("edited/*/*")]
+    check_free(targets, mine, otherwise="choose another folder")
+
+
+def _write_page(
+    domain: Domain, folder: Path, runs: list[EditRun], overview: Path, command: str
+) -> Path:
+    images = domain.nouns["images"]
     caption = (
         "Each picture of the first row is a file that the edits below were applied to, in one "
         f"forward pass each. Nothing was trained on these {images}, and they were not picked by "
@@ -111,15 +132,14 @@ def run_demo(
     )
     if len(runs) > 1:
         caption += " The last row applies all edits at once: the changes of the latents add up."
-    report = write_summary(
+    return write_summary(
         folder,
-        folders,
+        [run.folder for run in runs],
         title=f"{images.capitalize()}, edited by what a diffusion model knows",
         overview=overview,
         caption=caption,
         commands=[command],
     )
-    return Demo(report, runs, spent)
 
 
 def _edit_files(domain: Domain, runs: list[EditRun], files: list[Path], folder: Path) -> Path:
@@ -139,7 +159,7 @@ def _edit_files(domain: Domain, runs: list[EditRun], files: list[Path], folder: 
         )
         labels.append(label)
         rows.append(_load(written, domain.resolution))
-    path = folder / "overview.png"
+    path = folder / OVERVIEW
     save_png(path, grid(rows, row_labels=labels))
     return path
 

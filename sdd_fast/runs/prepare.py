@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_count
+from ..memory import check_images, check_memory
 from ..models.mapper import level_range
-from ..run_folder import CURVE_FILE, CURVE_PICTURE, RUN_FILE, TRAINED, WRITTEN
+from ..outputs import check_free
+from ..run_folder import (
+    CONFIG_FILE,
+    CURVE_FILE,
+    CURVE_PICTURE,
+    RUN_FILE,
+    TRAINED,
+    WRITTEN,
+    is_of_a_run,
+)
 from ..selection.choose import Selection
 from ..selection.curve import HQSCurve
+from ..teacher.text import check_prompt
 from .record import read_run
 
 if TYPE_CHECKING:
@@ -37,71 +50,78 @@ def check(
     curve: HQSCurve | None,
     levels: Sequence[str] | None,
     selection: Selection,
+    batch_size: int,
+    faces: int,
 ) -> None:
     """Say whatever can be said before any work is done."""
-    if not prompt.strip():
-        raise ValueError(f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'")
-    if timesteps is not None:
-        if curve or selection.top is not None or selection.threshold is not None:
-            raise ValueError(
-                "fixed timesteps leave nothing to select; give no curve, top or threshold"
-            )
-        if not timesteps:
-            raise ValueError("no timesteps given; leave them out to have them selected")
-        domain.prior.timesteps_tensor(list(timesteps), len(timesteps))
-        domain.prior.schedule.check_signal(list(timesteps))
+    check_prompt(prompt)
+    check_count("faces", faces, least=0)
+    if timesteps is not None and (curve or (selection.top, selection.threshold) != (None, None)):
+        raise ValueError("fixed timesteps leave nothing to select; give no curve, top or threshold")
+    if timesteps is not None and not timesteps:
+        raise ValueError("no timesteps given; leave them out to have them selected")
     if curve is not None and curve.prompt != prompt:
         raise ValueError(f"the curve belongs to the prompt {curve.prompt!r}, not to {prompt!r}")
-    _ = domain.quality  # shown by the report; damage is found here
+    load_local(domain, "held_out", "encoder", "identity", "classifier", "clip", "quality")
     for level in levels or ():
         level_range(level, domain.generator.num_layers)
+    size = domain.generator.image_size
+    check_images(batch_size, size, f"batch_size={batch_size:,}", domain.device)
+    if domain.reader is not None:
+        measured = 24.0 * faces * math.prod(size)  # before and after, on the CPU
+        check_memory(measured, f"measuring on {faces:,} images", "cpu")
+    if timesteps is not None:
+        domain.prior.timesteps_tensor(list(timesteps), len(timesteps))
+        domain.prior.schedule.check_signal(list(timesteps))
 
 
-def check_selection(folder: Path, prompt: str) -> None:
-    """Refuse a folder in which `sdd select` would replace more than a curve of the same prompt."""
+def load_local(domain: Domain, *parts: str) -> None:
+    """Load parts from files of this machine, before a teacher may be downloaded."""
+    for part in parts:
+        getattr(domain, part)
+
+
+def check_selection(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder in which `sdd select` would replace a run, or a curve unasked."""
     taken = [name for name in (RUN_FILE, *TRAINED) if (folder / name).exists()]
     if taken:
         raise ValueError(
             f"{folder} holds a run ({', '.join(taken)}), whose curve would be replaced; choose "
             "another folder"
         )
-    path = folder / CURVE_FILE
-    if not path.exists():
-        if (folder / CURVE_PICTURE).exists():
-            raise ValueError(
-                f"{folder / CURVE_PICTURE} is not of a selection, and would be replaced; choose "
-                "another folder"
-            )
-        return
-    try:
-        other = HQSCurve.load(path).prompt
-    except ValueError as error:
-        raise ValueError(f"{error}; it would be replaced: choose another folder") from error
-    if other != prompt:
-        raise ValueError(
-            f"{path} is the curve of another prompt, {other!r}, and would be replaced; choose "
-            "another folder"
-        )
+    check_free((folder / CURVE_FILE, folder / CURVE_PICTURE), overwrite)
 
 
 def earlier_run(folder: Path, domain: Domain, prompt: str, resume: bool) -> dict[str, Any]:
-    """Return the record of an earlier run in the folder, {} if there is none to continue."""
-    if not (folder / RUN_FILE).exists():
+    """Return the record of an earlier run in the folder, {} if there is none to continue.
+
+    Raises:
+        ValueError: it holds files of something else, or a run that is not to be continued.
+        IsADirectoryError: a folder is where the run is to write a file.
+    """
+    check_free((folder / name for name in (*TRAINED, *WRITTEN)), overwrite=True)
+    path = folder / RUN_FILE
+    if not path.exists():
         selected = (CURVE_FILE, CURVE_PICTURE)  # by `sdd select`, for this run
-        foreign = [
-            name
-            for name in (*TRAINED, *WRITTEN)
-            if name not in selected and (folder / name).exists()
-        ]
-        if foreign:
+        there = [name for name in (*TRAINED, *WRITTEN) if (folder / name).exists()]
+        foreign = [name for name in there if name not in selected]
+        # Of a run whose run.json is lost, `distill` knows whether it is this one.
+        if foreign and not (resume and is_of_a_run(folder / CONFIG_FILE)):
             raise ValueError(
                 f"{folder} holds {', '.join(foreign)}, but no {RUN_FILE}: these are files of "
                 "something else, which a run would replace; choose another folder"
             )
-    # What a restart is to replace stays until there is something new in its place.
-    if not resume or not (folder / RUN_FILE).exists():
         return {}
-    earlier = read_run(folder)
+    # What a restart is to replace stays until there is something new in its place.
+    if not resume and is_of_a_run(path):
+        return {}
+    try:
+        earlier = read_run(folder)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. If it is of this run, delete it and give the same again: the rest of the "
+            "run is kept. Else choose another folder"
+        ) from error
     for name, value in {"prompt": prompt, "domain": domain.name}.items():
         if earlier[name] != value:
             raise ValueError(

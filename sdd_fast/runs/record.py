@@ -16,13 +16,13 @@ from ..distillation.judge import Verdict, from_earlier, judge_edit
 from ..domains.embedded import reader_of
 from ..domains.spec import complete_nouns
 from ..files import PathLike, read_json
-from ..run_folder import RUN_FILE
+from ..run_folder import RUN_FILE, RUN_FORMAT as FORMAT
 from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
-FORMAT, VERSION = "sdd_fast.run", 2
+VERSION = 2
 
 
 def _is_string(value: Any) -> bool:

@@ -34,10 +34,13 @@ from ..run_folder import (
     CURVE_FILE,
     CURVE_PICTURE,
     GRID_FILE,
+    MAPPER_FILE,
+    PARTIAL_CURVE,
     REPORT_FILE,
     RUN_FILE,
     TRAINING_FILE,
     pending,
+    restore,
 )
 from ..selection.choose import Selection, choose
 from ..selection.curve import HQSCurve
@@ -101,6 +104,7 @@ class _Job:
     progress: bool | Listener
     say: Say
     record: dict[str, Any]
+    finished: bool
 
 
 def default_config(**changes: Any) -> DistillConfig:
@@ -150,8 +154,8 @@ def run_edit(
         ValueError: an empty prompt, timesteps out of range, a threshold that selects nothing, a
             curve of another prompt, or a folder that holds a run of other settings or files of
             something else.
-        OSError: the folder cannot be written, or another process works in it; noticed before any
-            work is done.
+        OSError: the folder or a file in it cannot be written, or another process works in it;
+            noticed before any work is done.
         KeyboardInterrupt, FloatingPointError: see `distill`.
     """
     folder, selection = Path(out), selection or Selection()
@@ -159,21 +163,25 @@ def run_edit(
         config = default_config(batch_size=training_batch(domain.generator, domain.prior))
     config = replace(config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt))
     levels = levels or domain.levels.get(prompt)
-    check(domain, prompt, timesteps, curve, levels, selection)
+    check(domain, prompt, timesteps, curve, levels, selection, config.batch_size, faces)
     with locked(folder), pending(folder) as place:
         earlier = earlier_run(folder, domain, prompt, resume)
         record = new_record(domain, prompt, config, command, earlier)
         record["unknown_words"] = unknown_words(domain.prior.tokenizer, prompt)
         if record["unknown_words"]:
             say(wording.unknown_words(record["unknown_words"], domain.prompts))
+        finished = bool(earlier.get("complete")) and (folder / MAPPER_FILE).exists()
         job = _Job(
-            domain, prompt, folder, selection, levels, config, resume, progress, say, record
+            domain, prompt, folder, selection, levels, config, resume, progress, say, record,
+            finished,
         )  # fmt: skip
         write_json(place / RUN_FILE, record)
-        curve = _select(job, timesteps, curve)
-        _save_selection(job, curve, place)
+        _select(job, timesteps, curve, place)
         result = _distill(job)
-        _save_selection(job, curve, folder)
+        if finished:
+            restore(place, folder)
+        else:
+            write_json(folder / RUN_FILE, record)
         target = domain.reader.target_in(prompt) if domain.reader else None
         began = time.perf_counter()
         _measure(job, result, target, faces)
@@ -185,29 +193,41 @@ def run_edit(
 # --- the stages -----------------------------------------------------------------------------------
 
 
-def _select(job: _Job, timesteps: Sequence[int] | None, curve: HQSCurve | None) -> HQSCurve | None:
-    """Choose the timesteps, into the record; returns the curve that they were chosen from."""
+def _select(
+    job: _Job, timesteps: Sequence[int] | None, curve: HQSCurve | None, place: Path
+) -> None:
+    """Choose the timesteps, into the record; write the curve, if there is one."""
+    curve = curve or _earlier_curve(job)
     if timesteps is None:
-        curve = curve or _earlier_curve(job) or _compute_curve(job)
+        curve = curve or _compute_curve(job)
+    if curve is not None:
+        curve.save(place / CURVE_FILE)  # first, since the choice may fail
+    if timesteps is None and curve is not None:
         chosen, rule = choose(curve, job.selection)
     else:
-        chosen, rule = sorted({int(t) for t in timesteps}), "given by hand"
+        chosen, rule = sorted({int(t) for t in timesteps or ()}), "given by hand"
+    if curve is not None:
+        marked = [t for t in chosen if t in curve.timesteps]
+        curve.plot(place / CURVE_PICTURE, chosen=marked, threshold=job.selection.threshold)
     job.record.update(timesteps=chosen, rule=rule)
     job.say(f"timesteps: {', '.join(map(str, chosen))} ({rule})")
-    return curve
+    write_json(place / RUN_FILE, job.record)
 
 
 def _earlier_curve(job: _Job) -> HQSCurve | None:
     path = job.folder / CURVE_FILE
     if not job.resume or not path.exists():
         return None
-    curve = HQSCurve.load(path)
+    try:
+        curve = HQSCurve.load(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it, and the curve is computed again") from error
     if curve.prompt != job.prompt:
         raise ValueError(
             f"{path} is the curve of another prompt: {curve.prompt!r}, not {job.prompt!r}; choose "
             "another folder, or start over there with resume=False"
         )
-    job.say(f"selecting timesteps: the curve is in {path} ({curve.num_images} images)")
+    job.say(f"the curve is in {path} ({curve.num_images} images)")
     return curve
 
 
@@ -217,29 +237,21 @@ def _compute_curve(job: _Job) -> HQSCurve:
     at_once = min(count, images_at_once(job.domain, job.selection, guidance))
     job.say(f"selecting timesteps: HQS of {count} images, {at_once} at once …")
     began = time.perf_counter()
-    curve = compute_curve(job.domain, job.prompt, job.selection, guidance, progress=job.progress)
+    curve = compute_curve(
+        job.domain, job.prompt, job.selection, guidance,
+        progress=job.progress, partial=job.folder / PARTIAL_CURVE,
+    )  # fmt: skip
     job.record["seconds"]["select"] = time.perf_counter() - began
     return curve
-
-
-def _save_selection(job: _Job, curve: HQSCurve | None, folder: Path) -> None:
-    if curve is None:
-        for name in (CURVE_FILE, CURVE_PICTURE):
-            (folder / name).unlink(missing_ok=True)
-    else:
-        curve.save(folder / CURVE_FILE)
-        curve.plot(
-            folder / CURVE_PICTURE,
-            chosen=job.record["timesteps"],
-            threshold=job.selection.threshold,
-        )
-    write_json(folder / RUN_FILE, job.record)
 
 
 def _distill(job: _Job) -> DistillResult:
     domain, config, record = job.domain, job.config, job.record
     each = f"{config.batch_size} image" + ("s" if config.batch_size > 1 else "")
-    job.say(f"distilling: {config.steps} steps of {each} …")
+    if job.finished:
+        job.say(f"this run is finished, its mapper is {job.folder / MAPPER_FILE}")
+    else:
+        job.say(f"distilling: {config.steps} steps of {each} …")
     monitor = EditMonitor(
         domain.generator,
         domain.held_out[-MONITORED:],
@@ -271,7 +283,8 @@ def _distill(job: _Job) -> DistillResult:
     if domain.clip is not None and "direction" not in record["monitor"]:
         # Finished before it had a judge.
         record["monitor"] = dict(monitor(result.mapper, result.config.lam))
-    job.say(f"distilled in {result.seconds:.0f} s: {wording.describe(record['monitor'])}")
+    took = "had taken" if job.finished else "took"
+    job.say(f"training {took} {result.seconds:.0f} s: {wording.describe(record['monitor'])}")
     return result
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .._deprecated import renamed_fields
+from ..checks import check_count, check_number, check_seed
 from .curve import HQSCurve
 
 
@@ -36,12 +37,19 @@ class Selection:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError(f"images must be at least 1, got {self.images}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
+        for name in ("images", "noise_draws"):
+            check_count(name, getattr(self, name))
+        check_seed(self.seed)
+        for name in ("batch_size", "top"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_number("margin", self.margin)
+        if self.threshold is not None and not -1 <= self.threshold <= 1:
+            raise ValueError(f"threshold is an HQS, −1 … 1, got {self.threshold!r}")
         if self.top is not None and self.threshold is not None:
             raise ValueError("choose timesteps either by top or by threshold, not by both")
+        if self.top is not None and self.candidates and self.top > len(self.candidates):
+            raise ValueError(f"k must be 1 to {len(self.candidates)}, got top={self.top}")
 
 
 def choose(curve: HQSCurve, selection: Selection) -> tuple[list[int], str]:

@@ -11,7 +11,9 @@ noise draw).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -19,15 +21,20 @@ from torch import Tensor
 
 from .. import draws
 from .._deprecated import renamed_arguments
+from ..checks import check_count, check_seed
+from ..files import PathLike, expanded
+from ..fingerprint import fingerprint
 from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
 from ..gradients.sds import residual
+from ..memory import check_images, check_memory
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
 from ..progress import Listener, Task
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
 from ..teacher.vae_encoder import check_range
 from .curve import NORMALIZATIONS, HQSCurve
+from .partial import PartialCurve
 
 
 def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
@@ -51,6 +58,7 @@ def hqs(
     batch_size: int = 8,
     seed: int = 0,
     progress: bool | Listener = True,
+    partial: PathLike | None = None,
 ) -> HQSCurve:
     """Compute the HQS curve of `prompt`.
 
@@ -77,6 +85,8 @@ def hqs(
             doubles these rows). It trades memory for speed and changes results by rounding only.
         seed: non-negative.
         progress: show it, hide it, or a listener of `progress.Progress` events.
+        partial: a .safetensors file to keep what is evaluated in, until the curve is complete: the
+            same call goes on there after an interruption, to the same result bit for bit.
 
     Raises:
         TypeError, ValueError: arguments, naming what was expected.
@@ -90,22 +100,26 @@ def hqs(
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
     if len(embeds.cond) != 1:
         raise ValueError(f"hqs takes one prompt at a time, got {len(embeds.cond)}")
-    with Task(
-        "HQS", len(images) * len(timesteps) * noise_draws, progress, unit="gradients"
-    ) as task:
-        entropy, l1, deficit = _statistics(
-            prior,
-            images,
-            generator,
-            embeds,
-            timesteps,
-            config,
-            gradient_map=gradient_map,
-            noise_draws=noise_draws,
-            batch_size=batch_size,
-            seed=seed,
-            task=task,
-        )
+    together = min(batch_size, len(images))
+    noise = 8.0 * together * noise_draws * math.prod(prior.latent_shape)
+    check_memory(noise, f"noise_draws={noise_draws:,}", prior.device)
+    if generator is None:
+        height, width = images.shape[-2:]
+        check_images(together, (height, width), f"batch_size={batch_size:,}", prior.device)
+    request = [
+        embeds.prompts, timesteps, asdict(config), gradient_map, noise_draws, batch_size, seed,
+    ]  # fmt: skip
+    if partial is not None:
+        teacher = (prior.unet, prior.vae, embeds.cond, embeds.uncond)
+        request.append(fingerprint(images, generator, *teacher))
+    kept = PartialCurve(
+        None if partial is None else expanded(partial), (len(images), len(timesteps)), request
+    )
+    _evaluate(
+        prior, images, generator, embeds, timesteps, config, gradient_map, noise_draws, batch_size,
+        seed, progress, kept,
+    )  # fmt: skip
+    entropy, l1, deficit = kept.statistics
     return HQSCurve(
         timesteps=tuple(timesteps),
         entropy=entropy,
@@ -121,36 +135,49 @@ def hqs(
     )
 
 
-def _statistics(
+def _evaluate(
     prior: DiffusionPrior,
     images: Tensor,  # [N, 3, H, W], or [N, num_layers, w_dim] with a generator
     generator: Any,
     embeds: PromptEmbeds,
     timesteps: list[int],
     config: GuidanceConfig,
-    *,
     gradient_map: GradientMap,
     noise_draws: int,
     batch_size: int,
     seed: int,
-    task: Task,
-) -> Tensor:
-    """Compute entropy, L1 and deficit [3, N, T] float64 of every image and timestep."""
+    progress: bool | Listener,
+    kept: PartialCurve,
+) -> None:
+    """Compute entropy, L1 and deficit of every image and timestep that `kept` lacks."""
     count = len(images)
-    statistics = torch.zeros(3, count, len(timesteps), dtype=torch.float64)
-    for start in range(0, count, batch_size):
-        batch = slice(start, start + batch_size)
-        y = _render(images[batch], generator)
-        shape = prior.latent_shape_for(*y.shape[2:])
-        noise = torch.stack(
-            [image_noise(prior, seed, i, noise_draws, config, shape) for i in range(count)[batch]]
-        )
-        one = _batch_statistics(
-            prior, y, noise, embeds, timesteps, config, gradient_map, batch_size, task
-        )
-        _check_finite(one, timesteps, start, embeds)
-        statistics[:, batch] = one
-    return statistics
+    total, there = kept.done.numel() * noise_draws, int(kept.done.sum()) * noise_draws
+    with kept, Task("HQS", total, progress, unit="gradients", done=there) as task:
+        for start in range(0, count, batch_size):
+            batch = slice(start, min(start + batch_size, count))
+            if bool(kept.done[batch].all()):
+                continue
+            y = _render(images[batch], generator)
+            shape = prior.latent_shape_for(*y.shape[2:])
+            noise = torch.stack(
+                [
+                    image_noise(prior, seed, i, noise_draws, config, shape)
+                    for i in range(count)[batch]
+                ]
+            )
+            encoded = EncodedImages(prior, y.to(prior.device, prior.compute_dtype))
+            # So many timesteps as fill whole calls of the U-Net.
+            step = batch_size // math.gcd(batch_size, noise_draws * len(y))
+            for first in range(0, len(timesteps), step):
+                some = slice(first, first + step)
+                if bool(kept.done[batch, some].all()):
+                    continue
+                one = _batch_statistics(
+                    prior, encoded, noise, embeds, timesteps[some], config, gradient_map,
+                    batch_size, task,
+                )  # fmt: skip
+                _check_finite(one, timesteps[some], start, embeds)
+                kept.add(batch, some, one)
 
 
 def image_noise(
@@ -173,7 +200,7 @@ def image_noise(
 
 def _batch_statistics(
     prior: DiffusionPrior,
-    images: Tensor,
+    encoded: EncodedImages,
     noise: Tensor,  # [b, draws, C, h, w]
     embeds: PromptEmbeds,
     timesteps: list[int],
@@ -183,7 +210,6 @@ def _batch_statistics(
     task: Task,
 ) -> Tensor:
     """Compute entropy, L1 and deficit [3, b, T] of a batch, averaged over draws; float64."""
-    encoded = EncodedImages(prior, images.to(prior.device, prior.compute_dtype))
     r = _residuals(prior, encoded.latents, noise, embeds, timesteps, config, rows_per_call)
     result = []
     for r_t in r:  # [draws, b, C, h, w]
@@ -275,11 +301,9 @@ def _check_inputs(
         raise ValueError(f"{what} {bad[:4]} contain NaN or infinity")
     if generator is None:
         check_range(float(images.abs().max()))
-    if noise_draws < 1 or batch_size < 1 or seed < 0:
-        raise ValueError(
-            "noise_draws and batch_size must be ≥ 1 and seed ≥ 0, "
-            f"got noise_draws={noise_draws}, batch_size={batch_size}, seed={seed}"
-        )
+    check_count("noise_draws", noise_draws)
+    check_count("batch_size", batch_size)
+    check_seed(seed)
     if config.noise == "zero" and noise_draws > 1:
         raise ValueError("with noise='zero' all draws are equal; use noise_draws=1")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .._deprecated import renamed_arguments
+from ..files import PathLike
 from ..gradients.config import GuidanceConfig
 from ..memory import selection_batch
 from ..progress import Listener
@@ -41,6 +42,7 @@ def compute_curve(
     *,
     images: Tensor | None = None,
     progress: bool | Listener = True,
+    partial: PathLike | None = None,
 ) -> HQSCurve:
     """Compute the HQS curve of a prompt in a domain.
 
@@ -48,6 +50,7 @@ def compute_curve(
         config: of the guidance; default: that of `hqs`.
         images: [N, 3, R, R] in [-1, 1] to compute it on; default: `selection.images` held-out
             latents of the domain.
+        partial: keeps what is evaluated until the curve is complete, see `hqs`.
     """
     selection = selection or Selection()
     return hqs(
@@ -63,4 +66,5 @@ def compute_curve(
         batch_size=images_at_once(domain, selection, config, images),
         seed=selection.seed,
         progress=progress,
+        partial=partial,
     )

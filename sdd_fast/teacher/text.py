@@ -6,6 +6,7 @@ Also: the words of a prompt that a small teacher cannot know.
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,8 +81,16 @@ def encode_prompt(
         blank: SDXL's "" becomes zeros (`force_zeros_for_empty_prompt` of model_index.json).
     """
     prompts = _list(prompt, "prompt")
-    if not prompts or not all(text.strip() for text in prompts):
-        raise ValueError(f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'")
+    if not prompts:
+        raise ValueError("the prompt is empty: []; describe the target, e.g. 'white hair'")
+    for text in prompts:
+        check_prompt(text)
+        if found := weighting(text):
+            warnings.warn(
+                f"{found!r} in the prompt is read as words: weights of words and LoRAs in a prompt "
+                "are not applied",
+                stacklevel=3,  # the caller of DiffusionPrior.encode_prompt
+            )
     negatives = _list(negative_prompt, "negative_prompt")
     if len(negatives) not in (1, len(prompts)):
         raise ValueError(f"got {len(negatives)} negative prompts for {len(prompts)} prompts")
@@ -95,6 +104,19 @@ def encode_prompt(
         pooled,
         uncond_pooled,
     )
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise ValueError for a prompt that says nothing, or is no text that could be encoded."""
+    if not prompt.strip():
+        raise ValueError(f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the prompt {ascii(prompt)} is not Unicode text. Where a terminal's locale is not "
+            "UTF-8, set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        ) from error
 
 
 def _list(texts: str | Sequence[str], name: str) -> list[str]:
@@ -166,7 +188,7 @@ def _expanded(row: list[int], tokenizer: Any) -> list[int]:
 
 
 def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
-    """List the words that no caption of the model's training contained, in order, each once.
+    """List the words and emoji that no caption of the training contained, in order, each once.
 
     A byte-pair tokenizer learned from captions keeps every word of theirs as one token, and takes
     other words apart. Tokenizers of general language know any word: [] for them.
@@ -176,5 +198,20 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     """
     if len(tokenizer) >= LARGE_VOCABULARY:
         return []
-    words = dict.fromkeys(re.findall(r"[^\W\d_]+", prompt.lower()))
-    return [word for word in words if len(tokenizer.tokenize(word)) > 1]
+    words = dict.fromkeys(re.findall(r"[^\W\d_]+|[^\w\s]", prompt.lower()))
+    return [
+        word
+        for word in words
+        if (word.isalpha() or unicodedata.category(word) == "So")  # other symbols are punctuation
+        and len(tokenizer.tokenize(word)) > 1
+    ]
+
+
+_WEIGHTED = re.compile(r"\([^()]*:\s*\d*\.?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]|<lora:[^>]*>")
+
+
+def weighting(prompt: str) -> str | None:
+    """Return what in a prompt other programs take for the weight of words, such as "(smile:1.3)",
+    or for a LoRA; here it is read as words. None if there is nothing like it."""
+    found = _WEIGHTED.search(prompt)
+    return None if found is None else found[0]

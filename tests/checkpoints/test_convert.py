@@ -98,7 +98,7 @@ def test_an_encoder_that_does_not_say_which(tmp_path: Path) -> None:
     assert not target.exists()
     for kind, deltas in (("e4e", True), ("psp", False)):
         with pytest.warns(UserWarning, match="no latent_avg"):
-            assert convert(source, target, kind) == "encoder"
+            assert convert(source, target, kind, overwrite=True) == "encoder"
         assert load_encoder(target).config["deltas"] is deltas
 
 
@@ -125,6 +125,15 @@ def test_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1 tensors: a \[3, 4\]; expected one of generator,"):
         convert(source, tmp_path / "o.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["sdd.pt"]
+
+
+def test_a_file_is_replaced_when_asked_to(tmp_path: Path) -> None:
+    source, target = foreign_files.write(tmp_path, "sdd.pt"), tmp_path / "o.safetensors"
+    target.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"o\.safetensors would be replaced; .*overwrite"):
+        convert(source, target)
+    assert target.read_text() == "mine"
+    assert convert(source, target, overwrite=True) == "mapper"
 
 
 @pytest.mark.parametrize("way", ["same", "symlink", "hardlink"])
@@ -159,7 +168,7 @@ def test_a_full_disk_leaves_the_old_file(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"(?i)space"):
-        convert(source, target, part)
+        convert(source, target, part, overwrite=True)
     assert target.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "out.safetensors"])
 

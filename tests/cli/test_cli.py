@@ -25,7 +25,6 @@ from sdd_fast.cli.distill import OutputOptions, TrainingOptions, distill, show_v
 from sdd_fast.cli.groups import typed
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.judge import Verdict
-from sdd_fast.files import load_tensors
 from sdd_fast.gradients.config import GUIDANCE_RMS
 from sdd_fast.lock import LOCK_FILE
 
@@ -197,20 +196,32 @@ def test_demo_leaves_what_it_promises(runs: Path) -> None:
     assert "--prompt 'a bald face' --prompt 'old hair'" in html.unescape(text)
 
 
-def test_demo_again_is_made_anew(
+def test_demo_again_trains_nothing(
     sdd: Sdd, runs: Path, domain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_timesteps(monkeypatch)
     mapper, report = runs / "old-hair" / "mapper.safetensors", runs / "report.html"
-    before, _ = load_tensors(mapper)
+    before = mapper.read_bytes()
     report.unlink()
-    mapper.unlink()
-    again = sdd(*DEMO, "--out", runs, "--domain", domain)
+    words = [*DEMO, "--out", runs, "--domain", domain]
+    again = sdd(*words)
     assert again.code == 0, again.err
-    assert again.out.count("distilling") == 2
-    after, _ = load_tensors(mapper)
-    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert again.out.count("this run is finished") == 2 and "distilling" not in again.out
+    assert mapper.read_bytes() == before
     assert again.out.rstrip().splitlines()[-3].split()[-1] == str(report) and report.exists()
+    other = sdd.fails(*words, "--steps", "3")
+    assert "config.steps: 2 " in other and "--restart" in other
+
+
+def test_demo_replaces_nothing_of_others(sdd: Sdd, domain: Path, run: Path, tmp_path: Path) -> None:
+    assert "holds a run" in sdd.fails(*DEMO, "--out", run, "--domain", domain)
+    for name in ("report.html", "overview.png", "faces/face-2.png", "edited/x/y.png"):
+        place = tmp_path / name.partition("/")[0]
+        (place / name).parent.mkdir(parents=True)
+        (place / name).write_text("mine")
+        message = sdd.fails(*DEMO, "--out", place, "--domain", domain)
+        assert f"{place / name} would be replaced; choose another folder" in message
+        assert (place / name).read_text() == "mine"
 
 
 def test_demo_refuses(sdd: Sdd, domain: Path, tmp_path: Path, tiny_sd: Path) -> None:
@@ -242,8 +253,8 @@ def test_select(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     assert "'white hair'" in done.err  # a prompt that the domain says works
 
     old = tmp_path / "old"
-    none = sdd.fails("select", "old", "--domain", domain, "--out", old, "--threshold", "5", *SELECT)
-    assert "no timestep has an HQS above 5: the largest is" in none
+    none = sdd.fails("select", "old", "--domain", domain, "--out", old, "--threshold", "1", *SELECT)
+    assert "no timestep has an HQS above 1: the largest is" in none
     assert json.loads((old / "curve.json").read_text())["prompt"] == "old"
 
 
@@ -259,13 +270,47 @@ def test_select_replaces_nothing_but_its_own_curve(
 
     assert "holds a run (run.json" in refused("a zombie", run)
     out = tmp_path / "out"
-    for _ in range(2):
-        assert sdd("select", "old", "--domain", domain, "--out", out, *SELECT).code == 0
-    assert "is the curve of another prompt, 'old'" in refused("hair", out)
+    words = ["select", "old", "--domain", domain, "--out", out, *SELECT]
+    assert sdd(*words).code == 0
+    for prompt in ("old", "hair"):
+        assert "curve.json and 1 more would be replaced" in refused(prompt, out)
+    assert sdd(*words, "--overwrite").code == 0
     for name in ("curve.json", "curve.png"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text("[1]")
-        assert "choose another folder" in refused("old", tmp_path / name)
+        assert "give --overwrite" in refused("old", tmp_path / name)
+
+
+def test_a_refused_command_leaves_no_folder(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = ["--generator", "nowhere.pt"]
+    for words in (
+        ["select", "old", "--timesteps", "1200"],
+        ["select", "old", "--images", "nowhere"],
+        ["select", "old", *generator],
+        ["distill", "old", "--timesteps", "1200"],
+        ["distill", "old", *generator],
+        ["export", "nowhere"],
+    ):
+        sdd.fails(
+            *words, *([] if words[0] == "export" else ["--domain", domain]), "--out", "a/b.pt"
+        )
+        assert not list(tmp_path.iterdir())
+
+
+def test_local_files_are_missed_before_a_teacher_is_asked_for(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        pytest.fail("a teacher was loaded")
+
+    monkeypatch.setattr("sdd_fast.teacher.prior.DiffusionPrior.from_pretrained", never)
+    monkeypatch.chdir(tmp_path)
+    for command in ("select", "distill"):
+        message = sdd.fails(command, "white hair", "--domain", "ffhq-1024")
+        assert "the generator of ffhq-1024 is missing" in message
 
 
 def test_select_on_pictures_of_ones_own(sdd: Sdd, domain: Path, runs: Path, tmp_path: Path) -> None:
@@ -293,15 +338,18 @@ def test_select_on_pictures_of_ones_own(sdd: Sdd, domain: Path, runs: Path, tmp_
         (["  "], "the prompt is empty"),
         (["old", "--timesteps", "1200"], "timestep 1200 is out of range"),
         (["old", "--timesteps", "5,5"], "distinct"),
-        (["old", "--images", "0"], "images must be at least 1"),
-        (["old", "--batch-size", "0"], "batch_size must be at least 1"),
+        (["old", "--images", "0"], "images must be a positive integer"),
+        (["old", "--batch-size", "0"], "batch_size must be a positive integer"),
+        (["old", "--seed", "-1"], "a seed must be an integer from 0"),
+        (["old", "--threshold", "nan"], "threshold is an HQS, −1 … 1, got nan"),
+        (["old", "--noise-draws", "1000000000", *SELECT], "GB of memory; this device has"),
         (["old", "--images", "nowhere"], "no such folder: nowhere"),
         (["old", "--gradient-map", "unsigned"], "gradient_map must be one of signed, abs-mean"),
         (["old", "--jacobian", "half"], "jacobian must be one of"),
         (["old", "--normalize", "never"], "normalize must be one of"),
         (["old", "--guidance-scale", "-3"], "guidance_scale must be a number"),
         (["old", "--noise-draws", "0"], "noise_draws"),
-        (["old", "--top", "99", *SELECT], "k must be 1 to 3"),
+        (["old", "--top", "99", *SELECT], "k must be 1 to 3, got top=99"),
         (["old", "--top", "1", "--threshold", "0"], "not by both"),
     ],
 )
@@ -393,6 +441,11 @@ def test_distill_from_an_earlier_curve(sdd: Sdd, domain: Path, tmp_path: Path) -
         (["old", "--curve", "nowhere.json"], "nowhere.json"),
         (["old", "--dtype", "int8"], "dtype must be one of float32, float16, bfloat16, got 'int8'"),
         (["old", "--device", "abacus"], "'abacus' is no device"),
+        (["old", "--seed", str(2**64)], "a seed must be an integer from 0 to 2⁶⁴ − 1"),
+        (["old", "--faces", "-1"], "faces must be an integer of at least 0"),
+        (["old", "--faces", "1000000000"], "measuring on 1,000,000,000 images takes at least"),
+        (["old", "--timesteps", "500", "--batch-size", "1000000000"], "takes at least"),
+        (["old \udcc3"], "is not Unicode text. Where a terminal's locale is not UTF-8"),
     ],
 )
 def test_distill_refuses(
@@ -439,6 +492,7 @@ def test_an_output_folder_that_cannot_be_written(
     def denied(*args: Any, **kwargs: Any) -> None:
         raise PermissionError(13, "Permission denied", str(place))
 
+    place = tmp_path / "new" / "run"
     monkeypatch.setattr(Path, "mkdir", denied)
     message = sdd.fails("distill", "old", *SHORT, "--domain", domain, "--out", place)
     assert message == f"sdd: error: {place}: Permission denied"
@@ -634,10 +688,24 @@ def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
     assert "TorchScript of a LevelsMapper" in shown.out and "a bald face" in shown.out
     face = runs / "faces" / "face-1.png"
     assert "no domain 'tiny'" in sdd.fails("edit", weights, face, "--out", tmp_path / "o")
-    assert "not" in sdd.fails("export", run, "--out", weights, "--levels", "fine")
+    words = ["export", run, "--out", weights]
+    assert "would be replaced" in sdd.fails(*words)
+    assert "not" in sdd.fails(*words, "--levels", "fine", "--overwrite")
+    assert sdd(*words, "--overwrite").code == 0
+    mapper_file = run / "mapper.safetensors"
+    message = sdd.fails("export", run, "--out", mapper_file, "--overwrite")
+    assert "is the input, which is never replaced" in message
 
 
 # --- render and train-domain ----------------------------------------------------------------------
+
+
+def test_render_replaces_nothing(sdd: Sdd, tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text("mine")
+    words = ["render", "--out", tmp_path, "-n", 2, "--resolution", 16]
+    assert "metadata.jsonl would be replaced" in sdd.fails(*words)
+    assert [path.name for path in tmp_path.iterdir()] == ["metadata.jsonl"]
+    assert sdd(*words, "--overwrite").code == 0
 
 
 def test_render_is_an_example_of_the_training_format(sdd: Sdd, tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from sdd_fast.run_folder import (
     CONFIG_FILE,
     HISTORY_FILE,
     MAPPER_FILE,
+    RUN_FILE,
+    RUN_FORMAT,
+    WRITTEN,
     remembered_domain,
 )
 from sdd_fast.teacher.prior import DiffusionPrior
@@ -108,6 +111,23 @@ def test_another_run_in_a_finished_folder_is_refused(
         with pytest.raises(ValueError, match=rf"other settings:(.|\n)*{line}(.|\n)*resume=False"):
             run(tmp_path, **change)
     assert content(tmp_path) == before
+
+
+def test_another_teacher_is_another_run(
+    run: Run, tmp_path: Path, tiny_prior: DiffusionPrior
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stop=3)
+    weight = next(tiny_prior.unet.parameters())
+    with torch.no_grad():
+        weight.neg_()
+    try:
+        with pytest.raises(ValueError, match=r"other settings:\n  networks.teacher: '\w+' in the"):
+            run(tmp_path)
+    finally:
+        with torch.no_grad():
+            weight.neg_()
+    assert same(run(tmp_path), run(None))
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -208,6 +228,72 @@ def test_signals_stop_with_a_checkpoint(
     assert same(run(tmp_path), run(None))
 
 
+@pytest.mark.parametrize("name", [MAPPER_FILE, CONFIG_FILE, HISTORY_FILE, CHECKPOINT_FILE])
+def test_a_folder_in_place_of_a_file_is_found_first(run: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    for resume in (True, False):
+        with pytest.raises(IsADirectoryError, match=name):
+            run(tmp_path, resume=resume, stop=1)
+    assert set(content_names(tmp_path)) == {name}
+
+
+def content_names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def test_a_restart_takes_the_record_of_the_mapper_that_it_replaces(
+    run: Run, tmp_path: Path
+) -> None:
+    run(tmp_path)
+    written = {name: b"of the first" for name in WRITTEN if name != RUN_FILE}
+    for name, data in written.items():
+        (tmp_path / name).write_bytes(data)
+    write_json(tmp_path / RUN_FILE, {"format": RUN_FORMAT, "prompt": "white hair"})
+    with pytest.raises(KeyboardInterrupt):  # before there is another mapper
+        run(tmp_path, prompt="bald", resume=False, stop=1)
+    assert set(written) | {RUN_FILE} <= set(content_names(tmp_path))
+    run(tmp_path, prompt="bald", resume=False)
+    assert not set(WRITTEN) & set(content_names(tmp_path))
+
+
+def test_records_of_others(run: Run, tmp_path: Path) -> None:
+    write_json(tmp_path / RUN_FILE, {"format": RUN_FORMAT, "prompt": "bald"})
+    with pytest.raises(ValueError, match=r"run\.json tells of a run of another prompt; .*resume=F"):
+        run(tmp_path)
+    write_json(tmp_path / RUN_FILE, {"id": 3})
+    for resume in (True, False):
+        with pytest.raises(ValueError, match=r"run\.json is not of a run"):
+            run(tmp_path, resume=resume)
+    assert content_names(tmp_path) == [RUN_FILE]
+
+
+def test_a_damaged_mapper_is_made_again_from_the_checkpoint(run: Run, tmp_path: Path) -> None:
+    first = run(tmp_path)
+    (tmp_path / MAPPER_FILE).write_bytes((tmp_path / MAPPER_FILE).read_bytes()[:100])
+    assert same(run(tmp_path, monitor=never), first)
+    assert load_tensors(tmp_path / MAPPER_FILE)[1]["prompt"] == '"white hair"'
+    (tmp_path / CHECKPOINT_FILE).unlink()
+    (tmp_path / MAPPER_FILE).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"mapper\.safetensors is empty(.|\n)*resume=False"):
+        run(tmp_path)
+
+
+def test_a_finished_run_needs_no_checkpoint_however_damaged(run: Run, tmp_path: Path) -> None:
+    first = run(tmp_path)
+    for data in (b"", b"x" * 50, (tmp_path / CHECKPOINT_FILE).read_bytes()[:-9]):
+        (tmp_path / CHECKPOINT_FILE).write_bytes(data)
+        assert same(run(tmp_path, monitor=never), first)
+
+
+def test_a_finished_mapper_of_nan_is_named(run: Run, tmp_path: Path) -> None:
+    run(tmp_path)
+    tensors, metadata = load_tensors(tmp_path / MAPPER_FILE)
+    next(iter(tensors.values())).fill_(float("nan"))
+    save_tensors(tmp_path / MAPPER_FILE, tensors, metadata)
+    with pytest.raises(ValueError, match=r"mapper\.safetensors holds NaN(.|\n)*resume=False"):
+        run(tmp_path)
+
+
 # --- folders of earlier versions --------------------------------------------------------------
 
 
@@ -249,13 +335,17 @@ def test_an_unfinished_run_of_an_earlier_version(run: Run, tmp_path: Path) -> No
 
 
 def test_a_damaged_checkpoint_names_a_way_out(run: Run, tmp_path: Path) -> None:
-    run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stop=3)
     before = content(tmp_path)
     for metadata in ({}, {"format": "9"}, {"sdd_fast.training": "{"}):
         save_tensors(tmp_path / CHECKPOINT_FILE, {"a": torch.ones(1)}, metadata)
         with pytest.raises(ValueError, match=r"checkpoint\.safetensors is (.|\n)*resume=False"):
             run(tmp_path)
-    assert content(tmp_path)[MAPPER_FILE] == before[MAPPER_FILE]
+    (tmp_path / CHECKPOINT_FILE).write_bytes(before[CHECKPOINT_FILE][:-9])
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is trunc(.|\n)*resume=False"):
+        run(tmp_path)
+    assert same(run(tmp_path, resume=False), run(None))
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "3", '"run"', '{"domain_reference": 2.5}', "{"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sdd_fast.inversion import (
 from sdd_fast.inversion.align import align_face
 from sdd_fast.inversion.contact_sheet import contact_sheet
 from sdd_fast.inversion.refine import Refinement, content, multiscale_error, refine, w_std
+from sdd_fast.lock import locked
 from sdd_fast.models import Encoder, StyleGAN2
 
 SIDE, W_DIM = 32, 16
@@ -221,6 +223,59 @@ def test_a_crash_loses_little(
     torch.testing.assert_close(done.w_plus, encoded(networks, folder, done.names))
 
 
+def test_a_second_signal_keeps_the_finished_batches(
+    networks: Networks, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "3.png").write_bytes(b"")
+    straight = networks.invert(folder, tmp_path / "straight.safetensors")
+
+    def twice(number: int) -> None:
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    networks.seen.clear()
+    networks.on_batch = twice
+    out = tmp_path / "w.safetensors"
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after 2 of 7 .* Run the same again"):
+        networks.invert(folder, out)
+    networks.on_batch = lambda number: None
+    resumed = networks.invert(folder, out)
+    assert torch.equal(resumed.w_plus, straight.w_plus) and resumed.skipped == straight.skipped
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "straight.png", "straight.safetensors", "w.png", "w.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_picture_of_the_users_is_not_taken_for_a_sheet(
+    networks: Networks, folder: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "me.png"
+    picture.write_bytes(b"mine")
+    for resume in (True, False):
+        with pytest.raises(FileExistsError, match=r"me\.png would be replaced; choose"):
+            networks.invert(folder, tmp_path / "me.safetensors", resume=resume)
+    assert picture.read_bytes() == b"mine" and networks.seen == []
+
+
+def test_a_file_that_another_process_writes_is_refused(
+    networks: Networks, folder: Path, tmp_path: Path
+) -> None:
+    out, refused = tmp_path / "w.safetensors", []
+
+    def other() -> None:
+        try:
+            networks.invert(folder, out)
+        except BlockingIOError as error:
+            refused.append(error.filename)
+
+    with locked(out, file=True):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert refused == [str(out)] and networks.seen == []
+
+
 def test_what_is_finished_is_only_read(networks: Networks, folder: Path, tmp_path: Path) -> None:
     first = networks.invert(folder, tmp_path / "w.safetensors")
     written = first.path.stat().st_mtime_ns
@@ -284,7 +339,7 @@ def test_an_unfinished_one_is_started_over(
 def test_wrong_arguments(networks: Networks, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"to a \.safetensors file, got 'w\.pt'"):
         networks.invert(folder, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a positive integer, .*got 0"):
         networks.invert(folder, tmp_path / "w.safetensors", batch_size=0)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         networks.invert(tmp_path / "nowhere", tmp_path / "w.safetensors")
@@ -471,11 +526,11 @@ def test_content_is_the_middle() -> None:
 
 
 def test_a_refinement_that_makes_no_sense(networks: Networks) -> None:
-    with pytest.raises(ValueError, match="steps of a refinement must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="steps must be an integer of at least 0, .*got -1"):
         Refinement(steps=-1)
-    with pytest.raises(ValueError, match="lr must be positive, got 0"):
+    with pytest.raises(ValueError, match="lr must be a positive number, got 0"):
         Refinement(lr=0.0)
-    with pytest.raises(ValueError, match="weights must be 0 or more, got l2_weight=-1"):
+    with pytest.raises(ValueError, match="l2_weight must be 0 or more, got -1"):
         Refinement(l2_weight=-1.0)
     start, targets = torch.zeros(1, 8, W_DIM), torch.full((1, 3, SIDE, SIDE), float("nan"))
     with pytest.raises(FloatingPointError, match="refinement became NaN.* lower lr"):

@@ -71,8 +71,8 @@ def test_choose() -> None:
     assert choose(curve, Selection(margin=1.0))[0] == [100, 400]
     assert choose(curve, Selection(top=3))[0] == [100, 300, 400]
     assert choose(curve, Selection(threshold=-0.2))[0] == [100, 400]
-    with pytest.raises(ValueError, match="no timestep has an HQS above 2"):
-        choose(curve, Selection(threshold=2.0))
+    with pytest.raises(ValueError, match="no timestep has an HQS above 1"):
+        choose(curve, Selection(threshold=1.0))
     with pytest.raises(ValueError, match="k must be 1 to 4"):
         choose(curve, Selection(top=5))
     with pytest.raises(ValueError, match="not by both"):

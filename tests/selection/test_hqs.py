@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from sdd_fast.files import load_tensors
 from sdd_fast.gradients.config import GuidanceConfig
+from sdd_fast.progress import Progress
 from sdd_fast.selection.hqs import default_timesteps, hqs, image_noise
 from sdd_fast.teacher.prior import DiffusionPrior
 
@@ -296,9 +301,9 @@ def test_nan_names_timestep_and_image(tiny_prior: DiffusionPrior) -> None:
         ({"prompt": ["old", "hair"]}, ValueError, "one prompt at a time, got 2"),
         ({"gradient_map": "abs"}, ValueError, "must be one of signed, abs-mean; got 'abs'"),
         ({"normalize": "global"}, ValueError, "normalize must be one of per-image, of-mean"),
-        ({"noise_draws": 0}, ValueError, "noise_draws=0"),
-        ({"batch_size": 0}, ValueError, "batch_size=0"),
-        ({"seed": -1}, ValueError, "seed=-1"),
+        ({"noise_draws": 0}, ValueError, "noise_draws must be a positive integer, .*got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a positive integer, .*got 0"),
+        ({"seed": -1}, ValueError, "seed must be an integer from 0 to .*got -1"),
         ({"images": torch.zeros(0, 3, 32, 32)}, ValueError, r"N ≥ 1, got \(0, 3, 32, 32\)"),
         ({"images": torch.zeros(4, 10, 64)}, ValueError, "pass generator= to give W"),
         ({"images": torch.zeros(1, 3, 32, 32).byte()}, TypeError, "floating-point"),
@@ -328,3 +333,88 @@ def test_curve_survives_a_file(tiny_prior: DiffusionPrior, tmp_path: Path) -> No
     assert torch.equal(loaded.mean, curve.mean)
     assert (loaded.prompt, loaded.seed, loaded.noise_draws) == ("old", 3, 2)
     assert loaded.config == CONFIG
+
+
+# --- interrupted curves -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("images", [5, 2])
+def test_an_interrupted_curve_goes_on_to_the_same_bits(
+    tiny_prior: DiffusionPrior, tmp_path: Path, number: signal.Signals, images: int
+) -> None:
+    options = {"config": CONFIG, "batch_size": 4, "noise_draws": 2}
+    y, partial = pictures(images), tmp_path / "p.safetensors"
+    straight = hqs(tiny_prior, y, "white hair", STEPS, progress=False, **options)
+    events: list[Progress] = []
+
+    def stop(event: Progress) -> None:
+        events.append(event)
+        if len(events) == 3:
+            os.kill(os.getpid(), number)
+
+    words = r"stopped after \d+ of \d+ pairs .* Run the same again"
+    with pytest.raises(KeyboardInterrupt, match=words):
+        hqs(tiny_prior, y, "white hair", STEPS, progress=stop, partial=partial, **options)
+    done = int(load_tensors(partial)[0]["done"].sum())
+    assert 0 < done < images * len(STEPS)
+    events.clear()
+    resumed = hqs(
+        tiny_prior, y, "white hair", STEPS, progress=events.append, partial=partial, **options
+    )
+    assert events[0].done == 2 * done and events[-1].done == events[-1].total
+    for name in ("entropy", "deficit", "l1"):
+        assert torch.equal(getattr(resumed, name), getattr(straight, name))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_kept_is_of_the_same_request_only(
+    tiny_prior: DiffusionPrior, tmp_path: Path
+) -> None:
+    partial = tmp_path / "p.safetensors"
+
+    def stop(event: Progress) -> None:
+        if event.done:
+            raise KeyboardInterrupt
+
+    def begun(images: torch.Tensor, **changes: Any) -> int:
+        options = {"config": CONFIG, "batch_size": 2, **changes}
+        seen: list[int] = []
+
+        def note(event: Progress) -> None:
+            seen.append(event.done)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            hqs(tiny_prior, images, "white hair", STEPS, progress=note, partial=partial, **options)
+        return seen[0]
+
+    y = pictures(4)
+    with pytest.raises(KeyboardInterrupt):
+        hqs(
+            tiny_prior, y, "white hair", STEPS, config=CONFIG, batch_size=2, progress=stop,
+            partial=partial,
+        )  # fmt: skip
+    assert not partial.exists()  # the first timestep was not finished
+    events = iter(range(100))
+
+    def later(event: Progress) -> None:
+        if next(events) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hqs(
+            tiny_prior, y, "white hair", STEPS, config=CONFIG, batch_size=2, progress=later,
+            partial=partial,
+        )  # fmt: skip
+    assert begun(y) > 0
+    assert begun(y, seed=1) == begun(pictures(4, seed=1)) == begun(y, batch_size=4) == 0
+    with torch.no_grad():
+        weight = next(tiny_prior.unet.parameters())
+        weight.neg_()
+        try:
+            assert begun(y) == 0
+        finally:
+            weight.neg_()
+    partial.write_bytes(partial.read_bytes()[:50])
+    assert begun(y) == 0

@@ -1,0 +1,39 @@
+"""Checks of settings that several functions share. Imports no torch: command lines use it too."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from numbers import Real
+
+MOST = 10**9
+"""Of anything that is counted, such as steps."""
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise ValueError unless `value` is an integer from `least` to a thousand million."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"{name} must be {wanted}, at most {MOST:,}, got {_short(value)}")
+
+
+def check_number(name: str, value: object, *, positive: bool = False) -> None:
+    """Raise ValueError unless `value` is a finite number ≥ 0, or > 0."""
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            number = float(value)
+    if not (0 < number < math.inf or (number == 0 and not positive)):
+        wanted = "a positive number" if positive else "0 or more"
+        raise ValueError(f"{name} must be {wanted}, got {_short(value)}")
+
+
+def check_seed(value: object) -> None:
+    """Raise ValueError unless `value` is an integer in 0 … 2⁶⁴ − 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise ValueError(f"a seed must be an integer from 0 to 2⁶⁴ − 1, got {_short(value)}")
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:36]} …"

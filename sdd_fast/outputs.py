@@ -1,0 +1,52 @@
+"""What may be written where: nothing that exists is replaced unless whoever calls says so.
+
+A file is replaced with `overwrite=True` (--overwrite). What a run or an inversion left in its place
+is continued, and replaced with `resume=False` (--restart). Inputs are never replaced. Functions
+called `save` write the file that they are given, as those of other libraries do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those above it.
+
+    Raises:
+        NotADirectoryError: it, or one above it, is a file.
+    """
+    folder = Path(path)
+    places = [folder, *folder.parents]
+    new = [place for place in places if not place.exists()]
+    for place in places[len(new) : len(new) + 1]:
+        if not place.is_dir():
+            raise NotADirectoryError(
+                errno.ENOTDIR, "Not a directory, but a folder is needed here", str(place)
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_free(
+    targets: Iterable[str | os.PathLike[str]],
+    overwrite: bool = False,
+    otherwise: str = "choose another name or folder, or pass overwrite=True",
+) -> None:
+    """Refuse to write where something is, before any work is done.
+
+    Raises:
+        FileExistsError: a file, and not `overwrite`; the message ends in `otherwise`.
+        IsADirectoryError: a folder, whether or not.
+    """
+    there = [path for path in map(Path, targets) if path.exists()]
+    for path in there:
+        if path.is_dir():
+            raise IsADirectoryError(
+                errno.EISDIR, "expected a file name to write to, but this is a folder", str(path)
+            )
+    if there and not overwrite:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise FileExistsError(f"{there[0]}{more} would be replaced; {otherwise}")
