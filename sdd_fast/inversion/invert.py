@@ -234,9 +234,7 @@ def _run(
     return state
 
 
-def _chunk(
-    job: _Job, files: list[Path], std: Tensor | None, strict: bool, task: Task
-) -> Inversion:
+def _chunk(job: _Job, files: list[Path], std: Tensor | None, strict: bool, task: Task) -> Inversion:
     """Invert a few files together."""
     found = Inversion(Path(), job.empty())
     loaded = []
