@@ -137,10 +137,6 @@ def distill(
     _check_names(default_mapper)
     config = config or DistillConfig()
     w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper, config)
-    height, width = w_plus.shape[-2:] if generator is None else generator.image_size
-    check_images(
-        config.batch_size, (height, width), f"batch_size={config.batch_size:,}", w_plus.device
-    )
     embeds = prior.encode_prompt(prompt)
     if mapper is None:
         mapper = _default_mapper(generator, w_plus, config.seed, **default_mapper)
@@ -157,12 +153,7 @@ def distill(
     with locked(run_dir) if run_dir is not None else nullcontext():
         folder = None
         if run_dir is not None:
-            request = _request(info, config, mapper, identity, w_plus, prior)
-            request["networks"] = {
-                "generator": fingerprint(generator),
-                "identity": fingerprint(identity),
-                "teacher": fingerprint(prior.unet, prior.vae, prior.text_encoder),
-            }
+            request = _request(info, config, mapper, identity, w_plus, generator, prior)
             folder = RunFolder(run_dir, request, info, config.steps, resume)
         if config.guidance is None:
             balanced = _balanced(prior, generator, w_plus, embeds, timestep_set, config)
@@ -210,6 +201,7 @@ def _request(
     mapper: nn.Module,
     identity: Embedding | None,
     w_plus: Tensor,
+    generator: Any,
     prior: DiffusionPrior,
 ) -> dict[str, Any]:
     """Return all that determines the result: a resumed run may log and save at other steps."""
@@ -223,6 +215,11 @@ def _request(
         "mapper": [type(mapper).__name__, getattr(mapper, "config", {})],
         "identity": identity is not None,
         "latents": [list(w_plus.shape), hashlib.blake2b(data, digest_size=8).hexdigest()],
+        "networks": {
+            "generator": fingerprint(generator),
+            "identity": fingerprint(identity),
+            "teacher": fingerprint(prior.unet, prior.vae, prior.text_encoder),
+        },
     }
     if prior.dtype != torch.float32:
         request["teacher"] = str(prior.dtype)
@@ -357,6 +354,7 @@ def _check_inputs(
                 f"{list(w_plus.shape)}"
             )
         check_range(float(w_plus.detach().abs().max()))
+        size = (w_plus.shape[-2], w_plus.shape[-1])
         data = w_plus.detach().to(next(mapper.parameters()).device)
     else:
         wanted = (generator.num_layers, generator.w_dim)
@@ -365,8 +363,10 @@ def _check_inputs(
                 f"w_plus must be [N, {wanted[0]}, {wanted[1]}] for this generator, with N ≥ 1, "
                 f"got {list(w_plus.shape)}"
             )
+        size = generator.image_size
         like = next(generator.parameters())
         data = w_plus.detach().to(like.device, like.dtype)
+    check_images(config.batch_size, size, f"batch_size={config.batch_size:,}", data.device)
     if not bool(torch.isfinite(data).all()):
         raise ValueError("the training latents hold NaN or infinity")
     listed = [timesteps] if isinstance(timesteps, int) else list(timesteps)
