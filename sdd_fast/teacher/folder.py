@@ -311,6 +311,8 @@ def describe_folder(folder: Path) -> dict[str, Any]:
     return facts | {
         "teacher": f"Stable Diffusion {family} architecture, folder of diffusers, {pixels} × "
         f"{pixels}, {predicts}",
+        "resolution": f"{pixels} pixels",
+        "prediction": scheduler["prediction_type"],
         "latents": f"{vae['latent_channels']} × {side} × {side}",
         "timesteps": scheduler["num_train_timesteps"],
         "weights": named or "none",
