@@ -157,10 +157,12 @@ class Domain:
         """The teacher, with the VAE and LoRAs that the domain names for it."""
         from ..teacher.prior import DiffusionPrior
 
-        # As text: a Path of "owner/name" would not be taken for a hub id.
         self.path("diffusion")
+        source = self.spec.parts["diffusion"]  # text: a Path would not be taken for a hub id
+        if "generator" in self.spec.absent and not Path(source).exists():
+            self.path("generator")  # no teacher is downloaded for a domain that lacks it
         return DiffusionPrior.from_pretrained(
-            self.spec.parts["diffusion"],
+            source,
             device=self.device,
             dtype=self.dtype,
             variant=self.spec.variant,
