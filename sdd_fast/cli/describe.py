@@ -66,17 +66,17 @@ def _folder(path: Path) -> Facts:
         rest = "not complete; the command of `sdd train-domain` that began it goes on"
         return {"domain": path, "training": rest}
     from sdd_fast.image_files import list_images
-    from sdd_fast.training.captions import LISTINGS, SIDE_FILES
+    from sdd_fast.training.captions import LISTINGS, SIDE_FILES, pictures_in
 
+    listed = [name for name in LISTINGS if (path / name).exists()]
     try:
-        pictures = list_images(path)
+        pictures = pictures_in(path) if listed else list_images(path)
     except ValueError as error:
         raise ValueError(
             f"{path} is no run, domain, Stable Diffusion or CLIP folder, or folder of pictures"
         ) from error
     facts = {"folder of pictures": path, "pictures": len(pictures)}
     beside = [f"in .{suffix} files" for suffix in SIDE_FILES if any(path.glob(f"*.{suffix}"))]
-    listed = [name for name in LISTINGS if (path / name).exists()]
     facts["captions"] = ", ".join(listed or beside) or "none"
     return facts
 

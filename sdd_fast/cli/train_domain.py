@@ -63,7 +63,7 @@ def train_domain(
       sdd train-domain domains/cars --images cars/ --source-text "a photo of a car" --parts unet
     """
     from sdd_fast.domains.domain import HELD_OUT_FILE, load_domain
-    from sdd_fast.training.train_domain import PARTS, missing_parts, train_domain as train
+    from sdd_fast.training.train_domain import missing_parts, train_domain as train
 
     if images is not None and not (source_text or "").strip():
         raise typer.BadParameter(
@@ -71,15 +71,13 @@ def train_domain(
             "'a photo of a cat'",
             param_hint="--source-text",
         )
-    chosen = options.comma_list(parts, "--parts") or list(PARTS)
-    say(f"training {', '.join(chosen)} in {out} …")
     train(
         out,
         images=images,
         resolution=resolution,
         source_text=source_text,
         caption_column=caption_column,
-        parts=chosen,
+        parts=options.comma_list(parts, "--parts"),
         budget=budget,
         device=device,
         say=say,

@@ -28,8 +28,8 @@ def read_quality(folder: Path) -> dict[str, Any] | None:
         found = [str(error)]
     if found:
         raise ValueError(
-            f"{path} is damaged: {'; '.join(found)}. Delete it to do without, or measure again: "
-            f"sdd train-domain {folder} --parts quality"
+            f"{path} is damaged: {'; '.join(found)}. Delete it, and reports do without; or measure "
+            "again where the domain was trained: sdd train-domain … --parts quality"
         )
     measured: dict[str, Any] = content
     return measured

@@ -52,7 +52,7 @@ def read_captions(folder: Path, column: str | None = None) -> Captions:
     listed = [name for name in LISTINGS if (folder / name).is_file()]
     if len(listed) > 1:
         raise ValueError(f"{folder} has {' and '.join(listed)}; keep the one that is to be read")
-    pictures = _pictures(folder)
+    pictures = pictures_in(folder)
     rows = _listed(folder / listed[0], column) if listed else _beside(folder, pictures, column)
     found: dict[str, set[str]] = {}
     repeated = Counter[str]()
@@ -203,7 +203,7 @@ def _beside(
             yield picture.as_posix(), texts
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
     """The images in a folder and those below it, but hidden ones, by name."""
     found, endings = [], suffixes()
     for root, inner, names in os.walk(folder):

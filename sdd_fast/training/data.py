@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import draws
 from ..images import load_image
+from ..memory import check_memory
 from ..progress import Listener, Task
 from .captions import Captions, example_prompts, read_captions
 
@@ -160,6 +161,9 @@ class ImageFolder:
         """Read all images; errors as for `check` and `load_image`."""
         self.check()
         captions, parts = self.captions, []
+        needed = 3.0 * resolution**2 * len(captions)
+        what = f"{len(captions):,} pictures of {resolution} × {resolution} pixels"
+        check_memory(needed, what, "cpu")
         with Task("reading images", len(captions), self.progress, unit="images") as task:
             for names in hold_out(captions):
                 pixels = np.empty((len(names), 3, resolution, resolution), np.uint8)

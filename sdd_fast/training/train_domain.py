@@ -105,8 +105,8 @@ def train_domain(
             told = {"images": list(names), "trained_on": len(data.train)}
             write_json(out / HELD_OUT_FILE, told)
         say(
-            f"{len(data.train):,} pictures to train on, and {len(data.held_out):,} held out, which "
-            "no part sees"
+            f"training in {out}: on {len(data.train):,} pictures; {len(data.held_out):,} are held "
+            "out, which no part sees"
         )
         job = _Job(out, source, data, PartTrainer(work, device, budget, progress))
         for name in chosen:
