@@ -124,7 +124,7 @@ class StateFile:
         if _KEY not in metadata:
             raise self.unusable("is not the state of a training, or one of another version")
         try:
-            content = parse_json(metadata[_KEY])
+            content = parse_json(metadata[_KEY], infinite=True)
         except ValueError as error:
             raise self.unusable(f"is damaged: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -222,8 +222,9 @@ def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
     assert found == metadata and all(torch.equal(loaded[name], tensors[name]) for name in tensors)
 
 
-def test_a_file_of_300_000_empty_tensors_is_refused_at_once(tmp_path: Path) -> None:
-    entry = '"t{}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+@pytest.mark.parametrize("offsets", ["data_offsets", r"data_\u006fffsets"])
+def test_a_file_of_300_000_empty_tensors_is_refused_at_once(tmp_path: Path, offsets: str) -> None:
+    entry = '"t{}":{{"dtype":"F32","shape":[0],"' + offsets + '":[0,0]}}'
     header = ("{" + ",".join(entry.format(i) for i in range(300_000)) + "}").encode()
     path = tmp_path / "w.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
@@ -244,6 +245,9 @@ def test_a_file_of_300_000_empty_tensors_is_refused_at_once(tmp_path: Path) -> N
         ('{"__metadata__":{"a":"\\ud800"}}', "half a character"),
         ('{"__metadata__":{"a":7}}', "not a complete safetensors file"),
         ('{"a":7}', "header is damaged"),
+        ('{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', "no whole numbers"),
+        ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,"%s"]}}' % ("9" * 5000), "no whole"),
+        ('{"a":{"dtype":"%s","shape":[0],"data_offsets":[0,0]}}' % ("F" * 5000), "F{200,290}…"),
         ("{" * 10, "header is damaged"),
     ],
 )
@@ -269,11 +273,14 @@ def test_json_that_nobody_could_use(tmp_path: Path) -> None:
         ("[1" + "0" * 400 + "]", "an integer of 401 digits; at most 300"),
         ('["\\ud83d"]', r"holds '\\ud83d', which is half a character"),
         ('{"\\uDE00": 1}', "half a character"),
+        ("[NaN]", "NaN, which is no finite number"),
+        ("[-Infinity]", "-Infinity, which is no finite number"),
+        ("[1e400]", "1e400, which is no finite number"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"x\.json is not valid JSON: .*{message}"):
             files.read_json(path)
-    path.write_text('["\\ud83d\\ude00", %s]' % 10**299)
+    path.write_bytes(b'\xef\xbb\xbf["\\ud83d\\ude00", %d]' % 10**299)  # as Windows editors write
     assert files.read_json(path) == ["😀", 10**299]
 
 
@@ -318,3 +325,58 @@ def test_a_limit_of_file_sizes_names_the_file(tmp_path: Path) -> None:
     last = child.stderr.splitlines()[-1]
     assert "ulimit -f" in last and last.endswith("w.safetensors'"), child.stderr
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("device", ["pipe", "/dev/zero"])
+def test_what_never_ends_is_not_read(tmp_path: Path, device: str) -> None:
+    path = tmp_path / "run.json"
+    os.mkfifo(path) if device == "pipe" else path.symlink_to(device)
+    readers = (files.read_json, files.load_tensors, files.read_metadata, files.content_kind)
+    for read in readers:
+        with pytest.raises(ValueError, match=r"run\.json is a device or pipe, not a file"):
+            read(path)
+
+
+def test_text_is_read_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    monkeypatch.setattr("sdd_fast.files.json.LARGEST", 2**20)
+    path.write_text('"' + "a" * 2**20 + '"')
+    with pytest.raises(ValueError, match=r"x\.json is larger than 1 MiB, the most that is read"):
+        files.read_json(path)
+
+
+def test_the_longest_names_are_written(tmp_path: Path) -> None:
+    for name in ("n" * 251 + ".png", "a." + "s" * 253):
+        files.write_text(tmp_path / name, "a")
+        assert (tmp_path / name).read_text() == "a"
+
+
+def test_a_folder_is_made_or_refused_by_name(tmp_path: Path) -> None:
+    assert files.make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert files.make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "x").write_text("mine")
+    for path in (tmp_path / "x", tmp_path / "x" / "y" / "z"):
+        with pytest.raises(NotADirectoryError, match="this is a file") as error:
+            files.make_folder(path)
+        assert error.value.filename == str(tmp_path / "x")
+        with pytest.raises(NotADirectoryError, match="this is a file"):
+            files.write_text(path / "a.txt", "a")
+
+
+def test_a_home_is_found_or_missed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files.write_json("~/a.json", 1)
+    assert files.read_json("~/a.json") == 1
+    for use in (files.read_json, files.load_tensors, files.make_folder, files.atomic_path):
+        with pytest.raises(ValueError, match="'~nosuchuser/x' names no home folder"):
+            manager = use("~nosuchuser/x")
+            manager.__enter__()  # of atomic_path
+
+
+def test_what_libraries_and_files_say_is_bounded() -> None:
+    with pytest.raises(ValueError, match="set_int_max") as error:
+        int("1" * 5000)
+    assert "set_int_max" not in files.library_text(error.value)
+    assert len(files.library_text(ValueError("a" * 10**6))) < 400
+    assert len(files.listed(["a" * 10**4] * 10**4)) < 300_000
+    assert files.listed(["b"] * 600).endswith("\n  and 100 more")

@@ -106,12 +106,11 @@ def unwrapped(text: str) -> str:
 
 def explain(error: Exception) -> str:
     """The message of an error in the terms of the command line."""
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-        if error.filename is not None and str(error.filename) not in text:
-            text = f"{error.filename}: {text}"
-    else:
-        text = str(error)
+    text = str(error)
+    if isinstance(error, OSError):
+        from sdd_fast.files import os_error_text
+
+        text = os_error_text(error)
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         first = text.splitlines()[0] if text else ""
         text = f"out of memory. Try a smaller --batch-size or fewer --images. {first}".strip()

@@ -166,7 +166,7 @@ class _Alphas:
             told = parse_json(metadata["lora_adapter_metadata"])
             self.config = told if isinstance(told, dict) else {}
         elif path.name.startswith("adapter_model") and beside.exists():
-            self.config = {f"unet.{key}": value for key, value in read_json(beside).items()}
+            self.config = {f"unet.{key}": value for key, value in read_json(beside, infinite=True).items()}
         kinds = [k for k, v in self.config.items() if k.endswith((".use_dora", ".lora_bias")) and v]
         if kinds:
             raise ValueError(f"{path} is a LoRA with {kinds[0]}, which is not supported")

@@ -333,7 +333,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+    content = read_json(path, infinite=True)  # diffusers writes such bounds of log SNR
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object")
     return content

@@ -553,8 +553,10 @@ def test_a_bad_edit_is_said_loudly(capsys: pytest.CaptureFixture[str], level: An
     ("error", "message"),
     [
         (FileNotFoundError(2, "there is no such file", "a.json"), "a.json: there is no such file"),
-        (OSError(28, "no space left while writing a/b (0 MiB free)", "a/b"), "no space left while "
-         "writing a/b (0 MiB free)"),
+        (OSError(28, "no space left while writing a/b (0 MiB free)"), "no space left while writing "
+         "a/b (0 MiB free)"),
+        (PermissionError(13, "Permission denied", "d"), "d: Permission denied"),
+        (IsADirectoryError(21, "Is a directory", "a directory"), "a directory: Is a directory"),
         (FileNotFoundError("no domain 'cats'"), "no domain 'cats'"),
         (ValueError("start over with resume=False"), "start over with --restart"),
         (MemoryError(), "out of memory. Try a smaller --batch-size or fewer --images."),

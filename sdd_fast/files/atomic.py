@@ -1,0 +1,106 @@
+"""Files that are never half-written.
+
+Every file the package writes goes through `atomic_path`: the bytes go to a temporary sibling which
+is renamed over the target once complete.  A full disk, an exception or Ctrl-C therefore leaves the
+old file (or none), never a broken one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from .paths import PathLike, expanded, make_folder
+
+TEMPORARY = ".sdd-*.tmp*"
+"""What temporary files are called: those of killed processes stay."""
+
+_OUT_OF_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_LONGEST_SUFFIX = 16
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`, renamed onto it on success, removed on any error.
+
+    The parent folder is created.  The temporary name keeps the suffix, so writers that choose a
+    format by it work. "Any error" includes KeyboardInterrupt and SystemExit.
+
+    Raises:
+        OSError: naming `path`, not the temporary file; where the disk or quota is full, with the
+            space left.
+        IsADirectoryError: `path` is a folder.
+
+    >>> with atomic_path("runs/hair/curve.png") as tmp:  # doctest: +SKIP
+    ...     figure.savefig(tmp)
+    """
+    target = expanded(path)
+    if target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "expected a file name to write to, but this is a folder", str(target)
+        )
+    # Short, so that whatever name the target may have, this one may be had.
+    suffix = target.suffix if len(target.suffix) <= _LONGEST_SUFFIX else ""
+    temporary = target.with_name(TEMPORARY.replace("*", secrets.token_hex(4), 1)[:-1] + suffix)
+    try:
+        make_folder(target.parent)
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno in _OUT_OF_SPACE:
+            raise _out_of_space(target) from error
+        if error.errno == errno.EFBIG:
+            limit = "larger than this process or file system may write (see ulimit -f)"
+            raise OSError(
+                error.errno, f"a file {limit}; nothing was written", str(target)
+            ) from error
+        if str(error.filename) == str(temporary):
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
+    finally:
+        # After a successful rename there is nothing left; else the first error is the one to tell.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _out_of_space(target: Path) -> OSError:
+    folder = target.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        free = f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
+    except OSError:
+        free = "free space unknown"
+    message = (
+        f"no space left while writing {target} ({free} in {folder}). Nothing was half-written; "
+        "free some space or choose another output folder, then run the same command again"
+    )
+    return OSError(errno.ENOSPC, message)
+
+
+def write_bytes(path: PathLike, data: bytes) -> None:
+    """Write `data` to `path` atomically (see `atomic_path`)."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write `text` to `path` as UTF-8 with Unix line ends, atomically (see `atomic_path`)."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"cannot write {path}: {half_character(error)}") from error
+    write_bytes(path, data)
+
+
+def half_character(error: UnicodeEncodeError) -> str:
+    """Say what is wrong with a text that UTF-8 does not have."""
+    return (
+        f"the text holds {ascii(error.object[error.start])}, which is half a character (a lone "
+        "surrogate) and cannot be written"
+    )
