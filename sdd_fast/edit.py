@@ -23,9 +23,10 @@ from .files import PathLike, expanded
 from .images import ImageSource, load_image, load_pil, save_png, to_pil
 from .manipulator import MapperInfo, manipulate
 from .memory import rendering_batch
+from .models.encoder import check_encoder
 from .models.mapper import LevelsMapper, StyleSpaceMapper
 from .progress import Listener, Task
-from .run_folder import MAPPER_FILE, remembered_domain
+from .run_folder import MAPPER_FILE
 
 if TYPE_CHECKING:
     from .domains import Domain
@@ -46,7 +47,7 @@ class Editor:
             images go through it unless they are said to be aligned.
 
     Raises:
-        ValueError: no edit, or a mapper that does not fit the generator.
+        ValueError: no edit, or a mapper or an encoder that does not fit the generator.
 
     >>> editor = Editor.load("runs/white-hair")                            # doctest: +SKIP
     >>> after = editor.edit(["me.jpg"], strength=0.7, output="pil")[0]     # doctest: +SKIP
@@ -65,6 +66,8 @@ class Editor:
             raise ValueError("an Editor needs at least one mapper, got none")
         for mapper, info in pairs:
             _check_fits(mapper, info, generator)
+        if encoder is not None:
+            check_encoder(encoder, generator)
         self.generator = generator
         self.encoder = encoder
         self.align = align
@@ -99,7 +102,10 @@ class Editor:
         paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
         edits = [load_mapper(mapper_file(expanded(path))) for path in paths]
         if domain is None:
-            domain = _common_domain([expanded(path) for path in paths], [info for _, info in edits])
+            from .domains.names import domain_of_edits
+
+            named = [info.domain for _, info in edits]
+            domain = domain_of_edits([expanded(path) for path in paths], named)
         if domain is None or isinstance(domain, (str, os.PathLike, Mapping)):
             from .domains import load_domain
 
@@ -353,22 +359,6 @@ def mapper_file(source: Path) -> Path:
             "no run folder. Run the same distillation again to resume it"
         )
     return source / MAPPER_FILE
-
-
-def _common_domain(sources: list[Path], infos: list[MapperInfo]) -> str | dict[str, Any] | None:
-    """The domain that the edits were distilled in: as a run remembers it, or by its name."""
-    homes: list[str | dict[str, Any]] = []
-    for source, info in zip(sources, infos, strict=True):
-        home = remembered_domain(source if source.is_dir() else source.parent) or info.domain
-        if home and home not in homes:
-            homes.append(home)
-    if len(homes) > 1:
-        names = [home if isinstance(home, str) else str(home.get("name")) for home in homes]
-        raise ValueError(
-            f"these edits belong to different domains: {', '.join(names)}; load them in separate "
-            "Editors, or say which domain to use"
-        )
-    return homes[0] if homes else None
 
 
 def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .files import PathLike
-from .outputs import make_folder
+from .files import PathLike, make_folder
 
 LOCK_FILE = ".lock"
 """Stays in the folder, without content, when the lock is released."""

@@ -13,23 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def make_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder, and those above it.
-
-    Raises:
-        NotADirectoryError: it, or one above it, is a file.
-    """
-    folder = Path(path)
-    places = [folder, *folder.parents]
-    new = [place for place in places if not place.exists()]
-    for place in places[len(new) : len(new) + 1]:
-        if not place.is_dir():
-            raise NotADirectoryError(
-                errno.ENOTDIR, "Not a directory, but a folder is needed here", str(place)
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-
-
 def check_free(
     targets: Iterable[str | os.PathLike[str]],
     overwrite: bool = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nvidia_files
 import stylegan2_reference
@@ -12,7 +13,10 @@ import torch
 from irse_reference import arcface_shapes, pyramid_shapes, random_state
 from torch import Tensor
 
+from sdd_fast.checkpoints import load
+from sdd_fast.checkpoints.formats.read import Checkpoint
 from sdd_fast.files import save_tensors
+from sdd_fast.models import StyleGAN2
 
 _UNITS, _WIDTH = (1, 1, 1, 1), 16
 _E4E = {"encoder_type": "Encoder4Editing", "dataset_type": "ffhq_encode"}
@@ -107,3 +111,9 @@ def write(folder: Path, name: str) -> Path:
     else:
         torch.save(content(name), path)
     return path
+
+
+def generator_from(checkpoint: Checkpoint, **told: Any) -> StyleGAN2:
+    """`load_generator` of a file with that content."""
+    with mock.patch.object(load, "read_checkpoint", lambda _: checkpoint):
+        return load.load_generator(checkpoint.path, **told)

@@ -1,8 +1,8 @@
 """StyleGAN2 from the formulas, in float64, of state dicts with the names that files use.
 
 A grouped convolution with one kernel per sample, and zeros between the pixels, padding and a
-convolution for upsampling. Nothing of the package is used. `of_port` and `of_nvidia` bring the two
-namings to one form, `Net`, which `render` reads.
+convolution for upsampling. Nothing of the package is used. `of_port`, `of_basicsr` and `of_nvidia`
+bring the namings to one form, `Net`, which `render` reads.
 """
 
 from __future__ import annotations
@@ -62,6 +62,32 @@ def of_port(state: dict[str, Tensor], average: Tensor | None = None) -> Net:
         [layer(name, i) for i, name in enumerate(convs)],
         [layer(name, None) for name in rgbs],
         [(s[f"style.{i + 1}.weight"], s[f"style.{i + 1}.bias"]) for i in range(depth)],
+        None,
+        None if average is None else average.double(),
+        scaled_norm=True,
+    )
+
+
+def of_basicsr(state: dict[str, Tensor], average: Tensor | None = None) -> Net:
+    """In BasicSR's layout the noise strength is a layer's own `weight`."""
+    s = {key: value.double() for key, value in state.items()}
+
+    def layer(name: str, index: int | None) -> Layer:
+        conv = f"{name}.modulated_conv"
+        affine = (s[f"{conv}.modulation.weight"], s[f"{conv}.modulation.bias"])
+        weight = s[f"{conv}.weight"][0]
+        if index is None:
+            return Layer(weight, affine, s[f"{name}.bias"][0, :, 0, 0])
+        noise = s[f"noises.noise{index}"][0, 0]
+        return Layer(weight, affine, s[f"{name}.activate.bias"], s[f"{name}.weight"][0], noise)
+
+    above = range(sum(key.startswith("style_convs") and key.endswith("activate.bias") for key in s))
+    mlp = [s[f"style_mlp.{i}.weight"] for i in range(1, 9) if f"style_mlp.{i}.weight" in s]
+    return Net(
+        s["constant_input.weight"][0],
+        [layer("style_conv1", 0), *(layer(f"style_convs.{i}", i + 1) for i in above)],
+        [layer("to_rgb1", None), *(layer(f"to_rgbs.{j}", None) for j in above[: len(above) // 2])],
+        [(weight, s[f"style_mlp.{i}.bias"]) for i, weight in enumerate(mlp, 1)],
         None,
         None if average is None else average.double(),
         scaled_norm=True,
@@ -259,3 +285,22 @@ def port_state(
         if kernels and j:
             state[f"{name}.upsample.kernel"] = kernel.clone()
     return state
+
+
+def basicsr_state(port: dict[str, Any]) -> dict[str, Any]:
+    """The tensors of a state dict of the port, without kernels, as BasicSR calls them."""
+    named = {}
+    for key, value in port.items():
+        first, *rest = key.split(".")
+        ending = ".".join(rest)
+        if first == "style":
+            named[f"style_mlp.{ending}"] = value
+        elif first == "input":
+            named["constant_input.weight"] = value
+        elif first == "noises":
+            named[f"noises.noise{rest[0].removeprefix('noise_')}"] = value
+        else:
+            place = {"conv1": "style_conv1", "convs": "style_convs"}.get(first, first)
+            ending = ending.replace("conv.", "modulated_conv.").replace("noise.weight", "weight")
+            named[f"{place}.{ending}"] = value
+    return named

@@ -354,7 +354,7 @@ def test_load(
     with pytest.raises(FileNotFoundError, match=r"holds no mapper\.safetensors.*resume"):
         Editor.load(run)
     first, second = make_mapper(2), make_mapper(3)
-    save_mapper(run / "mapper.safetensors", first, MapperInfo("white hair", 0.5, domain="cats"))
+    save_mapper(run / "mapper.safetensors", first, MapperInfo("white hair", 0.5, domain="faces64"))
     save_mapper(tmp_path / "other.safetensors", second, MapperInfo())
     loaded = Editor.load([run, tmp_path / "other.safetensors"])
     assert [info.prompt for info in loaded.infos] == ["white hair", ""]
@@ -362,12 +362,15 @@ def test_load(
     torch.testing.assert_close(loaded.edit(w_plus), want)
     Editor.load(str(tmp_path / "other.safetensors"))
     Editor.load(run, domain=tmp_path)
-    assert asked == ["cats", None, tmp_path]
-    write_json(run / "run.json", {"domain_reference": "/somewhere/cats"})
+    assert asked == ["faces64", None, tmp_path]
+    cats, dogs = (str(tmp_path / name) for name in ("cats", "dogs"))
+    for home in (cats, dogs):
+        write_json(Path(home) / "domain.json", {})
+    write_json(run / "run.json", {"domain_reference": cats})
     Editor.load([run, tmp_path / "other.safetensors"])
-    assert asked.pop() == "/somewhere/cats"
+    assert asked.pop() == cats
     save_mapper(tmp_path / "dogs.safetensors", second, MapperInfo(domain="dogs"))
-    with pytest.raises(ValueError, match="different domains: /somewhere/cats, dogs"):
+    with pytest.raises(ValueError, match=f"different domains: {cats}, {dogs}"):
         Editor.load([run, tmp_path / "dogs.safetensors"])
     domain = SimpleNamespace(generator=generator, encoder=encoder, align=False)
     Editor.load(run, domain=domain)  # type: ignore[arg-type]

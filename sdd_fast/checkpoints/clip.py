@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..files import PathLike, read_json
+from ..files import PathLike, expanded, read_json
 from ..models.clip import Clip, Preprocessing, PublishedClip
 from ..models.save import build_exactly
 from ..quiet import quiet_loading
@@ -54,7 +54,7 @@ def is_clip(folder: Path) -> bool:
 
 def read(folder: PathLike) -> Clip | PublishedClip:
     """Build the CLIP of a folder, as `load_clip` returns it."""
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     if (path / "image.safetensors").is_file():
         return Clip.load(path)
     weights = _check_complete(path)
@@ -201,11 +201,6 @@ def _model(weights: Path, config: CLIPConfig) -> CLIPModel:
         for key, value in content.items()
         if isinstance(value, Tensor) and not _only_counts(str(key), value)
     }
-    quantized = [key for key, value in tensors.items() if not value.is_floating_point()]
-    if quantized:
-        raise ValueError(
-            f"{weights}: expected floating point tensors, got integers in {', '.join(quantized)}"
-        )
     with quiet_loading():
         return build_exactly(CLIPModel, {"config": config}, tensors, str(weights))
 

@@ -25,6 +25,7 @@ def convert(
     *,
     content_rows: tuple[int, int] | None = None,
     overwrite: bool = False,
+    generator: PathLike | None = None,
 ) -> str:
     """Write what a foreign file holds as our safetensors file, atomically.
 
@@ -41,6 +42,8 @@ def convert(
         content_rows: of a generator, the rows that show something, see `load_generator`: the file
             written tells them from then on.
         overwrite: replace `target` if it exists.
+        generator: of an encoder whose file lost it, the file of the generator whose average latent
+            it starts from, see `load_encoder`.
 
     Returns:
         The part that was written.
@@ -49,8 +52,9 @@ def convert(
         FileNotFoundError: there is no such file.
         FileExistsError: `target` exists, and not `overwrite`.
         ValueError: the file holds nothing that can be converted, several parts or not that one;
-            what its loader finds wrong with it; `content_rows` of anything but a generator; or
-            `target` is `source`, or no .safetensors file.
+            what its loader finds wrong with it; `content_rows` of anything but a generator,
+            `generator` of anything but an encoder; or `target` is `source`, or no .safetensors
+            file.
     """
     path, out = Path(source), Path(target)
     if out.suffix.lower() != ".safetensors":
@@ -72,6 +76,8 @@ def convert(
     chosen = part or present[0]
     if content_rows is not None and chosen != "generator":
         raise ValueError(f"content_rows are those of a generator, but this is {KINDS[chosen]}")
+    if generator is not None and chosen != "encoder":
+        raise ValueError(f"generator is that of an encoder, but this is {KINDS[chosen]}")
     metadata = {"source": json.dumps(_source(path, checkpoint.format))}
     if chosen == "mapper":
         mapper, info = load_mapper(path)
@@ -81,7 +87,8 @@ def convert(
     elif chosen == "generator":
         load_generator(path, content_rows=content_rows).save(out, metadata=metadata)
     elif chosen == "encoder":
-        load_encoder(path, kind=kind).save(out, metadata=metadata)
+        average = None if generator is None else load_generator(generator).latent_avg
+        load_encoder(path, kind=kind, latent_avg=average).save(out, metadata=metadata)
     else:
         load_identity(path).save(out, metadata=metadata)
     return chosen

@@ -10,9 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from ..files import PathLike, parse_json
-from . import arcface, latents, mapper, psp, stable_diffusion, stylegan2
+from . import latents, stable_diffusion, stylegan2
+from .arcface import IDENTITY
 from .content import tensors_in
 from .formats.read import Checkpoint, PickledObject, read_checkpoint, scan, shown
+from .mapper import MAPPER
+from .psp import ENCODER
+from .stylegan2 import GENERATOR
 
 KINDS = {
     "generator": "a generator",
@@ -42,7 +46,7 @@ _TOLD = ("network", "prompt", "lam", "levels", "timesteps", "domain", "config", 
 def contents(checkpoint: Checkpoint) -> dict[str, str]:
     """List everything known in a file: those of `KINDS` that it holds, and their facts."""
     facts: dict[str, str] = {}
-    for layout in (stylegan2, psp, arcface, mapper, latents, stable_diffusion):
+    for layout in (GENERATOR, ENCODER, IDENTITY, MAPPER, latents, stable_diffusion):
         facts |= layout.describe(checkpoint) or {}
     return facts
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..models.save import build_exactly
 from .content import count_indexed, shape_of
-
-N = TypeVar("N", bound=nn.Module)
 
 _DEPTHS = {(3, 4, 14, 3): "50", (3, 13, 30, 3): "100", (3, 8, 36, 3): "152"}
 
@@ -47,27 +44,14 @@ def trunk_name(config: Mapping[str, Any]) -> str:
     return ("IR-SE" if config["squeeze_excitation"] else "IR") + depth
 
 
-def build(network: type[N], config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> N:
-    """Build the network with exactly these tensors: float32, CPU, eval mode, frozen.
+def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add how long each normalization was trained, where that is missing.
 
-    Raises:
-        ValueError: a tensor is missing, unexpected, of the wrong shape or not floating point.
+    Files from before PyTorch 0.4.1 do not tell it, and nothing here reads it.
     """
-    integers = [
-        f"{key}: {str(tensor.dtype).removeprefix('torch.')}"
-        for key, tensor in tensors.items()
-        if not tensor.is_floating_point() and not key.endswith(".num_batches_tracked")
-    ]
-    if integers:
-        raise ValueError(
-            f"{source}: expected floating point tensors; a quantized network is not supported, "
-            "use the one that it was made from:\n  " + "\n  ".join(integers)
-        )
     counters = {
-        # How long each normalization was trained: files from before PyTorch 0.4.1 do not tell, and
-        # nothing here reads it.
         key.replace("running_mean", "num_batches_tracked"): torch.tensor(0)
         for key in tensors
         if key.endswith(".running_mean")
     }
-    return build_exactly(network, config, counters | tensors, source).eval().requires_grad_(False)
+    return counters | dict(tensors)

@@ -96,6 +96,14 @@ def read_styles(checkpoint: Checkpoint, style_dims: list[int]) -> list[Tensor] |
 
 def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
     """Describe the latents in a file for `sdd info`; None if there are none."""
+    facts = _facts(checkpoint)
+    tensor = _find(checkpoint.content)
+    found = _style_list(checkpoint.content) or ([] if tensor is None else [tensor])
+    problems = [_not_finite(latents) for latents in found if facts]
+    return {"latents": f"cannot be loaded: {max(problems)}"} if any(problems) else facts
+
+
+def _facts(checkpoint: Checkpoint) -> dict[str, str] | None:
     listed = _style_list(checkpoint.content)
     if listed:
         return {"latents": f"{len(listed)} styles of {_images(len(listed[0]))}"}
@@ -182,9 +190,16 @@ def _unpad(path: PathLike, padded: Tensor, dims: list[int]) -> list[Tensor]:
 
 
 def _check_finite(path: PathLike, tensor: Tensor) -> None:
-    wrong = int((~torch.isfinite(tensor)).flatten(1).any(1).sum())
-    if wrong:
-        raise ValueError(
-            f"{path}: the latents of {wrong} of {_images(len(tensor))} are NaN or infinite; "
-            "leave them out or compute them again"
-        )
+    if problem := _not_finite(tensor):
+        raise ValueError(f"{path}: {problem}")
+
+
+def _not_finite(tensor: Tensor) -> str:
+    """What is wrong with latents that are NaN or infinite, "" for others."""
+    wrong = int((~torch.isfinite(tensor.float())).flatten(1).any(1).sum())
+    if not wrong:
+        return ""
+    return (
+        f"the latents of {wrong} of {_images(len(tensor))} are NaN or infinite; leave them out or "
+        "compute them again"
+    )

@@ -7,6 +7,7 @@ what the file is instead. Nothing in a file is ever executed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,9 +19,14 @@ from ..models.convnet import ConvEmbedding
 from ..models.encoder import Encoder
 from ..models.psp import PyramidEncoder
 from ..models.stylegan2 import StyleGAN2
-from . import arcface, clip, latents, mapper, psp, stylegan2
+from . import clip, latents
+from .arcface import IDENTITY
+from .content import Found, Layout
 from .formats.read import Checkpoint, read_checkpoint
 from .inspect import summarize
+from .mapper import MAPPER
+from .psp import ENCODER, KINDS
+from .stylegan2 import GENERATOR
 
 
 def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = None) -> StyleGAN2:
@@ -28,9 +34,10 @@ def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = Non
 
     Args:
         path: a file of this package, of the PyTorch port (`{g_ema, latent_avg}`, a training
-            checkpoint, a bare state dict, or `decoder.*` in a file of e4e, pSp or StyleCLIP), or a
-            .pkl of NVIDIA's StyleGAN2-ADA or StyleGAN3 repository. Resolution, widths, mapping
-            depth, classes, filter, clamp and float16 layers are told from it.
+            checkpoint, a bare state dict, or `decoder.*` in a file of e4e, pSp or StyleCLIP), of
+            BasicSR (`{params_ema}`, or `stylegan_decoder.*` in a file of GFPGAN), or a .pkl of
+            NVIDIA's StyleGAN2-ADA or StyleGAN3 repository. Resolution, widths, mapping depth,
+            classes, filter, clamp and float16 layers are told from it.
         content_rows: (first, last + 1), rows of the image that show something, see `StyleGAN2`:
             (64, 448) for the published LSUN car generators. No file tells it, except our own.
 
@@ -43,24 +50,17 @@ def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = Non
         ValueError: the file is damaged, holds no such generator or one that cannot be reproduced;
             every missing, unexpected and misshapen tensor is named.
     """
-    return generator_from(read_checkpoint(path), content_rows=content_rows)
+    expected = (
+        "a StyleGAN2 generator: a .safetensors, .pt, .pth or .pkl of one, or an e4e, pSp, "
+        "StyleCLIP or GFPGAN file"
+    )
+    network: StyleGAN2 = _found(GENERATOR, path, expected, content_rows=content_rows).build()
+    return network
 
 
-def generator_from(
-    checkpoint: Checkpoint, *, content_rows: tuple[int, int] | None = None
-) -> StyleGAN2:
-    """`load_generator` of a file that has been read."""
-    found = stylegan2.read(checkpoint, content_rows)
-    if found is None:
-        raise _another(
-            checkpoint,
-            "a StyleGAN2 generator: a .safetensors, .pt or .pkl of one, or an e4e, pSp or "
-            "StyleCLIP file",
-        )
-    return found
-
-
-def load_encoder(path: PathLike, *, kind: str | None = None) -> Encoder | PyramidEncoder:
+def load_encoder(
+    path: PathLike, *, kind: str | None = None, latent_avg: Tensor | None = None
+) -> Encoder | PyramidEncoder:
     """Load an encoder of images into W+: ours, e4e or pSp.
 
     Args:
@@ -68,6 +68,9 @@ def load_encoder(path: PathLike, *, kind: str | None = None) -> Encoder | Pyrami
             pSp, such as `e4e_ffhq_encode.pt`; or the state dict taken from one.
         kind: "e4e" or "psp", only for a state dict alone: the tensors of the two are alike, and
             what tells them apart, `opts`, stands beside the state dict.
+        latent_avg: [w_dim] or [num_layers, w_dim], what the styles are added to, only for a file
+            that holds neither it nor the generator whose average it is: that of the generator that
+            the encoder was trained with, or zeros if it was trained without.
 
     Returns:
         The network on the CPU, float32, eval mode, frozen. Its `input_size` is (256, 256), or
@@ -76,23 +79,17 @@ def load_encoder(path: PathLike, *, kind: str | None = None) -> Encoder | Pyrami
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file holds something else, an encoder of another kind (ReStyle, one for
-            sketches), or tensors that are not exactly those of the network; or `kind` is needed.
-
-    Warns:
-        UserWarning: a state dict alone has no average latent. Unless the encoder was trained
-            without, set `encoder.latent_avg` to that of its generator.
+            sketches), or tensors that are not exactly those of the network; or `kind` or
+            `latent_avg` is needed.
     """
-    if kind is not None and kind not in psp.KINDS:
+    if kind is not None and kind not in KINDS:
         raise ValueError(f'kind must be "e4e" or "psp", got {kind!r}')
-    checkpoint = read_checkpoint(path)
-    found = psp.read(checkpoint, kind)
-    if found is None:
-        raise _another(
-            checkpoint,
-            "an encoder of images: e4e (such as e4e_ffhq_encode.pt), pSp, or one saved by this "
-            "package",
-        )
-    return found
+    expected = (
+        "an encoder of images: e4e (such as e4e_ffhq_encode.pt), pSp, or one saved by this package"
+    )
+    found = _found(ENCODER, path, expected, kind=kind, latent_avg=latent_avg)
+    network: Encoder | PyramidEncoder = found.build()
+    return network
 
 
 def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:
@@ -110,14 +107,11 @@ def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:
         ValueError: the file holds something else, or tensors that are not exactly those of the
             network; every missing, unexpected and misshapen one is named.
     """
-    checkpoint = read_checkpoint(path)
-    found = arcface.read(checkpoint)
-    if found is None:
-        raise _another(
-            checkpoint,
-            "an identity network: ArcFace (such as model_ir_se50.pth) or one saved by this package",
-        )
-    return found
+    expected = (
+        "an identity network: ArcFace (such as model_ir_se50.pth) or one saved by this package"
+    )
+    network: ConvEmbedding | ArcFace = _found(IDENTITY, path, expected).build()
+    return network
 
 
 def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
@@ -136,15 +130,12 @@ def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
         ValueError: it holds no mapper, or not exactly the tensors of one; all that is missing,
             unexpected or of the wrong shape is listed.
     """
-    checkpoint = read_checkpoint(path)
-    found = mapper.read(checkpoint)
-    if found is None:
-        raise _another(
-            checkpoint,
-            "a latent mapper: mapper.safetensors of a run folder, or the .pt file of StyleCLIP or "
-            "of the SDD authors' code",
-        )
-    return found
+    expected = (
+        "a latent mapper: mapper.safetensors of a run folder, or the .pt file of StyleCLIP or of "
+        "the SDD authors' code"
+    )
+    found = _found(MAPPER, path, expected)
+    return found.build(), found.told["info"]
 
 
 def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
@@ -215,6 +206,15 @@ def load_clip(folder: PathLike) -> Clip | PublishedClip:
             images are to be prepared in a way that is not supported.
     """
     return clip.read(folder)
+
+
+def _found(layout: Layout, path: PathLike, expected: str, **told: Any) -> Found:
+    """Find the network of that kind in a file."""
+    checkpoint = read_checkpoint(path)
+    found = layout.find(checkpoint, **told)
+    if found is None:
+        raise _another(checkpoint, expected)
+    return found
 
 
 def _another(checkpoint: Checkpoint, expected: str) -> ValueError:

@@ -17,25 +17,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..files import parse_json
 from ..manipulator import MapperInfo
 from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper
-from ..models.save import build_exactly
 from ..models.style_space import is_to_rgb
-from .content import attributes, holds_tensors, read_own
+from ..schema import Rule, is_list_of, is_number, is_whole, problems
+from .content import Found, Layout, attributes, below, find_own, states_in, strangers
 from .formats.read import Checkpoint
 
 LAM = 0.1
 """λ of the foreign mappers: fixed in StyleCLIP's code, in every configuration of the authors."""
 
-_OURS: dict[str, type[Any]] = {c.__name__: c for c in (LevelsMapper, StyleSpaceMapper)}
+_ORIGINS = {"state_dict": "StyleCLIP", "": "bare weights"}  # by what the state dict is called
+_AUTHORS = "the SDD authors' code"
 _LEVELS = {
     "course_mapping": "coarse",
     "medium_mapping": "medium",
@@ -48,186 +49,125 @@ _KEY = re.compile(
 )
 
 
-def read(checkpoint: Checkpoint) -> tuple[nn.Module, MapperInfo] | None:
-    """Build the mapper in a file, as `load_mapper` returns it; None if there is none.
-
-    Raises:
-        ValueError: a damaged description, or not exactly the tensors of a mapper.
-    """
+def _find(checkpoint: Checkpoint) -> Found | None:
     source = str(checkpoint.path)
-    if own := read_own(checkpoint, LevelsMapper, StyleSpaceMapper):
-        try:
-            return own, _info(checkpoint.metadata)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{source}: the description of its mapper is damaged: {error}"
-            ) from error
-    found = _find(checkpoint.content)
-    return None if found is None else _build(found, source)
+    if own := find_own(checkpoint, LevelsMapper, StyleSpaceMapper):
+        told = {"info": _info(checkpoint.metadata, source), "origin": "sdd_fast"}
+        return replace(own, told=told)
+    for state in states_in(checkpoint.content):
+        for prefix in ("mapper.", ""):
+            named = below(state, prefix)
+            tensors = {k: v for k, v in named.items() if _KEY.fullmatch(k) and v.ndim}
+            if tensors:
+                others = {prefix + k: v for k, v in named.items() if k not in tensors}
+                options = attributes(state.beside.get("opts"))
+                options = options if isinstance(options, Mapping) else {}
+                found = _told(source, prefix, tensors, others | strangers(state, prefix), options,
+                              _num_layers(below(state, "decoder."), options))  # fmt: skip
+                levels = found.config.get("levels", LEVELS)
+                levels = tuple(level for level in (*LEVELS, ALL) if level in levels)
+                prompt = options.get("description")
+                info = MapperInfo(prompt if isinstance(prompt, str) else "", LAM, levels)
+                origin = _ORIGINS.get(state.name, _AUTHORS)
+                return replace(found, told={"info": info, "origin": origin})
+    return None
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
-    """Describe the mapper in a file for `sdd info`, with its prompt; None if there is none."""
-    name = checkpoint.metadata.get("network")
-    if name in _OURS:
-        config, prompt = (_parsed(checkpoint.metadata, key) for key in ("config", "prompt"))
-        config = config if isinstance(config, dict) else {}
-        origin = "sdd_fast"
+def _facts(found: Found, mapper: LevelsMapper | StyleSpaceMapper) -> dict[str, str]:
+    config = mapper.config
+    if isinstance(mapper, LevelsMapper):
+        layers = config["num_layers"] or "any number"
+        text = f"{', '.join(mapper.levels)} of W+ {layers} × {config['w_dim']}"
     else:
-        found = _find(checkpoint.content)
-        if found is None:
-            return None
-        name, config, prompt, origin = found.network, found.config, found.prompt, found.origin
+        rgb = "" if config["to_rgb"] else ", without toRGB"
+        text = f"{len(mapper.style_dims)} style vectors{rgb}"
+    facts = {"mapper": f"{text} ({found.told['origin']})"}
+    prompt = found.told["info"].prompt
+    return {**facts, "prompt": prompt} if prompt else facts
+
+
+MAPPER = Layout("mapper", _find, _facts)
+
+_RULES = {
+    "prompt": Rule(lambda value: isinstance(value, str), "text"),
+    "lam": Rule(is_number, "a finite number"),
+    "levels": Rule(is_list_of(lambda value: isinstance(value, str)), "a list of levels"),
+    "timesteps": Rule(is_list_of(is_whole), "a list of timesteps"),
+    "domain": Rule(lambda value: isinstance(value, str), "text"),
+}
+
+
+def _info(metadata: Mapping[str, str], source: str) -> MapperInfo:
+    """What a file of ours says that its mapper is for."""
     try:
-        text = _text(str(name), config)
-    except TypeError:
-        text = "with a damaged configuration"
-    facts = {"mapper": f"{text} ({origin})"}
-    return {**facts, "prompt": prompt} if isinstance(prompt, str) and prompt else facts
+        told = {key: parse_json(metadata[key]) for key in asdict(MapperInfo()) if key in metadata}
+        if found := [f"{key} is null" for key in told if told[key] is None] or problems(
+            told, _RULES
+        ):
+            raise ValueError("; ".join(found))
+    except ValueError as error:
+        raise ValueError(f"{source}: the description of its mapper is damaged: {error}") from error
+    return MapperInfo(**told | {key: tuple(told.get(key, ())) for key in ("levels", "timesteps")})
 
 
-def _text(name: str, config: Mapping[str, Any]) -> str:
-    if name == "LevelsMapper":
-        layers = config.get("num_layers") or "any number"
-        return f"{', '.join(config.get('levels', LEVELS))} of W+ {layers} × {config.get('w_dim')}"
-    rgb = "" if config.get("to_rgb", True) else ", without toRGB"
-    return f"{len(config.get('style_dims', ()))} style vectors{rgb}"
+def _num_layers(decoder: Mapping[str, Tensor], options: Mapping[str, Any]) -> int | None:
+    """How many layers W+ has, told by the generator in the file or the options; None: neither."""
+    convs = sum(bool(re.fullmatch(r"convs\.\d+\.conv\.weight", key)) for key in decoder)
+    size = options.get("stylegan_size")
+    if convs:  # two for each resolution above 4 × 4, where there are two W+ layers more
+        return convs + 2
+    if isinstance(size, int) and size >= 8 and size & (size - 1) == 0:
+        return 2 * int(math.log2(size)) - 2
+    return None
 
 
-def _parsed(metadata: Mapping[str, str], key: str) -> Any:
-    try:
-        return parse_json(metadata.get(key, "null"))
-    except ValueError:
-        return None
-
-
-def _info(metadata: Mapping[str, str]) -> MapperInfo:
-    fields: dict[str, Any] = {
-        key: parse_json(metadata[key]) for key in asdict(MapperInfo()) if key in metadata
-    }
-    for key, kind in (("levels", str), ("timesteps", int)):
-        fields[key] = tuple(fields.get(key, ()))
-        if not all(isinstance(item, kind) for item in fields[key]):
-            raise ValueError(f"{key} must be a list of {kind.__name__}")
-    info = MapperInfo(**fields)
-    if not (isinstance(info.prompt, str) and isinstance(info.domain, str)):
-        raise ValueError("prompt and domain must be texts")
-    if not isinstance(info.lam, (int, float)) or not abs(info.lam) < math.inf:
-        raise ValueError("lam must be a finite number")
-    return info
-
-
-@dataclass(frozen=True)
-class _Foreign:
-    """A mapper found in a foreign file.
+def _told(
+    source: str,
+    prefix: str,
+    tensors: dict[str, Tensor],
+    others: dict[str, Tensor],
+    options: Mapping[str, Any],
+    num_layers: int | None,
+) -> Found:
+    """Tell the architecture, from names and shapes.
 
     Args:
-        origin: who writes such files.
-        prefix: of the mapper's names in the file.
-        tensors: the mapper's, by their names without the prefix.
-        others: full names of tensors that belong to nothing known.
-        network, config: the class that computes the same, and its arguments.
-        prompt: "" where the file does not tell.
+        prefix: of the mapper's names in the file. tensors: the mapper's, without it.
+        others: tensors that belong to nothing known, by their full names.
+        options: of the training, which tell the levels that there should be.
     """
-
-    origin: str
-    prefix: str
-    tensors: dict[str, Tensor]
-    others: list[str]
-    network: str
-    config: dict[str, Any]
-    prompt: str = ""
-
-
-def _build(found: _Foreign, source: str) -> tuple[nn.Module, MapperInfo]:
-    network: type[Any] = _OURS[found.network]
-    tensors = {_our_name(key): value for key, value in found.tensors.items()}
-    if network is LevelsMapper:  # theirs work in the units of W+
-        rows = found.config["num_layers"] or 1
-        tensors["scale"] = torch.ones(1).expand(rows, found.config["w_dim"])
-    tensors |= {name: torch.empty(0) for name in found.others}  # to be listed as unexpected
-    mapper = build_exactly(
-        network, found.config, tensors, source, lambda name: _their_name(name, found.prefix)
-    )
-    levels = tuple(mapper.levels) if isinstance(mapper, LevelsMapper) else LEVELS
-    return mapper.eval().requires_grad_(False), MapperInfo(found.prompt, LAM, levels)
-
-
-def _find(content: Any) -> _Foreign | None:
-    """The mapper in the content of a foreign file; None if there is none."""
-    content = attributes(content)
-    if not isinstance(content, Mapping):
-        return None
-    if isinstance(content.get("state_dict"), Mapping):
-        return _styleclip(content)
-    for part in ("name", "mapper", "model"):  # in the order in which the authors' loader tries them
-        if isinstance(content.get(part), Mapping) and _weights(content[part]):
-            others = _besides(content, part, "optimizer")
-            return _tell("the SDD authors' code", "", content[part], others)
-    return _tell("bare weights", "", content, []) if _weights(content) else None
-
-
-def _styleclip(content: Mapping[str, Any]) -> _Foreign | None:
-    state = {str(key): value for key, value in content["state_dict"].items()}
-    prefix = "mapper."
-    mapper = {key[7:]: value for key, value in state.items() if key.startswith(prefix)}
-    if not _weights(mapper):
-        return None
-    others = _besides(content, "state_dict", "opts")
-    others += [key for key in state if not key.startswith((prefix, "decoder."))]
-    options = attributes(content.get("opts"))
-    options = options if isinstance(options, Mapping) else {}
-    size, num_layers = options.get("stylegan_size"), None
-    convs = [key for key in state if re.fullmatch(r"decoder\.convs\.\d+\.conv\.weight", key)]
-    if convs:  # two for each resolution above 4 × 4, where there are two W+ layers more
-        num_layers = len(convs) + 2
-    elif isinstance(size, int) and size >= 8 and size & (size - 1) == 0:
-        num_layers = 2 * int(math.log2(size)) - 2
-    on = [level for level in LEVELS if options.get(f"no_{level}_mapper") is False]
-    found = _tell("StyleCLIP", prefix, mapper, others, num_layers, on)
-    prompt = options.get("description")
-    return replace(found, prompt=prompt) if isinstance(prompt, str) else found
-
-
-def _tell(
-    origin: str,
-    prefix: str,
-    state: Mapping[str, Any],
-    others: list[str],
-    num_layers: int | None = None,
-    on: Sequence[str] = (),
-) -> _Foreign:
-    """The architecture, from names and shapes. `on`: levels that the file says it has."""
-    tensors = _weights(state)
-    others = others + [f"{prefix}{key}" for key in state if key not in tensors]
     widths: dict[str, int] = {}
     depth = 0
     for key, value in tensors.items():
         mlp, layer, _ = _parts(key)
         widths.setdefault(mlp, value.shape[0])
         depth = max(depth, layer)
-    common = {
+    config: dict[str, Any] = {
         "depth": depth, "lr_multiplier": 0.01, "zero_init": False, "output_activation": True,
     }  # fmt: skip
+    renamed = {_our_name(key): value for key, value in tensors.items()}
+
+    def names(name: str) -> str:
+        return _their_name(name, prefix)
+
     levels = [_LEVELS[mlp] for mlp in widths if mlp in _LEVELS]
-    config: dict[str, Any]
     if levels:
-        others += [prefix + key for key in tensors if key.startswith("mapper_")]
-        tensors = {key: value for key, value in tensors.items() if not key.startswith("mapper_")}
-        levels += [level for level in on if level not in levels and ALL not in levels]
-        config = {
-            "num_layers": num_layers, "w_dim": next(w for m, w in widths.items() if m in _LEVELS),
-            "levels": levels, "pixel_norm": "layers", **common,
+        w_dim = next(w for m, w in widths.items() if m in _LEVELS)
+        promised = [level for level in LEVELS if options.get(f"no_{level}_mapper") is False]
+        levels += [level for level in promised if level not in levels and ALL not in levels]
+        config |= {
+            "num_layers": num_layers, "w_dim": w_dim, "levels": levels, "pixel_norm": "layers",
         }  # fmt: skip
-        return _Foreign(origin, prefix, tensors, others, "LevelsMapper", config)
+        renamed["scale"] = torch.ones(1).expand(num_layers or 1, w_dim)  # theirs are in units of W+
+        return Found(source, LevelsMapper, config, renamed | others, names)
     styles = {int(mlp[7:]): width for mlp, width in widths.items()}
     count = max(styles) + 1
     count += (2 - count) % 3  # the last is a toRGB, which may be left out
     dims: list[int] = []
     for i in range(count):  # a toRGB is as wide as the convolution before it
         dims.append(styles.get(i) or (dims[-1] if dims else next(iter(styles.values()))))
-    config = {"style_dims": dims, "to_rgb": any(map(is_to_rgb, styles)), **common}
-    return _Foreign(origin, prefix, tensors, others, "StyleSpaceMapper", config)
+    config |= {"style_dims": dims, "to_rgb": any(map(is_to_rgb, styles))}
+    return Found(source, StyleSpaceMapper, config, renamed | others, names)
 
 
 def _parts(key: str) -> tuple[str, int, str]:
@@ -247,17 +187,3 @@ def _their_name(name: str, prefix: str) -> str:
     _, mlp, rest = name.split(".", 2)
     theirs = {level: mlp for mlp, level in _LEVELS.items()}.get(mlp, f"mapper_{mlp}")
     return f"{prefix}{theirs}.mapping.{rest}"
-
-
-def _weights(state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Those of the entries that are tensors of a mapper."""
-    return {
-        key: value
-        for key, value in state.items()
-        if isinstance(key, str) and _KEY.fullmatch(key) and isinstance(value, Tensor) and value.ndim
-    }
-
-
-def _besides(content: Mapping[str, Any], *known: str) -> list[str]:
-    """The other entries that hold tensors."""
-    return [str(key) for key in content if key not in known and holds_tensors(content[key])]

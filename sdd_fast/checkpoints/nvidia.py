@@ -16,20 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files import listed
 from .filters import resampling_taps
 from .formats.read import PickledObject
 
 _BLOCK = r"synthesis\.b(4|8|16|32|64|128|256|512|1024)"
-_LAYER = _BLOCK + r"\.(conv[01]|torgb)"
+_CONV = r"(synthesis\.b4\.conv1|" + _BLOCK.replace("4|", "", 1) + r"\.conv[01])"
+_RGB = _BLOCK + r"\.torgb"
 _PARTS = {  # path of a module → class it must have
     r"": "Generator",
     r"mapping": "MappingNetwork",
     r"mapping\.(fc\d+|embed)": "FullyConnectedLayer",
     r"synthesis": "SynthesisNetwork",
     _BLOCK: "SynthesisBlock",
-    _BLOCK + r"\.conv[01]": "SynthesisLayer",
-    _BLOCK + r"\.torgb": "ToRGBLayer",
-    _LAYER + r"\.affine": "FullyConnectedLayer",
+    _CONV: "SynthesisLayer",
+    _RGB: "ToRGBLayer",
+    rf"({_CONV}|{_RGB})\.affine": "FullyConnectedLayer",
 }
 _SETTINGS: dict[str, dict[str, str | float]] = {  # what `StyleGAN2` has in one way only
     r"": {"img_channels": 3},
@@ -78,15 +80,12 @@ def read_generator(network: PickledObject) -> tuple[dict[str, Any], dict[str, Te
         settings.read()
         problems = settings.problems
     if problems:
-        raise ValueError(
-            "an NVIDIA generator that cannot be reproduced:\n  " + "\n  ".join(problems)
-        )
+        raise ValueError(f"an NVIDIA generator that cannot be reproduced:{listed(problems)}")
     tensors, filters = _renamed(modules)
     for path in settings.noiseless:
-        conv, index = _layer(path)
-        tensors[f"{conv}.noise.weight"] = torch.zeros(1)
+        tensors[f"{_LAYERS[path]}.noise.weight"] = torch.zeros(1)
         side = int(path.split(".")[1][1:])
-        tensors[f"noises.noise_{index}"] = torch.zeros(1, 1, side, side)
+        tensors[f"noises.noise_{_NOISES[path]}"] = torch.zeros(1, 1, side, side)
     config = {
         "lr_multiplier": settings.lr_multiplier,
         "conv_clamp": settings.clamp,
@@ -139,7 +138,7 @@ class _Settings:
                 self._read_gains(path, part)
             elif part in ("conv0", "conv1") and not self._get(path, "use_noise", bool):
                 self.noiseless.append(path)
-            if re.fullmatch(_LAYER, path):
+            if re.fullmatch(f"{_CONV}|{_RGB}", path):
                 clamps[path] = self._get(path, "conv_clamp")
         self._read_clamps(clamps)
         order = [halves[res] for res in sorted(halves)]
@@ -204,15 +203,18 @@ def _shape(module: PickledObject, name: str, dimension: int) -> int:
     return value.shape[dimension]
 
 
-def _layer(path: str) -> tuple[str, int]:
-    """Our name of synthesis.b{r}.{conv0, conv1, torgb}, and the index of its noise map."""
-    _, block, part = path.split(".")[:3]
-    j = int(math.log2(int(block[1:]))) - 3
-    if part == "torgb":
-        return ("to_rgb1" if j < 0 else f"to_rgbs.{j}"), -1
-    if j < 0:
-        return "conv1", 0
-    return f"convs.{2 * j + int(part[4])}", 2 * j + 1 + int(part[4])
+def _places() -> tuple[dict[str, str], dict[str, int]]:
+    """Our names of the layers synthesis.b{r}.{conv0, conv1, torgb}, and their noise maps' index."""
+    layers = {"synthesis.b4.conv1": "conv1", "synthesis.b4.torgb": "to_rgb1"}
+    for j in range(8):
+        block = f"synthesis.b{8 << j}"
+        layers |= {f"{block}.conv{i}": f"convs.{2 * j + i}" for i in (0, 1)}
+        layers[f"{block}.torgb"] = f"to_rgbs.{j}"
+    convs = [path for path, ours in layers.items() if "rgb" not in ours]
+    return layers, {path: index for index, path in enumerate(convs)}
+
+
+_LAYERS, _NOISES = _places()
 
 
 def _renamed(modules: dict[str, PickledObject]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -236,7 +238,7 @@ def _renamed(modules: dict[str, PickledObject]) -> tuple[dict[str, Tensor], dict
 
 
 def _rename(path: str, name: str, value: Tensor) -> tuple[str, Tensor]:
-    full = f"{path}.{name}"
+    full, ours = f"{path}.{name}", _LAYERS.get(path)
     if full == "mapping.w_avg":
         return "latent_avg", value
     if full == "synthesis.b4.const":
@@ -246,17 +248,15 @@ def _rename(path: str, name: str, value: Tensor) -> tuple[str, Tensor]:
     if path.startswith("mapping.fc"):
         return f"style.{int(path[10:]) + 1}.{name}", value
     if path.endswith(".affine"):
-        return f"{_layer(path)[0]}.conv.modulation.{name}", value
-    if re.fullmatch(_LAYER, path):
-        ours, index = _layer(path)
-        if name == "weight":
-            return f"{ours}.conv.weight", value[None]
-        if name == "bias" and index < 0:
-            return f"{ours}.bias", value.reshape(1, -1, 1, 1)
-        if name == "bias":
+        return f"{_LAYERS[path.removesuffix('.affine')]}.conv.modulation.{name}", value
+    if ours and name == "weight":
+        return f"{ours}.conv.weight", value[None]
+    if ours and name == "bias":
+        if path in _NOISES:
             return f"{ours}.activate.bias", value
-        if name == "noise_strength" and index >= 0:
-            return f"{ours}.noise.weight", value[None]
-        if name == "noise_const" and index >= 0:
-            return f"noises.noise_{index}", value[None, None]
+        return f"{ours}.bias", value.reshape(1, -1, 1, 1)
+    if ours and name == "noise_strength" and path in _NOISES:
+        return f"{ours}.noise.weight", value[None]
+    if ours and name == "noise_const" and path in _NOISES:
+        return f"noises.noise_{_NOISES[path]}", value[None, None]
     return full, value

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import draws
+from ..files import listed
 from . import ldm
 from .formats.read import Checkpoint
 
@@ -225,8 +226,8 @@ def _outlined(
     problems += _unused(tensors, states.values())
     if problems:
         raise ValueError(
-            f"{path} does not fit Stable Diffusion ({len(problems)} of its tensors):\n  "
-            + "\n  ".join(problems)
+            f"{path} does not fit Stable Diffusion ({len(problems)} of its tensors):"
+            + listed(problems)
         )
     return {name: (networks[name], weights) for name, (weights, _) in matched.items()}
 

@@ -1,11 +1,12 @@
-"""StyleGAN2 generators: this package's files, the PyTorch port's and NVIDIA's.
+"""StyleGAN2 generators: this package's files, the PyTorch port's, BasicSR's and NVIDIA's.
 
     our safetensors          written by `StyleGAN2.save`
     the PyTorch port         {g_ema, latent_avg}; training checkpoints; a bare state dict;
                              `decoder.*` in the files of e4e, pSp and StyleCLIP
+    BasicSR                  {params_ema, params}; `stylegan_decoder.*` in the files of GFPGAN
     NVIDIA                   .pkl of StyleGAN2-ADA, and of the StyleGAN3 repository's StyleGAN2
 
-What the port's files lack is made up as the port itself does it. Its first files have no noise
+What these files lack is made up as the port itself does it. The port's first files have no noise
 maps, which are random numbers that are never trained: they are drawn with a fixed seed. Most hold
 no `latent_avg`: it is estimated from 10,000 z.
 """
@@ -15,120 +16,53 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import draws
-from ..files import parse_json
-from ..models.save import build_exactly
 from ..models.stylegan2 import StyleGAN2
-from .content import holds_tensors
+from .content import Found, Layout, State, below, find_own, states_in, strangers
 from .filters import USUAL, resampling_taps
 from .formats.read import Checkpoint, PickledObject
 from .nvidia import generator_in, read_generator
 
 _MARKS = ("input.input", "conv1.conv.weight", "to_rgb1.conv.weight", "convs.0.conv.weight")
 _KERNEL = re.compile(r"convs\.\d*[02468]\.conv\.blur\.kernel|to_rgbs\.\d+\.upsample\.kernel")
-_SIZES = ("resolution", "w_dim", "z_dim", "n_mlp", "channel_base", "channel_max")
 _MOST_BLOCKS = 8  # 1024 pixels
-_OURS = "StyleGAN2 of this package"
-_OTHER_PARTS = {  # what stands beside a generator, by layout; None: a bare state dict
-    "g_ema": ("g", "d", "g_optim", "d_optim", "args", "ada_aug_p", "latent_avg"),
-    "state_dict": (
-        "opts", "latent_avg", "optimizer", "discriminator_state_dict",
-        "discriminator_optimizer_state_dict",
+
+_NAMES: dict[str, tuple[tuple[str, str], ...]] = {  # of a layout → ours
+    "the PyTorch port": (),
+    "BasicSR": (
+        (r"style_mlp\.(\d+\.\w+)", r"style.\1"),
+        (r"constant_input\.weight", "input.input"),
+        (r"style_conv(1|s\.\d+)\.weight", r"conv\1.noise.weight"),
+        (r"style_conv(1|s\.\d+)\.activate\.bias", r"conv\1.activate.bias"),
+        (r"style_conv(1|s\.\d+)\.modulated_conv\.(.+)", r"conv\1.conv.\2"),
+        (r"to_rgb(1|s\.\d+)\.modulated_conv\.(.+)", r"to_rgb\1.conv.\2"),
+        (r"noises\.noise(\d+)", r"noises.noise_\1"),
     ),
-    "G_ema": ("G", "D", "training_set_kwargs", "augment_pipe"),
-}  # fmt: skip
+}
+_PREFIXES = ("", "decoder.", "stylegan_decoder.")
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A generator in a file: its arguments, its tensors under our names, and remarks on it."""
-
-    layout: str
-    config: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-
-def read(checkpoint: Checkpoint, content_rows: tuple[int, int] | None = None) -> StyleGAN2 | None:
-    """Build the generator in a file, as `load_generator` returns it; None if there is none.
-
-    Raises:
-        ValueError: a generator that cannot be reproduced, or not exactly its tensors.
-    """
-    source = str(checkpoint.path)
+def _find(checkpoint: Checkpoint, content_rows: tuple[int, int] | None = None) -> Found | None:
     try:
-        found = _find(checkpoint)
+        found = find_own(checkpoint, StyleGAN2) or _foreign(checkpoint)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    if found is None:
-        return None
-    config, tensors = found.config, dict(found.tensors)
-    integers = [f"{k} ({v.dtype})" for k, v in tensors.items() if not v.is_floating_point()]
-    if integers:
-        raise ValueError(
-            f"{source}: a generator's tensors are of floating point, but not " + ", ".join(integers)
-        )
-    if content_rows is not None:
-        config = config | {"content_rows": list(content_rows)}
-    no_average = found.layout != _OURS and "latent_avg" not in tensors
-    if no_average:
-        tensors["latent_avg"] = torch.zeros(config["w_dim"])
-    if found.layout != _OURS and not any(key.startswith("noises.") for key in tensors):
-        tensors |= _drawn_noises(config["resolution"])
-    network = build_exactly(StyleGAN2, config, tensors, source)
-    if no_average:
-        network.update_latent_avg(draws.generator(0))
-    return network.eval().requires_grad_(False)
+        place = str(checkpoint.path)
+        raise ValueError(f"{place}: {str(error).removeprefix(place + ': ')}") from error
+    if found is None or content_rows is None:
+        return found
+    return replace(found, config={**found.config, "content_rows": list(content_rows)})
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, str] | None:
-    """Describe the generator in a file for `sdd info`; None if there is none."""
-    try:
-        found = _find(checkpoint)
-        return None if found is None else _facts(found)
-    except (LookupError, TypeError, ValueError) as error:  # settings of ours that are no numbers
-        return {"generator": f"cannot be loaded: {error}"}
-
-
-def _facts(found: _Found) -> dict[str, str]:
-    config, tensors = found.config, found.tensors
-    side = config["resolution"]
-    layers = 2 * (side.bit_length() - 1) - 2
-    facts = {
-        "generator": f"{found.layout}, {side} × {side}, W+ {layers} × {config['w_dim']}, "
-        f"{config['n_mlp']} mapping layers, {config['channel_base']} / resolution channels "
-        f"(at most {config['channel_max']})"
-    }
-    if config.get("c_dim"):
-        facts["classes"] = str(config["c_dim"])
-    if config.get("conv_clamp") is not None:
-        facts["clamp"] = f"{config['conv_clamp']:g}"
-    if config.get("num_fp16_res"):
-        facts["float16"] = f"the {config['num_fp16_res']} highest resolutions, on a GPU"
-    if config.get("content_rows"):
-        facts["picture"] = "rows {} to {}".format(*config["content_rows"])
-    if config.get("resample_filter", USUAL) != USUAL:
-        facts["filter"] = ", ".join(f"{tap:g}" for tap in config["resample_filter"])
-    if not any(key.startswith("noises.") for key in tensors):
-        facts["noise maps"] = "none in the file: drawn with a fixed seed"
-    if "latent_avg" not in tensors:
-        facts["mean of w"] = "not in the file: estimated"
-    return facts
-
-
-def _find(checkpoint: Checkpoint) -> _Found | None:
-    """The generator in a file, or None; ValueError if there is one that cannot be loaded."""
-    content = checkpoint.content
-    if checkpoint.metadata.get("network"):
-        return _ours(checkpoint)
+def _foreign(checkpoint: Checkpoint) -> Found | None:
+    source, content = str(checkpoint.path), checkpoint.content
     network = generator_in(content)
     if network is not None:
-        _only_known_parts(content, "G_ema")
         config, tensors = read_generator(network)
         config |= _shapes_tell(tensors)
         for ours, theirs in (("resolution", "img_resolution"), ("w_dim",) * 2, ("z_dim",) * 2):
@@ -138,76 +72,94 @@ def _find(checkpoint: Checkpoint) -> _Found | None:
                     f"its {theirs} is {stated!r}, but its tensors are those of "
                     f"{theirs} {config[ours]}"
                 )
-        return _Found("StyleGAN2 of NVIDIA", config, tensors)
-    if not isinstance(content, dict):
-        return None
-    for name in ("g_ema", "g"):
-        if _is_generator(content.get(name)):
-            _only_known_parts(content, "g_ema")
-            return _port(content[name], content.get("latent_avg"), "")
-    inner = content.get("state_dict")
-    if isinstance(inner, dict):
-        decoder = {
-            key[8:]: value for key, value in inner.items() if str(key).startswith("decoder.")
-        }
-        if _is_generator(decoder):
-            _only_known_parts(content, "state_dict")
-            beside = [
-                k for k in inner if not str(k).startswith(("decoder.", "encoder.", "mapper."))
-            ]
-            if beside:
-                raise ValueError(_unexpected(beside))
-            return _port(decoder, content.get("latent_avg"), ", in a file with other networks")
-    return _port(content, None, "") if _is_generator(content) else None
+        beside = {k: v for k, v in content.items() if k != "G_ema"} if type(content) is dict else {}
+        tensors |= strangers(State("G_ema", {}, beside), "")
+        return _completed(source, "NVIDIA", config, tensors)
+    for state in states_in(content):
+        for prefix in _PREFIXES:
+            for layout, names in _NAMES.items():
+                tensors = {_renamed(key, names): t for key, t in below(state, prefix).items()}
+                if sum(mark in tensors for mark in _MARKS) >= 2:
+                    where = ", in a file with other networks" if prefix else ""
+                    config, tensors = _port(state, prefix, tensors)
+                    return _completed(source, layout + where, config, tensors)
+    return None
 
 
-def _ours(checkpoint: Checkpoint) -> _Found | None:
-    if checkpoint.metadata["network"] != "StyleGAN2":
-        return None
-    try:
-        config = dict(parse_json(checkpoint.metadata["config"]))
-        for key in _SIZES:
-            if not isinstance(config[key], int):
-                raise TypeError(f"{key} is {config[key]!r}")
-        if config["n_mlp"] > len(checkpoint.content):
-            raise ValueError(f"n_mlp is {config['n_mlp']}, for {len(checkpoint.content)} tensors")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its configuration is damaged: {error!r}") from error
-    return _Found(_OURS, config, checkpoint.content)
+def _renamed(key: str, names: tuple[tuple[str, str], ...]) -> str:
+    for theirs, ours in names:
+        if match := re.fullmatch(theirs, key):
+            return match.expand(ours)
+    return key
 
 
-def _is_generator(state: Any) -> bool:
-    return isinstance(state, dict) and sum(mark in state for mark in _MARKS) >= 2
-
-
-def _only_known_parts(content: Any, layout: str) -> None:
-    if not isinstance(content, dict):
-        return
-    known = (layout, *_OTHER_PARTS[layout])
-    beside = [key for key, value in content.items() if key not in known and holds_tensors(value)]
-    if beside:
-        raise ValueError(_unexpected(beside))
-
-
-def _unexpected(keys: list[Any]) -> str:
-    return "beside its generator the file holds\n  " + "\n  ".join(
-        f"unexpected: {key}" for key in keys
-    )
-
-
-def _port(state: dict[str, Any], latent_avg: Any, where: str) -> _Found:
-    """A state dict of the PyTorch port, whose names are ours."""
-    others = [f"{k} is a {type(v).__name__}" for k, v in state.items() if not isinstance(v, Tensor)]
-    others += [f"{k!r} is no name" for k in state if not isinstance(k, str)]
+def _port(
+    state: State, prefix: str, named: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The arguments and tensors of a state dict of the PyTorch port, `named` as ours are."""
+    others = [
+        f"{key} is a {type(value).__name__}" if isinstance(key, str) else f"{key!r} is no name"
+        for key, value in state.entries.items()
+        if not prefix and not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
     if others:
         raise ValueError("a generator with entries that are no tensors: " + ", ".join(others))
-    filters = {key: value for key, value in state.items() if _KERNEL.fullmatch(key)}
-    tensors = {key: value for key, value in state.items() if key not in filters}
-    if latent_avg is not None:
-        tensors["latent_avg"] = _one_average(latent_avg)
+    if "style_conv1.bias" in named:
+        raise ValueError(
+            "a generator of GFPGAN's 'clean' layout, which enlarges by bilinear interpolation and "
+            "so makes other images than StyleGAN2, above all at the borders; use one of the "
+            "original layout (GFPGANv1.pth), or BasicSR's own StyleGAN2"
+        )
+    filters = {key: value for key, value in named.items() if _KERNEL.fullmatch(key)}
+    tensors = {key: value for key, value in named.items() if key not in filters}
+    if "latent_avg" in state.beside:
+        tensors["latent_avg"] = _one_average(state.beside["latent_avg"])
     config = _shapes_tell(tensors)
     config["resample_filter"] = resampling_taps(filters, total=4.0)
-    return _Found("StyleGAN2 of the PyTorch port" + where, config, tensors)
+    return config, tensors | strangers(state, prefix)
+
+
+def _completed(
+    source: str, layout: str, config: dict[str, Any], tensors: dict[str, Tensor]
+) -> Found:
+    """Make up what files of that layout may lack."""
+    told = {"layout": f"StyleGAN2 of {layout}"}
+    if not any(key.startswith("noises.") for key in tensors):
+        told["noise maps"] = "none in the file: drawn with a fixed seed"
+        tensors |= _drawn_noises(config["resolution"])
+    if "latent_avg" in tensors:
+        return Found(source, StyleGAN2, config, tensors, told=told)
+    told["mean of w"] = "not in the file: estimated"
+    tensors["latent_avg"] = torch.zeros(1).expand(config["w_dim"])
+    return Found(
+        source, StyleGAN2, config, tensors, told=told,
+        finish=lambda network: network.update_latent_avg(draws.generator(0)),
+    )  # fmt: skip
+
+
+def _facts(found: Found, network: StyleGAN2) -> dict[str, str]:
+    config, side = network.config, network.resolution
+    told = {"layout": "StyleGAN2 of this package", **found.told}
+    facts = {
+        "generator": f"{told['layout']}, {side} × {side}, W+ {network.num_layers} × "
+        f"{network.w_dim}, "
+        f"{config['n_mlp']} mapping layers, {config['channel_base']} / resolution channels "
+        f"(at most {config['channel_max']})"
+    }
+    if config["c_dim"]:
+        facts["classes"] = str(config["c_dim"])
+    if config["conv_clamp"] is not None:
+        facts["clamp"] = f"{config['conv_clamp']:g}"
+    if config["num_fp16_res"]:
+        facts["float16"] = f"the {config['num_fp16_res']} highest resolutions, on a GPU"
+    if config["content_rows"]:
+        facts["picture"] = "rows {} to {}".format(*config["content_rows"])
+    if config["resample_filter"] != USUAL:
+        facts["filter"] = ", ".join(f"{tap:g}" for tap in config["resample_filter"])
+    return facts | {name: told[name] for name in ("noise maps", "mean of w") if name in told}
+
+
+GENERATOR = Layout("generator", _find, _facts)
 
 
 def _one_average(latent_avg: Any) -> Tensor:
@@ -278,6 +230,9 @@ def _shapes_tell(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         z_dim = length(("style.1.weight", 1)) - (w_dim if c_dim else 0)
     if z_dim < 1:
         raise ValueError("a generator without z (z_dim 0), which is not supported")
+    colors = length(("to_rgb1.conv.weight", 1), ("to_rgbs.0.conv.weight", 1))
+    if colors != 3:
+        raise ValueError(f"a generator of images with {colors} channels; supported is RGB, with 3")
     base, most = _channels(widths)
     return {
         "resolution": 4 << blocks, "w_dim": w_dim, "z_dim": z_dim, "n_mlp": depth,

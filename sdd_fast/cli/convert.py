@@ -38,6 +38,13 @@ def convert(
             "the one after the last, 64 448 for LSUN cars. The output tells them from then on.",
         ),
     ] = None,
+    generator: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of an encoder whose file lost it: the generator whose average latent it starts "
+            "from."
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write a foreign checkpoint as a safetensors file, which loads quickly and can run nothing.
@@ -56,6 +63,8 @@ def convert(
     from sdd_fast.checkpoints.convert import convert as convert_file
     from sdd_fast.checkpoints.inspect import describe_file
 
-    written = convert_file(source, target, part, content_rows=content_rows, overwrite=overwrite)
+    written = convert_file(
+        source, target, part, content_rows=content_rows, generator=generator, overwrite=overwrite
+    )
     facts = describe_file(target)
     say(f"written: {target} ({facts['size']}), {written}: {facts[written]}")

@@ -18,14 +18,15 @@ from torch import Tensor
 
 from .._deprecated import warn
 from ..checkpoints.load import load_clip, load_encoder, load_generator, load_identity
-from ..files import PathLike, read_json
+from ..files import PathLike, expanded, read_json
 from ..models import ConvClassifier, StyleGAN2
+from ..models.encoder import check_encoder
 from ..schema import is_list_of, is_text
 from .embedded import EMBEDDED, find_weights, missing_weights, reader_of
 from .latents import latents_of, read_latents, sample_latents
 from .quality import read_quality
 from .reader import AttributeReader
-from .spec import PARTS, PRESETS_FOLDER, DomainSpec, complete_nouns, make_spec, read_spec
+from .spec import PARTS, PRESETS, DomainSpec, complete_nouns, make_spec, read_spec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from ..inversion.landmarks import Detector
     from ..models.clip import Clip, PublishedClip
     from ..teacher.prior import DiffusionPrior
-
-PRESETS = {path.stem: path for path in sorted(PRESETS_FOLDER.glob("*.json"))}
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions that the teacher may compute in."""
@@ -113,9 +112,17 @@ class Domain:
 
     @cached_property
     def encoder(self) -> nn.Module | None:
-        """Images → W+; None if the domain edits latents only."""
+        """Images → W+; None if the domain edits latents only.
+
+        Raises:
+            ValueError: its W+ is not that of the generator.
+        """
         path = self._optional("encoder")
-        return None if path is None else load_encoder(path).to(self.device, torch.float32)
+        if path is None:
+            return None
+        encoder = load_encoder(path, latent_avg=self.generator.latent_avg.cpu())
+        check_encoder(encoder, self.generator)
+        return encoder.to(self.device, torch.float32)
 
     @property
     def align(self) -> bool:
@@ -338,7 +345,7 @@ def load_domain(
     if name in PRESETS:
         spec = read_spec(PRESETS[name], replaced, lenient=True)
         return Domain(spec, device, dtype=precision)
-    path = find_weights(name) if name in EMBEDDED else Path(name).expanduser()
+    path = find_weights(name) if name in EMBEDDED else expanded(name)
     listing = path / "domain.json" if path.is_dir() else path
     if not listing.is_file():
         raise FileNotFoundError(_why_missing(name, path))

@@ -36,12 +36,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import read_json
+from ..files import expanded, read_json
 from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
 from ..teacher.adapt import split_scale
 
 FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"
 PRESETS_FOLDER = Path(__file__).parent / "presets"
+PRESETS = {path.stem: path for path in sorted(PRESETS_FOLDER.glob("*.json"))}
 PARTS = (
     "generator", "encoder", "diffusion", "latents", "held_out", "clip", "identity", "classifier",
     "detector", "vae",
@@ -168,11 +169,11 @@ def complete_nouns(named: Mapping[str, str]) -> dict[str, str]:
 
 def checkpoints_folder() -> Path:
     """Where files that a preset names are looked for: $SDD_FAST_CHECKPOINTS, or ./checkpoints."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or "checkpoints").expanduser()
+    return expanded(os.environ.get(FOLDER_VARIABLE) or "checkpoints")
 
 
 def _given(part: str, value: str) -> str:
-    path = Path(value).expanduser()
+    path = expanded(value)
     if path.exists():
         return str(path.resolve())
     # "runs/model" below an existing folder "runs" is a mistyped path, not a hub id.
@@ -185,7 +186,7 @@ def _find(part: str, names: str | list[str], folder: Path) -> str | None:
     listed = [names] if isinstance(names, str) else names
     for name in listed:
         for place in (folder, checkpoints_folder()):
-            path = place / Path(name).expanduser()
+            path = place / expanded(name)
             if path.exists():
                 return str(path.resolve())
     hub_ids = [name for name in listed if part == "diffusion" and HUB_ID.fullmatch(name)]

@@ -46,7 +46,7 @@ def content_kind(path: PathLike) -> Literal["safetensors", "zip", "pickle"]:
     if head[:1] in b"(]})c" and last == b".":
         return "pickle"
     raise ValueError(
-        f"{source} is not a safetensors file (unknown content {head[:8]!r}) nor any other kind of "
+        f"{source} is not a safetensors file (its content is unknown) nor any other kind of "
         "weights; it may be truncated or corrupt, or of another format"
     )
 

@@ -129,24 +129,25 @@ def _check_header(source: Path) -> None:
                 f"at most {LONGEST_HEADER:,} are read"
             )
         text = handle.read(start - 8)
-    # Counted in the text, since a dict of millions takes long, and in the dict, since JSON knows
-    # other ways to write a name.
-    count = text.count(b'"data_offsets"')
+    # In the text first, since parsing takes long, and then in what it says, since JSON knows other
+    # ways to write a name.
+    _check_count(source, text.count(b'"data_offsets"'))
     try:
-        header = parse_json(text.decode("utf-8")) if count <= MOST_TENSORS else {}
+        header = parse_json(text.decode("utf-8"))
         entries = [(name, header[name]) for name in header if name != "__metadata__"]
+        _check_count(source, len(entries))
         shapes = [entry["shape"] for _, entry in entries]
         offsets = [entry["data_offsets"] for _, entry in entries]
         if not all(type(n) is int and n >= 0 for row in (*shapes, *offsets) for n in row):
             raise ValueError("sizes that are no whole numbers")
         end = start + max((last for _, last in offsets), default=0)
+    except _TooMany:
+        raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise ValueError(
             f"{source} is not a complete safetensors file (its header is damaged: "
             f"{library_text(error)}); {again}"
         ) from error
-    if max(count, len(entries)) > MOST_TENSORS:
-        raise ValueError(f"{source} lists more than {MOST_TENSORS:,} tensors, which is refused")
     for (name, _), shape in zip(entries, shapes, strict=True):
         # Without elements it may claim any size, at which torch fails.
         if len(shape) > 64 or math.prod(max(n, 1) for n in shape) >= 2**62:
@@ -156,3 +157,12 @@ def _check_header(source: Path) -> None:
             f"{source} is truncated: not a complete safetensors file (its tensors end at byte "
             f"{end:,}, the file has {size:,}); {again}"
         )
+
+
+class _TooMany(ValueError):
+    """More tensors than any network has."""
+
+
+def _check_count(source: Path, count: int) -> None:
+    if count > MOST_TENSORS:
+        raise _TooMany(f"{source} lists more than {MOST_TENSORS:,} tensors, which is refused")

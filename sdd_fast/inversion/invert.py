@@ -26,6 +26,7 @@ from ..interrupt import InterruptAfterStep
 from ..lock import locked
 from ..memory import check_images
 from ..outputs import check_free
+from ..models.encoder import check_encoder
 from ..progress import Listener, Task
 from .align import align_face
 from .contact_sheet import contact_sheet
@@ -131,6 +132,7 @@ class _Job:
         refinement: Refinement,
         identity: nn.Module | None,
     ) -> None:
+        check_encoder(encoder, generator)
         self.encoder, self.generator = encoder.eval(), generator.eval()
         self.detector, self.refinement = detector, refinement
         self.identity = identity if refinement.steps and refinement.identity > 0 else None

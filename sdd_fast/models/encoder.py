@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,21 @@ from .convnet import ResidualTrunk, check_resolution
 from .save import SaveLoadMixin
 
 POOLED = 4  # every head looks at a 4x4 grid
+
+
+def check_encoder(encoder: nn.Module, generator: Any) -> None:
+    """Raise ValueError unless an encoder gives the W+ that a generator takes.
+
+    One that does not say what it gives, by `num_layers` and `w_dim`, is taken as it is.
+    """
+    gives = [getattr(encoder, name, None) for name in ("num_layers", "w_dim")]
+    takes = [getattr(generator, name, None) for name in ("num_layers", "w_dim")]
+    if None not in (*gives, *takes) and gives != takes:
+        raise ValueError(
+            f"the encoder gives W+ of {gives[0]} styles × {gives[1]}, but the generator takes "
+            f"{takes[0]} × {takes[1]}, that of another resolution or width; use the encoder that "
+            "was trained for this generator, or the generator that it was trained for"
+        )
 
 
 class Encoder(SaveLoadMixin, nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..files import load_tensors, parse_json, save_tensors
+from ..files import listed, load_tensors, parse_json, save_tensors
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T", bound="SaveLoadMixin")
@@ -67,7 +67,7 @@ class SaveLoadMixin:
         Raises:
             ValueError: as of `load`.
         """
-        config = _read_config(source, cls.__name__, metadata)
+        config = read_config(source, cls.__name__, metadata)
         assert issubclass(cls, nn.Module)
         return build_exactly(cls, config, tensors, source)
 
@@ -88,18 +88,31 @@ def build_exactly(
         names: gives the file's name of a tensor by the network's, for messages.
 
     Raises:
-        ValueError: there is no such network, or names and shapes do not agree one to one; every
-            missing, unexpected and misshapen tensor is named.
+        ValueError: there is no such network, names and shapes do not agree one to one (every
+            missing, unexpected and misshapen tensor is named), or weights are whole numbers, NaN
+            or infinite.
     """
-    try:
-        described = outline(network, config, tensors)
-    except ValueError as error:
-        raise ValueError(f"{source}: no such {network.__name__} can be built: {error}") from error
-    load_exactly(described, {k: v.to("meta") for k, v in tensors.items()}, source, names)
+    check_exactly(network, config, tensors, source, names)
     with _Undrawn():
         built = network(**config)
     built.load_state_dict(tensors)
     return built
+
+
+def check_exactly(
+    network: type[M],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    source: str,
+    names: Callable[[str], str] = str,
+) -> M:
+    """Return `network(**config)` on the meta device; arguments and errors as of `build_exactly`."""
+    try:
+        described = outline(network, config, tensors)
+    except ValueError as error:
+        raise ValueError(f"{source}: no such {network.__name__} can be built: {error}") from error
+    _check_fits(described, tensors, source, names)
+    return described
 
 
 def outline(network: type[M], config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> M:
@@ -158,10 +171,17 @@ def load_exactly(
     source: str,
     names: Callable[[str], str] = str,
 ) -> None:
-    """Copy `tensors` into `network`; raise ValueError unless names and shapes agree one to one.
+    """Copy `tensors` into `network`; raise ValueError as `build_exactly`.
 
     `names` gives the file's name of a tensor by the network's, for the message.
     """
+    _check_fits(network, tensors, source, names)
+    network.load_state_dict(tensors)
+
+
+def _check_fits(
+    network: nn.Module, tensors: Mapping[str, Tensor], source: str, names: Callable[[str], str]
+) -> None:
     expected = network.state_dict()
     problems = [f"missing: {names(key)}" for key in expected if key not in tensors]
     problems += [f"unexpected: {names(key)}" for key in tensors if key not in expected]
@@ -174,12 +194,40 @@ def load_exactly(
     if problems:
         raise ValueError(
             f"{source} does not fit a {type(network).__name__} "
-            f"({len(problems)} of its tensors):\n  " + "\n  ".join(problems)
+            f"({len(problems)} of its tensors):{listed(problems)}"
         )
-    network.load_state_dict(tensors)
+    weights = {key: tensors[key] for key, wanted in expected.items() if wanted.is_floating_point()}
+    quantized = [
+        f"{names(key)}: {str(value.dtype).removeprefix('torch.')}"
+        for key, value in weights.items()
+        if not value.is_floating_point()
+    ]
+    if quantized:
+        raise ValueError(
+            f"{source}: expected floating point tensors; a quantized network is not supported, "
+            f"use the one that it was made from:{listed(quantized)}"
+        )
+    broken = [names(key) for key, value in weights.items() if not _is_finite(value)]
+    if broken:
+        raise ValueError(
+            f"{source} holds NaN or infinity; it is damaged, or its training diverged. Make it "
+            f"again, or take an earlier one:{listed(broken)}"
+        )
 
 
-def _read_config(path: str, name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_meta:
+        return True
+    narrow = tensor.element_size() == 1  # float8, of which torch does not ask this
+    return bool(torch.isfinite(tensor.half() if narrow else tensor).all())
+
+
+def read_config(path: str, name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the configuration in the metadata of a file of `save`, of the network called `name`.
+
+    Raises:
+        ValueError: there is none, it is no JSON object, or that of another network.
+    """
     if "network" not in metadata or "config" not in metadata:
         raise ValueError(
             f"{path}: a safetensors file, but not one written by {name}.save(): "

@@ -96,10 +96,16 @@ def test_an_encoder_that_does_not_say_which(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="e4e or pSp"):
         convert(source, target)
     assert not target.exists()
+    generator = foreign_files.write(tmp_path, "stylegan2.pt")
     for kind, deltas in (("e4e", True), ("psp", False)):
-        with pytest.warns(UserWarning, match="no latent_avg"):
-            assert convert(source, target, kind, overwrite=True) == "encoder"
-        assert load_encoder(target).config["deltas"] is deltas
+        with pytest.raises(ValueError, match="missing: latent_avg.*convert --generator"):
+            convert(source, target, kind)
+        assert convert(source, target, kind, generator=generator, overwrite=True) == "encoder"
+        made = load_encoder(target)
+        assert made.config["deltas"] is deltas
+        assert torch.equal(made.latent_avg[1], load_generator(generator).latent_avg)
+    with pytest.raises(ValueError, match="generator .* an encoder.* but this is a generator"):
+        convert(generator, target, generator=generator, overwrite=True)
 
 
 def test_several_parts_are_named(tmp_path: Path) -> None:

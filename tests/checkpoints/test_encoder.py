@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stylegan2_reference
 import torch
 from irse_reference import arcface_shapes, pyramid, pyramid_shapes, random_state
 from torch import Tensor
 
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
-from sdd_fast.checkpoints.load import load_encoder, load_identity
-from sdd_fast.checkpoints.psp import describe
+from sdd_fast.checkpoints.load import load_encoder, load_generator, load_identity
+from sdd_fast.checkpoints.psp import ENCODER
 from sdd_fast.files import save_tensors
 from sdd_fast.models import Encoder
 from sdd_fast.models.psp import PyramidEncoder
@@ -90,6 +91,34 @@ def test_average_latent(
     assert torch.equal(encoder.latent_avg, wanted)
 
 
+def with_decoder(**beside: Any) -> dict[str, Any]:
+    """A file whose generator is whole, and whose w is as wide as the encoder's."""
+    content = training_file(**{"latent_avg": None, **beside})
+    state = stylegan2_reference.port_state(32, w_dim=W_DIM)
+    content["state_dict"] |= {f"decoder.{key}": value for key, value in state.items()}
+    return content
+
+
+def test_the_average_of_the_generator_in_the_file(tmp_path: Path) -> None:
+    """As e4e's files without latent_avg are meant: it is the mean of 10,000 random w."""
+    content = with_decoder()
+    path = write(tmp_path / "encoder.pt", content)
+    encoder = load_encoder(path)
+    assert torch.equal(encoder.latent_avg, load_generator(path).latent_avg.expand(LAYERS, -1))
+    assert torch.equal(encoder.latent_avg, load_encoder(path).latent_avg)  # seeded
+    net = stylegan2_reference.of_port(stylegan2_reference.port_state(32, w_dim=W_DIM))
+    z = torch.randn(40_000, W_DIM, generator=torch.Generator().manual_seed(2)).double()
+    w = stylegan2_reference.map_to_w(net, z)
+    assert ((encoder.latent_avg[0].double() - w.mean(0)).abs() < 0.06 * w.std(0)).all()
+    facts = ENCODER.describe(read_checkpoint(path))
+    assert facts is not None and "average latent of the generator beside it" in facts["encoder"]
+    alone = write(tmp_path / "alone.pt", content["state_dict"])
+    assert torch.equal(load_encoder(alone, kind="e4e").latent_avg, encoder.latent_avg)
+    del content["state_dict"]["decoder.conv1.conv.weight"]  # of a generator that is not whole
+    with pytest.raises(ValueError, match="missing: latent_avg, which this encoder starts from"):
+        load_encoder(write(tmp_path / "encoder.pt", content))
+
+
 def test_cars_are_wider_than_high(tmp_path: Path) -> None:
     encoder = load_encoder(write(tmp_path / "cars.pt", training_file(opts=CARS)))
     assert isinstance(encoder, PyramidEncoder) and encoder.input_size == (192, 256)
@@ -113,14 +142,18 @@ def test_state_dict_alone(tmp_path: Path, images: Tensor, prefix: str, kind: str
     path = write(tmp_path / "encoder.pt", state)
     with pytest.raises(ValueError, match=r'e4e or pSp\?.*load_encoder\(path, kind="e4e"\)'):
         load_encoder(path)
-    with pytest.warns(UserWarning, match="no latent_avg.*set encoder.latent_avg to the average"):
-        encoder = load_encoder(path, kind=kind)
-    wanted = expected(images, kind == "e4e", torch.zeros(W_DIM))
+    with pytest.raises(
+        ValueError, match=r"missing: latent_avg.*Give it as load_encoder\(path, lat"
+    ):
+        load_encoder(path, kind=kind)
+    encoder = load_encoder(path, kind=kind, latent_avg=average())
+    wanted = expected(images, kind == "e4e", average())
     torch.testing.assert_close(encoder(images).double(), wanted, atol=2e-5, rtol=1e-4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         path = write(tmp_path / "with_average.pt", state | {"latent_avg": average()})
-        assert torch.equal(load_encoder(path, kind=kind).latent_avg[3], average())
+        told = load_encoder(path, kind=kind, latent_avg=torch.zeros(W_DIM))
+        assert torch.equal(told.latent_avg[3], average())
 
 
 def test_state_dict_in_safetensors(tmp_path: Path) -> None:
@@ -177,12 +210,12 @@ def test_what_training_leaves_beside_is_not_needed(tmp_path: Path) -> None:
     )
     load_encoder(write(tmp_path / "encoder.pt", content))
     content["extra"] = {"list": [torch.zeros(2)]}
-    content["state_dict"]["mapper.weight"] = torch.zeros(3)
+    content["state_dict"]["mlp.weight"] = torch.zeros(3)
     with pytest.raises(ValueError) as error:
         load_encoder(write(tmp_path / "encoder.pt", content))
     assert "(2 of its tensors)" in str(error.value)
     assert "unexpected: extra.list.0" in str(error.value)
-    assert "unexpected: mapper.weight" in str(error.value)
+    assert "unexpected: mlp.weight" in str(error.value)
 
 
 def test_wrong_tensors_are_all_named(tmp_path: Path) -> None:
@@ -325,7 +358,7 @@ def test_nonsense_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
                     load("file.pt")
                 except ValueError:
                     refused += 1
-        describe(checkpoint)
+        ENCODER.describe(checkpoint)
     assert 150 < refused < 300  # an encoder is never an identity, but may still be an encoder
 
 
@@ -347,27 +380,29 @@ def test_missing_file(tmp_path: Path) -> None:
         ),
         (
             encoder_state(),
-            "e4e or pSp (the file does not say) on IR-SE of 5 units, W+ 9 × 20, input 256 × 256, "
-            "without an average latent",
+            "cannot be loaded: e4e or pSp? Their tensors are alike (on IR-SE of 5 units, W+ 9 × "
+            "20), and this file lacks the opts that say which; call load_encoder(path, "
+            'kind="e4e") or kind="psp" (sdd convert --part e4e)',
         ),
         (
             training_file(changed(input_layer__0__weight=torch.zeros(WIDTH, 6, 3, 3))),
-            "not supported: a ReStyle encoder, whose 6 input channels are the image and its last "
-            "reconstruction; supported are e4e (Encoder4Editing) and pSp (GradualStyleEncoder)",
+            "cannot be loaded: a ReStyle encoder, whose 6 input channels are the image and its "
+            "last reconstruction; supported are e4e (Encoder4Editing) and pSp "
+            "(GradualStyleEncoder)",
         ),
         ({"g_ema": {"input.input": torch.zeros(1)}}, None),
         (torch.zeros(2, 18, 512), None),
     ],
 )
 def test_describe(tmp_path: Path, content: Any, text: str | None) -> None:
-    facts = describe(read_checkpoint(write(tmp_path / "file.pt", content)))
+    facts = ENCODER.describe(read_checkpoint(write(tmp_path / "file.pt", content)))
     assert facts == (None if text is None else {"encoder": text})
 
 
 def test_describe_full_size() -> None:
     state = {f"encoder.{k}": torch.empty(s, device="meta") for k, s in pyramid_shapes().items()}
     content = {"state_dict": state, "opts": CARS, "latent_avg": torch.zeros(18, 512)}
-    assert describe(Checkpoint(Path("e4e.pt"), "torch", content)) == {
+    assert ENCODER.describe(Checkpoint(Path("e4e.pt"), "torch", content)) == {
         "encoder": "e4e on IR-SE50, W+ 18 × 512, input 192 × 256, added to the average latent"
     }
 
@@ -375,12 +410,14 @@ def test_describe_full_size() -> None:
 def test_describe_our_own(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     Encoder(32, num_layers=5, w_dim=6, channel_base=64, channel_max=8).save(path)
-    assert describe(read_checkpoint(path)) == {
+    assert ENCODER.describe(read_checkpoint(path)) == {
         "encoder": "of this package, W+ 5 × 6, input 32 × 32"
     }
     load_encoder(write(tmp_path / "encoder.pt", training_file(opts=CARS))).save(path)
-    assert describe(read_checkpoint(path)) == {
+    assert ENCODER.describe(read_checkpoint(path)) == {
         "encoder": "e4e on IR-SE of 5 units, W+ 9 × 20, input 192 × 256"
     }
     damaged = Checkpoint(path, "safetensors", {}, {"network": "Encoder", "config": "[]"})
-    assert describe(damaged) == {"encoder": "of this package, with a damaged configuration"}
+    assert ENCODER.describe(damaged) == {
+        "encoder": "cannot be loaded: its configuration must be a JSON object, got a list"
+    }

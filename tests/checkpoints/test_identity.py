@@ -8,7 +8,7 @@ import torch
 from irse_reference import arcface, arcface_shapes, pyramid_shapes, random_state
 from torch import Tensor
 
-from sdd_fast.checkpoints.arcface import describe
+from sdd_fast.checkpoints.arcface import IDENTITY
 from sdd_fast.checkpoints.formats.read import Checkpoint, read_checkpoint
 from sdd_fast.checkpoints.load import load_identity
 from sdd_fast.models import ConvEmbedding
@@ -126,19 +126,19 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_describe(tmp_path: Path) -> None:
     full = {k: torch.empty(s, device="meta") for k, s in arcface_shapes().items()}
     checkpoint = Checkpoint(Path("model_ir_se50.pth"), "torch", full)
-    assert describe(checkpoint) == {"identity": "ArcFace on IR-SE50, vectors of 512"}
+    assert IDENTITY.describe(checkpoint) == {"identity": "ArcFace on IR-SE50, vectors of 512"}
     plain = Checkpoint(Path("ir.pth"), "torch", flat(excitation=False))
-    assert describe(plain) == {"identity": "ArcFace on IR of 5 units, vectors of 24"}
-    assert describe(Checkpoint(Path("x.pt"), "torch", torch.zeros(2, 18, 512))) is None
+    assert IDENTITY.describe(plain) == {"identity": "ArcFace on IR of 5 units, vectors of 24"}
+    assert IDENTITY.describe(Checkpoint(Path("x.pt"), "torch", torch.zeros(2, 18, 512))) is None
     broken = Checkpoint(Path("x.pt"), "torch", without("body."))
-    assert "units have []" in describe(broken)["identity"]
+    assert "units have []" in IDENTITY.describe(broken)["identity"]
 
     ArcFace(UNITS, WIDTH, DIM).save(tmp_path / "a.safetensors")
-    assert describe(read_checkpoint(tmp_path / "a.safetensors")) == {
+    assert IDENTITY.describe(read_checkpoint(tmp_path / "a.safetensors")) == {
         "identity": "ArcFace on IR-SE of 5 units, vectors of 24"
     }
     ConvEmbedding(8, 16, width=4).save(tmp_path / "c.safetensors")
-    assert describe(read_checkpoint(tmp_path / "c.safetensors")) == {
+    assert IDENTITY.describe(read_checkpoint(tmp_path / "c.safetensors")) == {
         "identity": "of this package, vectors of 8, input 16 × 16"
     }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.checkpoints.load import load_mapper
-from sdd_fast.checkpoints.mapper import describe
+from sdd_fast.checkpoints.mapper import MAPPER
 from sdd_fast.edit import Editor
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.manipulator import MapperInfo, save_mapper
@@ -168,7 +168,8 @@ def test_sizes_of_the_published_style_space() -> None:
     state: dict[str, Tensor] = {}
     for i in set(range(26)) - set(range(1, 26, 3)):
         state[f"mapper_{i}.mapping.1.weight"] = torch.empty(dims[i], dims[i], device="meta")
-    facts = describe(Checkpoint(Path("m.pt"), "torch", {"mapper": state}))
+        state[f"mapper_{i}.mapping.1.bias"] = torch.empty(dims[i], device="meta")
+    facts = MAPPER.describe(Checkpoint(Path("m.pt"), "torch", {"mapper": state}))
     assert facts == {"mapper": "26 style vectors, without toRGB (the SDD authors' code)"}
 
 
@@ -225,7 +226,7 @@ def test_options_of_any_form() -> None:
         (None, None),
     ):
         content = {"state_dict": state, "opts": options}
-        facts = describe(Checkpoint(Path("m.pt"), "torch", content))
+        facts = MAPPER.describe(Checkpoint(Path("m.pt"), "torch", content))
         assert facts is not None and facts.get("prompt") == prompt
         assert facts["mapper"] == "coarse of W+ any number × 6 (StyleCLIP)"
 
@@ -241,7 +242,7 @@ def test_a_namespace_is_read_too(tmp_path: Path) -> None:
 def test_description_of_what_is_no_mapper() -> None:
     for content in (torch.zeros(2), [1], {"g_ema": {}}, {"state_dict": {"encoder.x": 1}}, {},
                     {"course_mapping.mapping.1.bias": 3}):  # fmt: skip
-        assert describe(Checkpoint(Path("m.pt"), "torch", content)) is None
+        assert MAPPER.describe(Checkpoint(Path("m.pt"), "torch", content)) is None
 
 
 # --- what does not fit ----------------------------------------------------------------------------
@@ -254,18 +255,16 @@ def test_every_difference_is_listed(tmp_path: Path) -> None:
     state["hair.weight"] = torch.zeros(1)
     state["mapper_3.mapping.1.bias"] = torch.zeros(1)
     content = styleclip(state)
-    content["state_dict"]["latent_avg"] = torch.zeros(1)
     content["discriminator"] = {"weight": [torch.zeros(1)]}
     content["step"] = 7
     with pytest.raises(ValueError) as caught:
         load(content, tmp_path)
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{tmp_path / 'mapper.pt'} does not fit a LevelsMapper (6 of its tensors):"
+    assert lines[0] == f"{tmp_path / 'mapper.pt'} does not fit a LevelsMapper (5 of its tensors):"
     assert sorted(line.strip() for line in lines[1:]) == [
         "missing: mapper.course_mapping.mapping.2.bias",
         "shape of mapper.medium_mapping.mapping.4.weight: the file has [6, 2], the network [6, 6]",
-        "unexpected: discriminator",
-        "unexpected: latent_avg",
+        "unexpected: discriminator.weight.0",
         "unexpected: mapper.hair.weight",
         "unexpected: mapper.mapper_3.mapping.1.bias",
     ]
@@ -320,7 +319,7 @@ def test_claims_no_more_memory_than_it_fills(tmp_path: Path) -> None:
 def test_nonsense_in_any_place(content: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mapper\.pt"):
         load(content, tmp_path)
-    facts = describe(Checkpoint(Path("m.pt"), "torch", content))
+    facts = MAPPER.describe(Checkpoint(Path("m.pt"), "torch", content))
     assert facts is not None and "mapper" in facts
 
 
@@ -349,7 +348,7 @@ def test_round_trip(tmp_path: Path, mapper: nn.Module) -> None:
     assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in mapper.state_dict().items())
     type(mapper).load(path)  # type: ignore[attr-defined]
     assert load_tensors(path)[1]["source"] == "by hand"
-    facts = describe(read_checkpoint(path))
+    facts = MAPPER.describe(read_checkpoint(path))
     assert facts is not None and facts["prompt"] == info.prompt and "sdd_fast" in facts["mapper"]
 
 
@@ -372,11 +371,65 @@ def test_errors(tmp_path: Path) -> None:
         save_tensors(path, {}, {"network": "LevelsMapper", **config})
         with pytest.raises(ValueError, match=rf"m\.safetensors: .*{message}"):
             load_mapper(path)
-        facts = describe(read_checkpoint(path))
+        facts = MAPPER.describe(read_checkpoint(path))
         assert facts is not None and "mapper" in facts  # a description never fails
     save_mapper(path, LevelsMapper(10, 4), MapperInfo())
     tensors, metadata = load_tensors(path)
     tensors.popitem()
     save_tensors(path, tensors, metadata)
     with pytest.raises(ValueError, match="missing: "):
+        load_mapper(path)
+
+
+DAMAGED_TENSORS: dict[str, tuple[Any, str]] = {
+    "missing": (lambda t: {k: v for k, v in t.items() if "weight" not in k}, "missing: mlps"),
+    "extra": (lambda t: t | {"mlps.hair.1.weight": torch.ones(1)}, "unexpected: mlps.hair"),
+    "misshapen": (lambda t: t | {"scale": torch.ones(3, 3)}, "shape of scale"),
+    "not finite": (lambda t: t | {"scale": torch.full((10, 4), torch.nan)}, "NaN or infinity.*"),
+    "infinite half": (
+        lambda t: t | {"scale": torch.full((10, 4), torch.inf).half()}, "NaN or infinity"
+    ),
+    "quantized": (lambda t: t | {"scale": torch.ones(10, 4, dtype=torch.int8)}, "quantized"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED_TENSORS)
+def test_damaged_tensors_of_our_own_files(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "m.safetensors"
+    save_mapper(path, LevelsMapper(10, 4), MapperInfo("a"))
+    tensors, metadata = load_tensors(path)
+    change, message = DAMAGED_TENSORS[damage]
+    save_tensors(path, change(tensors), metadata)
+    with pytest.raises(ValueError, match=rf"(?s)m\.safetensors.*{message}"):
+        load_mapper(path)
+    facts = MAPPER.describe(read_checkpoint(path))
+    assert facts is not None and facts["mapper"].startswith("cannot be loaded: ")
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("lam", "NaN", "no finite number"),
+        ("lam", "1e400", "no finite number"),
+        ("lam", "9" * 400, "400 digits"),
+        ("lam", '"1"', "lam must be a finite number, got '1'"),
+        ("lam", "true", "lam must be a finite number"),
+        ("prompt", "[]", "prompt must be text"),
+        ("prompt", '"\\ud83d"', "half a character"),
+        ("domain", "7", "domain must be text"),
+        ("levels", '"fine"', "levels must be a list of levels"),
+        ("timesteps", "[1.5]", "timesteps must be a list of timesteps"),
+        ("timesteps", "{", "Expecting property name"),
+    ],
+)
+def test_damaged_descriptions_of_our_own_files(
+    tmp_path: Path, field: str, text: str, message: str
+) -> None:
+    path = tmp_path / "m.safetensors"
+    save_mapper(path, LevelsMapper(10, 4), MapperInfo("a"))
+    tensors, metadata = load_tensors(path)
+    save_tensors(path, tensors, metadata | {field: text})
+    with pytest.raises(
+        ValueError, match=rf"m\.safetensors: the description of its mapper is damaged: .*{message}"
+    ):
         load_mapper(path)

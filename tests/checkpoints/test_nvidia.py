@@ -12,12 +12,13 @@ import nvidia_files
 import pytest
 import stylegan2_reference as reference
 import torch
+from foreign_files import generator_from
 from torch import Tensor
 
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject
-from sdd_fast.checkpoints.load import generator_from, load_generator
+from sdd_fast.checkpoints.load import load_generator
 from sdd_fast.checkpoints.nvidia import _rename
-from sdd_fast.checkpoints.stylegan2 import describe
+from sdd_fast.checkpoints.stylegan2 import GENERATOR
 from sdd_fast.models import StyleGAN2
 
 W_DIM = 12
@@ -221,7 +222,7 @@ def test_what_cannot_be_reproduced(
     with pytest.raises(ValueError, match=message) as caught:
         generator_from(held(original))
     assert "file.pkl" in str(caught.value)
-    facts = describe(held(original))
+    facts = GENERATOR.describe(held(original))
     assert facts is not None and facts["generator"].startswith("cannot be loaded: ")
 
 
@@ -268,7 +269,7 @@ def test_description() -> None:
     original = nvidia_files.generator(
         32, c_dim=4, depth=8, channel_base=128, conv_clamp=256, num_fp16_res=2
     )
-    assert describe(held(original)) == {
+    assert GENERATOR.describe(held(original)) == {
         "generator": "StyleGAN2 of NVIDIA, 32 × 32, W+ 8 × 12, 8 mapping layers, "
         "128 / resolution channels (at most 8)",
         "classes": "4",

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...files import library_text
 from .bounds import Budget
 from .plain import Global, Refused, shown
 
@@ -133,7 +134,7 @@ class Unpickler(pickle._Unpickler):
         except IndexError:
             raise self._damaged("an operation lacks its operands") from None
         except (ValueError, pickle.UnpicklingError, struct.error) as error:
-            raise self._damaged(str(error)) from error
+            raise self._damaged(library_text(error)) from error
         if len(self.stack) != 1 or self.metastack:
             found = "several objects" if self.stack or self.metastack else "none"
             raise self._damaged(f"it ends with {found} instead of one")

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from ...files import PathLike, content_kind, load_tensors
+from ...files import PathLike, content_kind, load_tensors, regular_file
 from .allowed import ALLOWED, encoded
 from .bounds import Budget
 from .pickles import Call, Unpickler
@@ -26,6 +26,8 @@ from .torch_files import (
     read_zip,
     zip_pickles,
 )
+
+_WRAPPERS = ("module.", "_orig_mod.")
 
 __all__ = ["Checkpoint", "PickledObject", "Scan", "read_checkpoint", "scan", "shown"]
 
@@ -87,12 +89,13 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         ValueError: the file is damaged, truncated, of another format, needs absurd amounts of
             memory or time, or refers to something that is not allowed in a checkpoint.
     """
+    path = regular_file(path)
     if _is_npy(path):
-        return Checkpoint(Path(path), "npy", _read_npy(path))
+        return Checkpoint(path, "npy", _read_npy(path))
     kind = content_kind(path)
     if kind == "safetensors":
         tensors, metadata = load_tensors(path)
-        return Checkpoint(Path(path), "safetensors", tensors, metadata)
+        return Checkpoint(path, "safetensors", _unwrapped(tensors), metadata)
     with _opened(path) as (file, data):
         budget = Budget(len(data))
         if kind == "zip":
@@ -102,14 +105,25 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         else:
             found, content = "pickle", read_pickle(data, budget)
         check_plain(content, len(data))
-    return Checkpoint(Path(path), found, content)
+    return Checkpoint(path, found, _unwrapped(content))
 
 
-def _is_npy(path: PathLike) -> bool:
-    return Path(path).suffix.lower() == ".npy"
+def _unwrapped(content: Any) -> Any:
+    """Name tensors as the network does that DataParallel or torch.compile was wrapped around."""
+    if type(content) is not dict:
+        return content
+    named = {key: _unwrapped(value) for key, value in content.items()}
+    for wrapper in _WRAPPERS * 2:  # in either order
+        if named and all(type(key) is str and key.startswith(wrapper) for key in named):
+            named = {key.removeprefix(wrapper): value for key, value in named.items()}
+    return named
 
 
-def _read_npy(path: PathLike) -> torch.Tensor:
+def _is_npy(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
+
+
+def _read_npy(path: Path) -> torch.Tensor:
     try:
         # Mapped first: a header that promises more than the file holds then claims no memory.
         array = np.array(np.lib.format.open_memmap(path, mode="r"))
@@ -117,11 +131,13 @@ def _read_npy(path: PathLike) -> torch.Tensor:
     except OSError:
         raise
     except Exception as error:  # the header is a Python expression: whatever its parser raises
-        raise ValueError(f"{path} is no complete .npy file of numbers: {error}") from error
+        raise ValueError(
+            f"{path} is no complete .npy file of numbers; it may be truncated or corrupt"
+        ) from error
 
 
 @contextlib.contextmanager
-def _opened(path: PathLike) -> Iterator[tuple[BinaryIO, memoryview]]:
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, memoryview]]:
     """Yield the file and its bytes; a ValueError then names the file."""
     try:
         with open(path, "rb") as file:
@@ -139,6 +155,7 @@ def scan(path: PathLike) -> Scan:
         ValueError: the file is of another format, or damaged before it refers to anything that is
             refused.
     """
+    path = regular_file(path)
     kind = "npy" if _is_npy(path) else content_kind(path)
     if kind in ("npy", "safetensors"):
         return Scan(kind, (), ())

@@ -87,13 +87,13 @@ def test_deep_json_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("prompt", ["a"], "must be texts"),
-        ("domain", 3, "must be texts"),
+        ("prompt", ["a"], "prompt must be text"),
+        ("domain", 3, "domain must be text"),
         ("lam", "1", "lam must be"),
-        ("lam", float("nan"), "lam must be"),
-        ("lam", None, "lam must be"),
+        ("lam", float("nan"), "NaN, which is no finite number"),
+        ("lam", None, "lam is null"),
         ("levels", [1], "levels must be"),
-        ("levels", 1, "not iterable"),
+        ("levels", 1, "levels must be a list"),
         ("timesteps", [[]], "timesteps must be"),
     ],
 )

@@ -252,3 +252,18 @@ def test_memory_and_time_are_bounded(verdicts: dict[str, str], trick: str) -> No
     problem, _, growth = verdicts[trick].rpartition("+")
     assert re.search(EXHAUSTING[trick][1], problem), problem
     assert int(growth.removesuffix(" MiB")) < 400
+
+
+@pytest.mark.parametrize("operation", [b"I%s\n", b"L%sL\n", b"Np%s\n", b"Ng%s\n"])
+def test_integers_beyond_what_python_parses(tmp_path: Path, operation: bytes) -> None:
+    """Python would advise to lift its limit, and lets keys be as many digits as a file has."""
+    damaged = hostile.pickle(operation % (b"9" * 5000))
+    message = refused(tmp_path / "a.pkl", damaged, "pickle is damaged at byte")
+    assert "set_int_max_str_digits" not in message and len(message) < 600
+
+
+def test_messages_do_not_repeat_the_file(tmp_path: Path) -> None:
+    key = text("k" * 100_000)
+    for made in (name("os." + "s" * 100_000), b"I" + b"x" * 100_000 + b"\n",
+                 b"}" + integer(2**70) + key + b"s", call(key, key)):  # fmt: skip
+        assert len(refused(tmp_path / "a.pkl", hostile.pickle(made))) < 1500
