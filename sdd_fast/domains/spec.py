@@ -197,7 +197,7 @@ def _find_lora(given: str, folder: Path) -> str:
     """Return "path:scale" of "FILE" or "FILE:scale"."""
     for place in (folder, checkpoints_folder()):
         try:
-            path, scale = split_scale(place / Path(given).expanduser())
+            path, scale = split_scale(place / expanded(given))
         except FileNotFoundError:
             continue
         return f"{path.resolve()}:{scale!r}"

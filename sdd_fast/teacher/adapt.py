@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..checkpoints.formats.read import Checkpoint, read_checkpoint
 from ..checkpoints.inspect import summarize
 from ..checkpoints.stable_diffusion import A_LORA, build_vae, kin, tensors_of
-from ..files import parse_json, read_json
+from ..files import expanded, parse_json, read_json
 from ..quiet import quiet_loading
 from .folder import CONFIG, load_network
 from .parts import Components
@@ -62,11 +62,11 @@ def split_scale(given: str | Path) -> tuple[Path, float]:
     Raises:
         FileNotFoundError: there is no such file or folder. ValueError: an infinite scale.
     """
-    path, scale = Path(given).expanduser(), 1.0
+    path, scale = expanded(given), 1.0
     head, _, tail = str(given).rpartition(":")
     if not path.exists() and head:
         try:
-            path, scale = Path(head).expanduser(), float(tail)
+            path, scale = expanded(head), float(tail)
         except ValueError:
             pass
     if not path.exists():
@@ -166,7 +166,7 @@ class _Alphas:
             told = parse_json(metadata["lora_adapter_metadata"])
             self.config = told if isinstance(told, dict) else {}
         elif path.name.startswith("adapter_model") and beside.exists():
-            self.config = {f"unet.{key}": value for key, value in read_json(beside, infinite=True).items()}
+            self.config = {f"unet.{key}": value for key, value in read_json(beside).items()}
         kinds = [k for k, v in self.config.items() if k.endswith((".use_dora", ".lora_bias")) and v]
         if kinds:
             raise ValueError(f"{path} is a LoRA with {kinds[0]}, which is not supported")
@@ -249,7 +249,7 @@ def load_vae(given: str | Path, like: Any) -> Any:
         FileNotFoundError: there is no such file or folder, or it lacks files.
         ValueError: it holds something else, does not fit, or is the VAE of another family.
     """
-    path = Path(given).expanduser()
+    path = expanded(given)
     if not path.exists():
         raise FileNotFoundError(f"the VAE {path} does not exist; expected a file or a folder")
     if path.is_file() and (path.parent / CONFIG).exists() and choose([path.name], "vae", None):

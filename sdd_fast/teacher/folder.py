@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..checkpoints.stable_diffusion import A_LORA, A_VAE, PREDICTS, SUPPORTED
-from ..files import read_json
+from ..files import expanded, read_json
 from ..quiet import quiet_loading
 from .configs import Configs, check_configs, completed, native_size, scheduler_config
 from .hub import from_hub, is_hub_id
@@ -151,7 +151,7 @@ def _tokenizers(xl: bool) -> list[str]:
 
 def _find(source: str | Path, variant: str | None) -> Path:
     """Return the folder of a path or hub id, of which everything needed is downloaded."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.name == INDEX and path.is_file():
         return path.parent
     if not path.is_dir() and is_hub_id(source):

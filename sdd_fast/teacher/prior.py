@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files import expanded
 from .adapt import fuse_lora, load_vae
 from .configs import native_size
 from .folder import INDEX, load_components, parts_of
@@ -330,7 +331,7 @@ def _load(source: Any, dtype: torch.dtype | None, given: dict[str, Any]) -> Comp
             raise ValueError(f"a pipeline has its parts already; give no {' and '.join(given)}")
         return parts_of(source, dtype)
     source = source if isinstance(source, str) else Path(source)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file() and path.name != INDEX:
         if "variant" in given:
             raise ValueError(f"{source} is a single file and has no variant {given['variant']!r}")

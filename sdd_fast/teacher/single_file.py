@@ -12,6 +12,7 @@ from ..checkpoints.formats.read import read_checkpoint
 from ..checkpoints.inspect import summarize
 from ..checkpoints.ldm import UNET, VAE
 from ..checkpoints.stable_diffusion import RESOLUTION, RESOLUTION_V, SUPPORTED, TIMESTEPS
+from ..files import expanded
 from ..quiet import quiet_loading
 from .hub import from_cache, from_hub, is_hub_id
 from .parts import Components, new_scheduler
@@ -44,7 +45,7 @@ def load_single_file(
         ValueError: a damaged file, one that holds something else, or tensors that are missing,
             unexpected or of the wrong shape (all are named).
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     checkpoint = read_checkpoint(path)
     family = stable_diffusion.family_of(checkpoint)
     if family is None:
@@ -95,7 +96,7 @@ def load_tokenizers(family: str, path: Path, given: str | Path | None) -> dict[s
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no tokenizer for {path}: {error}. {advice}") from error
     elif given is not None or beside.is_dir():
-        folder = _complete(beside if given is None else Path(given).expanduser(), path, advice)
+        folder = _complete(beside if given is None else expanded(given), path, advice)
     elif found := from_cache(CLIP_TOKENIZER, VOCABULARY[0]):
         folder = _complete(found, path, advice)
     else:
