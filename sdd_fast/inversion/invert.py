@@ -25,8 +25,8 @@ from ..images import load_pil, load_sizes, save_png
 from ..interrupt import InterruptAfterStep
 from ..lock import locked
 from ..memory import check_images
-from ..outputs import check_free
 from ..models.encoder import check_encoder
+from ..outputs import check_free
 from ..progress import Listener, Task
 from .align import align_face
 from .contact_sheet import contact_sheet

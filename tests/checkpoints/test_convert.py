@@ -99,7 +99,7 @@ def test_an_encoder_that_does_not_say_which(tmp_path: Path) -> None:
     generator = foreign_files.write(tmp_path, "stylegan2.pt")
     for kind, deltas in (("e4e", True), ("psp", False)):
         with pytest.raises(ValueError, match="missing: latent_avg.*convert --generator"):
-            convert(source, target, kind)
+            convert(source, target, kind, overwrite=True)
         assert convert(source, target, kind, generator=generator, overwrite=True) == "encoder"
         made = load_encoder(target)
         assert made.config["deltas"] is deltas
