@@ -68,6 +68,7 @@ def load_sizes(
         image = _from_tensor(source)
         check_side(image.shape[1:], "the image")
         return [image if size is None else fit(image, size) for size in sizes]
+    pixels: _Pixels
     if isinstance(source, np.ndarray):
         pixels, largest = _from_array(source)
     elif isinstance(source, (str, os.PathLike, Image.Image)):
@@ -77,7 +78,7 @@ def load_sizes(
             "expected an image file, a PIL image, an array or a tensor, got "
             f"{type(source).__name__}"
         )
-    check_side(pixels.shape[:2], "the image")
+    check_side(_shape(pixels), "the image")
     return [_fitted(pixels, largest, size) for size in sizes]
 
 
@@ -136,25 +137,46 @@ def _resize(batch: torch.Tensor, target: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(batch, target, mode="bicubic", align_corners=False, antialias=True)
 
 
-def _fitted(pixels: np.ndarray, largest: int, size: Size | None) -> torch.Tensor:
-    """Samples [H, W] or [H, W, C] → [3, *size] in [-1, 1], to the bits of `fit`.
+_Pixels = np.ndarray | Image.Image
+"""Samples [H, W] or [H, W, C], or a PIL image of 8 bits."""
+
+
+def _fitted(pixels: _Pixels, largest: int, size: Size | None) -> torch.Tensor:
+    """Samples, white being `largest` → [3, *size] in [-1, 1], to the bits of `fit`.
 
     The resize works on rows, then on columns. Rows are converted and resized a strip at a time, so
     that a large image is never held as float32.
     """
-    target = _target(pixels.shape[:2] if size is None else size)
-    part = pixels[_center(pixels.shape[:2], target)]
-    height, width = part.shape[:2]
+    target = _target(_shape(pixels) if size is None else size)
+    rows, columns = _center(_shape(pixels), target)
+    height, width = rows.stop - rows.start, columns.stop - columns.start
     image = torch.empty(3, height, target[1], dtype=torch.float32)
     at_once = max(1, _STRIP // width)
     for start in range(0, height, at_once):
-        strip = _rgb(part[start : start + at_once], largest)
+        some = slice(rows.start + start, min(rows.start + start + at_once, rows.stop))
+        strip = _rgb(_part(pixels, some, columns), largest)
         if width != target[1]:
             strip = _resize(strip[None], (strip.shape[1], target[1]))[0]
         image[:, start : start + at_once] = strip
     if height != target[0]:
         image = _resize(image[None], target)[0]
     return image.clamp_(-1, 1)
+
+
+def _shape(pixels: _Pixels) -> tuple[int, int]:
+    """Height and width."""
+    if isinstance(pixels, Image.Image):
+        return pixels.height, pixels.width
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _part(pixels: _Pixels, rows: slice, columns: slice) -> np.ndarray:
+    if isinstance(pixels, np.ndarray):
+        return pixels[rows, columns]
+    # Not `crop`: it obeys Pillow's limit of pixels, which any program may set.
+    size = columns.stop - columns.start, rows.stop - rows.start
+    box = (columns.start, rows.start, columns.stop, rows.stop)
+    return np.asarray(pixels.transform(size, Image.Transform.EXTENT, box))
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
@@ -196,7 +218,7 @@ def _upright(source: PathLike | Image.Image, strict: bool) -> tuple[Image.Image,
         return ImageOps.exif_transpose(source), "the PIL image"
 
 
-def _from_pil(picture: Image.Image, name: str, strict: bool) -> tuple[np.ndarray, int]:
+def _from_pil(picture: Image.Image, name: str, strict: bool) -> tuple[_Pixels, int]:
     if _is_deep(picture):
         pixels, largest = _deep(np.asarray(picture), name)
         if is_srgb(picture):
@@ -206,12 +228,13 @@ def _from_pil(picture: Image.Image, name: str, strict: bool) -> tuple[np.ndarray
         gray.info = dict(picture.info)
         picture = gray
     picture = to_srgb(picture, name, strict)
-    return np.asarray(_convert(picture, "RGBA" if has_alpha(picture) else "RGB", name)), 255
+    return _convert(picture, "RGBA" if has_alpha(picture) else "RGB", name), 255
 
 
 def _convert(picture: Image.Image, mode: str, name: str) -> Image.Image:
+    transparent = "transparency" in picture.info
     try:
-        return picture.convert(mode)
+        return picture if picture.mode == mode and not transparent else picture.convert(mode)
     except ValueError as error:
         raise ValueError(
             f"{name} has Pillow's mode {picture.mode}, which is not known here; save it as RGB"

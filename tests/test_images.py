@@ -269,9 +269,18 @@ def test_large_images_are_resized_in_strips(
     monkeypatch.setattr(images, "_STRIP", 10 * 120)
     assert torch.equal(images.load_image(pixels, size), whole)
     assert len(heights) > 2 and max(heights) < 40
+    if channels > 1:
+        picture = Image.fromarray(pixels, "RGBA" if channels == 4 else "RGB")
+        assert torch.equal(images.load_image(picture, size), whole)
     for strange in (pixels[::-1], pixels[:, ::-1]):  # strides below zero
         want = images.fit(images.load_image(strange.copy()), size)
         assert torch.equal(images.load_image(strange, size), want)
+
+
+@pytest.mark.parametrize("shape", [(17, 40_000), (40_000, 17)])
+def test_strips_of_long_images_are_exact(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert torch.equal(images.load_image(Image.fromarray(pixels)), images.load_image(pixels))
 
 
 def test_only_known_formats_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
