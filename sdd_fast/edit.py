@@ -285,7 +285,7 @@ class Editor:
             FileExistsError: an output exists, and neither `overwrite` nor `skip_existing`; nothing
                 is written.
         """
-        files, latents, names = edit_files.inputs(paths, self.latents_of)
+        files, latents, names = edit_files.inputs(paths, self.latents_of, on_error)
         out = expanded(out_dir)
         targets = [out / f"{name}{suffix}.png" for name in names]
         edit_files.check_targets(files, out, targets, overwrite, skip_existing)
@@ -311,8 +311,9 @@ class Editor:
                     edited = self.edit(torch.stack(w_plus), strength, levels, batch_size=batch_size)
                     for target, image in zip(some, edited, strict=True):
                         save_png(target, image)
-                done.update(some)
-                task.advance(len(chunk))
+                        done.add(target)
+                        task.advance()
+                task.advance(len(chunk) - len(some))
         return [target for target in targets if target in done]
 
     def _sources(self, images: EditInput) -> Tensor | list[ImageSource]:

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .files import PathLike, expanded, read_metadata
-from .image_files import check_image, list_images
+from .image_files import besides, check_image, list_images, suffixes
 from .progress import Task
 
 LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
@@ -23,27 +24,60 @@ OnError = Callable[[Path, Exception], None]
 """Is told which image cannot be edited and why; it is then left out."""
 
 
+def find_images(paths: Sequence[Path], on_error: OnError | None) -> list[Path]:
+    """Return image files and those of folders, in order; files of latents stay as they are.
+
+    What a glob finds besides, files of other kinds, is passed over as it is in folders. Without
+    `on_error` it is an error, and so are folders without images.
+    """
+    found, others = [], []
+    endings = suffixes() | LATENTS_SUFFIXES
+    for path in paths:
+        try:
+            if path.is_dir():
+                found += list_images(path)
+                continue
+            if path.suffix.lower() not in endings:
+                check_image(path)
+            found.append(path)
+        except (ValueError, OSError) as error:
+            if on_error is None:
+                raise
+            if path.is_file() and path.suffix:
+                others.append(path)
+            else:
+                on_error(path, error)
+    if others and found:
+        warnings.warn(f"passed over: {besides(others)}", stacklevel=2)
+    elif others and on_error is not None:
+        for path in others:
+            on_error(path, ValueError(f"{path} is not an image that can be read"))
+    return found
+
+
 def inputs(
     paths: PathLike | Sequence[PathLike],
     latents_of: Callable[[Path], tuple[Tensor, list[str]]],
+    on_error: OnError | None,
 ) -> tuple[list[Path], list[Tensor], list[str]]:
     """Return the image files that are meant, the latents of other files, and a name for each.
 
     Args:
         paths: image files, folders of them, and files of latents.
         latents_of: reads the latents [N, num_layers, w_dim] of a file, and their names.
+        on_error: see `find_images`.
     """
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files: list[Path] = []
     latents: list[Tensor] = []
     names: list[str] = []
-    for path in map(expanded, listed):
+    for path in find_images([expanded(path) for path in listed], on_error):
         if path.suffix.lower() in LATENTS_SUFFIXES:
             w_plus, of_rows = latents_of(path)
             latents += w_plus
             names += of_rows
         else:
-            files += list_images(path) if path.is_dir() else [path]
+            files.append(path)
     return files, latents, _names_of_images(files) + names
 
 

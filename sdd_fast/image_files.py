@@ -67,19 +67,20 @@ def list_images(folder: PathLike) -> list[Path]:
     endings = suffixes()
     listed = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     images = [p for p in listed if p.suffix.lower() in endings and p.is_file()]
-    besides = _besides(sorted(set(listed).difference(images)))
+    others = besides(sorted(set(listed).difference(images)))
     if not images:
         raise ValueError(
-            f"no images in {root} ({besides or 'no files at all'}); expected files ending in "
+            f"no images in {root} ({others or 'no files at all'}); expected files ending in "
             f"{' '.join(sorted(endings))}"
         )
-    if besides:
+    if others:
         count = f"{len(images)} image" + ("s" if len(images) > 1 else "")
-        warnings.warn(f"{root}: {count}; passed over: {besides}", stacklevel=2)
+        warnings.warn(f"{root}: {count}; passed over: {others}", stacklevel=2)
     return images
 
 
-def _besides(paths: Sequence[Path]) -> str:
+def besides(paths: Sequence[Path]) -> str:
+    """Count files and folders, for a person: "2 other files (.txt, .mp4), 1 folder"."""
     folders = [path for path in paths if path.is_dir()]
     kinds = Counter(path.suffix.lower() or path.name for path in paths if path not in folders)
     counts = []

@@ -161,6 +161,23 @@ def test_broken_images_can_be_left_out(editor: Editor, photo: np.ndarray, tmp_pa
     assert written[1].read_bytes() == alone[0].read_bytes()
 
 
+def test_what_a_glob_finds(editor: Editor, photo: np.ndarray, tmp_path: Path) -> None:
+    for name in ("a.png", "b", "c.jpg_large"):  # a name tells nothing, the content does
+        Image.fromarray(photo).save(tmp_path / name, "PNG")
+    for name in ("notes.txt", "film.mp4"):
+        (tmp_path / name).write_text("something else")
+    found = sorted(tmp_path.iterdir())
+    left_out: dict[Path, Exception] = {}
+    with pytest.warns(UserWarning, match=r"^passed over: 2 other files \(.*\)$"):
+        written = editor.edit_files(found, tmp_path / "out", on_error=left_out.__setitem__)
+    assert [path.name for path in written] == ["a.png", "b.png", "c.png"] and not left_out
+    with pytest.raises(ValueError, match=r"film\.mp4 is not an image"):
+        editor.edit_files(found, tmp_path / "other")
+    with pytest.raises(ValueError, match="list is empty"):
+        editor.edit_files(tmp_path / "film.mp4", tmp_path / "other", on_error=left_out.__setitem__)
+    assert list(left_out) == [tmp_path / "film.mp4"] and not (tmp_path / "other").exists()
+
+
 def test_what_is_no_fault_of_an_image_ends_the_work(
     editor: Editor, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +311,7 @@ def test_progress_of_edited_files(editor: Editor, photo: np.ndarray, tmp_path: P
         Image.fromarray(photo).save(tmp_path / name)
     events: list[Progress] = []
     editor.edit_files(tmp_path, tmp_path / "out", batch_size=2, progress=events.append)
-    assert [event.done for event in events] == [0, 2, 3, 3]
+    assert [event.done for event in events] == [0, 1, 2, 2, 3, 3, 3]
     assert {event.task for event in events} == {"editing"} and events[-1].closed
 
 

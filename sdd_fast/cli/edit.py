@@ -103,6 +103,7 @@ def edit(
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
     """
     from sdd_fast.edit import Editor
+    from sdd_fast.edit_files import find_images
     from sdd_fast.files import unused
     from sdd_fast.images import save_png
     from sdd_fast.run_folder import GRID_FILE
@@ -110,24 +111,27 @@ def edit(
     strengths = options.numbers(strength, "--strength")
     wanted = options.comma_list(levels, "--levels")
     edits, pictures = split_paths(paths)
-    files = picture_files(pictures)
-    parts = {"generator": generator, "encoder": encoder, "detector": detector}
-    mappers = [mapper_file(path) for path in edits]
-    editor = Editor.load(mappers, domain, device, **options.chosen(parts))
-    amount = strengths[0] if len(strengths) == 1 else strengths
     skipped: dict[Path, str] = {}
 
     def leave_out(path: Path, error: Exception) -> None:
         skipped[path] = explain(error)
 
+    on_error = None if strict else leave_out
+    files = find_images(pictures, on_error)
+    if not files:
+        raise _none_usable(skipped)
+    parts = {"generator": generator, "encoder": encoder, "detector": detector}
+    mappers = [mapper_file(path) for path in edits]
+    editor = Editor.load(mappers, domain, device, **options.chosen(parts))
+    amount = strengths[0] if len(strengths) == 1 else strengths
     written = editor.edit_files(
         files, out, amount, wanted, suffix=suffix, aligned=aligned, overwrite=overwrite,
-        skip_existing=skip_existing, strict=strict, on_error=None if strict else leave_out,
+        skip_existing=skip_existing, strict=strict, on_error=on_error,
     )  # fmt: skip
+    if not written:
+        raise _none_usable(skipped)
     for reason in skipped.values():
         say(f"warning: skipped: {reason}")
-    if not written:
-        raise ValueError("none of the pictures could be edited")
     grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
     if not overwrite:
         grid_path = unused(grid_path)
@@ -138,6 +142,10 @@ def edit(
     say(f"before/after: {grid_path}")
     if skipped:
         raise typer.Exit(1)
+
+
+def _none_usable(skipped: dict[Path, str]) -> ValueError:
+    return ValueError("none of the pictures can be edited:\n  " + "\n  ".join(skipped.values()))
 
 
 def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -183,15 +191,6 @@ def _is_edit(path: Path) -> bool:
         return latents.describe(read_checkpoint(path)) is None
     except (OSError, ValueError):
         return True  # what is wrong with it is said when it is loaded
-
-
-def picture_files(paths: Sequence[Path]) -> list[Path]:
-    from sdd_fast.image_files import list_images
-
-    files: list[Path] = []
-    for path in paths:
-        files += list_images(path) if path.is_dir() else [path]
-    return files
 
 
 def mapper_file(path: Path) -> Path:

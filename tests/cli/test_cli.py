@@ -613,13 +613,15 @@ def test_broken_pictures_are_left_out_and_listed(
     (faces / "notes.txt").write_text("a note")
     Image.open(faces / "face-2.png").save(faces / "face-2.jpg")
     (faces / "face-2.jpg").write_bytes((faces / "face-2.jpg").read_bytes()[:-20])
-    done = sdd("edit", run, faces, tmp_path / "gone.png", "--out", out)
+    (tmp_path / "empty").mkdir()
+    others = [tmp_path / "gone.png", tmp_path / "empty", faces / "notes.txt"]  # as a glob finds
+    done = sdd("edit", run, faces, *others, "--out", out)
     assert done.code == 1 and "edited 6 pictures" in done.out, done.err
     assert sorted(path.name for path in out.glob("*.png")) == [
         "face-2.jpg.png", "face-2.png.png", *(f"face-{i}.png" for i in (3, 4, 5, 6)),
     ]  # fmt: skip
     for told in (
-        "passed over: 1 other file (.txt)", "face-2.jpg lacks its end",
+        "passed over: 1 other file (.txt)", "face-2.jpg lacks its end", "skipped: no images in",
         "skipped: there is no such image file", "skipped: " + str(faces / "face-1.png"),
     ):  # fmt: skip
         assert told in done.err
