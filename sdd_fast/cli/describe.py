@@ -38,6 +38,7 @@ def describe(path: Path) -> Facts:
 def _folder(path: Path) -> Facts:
     from sdd_fast.checkpoints.clip import is_clip
     from sdd_fast.run_folder import CURVE_FILE, MAPPER_FILE, REPORT_FILE, RUN_FILE
+    from sdd_fast.teacher.folder import kin_of_folder
 
     if (path / RUN_FILE).exists():
         return _run(path)
@@ -65,6 +66,8 @@ def _folder(path: Path) -> Facts:
     if any(path.glob("training/*.checkpoint.safetensors")):
         rest = "not complete; the command of `sdd train-domain` that began it goes on"
         return {"domain": path, "training": rest}
+    if kin := kin_of_folder(path):
+        return {"part of a diffusion model": path, "holds": kin}
     from sdd_fast.image_files import list_images
     from sdd_fast.training.captions import LISTINGS, SIDE_FILES, pictures_in
 

@@ -379,6 +379,12 @@ def _check_inputs(
     chosen = prior.timesteps_tensor(sorted(set(listed)), len(set(listed))).cpu()
     prior.schedule.check_signal(chosen)
     if config.prior_weight > 0:
-        prior.timesteps_tensor(config.prior_timesteps, 2)
-        prior.schedule.check_signal(config.prior_timesteps)
+        try:
+            prior.timesteps_tensor(config.prior_timesteps, 2)
+            prior.schedule.check_signal(config.prior_timesteps)
+        except ValueError as error:
+            raise ValueError(
+                f"prior_timesteps = {config.prior_timesteps}: {error}; give others, or "
+                "prior_weight=0 to do without"
+            ) from error
     return data, chosen

@@ -131,6 +131,9 @@ def load_network(
         ValueError: as of `build_network`.
     """
     config = {**(usual or {}), **_read_object(folder / CONFIG)}
+    named = config.get("_class_name", CLASSES[part])
+    if named != CLASSES[part]:
+        raise ValueError(f"{folder / CONFIG} is of a {named}; expected {CLASSES[part]}")
     return build_network(part, config, read_weights(folder, weights), dtype)
 
 
@@ -183,8 +186,10 @@ def kin_of_folder(folder: Path) -> str | None:
     adapters = ("pytorch_lora_weights.safetensors", "adapter_config.json")
     if any((folder / name).exists() for name in adapters):
         return A_LORA
-    config = folder / CONFIG
-    named = _read_object(config).get("_class_name") if config.exists() else None
+    try:
+        named = _read_object(folder / CONFIG).get("_class_name")
+    except (OSError, ValueError):
+        return None
     return A_VAE if named == CLASSES["vae"] else f"a {named} alone" if named else None
 
 
@@ -297,8 +302,11 @@ def describe_folder(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"pipeline": index.get("_class_name")}
     try:
         xl = check_classes(str(folder), index)
+        facts |= _lacking(folder, xl)
         unet, vae, _, scheduler = check_folder(folder, xl)
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return facts  # which say that it is incomplete
         return facts | {"teacher": f"not supported: {str(error).splitlines()[0]}"}
     family = "XL" if xl else "2.x" if unet["use_linear_projection"] else "1.x"
     side = native_size(unet["sample_size"])
@@ -316,7 +324,6 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         "latents": f"{vae['latent_channels']} × {side} × {side}",
         "timesteps": scheduler["num_train_timesteps"],
         "weights": named or "none",
-        **_lacking(folder, xl),
     }
 
 

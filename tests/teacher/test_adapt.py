@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdd_fast.checkpoints.load import load_generator
+from sdd_fast.checkpoints.stable_diffusion import A_LORA, A_VAE
+from sdd_fast.cli.describe import describe
 from sdd_fast.teacher.adapt import split_scale
 from sdd_fast.teacher.prior import DiffusionPrior
 
@@ -260,6 +262,8 @@ def test_in_the_place_of_a_teacher_or_generator_they_are_named(
         DiffusionPrior.from_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"has no model_index.json: it holds {vae}"):
         DiffusionPrior.from_pretrained(tiny_sd / "vae")
+    assert describe(tmp_path)["holds"] == A_LORA and describe(tiny_sd / "vae")["holds"] == A_VAE
+    assert describe(path)["holds"] == A_VAE
 
 
 # ── another VAE ───────────────────────────────────────────────────────────────────────────────────

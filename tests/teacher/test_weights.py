@@ -153,6 +153,12 @@ def test_a_folder_saved_with_an_active_lora_is_named(folder: Path) -> None:
         DiffusionPrior.from_pretrained(folder)
 
 
+def test_a_part_of_another_class_is_named(folder: Path, tiny_sdxl: Path) -> None:
+    shutil.copy(folder / "unet/config.json", folder / "vae/config.json")
+    with pytest.raises(ValueError, match="config.json is of a UNet2DConditionModel; expected Auto"):
+        DiffusionPrior.from_pretrained(tiny_sdxl, vae=folder / "vae")
+
+
 def test_the_path_of_the_index_means_its_folder(tiny_sd: Path, tiny_prior: DiffusionPrior) -> None:
     prior = DiffusionPrior.from_pretrained(tiny_sd / "model_index.json")
     assert torch.equal(prior.unet.conv_in.weight, tiny_prior.unet.conv_in.weight)
