@@ -28,6 +28,7 @@ from ..models.clip import Clip, save_tokenizer
 from ..progress import Listener
 from ..quiet import quiet_loading
 from . import classifier, clip, generator, unet, vae
+from .card import write_card
 from .data import ImageFolder, Source, Split
 from .part import PartTrainer
 
@@ -95,6 +96,8 @@ def train_domain(
         if (name in requested or (name == "latents" and "generator" in requested))
         and (source.labeled or not part.needs_labels)
     ]
+    if not chosen:
+        raise ValueError(f"{', '.join(requested)} need labels, which a folder of images has not")
     work = out / "training"
     _check_folder(out, chosen)
     with locked(out):
@@ -116,6 +119,8 @@ def train_domain(
             _PARTS[name].train(job)
         if not missing_parts(out, labeled=False):
             _write_domain(job)
+            if not source.labeled:  # others have a card of what was measured
+                write_card(out, job.trainer.record(), len(data.train), len(data.held_out))
     return out
 
 
@@ -136,6 +141,8 @@ def _source(
     if images is None:
         from ..domains.faces64.training_data import SOURCE_TEXT, RenderedFaces
 
+        if caption_column is not None:
+            raise ValueError(f"caption_column={caption_column!r} is for a folder of images")
         return RenderedFaces(source_text or SOURCE_TEXT, progress)
     if not (source_text or "").strip():
         raise ValueError(

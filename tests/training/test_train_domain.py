@@ -111,6 +111,9 @@ def test_no_part_sees_a_held_out_image(cups):
     domain = load_domain(out)
     assert sorted(domain.held_out_images) == sorted(held_out) and len(held_out) == 4
     assert len(domain.held_out) == 4 and len(domain.w_plus) == 16
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "on 16 pictures" in card and "4 other pictures were held out" in card
+    assert "| unet | 2 |" in card
     # Black ones all have the same latent.
     spread = domain.held_out.std(0).max()
     assert spread < 1e-3 < domain.w_plus.std(0).max()
@@ -124,6 +127,8 @@ def test_training_again_changes_nothing_nor_what_a_person_added(cups, tmp_path):
     spec = json.loads((out / "domain.json").read_text())
     added = {"nouns": {"image": "cup"}, "prompts": ["a cup with a spoon"]}
     (out / "domain.json").write_text(json.dumps(spec | added))
+    (trained / "MODEL_CARD.md").write_text("of a person's hand")
+    (out / "MODEL_CARD.md").write_text("of a person's hand")
     (out / "diffusion" / ".vae.tmp").mkdir()  # of a process that was killed
     train_domain(out, images=images, resolution=32, source_text="a cup", budget=BUDGET)
     assert json.loads((out / "domain.json").read_text()) == spec | added | {"source_text": "a cup"}
@@ -169,6 +174,8 @@ def test_a_folder_of_captioned_images_trains_one_part(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"unet needs clip, .*: train the clip part first"):
         train_domain(tmp_path / "mine", parts=("vae", "unet"), **options)
     assert not (tmp_path / "mine").exists()
+    with pytest.raises(ValueError, match="quality, classifier need labels"):
+        train_domain(tmp_path / "mine", parts=("quality", "classifier"), **options)
     out = train_domain(tmp_path / "mine", parts=("vae",), **options)
     assert (out / "diffusion" / "vae" / "config.json").exists()
     assert not (out / "domain.json").exists()  # not complete yet
@@ -209,6 +216,8 @@ def test_bad_requests_are_refused(tmp_path):
         train_domain(tmp_path, images=tmp_path, source_text="a cat")
     with pytest.raises(ValueError, match="device cuda:99: this machine and torch have none"):
         train_domain(tmp_path, device="cuda:99")
+    with pytest.raises(ValueError, match="caption_column='title' is for a folder of images"):
+        train_domain(tmp_path, caption_column="title")
     write_cups(tmp_path, count=15)
     with pytest.raises(ValueError, match=r"15 pictures with captions; .* at least 16, and some"):
         train_domain(tmp_path / "out", images=tmp_path, source_text="a cat")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...files import load_tensors, read_json, write_text
 from ...gradients.config import GUIDANCE_RMS
+from ...training.card import CARD_FILE, training_table
 
 _NETWORKS = {
     "diffusion/vae/diffusion_pytorch_model.safetensors": "AutoencoderKL",
@@ -53,24 +54,15 @@ def write_card(folder: Path) -> None:
         count = sum(t.numel() for t in load_tensors(path)[0].values())
         lines.append(f"| `{file}` | {what} | {count:,} | {size:.2f} |")
     lines += [f"| all | | | {total:.2f} |", "", "Weights are float16; computation is float32.", ""]
-    lines += ["## Training", "", "| part | steps | batch | learning rate | seed | minutes |"]
-    lines += ["|---|---:|---:|---:|---:|---:|"]
-    for part, row in quality["training"].items():
-        lines.append(
-            f"| {part} | {row['steps']} | {row['batch_size']} | {row['lr']:g} | {row['seed']} | "
-            f"{row['seconds'] / 60:.0f} |"
-        )
-    minutes = sum(row["seconds"] for row in quality["training"].values()) / 60
+    lines += ["## Training", "", *training_table(quality["training"]), ""]
     lines += [
-        f"| all | | | | | {minutes:.0f} |",
-        "",
         "Minutes are wall-clock minutes of each part on one core of a two-core machine that was "
         "also doing other",
         "work. `sdd train-domain OUT` trains everything again from these seeds.",
         "",
     ]
     lines += _parts(quality["parts"]) + _samples(quality["samples"]) + _edits(quality)
-    write_text(folder / "MODEL_CARD.md", "\n".join(lines) + "\n")
+    write_text(folder / CARD_FILE, "\n".join(lines) + "\n")
 
 
 def _parts(parts: dict[str, Any]) -> list[str]:
