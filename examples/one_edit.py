@@ -43,15 +43,6 @@ def main() -> None:
     timesteps = curve.plateau()
     print(f"timestep of largest HQS: {curve.largest()}; as good: {timesteps}")
 
-    monitor = sdd.EditMonitor(
-        domain.generator,
-        domain.held_out[-32:],
-        prompt=options.prompt,
-        source_text=domain.source_text,
-        clip=domain.clip,
-        identity=domain.identity,
-        w_std=domain.w_std,
-    )
     result = sdd.distill(
         domain.prior,
         domain.generator,
@@ -63,7 +54,7 @@ def main() -> None:
         identity=domain.identity,
         config=config,
         run_dir=options.out,
-        monitor=monitor,
+        monitor=domain.monitor(options.prompt),  # measures the edit on held-out latents
         domain=domain.name,
     )
     print(f"distilled in {result.seconds:.0f} s: {describe(result.history[-1])}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .fonts import legible, pillow_font
 from .images import to_pil
 
 LONGEST_LABEL = 300
@@ -60,14 +60,15 @@ def grid(
 
     text_size = max(13, min(26, round(side / 9)))
     gap, margin = max(3, side // 36), max(12, side // 8)
-    font, bold = _font(text_size), _font(round(text_size * 1.3), bold=True)
-    row_text = [_wrap(label, font, side * 1.3) for label in row_labels or []]
-    column_text = [_wrap(label, font, side - 4) for label in column_labels or []]
+    font = pillow_font("".join([*(row_labels or ()), *(column_labels or ())]), text_size)
+    bold = pillow_font(title or "", round(text_size * 1.3), bold=True)
+    row_text = [wrap(label, font, side * 1.3) for label in row_labels or []]
+    column_text = [wrap(label, font, side - 4) for label in column_labels or []]
     sizes = [_text_size(text, font) for text in row_text]
     left = margin + (max(width for width, _ in sizes) + margin if sizes else 0)
     # A title wider than the pictures is wrapped to the width that the grid has anyway.
     body = columns * side + (columns - 1) * gap
-    title_text = _wrap(title, bold, left - margin + body) if title else ""
+    title_text = wrap(title, bold, left - margin + body) if title else ""
     top = margin + (_text_size(title_text, bold)[1] + margin if title else 0)
     if column_text:
         top += max(_text_size(text, font)[1] for text in column_text) + margin // 2
@@ -106,21 +107,14 @@ def _check_labels(what: str, labels: Sequence[str] | None, count: int) -> None:
         raise ValueError(f"expected {count} {what} labels, got {labels!r}")
 
 
-def _font(size: int, bold: bool = False) -> Any:
-    """DejaVu Sans, which matplotlib carries (it has λ, ξ, −, ×, →); else Pillow's own."""
-    try:
-        import matplotlib
+def wrap(text: str, font: Any, width: float) -> str:
+    """Break `text` at spaces (or within a long word) so that no line exceeds `width` pixels.
 
-        name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-        return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
-    except (ImportError, OSError):
-        return ImageFont.load_default(size)
-
-
-def _wrap(text: str, font: Any, width: float) -> str:
-    """Break `text` at spaces (or within a long word) so that no line exceeds `width` pixels."""
+    Characters that `font` lacks are named.
+    """
     if len(text) > LONGEST_LABEL:
         text = text[: LONGEST_LABEL - 1] + "…"
+    text = legible(text, font)
     characters = len(text)
     while characters > 4:
         lines = textwrap.wrap(text, characters)

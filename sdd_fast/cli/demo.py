@@ -74,6 +74,6 @@ def demo(given: DemoOptions) -> None:
         show_verdict(run)
     say(f"\nfinished in {made.seconds:.0f} s")
     say(f"look at:  {made.report}")
-    pictures = given.out / "faces"
-    say(f"pictures: {pictures} → {given.out / 'edited'}")
-    say(f"next:     {options.command_line('edit', made.runs[0].folder, pictures, strength=0.6)}")
+    say(f"pictures: {made.pictures} → {given.out / 'edited'}")
+    again = options.command_line("edit", made.runs[0].folder, made.pictures, strength=0.6)
+    say(f"next:     {again}")

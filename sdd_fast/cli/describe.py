@@ -96,16 +96,18 @@ def _run(path: Path) -> Facts:
     from sdd_fast.files import read_json
     from sdd_fast.report.wording import headline
     from sdd_fast.run_folder import HISTORY_FILE, REPORT_FILE
-    from sdd_fast.runs.record import read_run, verdict_of
+    from sdd_fast.runs.record import read_run
 
     record = read_run(path)
     facts: Facts = {"run": path, "prompt": record["prompt"], "domain": record["domain"]}
+    if record.get("unknown_words"):
+        facts["unknown words"] = f"{text(record['unknown_words'])}: the teacher never saw them"
     if record.get("timesteps"):
         facts["timesteps"] = f"{text(record['timesteps'])} ({record['rule']})"
     steps = record["distill"]["steps"]
     if record["complete"]:
         facts["steps"] = f"{steps}, complete"
-        verdict = f"{record['verdict']['level']}: {headline(verdict_of(record), record)}"
+        verdict = f"{record['verdict']['level']}: {headline(record)}"
         facts["verdict"] = _lost(path) or verdict
         facts["report"] = path / REPORT_FILE
     else:

@@ -90,7 +90,7 @@ class TrainingOptions:
         options.TRAINED_BY.l2_weight
     )
     identity_weight: Annotated[
-        float, _training("Holds on to the person, where the domain can tell persons apart.")
+        float, _training("Holds on to who or what is shown, where the domain can tell.")
     ] = options.TRAINED_BY.identity_weight
     range_weight: Annotated[float, _training("Against colors out of range.")] = (
         options.TRAINED_BY.range_weight
@@ -123,7 +123,7 @@ class OutputOptions:
     faces: Annotated[
         int,
         typer.Option(
-            help="Held-out faces to measure on; 0 leaves measuring out.",
+            help="Held-out pictures to read attributes off, in domains with labels; 0: none.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = 256

@@ -123,12 +123,11 @@ def select(
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
     from sdd_fast.lock import locked
-    from sdd_fast.report import wording
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE, PARTIAL_CURVE
     from sdd_fast.runs.prepare import check_selection, load_local, slug
     from sdd_fast.selection.choose import choose
-    from sdd_fast.selection.search import compute_curve, images_at_once
-    from sdd_fast.teacher.text import check_prompt, unknown_words
+    from sdd_fast.selection.in_domain import compute_curve, images_at_once
+    from sdd_fast.teacher.text import check_prompt
 
     selection, guidance = how.selection(), how.guidance()
     place = out or Path("runs") / slug(prompt)
@@ -143,9 +142,6 @@ def select(
             from sdd_fast.images import load_folder
 
             images, _ = load_folder(how.folder, loaded.generator.image_size)
-        words = unknown_words(loaded.prior.tokenizer, text)
-        if words:
-            say(wording.unknown_words(words, loaded.prompts))
         shown = len(loaded.held_out[: selection.images]) if images is None else len(images)
         at_once = min(shown, images_at_once(loaded, selection, guidance, images))
         say(f"HQS of “{text}” on {shown} images, {at_once} at once …")

@@ -31,7 +31,7 @@ from ..models.mapper import LEVELS, LevelsMapper, level_range
 from ..progress import Listener
 from ..run_folder import RunFolder
 from ..teacher.prior import DiffusionPrior
-from ..teacher.text import PromptEmbeds
+from ..teacher.text import PromptEmbeds, warn_of_unknown_words
 from ..teacher.vae_encoder import check_range
 from ..training_loop import Schedule, begin, train
 from ..training_state import TrainingState
@@ -114,8 +114,10 @@ def distill(
             a checkpoint of the same run, training resumes there, to the same result, bit for bit,
             as an uninterrupted run (on the same device and versions). A finished run is returned.
         resume: False starts over; what `run_dir` holds is kept until it can be replaced.
-        held_out: [M, num_layers, w_dim] latents to measure the edit on, with an `EditMonitor`.
-        monitor: what measures the edit instead: (mapper, λ) → dict; see `EditMonitor`.
+        held_out: [M, num_layers, w_dim] latents to measure the edit on, with an `EditMonitor` that
+            sees its size and its flaws, not whether it goes towards the prompt.
+        monitor: what measures the edit instead: (mapper, λ) → dict; `Domain.monitor` makes one that
+            sees the direction as well.
         domain: name stored with the mapper.
         progress: True: show it; False: do not; or a function that gets every `Progress`.
 
@@ -133,11 +135,15 @@ def distill(
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint remains.
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and a checkpoint
             written first; a second one does not wait.
+
+    Warns:
+        UserWarning: the teacher was never taught some words of the prompt.
     """
     _check_names(default_mapper)
     config = config or DistillConfig()
     w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper, config)
     embeds = prior.encode_prompt(prompt)
+    unknown = warn_of_unknown_words(prior, prompt)
     if mapper is None:
         mapper = _default_mapper(generator, w_plus, config.seed, **default_mapper)
     state = begin(mapper, betas=config.betas, weight_decay=config.weight_decay)
@@ -149,7 +155,7 @@ def distill(
         domain=domain,
     )
     if monitor is None and held_out is not None:
-        monitor = _monitor(generator, held_out, prompt, identity, mapper)
+        monitor = _monitor(generator, held_out, prompt, identity, mapper, unknown)
     with locked(run_dir) if run_dir is not None else nullcontext():
         folder = None
         if run_dir is not None:
@@ -188,11 +194,18 @@ def _monitor(
     prompt: str,
     identity: Embedding | None,
     mapper: nn.Module,
+    unknown: Sequence[str],
 ) -> EditMonitor:
     if generator is None:
         raise ValueError("held_out needs a generator; for images give a monitor of your own")
-    scale = getattr(mapper, "scale", None)
-    return EditMonitor(generator, held_out, prompt=prompt, identity=identity, w_std=scale)
+    return EditMonitor(
+        generator,
+        held_out,
+        prompt=prompt,
+        identity=identity,
+        w_std=getattr(mapper, "scale", None),
+        unknown_words=unknown,
+    )
 
 
 def _request(
@@ -258,10 +271,11 @@ def _train(
 
 
 def _figures(entry: dict[str, Any]) -> str:
-    if "verdict" not in entry:
+    # No verdict: of an edit that is not finished there is none.
+    if "edit_size" not in entry:
         return f"residual {entry['residual']:.3g}"
     direction = f", direction {entry['direction']:+.2f}" if "direction" in entry else ""
-    return f"edit size {entry['edit_size']:.1%}{direction}: {entry['verdict']}"
+    return f"edit size {entry['edit_size']:.1%}{direction}"
 
 
 def _shorten(prompts: Sequence[str], width: int = 32) -> str:

@@ -1,14 +1,13 @@
-"""What the figures of an edit say about it, as codes: a verdict, and what to try next.
+"""What the figures of an edit say about it, as codes: one verdict, and what to try next.
 
-`judge` goes by the figures of an `EditMonitor`. Of a finished edit `judge_edit` gives those the
-first word; where attributes of held-out images could be read, they have the last on whether the
-edit reached its target and what else it changed. The words for people are in `report.wording`,
-which knows what a domain calls its images.
+The figures are those of an `EditMonitor`; where attributes of held-out images could be read, these
+have the last word on whether the edit reached its target and what else it changed. The words for
+people are in `report.wording`, which knows what a domain calls its images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,8 +20,18 @@ OFF_TARGET_BELOW = 0.05
 IDENTITY_LOST_BELOW = 0.3
 """`identity` below this adds "larger_identity_weight": the image shows another subject."""
 
+REACHED_ABOVE = 0.8
+"""Share of held-out images that must show the target for "good"."""
+MISSED_BELOW = 0.5
+"""Below this share the edit counts as failed, however the image looks."""
+KEPT_WORST_ABOVE = 0.7
+"""An attribute that fewer images keep than this is called a side effect."""
+KEPT_WELL_ABOVE = 0.95
+"""Below this share even a good edit names the attribute that fewest images keep."""
+
+_TOO_LITTLE = ("more_steps", "other_timesteps", "higher_guidance_scale", "smaller_l2_weight")
 ADVICE: dict[str, tuple[str, ...]] = {
-    "ok": (),
+    "unknown words": ("known_words",),
     "no effect": (
         "more_steps", "higher_guidance_scale", "smaller_l2_weight", "smaller_identity_weight",
         "other_timesteps", "more_levels",
@@ -35,56 +44,22 @@ ADVICE: dict[str, tuple[str, ...]] = {
         "other_timesteps", "higher_guidance_scale", "known_words", "fewer_levels",
         "larger_l2_weight",
     ),
+    "direction unknown": ("look", "clip"),
+    "missed": (*_TOO_LITTLE, "more_levels", "higher_strength"),
+    "partly reached": (*_TOO_LITTLE, "more_levels", "higher_strength"),
+    "partly understood": ("known_words",),
+    "side effect": (
+        "fewer_levels", "larger_keep_weight", "larger_l2_weight", "lower_guidance_scale",
+        "lower_strength",
+    ),
 }  # fmt: skip
-"""Verdict → what to try next, the most promising first."""
+"""Code of a verdict → what to try next, the most promising first; nothing for other codes."""
 
-REACHED_ABOVE = 0.8
-"""Share of held-out images that must show the target for "good"."""
-MISSED_BELOW = 0.5
-"""Below this share the edit counts as failed, however the image looks."""
-KEPT_WORST_ABOVE = 0.7
-"""An attribute that fewer images keep than this is called a side effect."""
-KEPT_WELL_ABOVE = 0.95
-"""Below this share even a good edit names the attribute that fewest images keep."""
-
-MISSED_ADVICE = (
-    "more_steps", "other_timesteps", "higher_guidance_scale", "smaller_l2_weight", "more_levels",
-    "higher_strength",
-)  # fmt: skip
-SIDE_EFFECT_ADVICE = (
-    "fewer_levels", "larger_keep_weight", "larger_l2_weight", "lower_guidance_scale",
-    "lower_strength",
-)  # fmt: skip
-
-_EARLIER_VERDICTS = {"nothing": "no effect", "burnt": "saturated", "astray": "off target"}
-
-
-def judge(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the "verdict" and the list "advice" that belong to the figures of `EditMonitor`."""
-    if measured["saturated_share"] > SATURATED_ABOVE:
-        verdict = "saturated"
-    elif measured["peak_change"] < NO_EFFECT_BELOW:
-        verdict = "no effect"
-    elif measured.get("direction", 1.0) < OFF_TARGET_BELOW:
-        verdict = "off target"
-    else:
-        verdict = "ok"
-    advice = list(ADVICE[verdict])
-    if verdict in ("ok", "off target") and measured.get("identity", 1.0) < IDENTITY_LOST_BELOW:
-        advice.append("larger_identity_weight")
-    return {"verdict": verdict, "advice": advice}
-
-
-def from_earlier(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a history entry with today's keys and codes, whatever version wrote it."""
-    found = dict(entry)
-    if "burnt_share" in found:
-        found["saturated_share"] = found.pop("burnt_share")
-    if "verdict" in found:
-        found["verdict"] = _EARLIER_VERDICTS.get(found["verdict"], found["verdict"])
-    if isinstance(found.get("advice"), str):  # words, which named no domain
-        found["advice"] = judge(found)["advice"]
-    return found
+CODES = frozenset(ADVICE) | {"ok", "flawed", "reached", "reached and kept"}
+EARLIER_CODES = {
+    "nothing": "no effect", "burnt": "saturated", "astray": "off target",
+    "towards the prompt": "ok",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,34 +76,68 @@ class Verdict:
     advice: tuple[str, ...] = ()
 
 
-def judge_edit(monitor: Mapping[str, Any], quality: Mapping[str, Any] | None = None) -> Verdict:
-    """Combine the figures of `EditMonitor` with those that an `AttributeReader` measured.
+def judge(
+    measured: Mapping[str, Any],
+    quality: Mapping[str, Any] | None = None,
+    unknown_words: Sequence[str] = (),
+) -> Verdict:
+    """Judge an edit by all that is known of it.
 
     Args:
-        monitor: as `EditMonitor` returns it, with "verdict" and "advice".
-        quality: None where attributes cannot be measured.
+        measured: the figures of `EditMonitor`.
+        quality: those that an `AttributeReader` measured; None where there are none, as during the
+            training.
+        unknown_words: words of the prompt that the teacher was never taught. The CLIP of a domain
+            learned from the same captions: of such a prompt it is no witness.
     """
-    code, advice = monitor["verdict"], tuple(monitor["advice"])
-    success = None if quality is None else float(quality["success"])
-    # A CLIP direction is a weaker witness than nine in ten images that show the target.
-    overruled = code == "off target" and success is not None and success >= REACHED_ABOVE
-    if code != "ok" and not overruled:
-        return Verdict("bad", code, advice)
-    if quality is None or success is None:
-        if advice:
-            return Verdict("fair", "flawed", advice)
-        if "direction" not in monitor:
-            return Verdict("fair", "direction unknown", ("look", "clip"))
-        return Verdict("good", "towards the prompt")
-    if success < MISSED_BELOW:
-        return Verdict("bad", "missed", MISSED_ADVICE)
-    if success < REACHED_ABOVE:
-        return Verdict("fair", "partly reached", MISSED_ADVICE)
+    if unknown_words and quality is None:
+        return _verdict("bad", "unknown words")
+    if measured["saturated_share"] > SATURATED_ABOVE:
+        return _verdict("bad", "saturated")
+    if measured["peak_change"] < NO_EFFECT_BELOW:
+        return _verdict("bad", "no effect")
+    flaws = ("larger_identity_weight",) * (measured.get("identity", 1.0) < IDENTITY_LOST_BELOW)
+    off_target = measured.get("direction", 1.0) < OFF_TARGET_BELOW
+    # A CLIP direction is a weaker witness than four in five images that show the target.
+    if off_target and (quality is None or quality["success"] < REACHED_ABOVE):
+        return _verdict("bad", "off target", flaws)
+    if quality is not None:
+        return _judge_attributes(quality, unknown_words, flaws)
+    if "direction" not in measured:
+        return _verdict("fair", "direction unknown", flaws)
+    return _verdict("fair", "flawed", flaws) if flaws else _verdict("good", "ok")
+
+
+def _judge_attributes(
+    quality: Mapping[str, Any], unknown_words: Sequence[str], flaws: tuple[str, ...]
+) -> Verdict:
+    if quality["success"] < MISSED_BELOW:
+        return _verdict("bad", "missed")
+    if quality["success"] < REACHED_ABOVE:
+        return _verdict("fair", "partly reached")
+    if unknown_words:
+        return _verdict("fair", "partly understood", flaws)
     if worst_kept(quality)[1] < KEPT_WORST_ABOVE:
-        return Verdict("fair", "side effect", SIDE_EFFECT_ADVICE)
-    if code == "ok" and advice:
-        return Verdict("fair", "reached", advice)
-    return Verdict("good", "reached and kept")
+        return _verdict("fair", "side effect")
+    return _verdict("fair", "reached", flaws) if flaws else _verdict("good", "reached and kept")
+
+
+def _verdict(
+    level: Literal["good", "fair", "bad"], code: str, flaws: tuple[str, ...] = ()
+) -> Verdict:
+    return Verdict(level, code, ADVICE.get(code, ()) + flaws)
+
+
+def from_earlier(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a history entry with today's keys and codes, whatever version wrote it."""
+    found = dict(entry)
+    if "burnt_share" in found:
+        found["saturated_share"] = found.pop("burnt_share")
+    if "verdict" in found:
+        found["verdict"] = EARLIER_CODES.get(found["verdict"], found["verdict"])
+    if isinstance(found.get("advice"), str):  # words, which named no domain
+        found["advice"] = list(judge(found).advice)
+    return found
 
 
 def worst_kept(quality: Mapping[str, Any]) -> tuple[str, float]:

@@ -51,6 +51,7 @@ class EditMonitor:
         identity: images → embeddings; None leaves `identity` out.
         w_std: [num_layers or 1, w_dim] the unit of `latent_change`; None: 1.
         batch_size: latents rendered at once; default: 16, fewer of large images.
+        unknown_words: see `judge`; `teacher.text.unknown_words` lists them.
 
     The dict holds, as means over the held-out images:
         edit_size: |ŷ − y| as a share of the full range, 0…1 (both clamped to it);
@@ -62,8 +63,9 @@ class EditMonitor:
         clip_gain: by how much that is more than cos(I(y), T(prompt)): the direction alone can be
             good for a change of almost nothing;
         identity: cos(R(ŷ), R(y)), 1 is the same subject;
-        verdict: "ok", "no effect", "saturated" or "off target"; advice: what to try next, a list of
-            codes, the most promising first (both with their thresholds: see `distillation.judge`).
+        verdict: "ok", "flawed", "no effect", "saturated", "off target", "direction unknown"
+            (without a clip) or "unknown words"; advice: what to try next, a list of codes, the most
+            promising first (both with their thresholds: see `distillation.judge`).
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class EditMonitor:
         identity: Callable[[Tensor], Tensor] | None = None,
         w_std: Tensor | None = None,
         batch_size: int | None = None,
+        unknown_words: Sequence[str] = (),
     ) -> None:
         if w_plus.ndim != 3 or len(w_plus) == 0:
             raise ValueError(
@@ -89,7 +92,7 @@ class EditMonitor:
                 f"images show before, got {prompt!r} and {source_text!r}"
             )
         self.generator, self.clip, self.identity = generator, clip, identity
-        self.prompt, self.source_text = prompt, source_text
+        self.prompt, self.source_text, self.unknown_words = prompt, source_text, unknown_words
         self.batch_size = batch_size or rendering_batch(generator, most=16)
         self.w_plus = w_plus.detach()
         self.w_std = w_std
@@ -121,7 +124,8 @@ class EditMonitor:
                 for key, values in row.items():
                     rows.setdefault(key, []).append(values)
         measured = {key: float(torch.cat(parts).mean()) for key, parts in rows.items()}
-        return _Figures(measured | judge(measured))
+        verdict = judge(measured, unknown_words=self.unknown_words)
+        return _Figures(measured | {"verdict": verdict.code, "advice": list(verdict.advice)})
 
     def _look(self, images: Tensor) -> _Seen:
         return _Seen(

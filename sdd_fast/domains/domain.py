@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+    from ..distillation.monitor import EditMonitor
     from ..inversion.landmarks import Detector
     from ..models.clip import Clip, PublishedClip
     from ..teacher.prior import DiffusionPrior
@@ -249,6 +250,25 @@ class Domain:
                 f"the domain {self.name} has no prompt template {template!r}; it has: {names}"
             )
         return self.prompt_templates[template].format(text)
+
+    def monitor(self, prompt: str, count: int = 32) -> EditMonitor:
+        """Make what measures an edit by `prompt` on the last `count` held-out latents.
+
+        It sees whether the edit goes towards the prompt, if the domain has a `clip`.
+        """
+        from ..distillation.monitor import EditMonitor
+        from ..teacher.text import unknown_words
+
+        return EditMonitor(
+            self.generator,
+            self.held_out[-count:],
+            prompt=prompt,
+            source_text=self.source_text,
+            clip=self.clip,
+            identity=self.identity,
+            w_std=self.w_std,
+            unknown_words=unknown_words(self.prior, prompt),
+        )
 
     # --- latents ----------------------------------------------------------------------------------
 

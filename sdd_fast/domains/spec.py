@@ -66,7 +66,7 @@ class DomainSpec:
         levels: {prompt: mapper levels that suit it}.
         guidance_rms: {prompt: see `balanced_guidance_scale`}.
         nouns: what reports call an "image", several "images" (default: with an s) and the "subject"
-            whose identity an edit keeps.
+            whose identity an edit keeps (default: the image's noun).
         align: "ffhq" if raw photographs are to be cropped by the landmarks of the face.
         content_rows: first and one past the last row of generated images that show something.
         lora, variant: of the diffusion model, see `DiffusionPrior.from_pretrained`.
@@ -163,8 +163,9 @@ def make_spec(
 
 def complete_nouns(named: Mapping[str, str]) -> dict[str, str]:
     """Return nouns with defaults for those that are not named."""
-    nouns = {"image": "image", "subject": "subject", **named}
-    return {"images": nouns["image"] + "s", **nouns}
+    nouns = {"image": "image", "subject": named.get("image", "subject"), **named}
+    ending = "es" if nouns["image"].endswith(("s", "x", "z", "ch", "sh")) else "s"
+    return {"images": nouns["image"] + ending, **nouns}
 
 
 def checkpoints_folder() -> Path:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..edit import input_size
+from ..fonts import families, legible
 from ..grid import grid
 from ..images import psnr
 from ..manipulator import manipulate
@@ -98,7 +99,7 @@ def training_figure(history: Sequence[dict[str, Any]], images: str = "images") -
 
     from ..selection.plot import ENTROPY, INK, L1, SCORE
 
-    figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.2, 3.4), dpi=150, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
     for name, label, color in (
         ("residual", "teacher's residual", SCORE),
@@ -120,7 +121,9 @@ def training_figure(history: Sequence[dict[str, Any]], images: str = "images") -
         if values:
             right.plot(at, values, "-o", color=color, markersize=4, linewidth=1.6, label=label)
     left.set_title("training loss terms, relative to their maximum", loc="left", fontsize=9)
-    right.set_title(f"measured on held-out {images}", loc="left", fontsize=9)
+    right.set_title(
+        legible(f"measured on held-out {images}"), loc="left", fontsize=9, family=families()
+    )
     for axes in (left, right):
         axes.set_xlabel("step", fontsize=9)
         axes.set_xlim(0, None)
@@ -128,7 +131,10 @@ def training_figure(history: Sequence[dict[str, Any]], images: str = "images") -
         axes.grid(alpha=0.2, linewidth=0.6)
         axes.tick_params(colors=INK, labelsize=8)
         if axes.lines:
-            axes.legend(fontsize=7.5, frameon=False, loc="best")
+            # Below, where no curve is hidden.
+            axes.legend(
+                fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, -0.22)
+            )
     return figure
 
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..distillation.judge import KEPT_WELL_ABOVE, Verdict, worst_kept
+from ..distillation.judge import KEPT_WELL_ABOVE, worst_kept
 
 SEALS = {"good": "Good", "fair": "Usable, with a flaw", "bad": "Not usable like this"}
 
 HEADLINES = {
+    "unknown words": "The diffusion model was never taught {unknown}: what the edit does instead "
+    "is chance",
     "no effect": "The edit has no effect that anyone would see",
     "saturated": "The edit saturates the {image}: many values leave their range",
     "off target": "The {image} changes, but not towards the prompt",
     "flawed": "The edit works, with a flaw",
     "direction unknown": "The edit is visible and saturates nothing; whether it goes towards the "
     "prompt was not measured",
-    "towards the prompt": "The edit is visible, goes towards the prompt and saturates nothing",
+    "ok": "The edit is visible, goes towards the prompt and saturates nothing",
     "missed": "The edit misses its target: only {reached}",
     "partly reached": "The edit works on most {images}: {reached}",
+    "partly understood": "{reached}, but the diffusion model was never taught {unknown}",
     "side effect": "{reached}, but only {worst_share} keep their {worst}",
     "reached": "{reached}",
     "reached and kept": "{reached}; other attributes are kept by {kept}",
@@ -42,24 +45,24 @@ ADVICE = {
     "larger_keep_weight": "a larger --keep-weight",
     "more_levels": "all --levels",
     "fewer_levels": "fewer --levels (e.g. medium alone for expressions)",
-    "known_words": "a prompt in the words that the diffusion model was trained on",
+    "known_words": "a prompt in the words that the diffusion model was trained on{examples}",
     "higher_strength": "a --strength above 1 when editing",
     "lower_strength": "a --strength below 1 when editing",
 }
 """Code of advice → what to try; the codes below stand alone instead."""
 
 ALONE = {
-    "larger_identity_weight": "the edit turns the {image} into that of another {subject}: raise "
-    "--identity-weight",
+    "larger_identity_weight": "the edit changes which {subject} it is: raise --identity-weight",
     "look": "look at the before/after pictures",
     "clip": "or name a CLIP folder (--clip) and give the same command again: a finished run is "
     "then measured, not repeated",
 }
 
 
-def headline(verdict: Verdict, record: Mapping[str, Any]) -> str:
-    """Return one sentence on an edit; `record` is its run.json."""
+def headline(record: Mapping[str, Any]) -> str:
+    """Return the verdict on a complete run in one sentence; `record` is its run.json."""
     quality, known = record.get("quality"), dict(record["nouns"])
+    known["unknown"] = _quoted(record.get("unknown_words", ()))
     if quality is not None:
         worst, share = worst_kept(quality)
         kept = [float(value) for value in quality["kept"].values()]
@@ -71,23 +74,35 @@ def headline(verdict: Verdict, record: Mapping[str, Any]) -> str:
             "worst_share": percent(share),
             "kept": percent(sum(kept) / len(kept)) + (least if share < KEPT_WELL_ABOVE else ""),
         }
-    return HEADLINES[verdict.code].format(**known)
+    return HEADLINES[record["verdict"]["code"]].format(**known)
 
 
-def advice(verdict: Verdict, record: Mapping[str, Any]) -> str:
-    """Return what to try next, "" if nothing; options are those of `sdd distill`."""
-    return advise(verdict.advice, record["nouns"], record["distill"]["guidance"]["guidance_scale"])
+def advice(record: Mapping[str, Any]) -> str:
+    """Return what to try after a complete run, in options of `sdd distill`; "" if nothing."""
+    guidance_scale = record["distill"]["guidance"]["guidance_scale"]
+    codes, prompts = record["verdict"]["advice"], record.get("known_prompts", ())
+    return advise(codes, record["nouns"], guidance_scale, prompts)
 
 
-def advise(codes: Sequence[str], nouns: Mapping[str, str], guidance_scale: float) -> str:
-    """Return the codes of advice in words."""
+def advise(
+    codes: Sequence[str],
+    nouns: Mapping[str, str],
+    guidance_scale: float,
+    prompts: Sequence[str] = (),
+) -> str:
+    """Return the codes of advice in words; `prompts` are some that work."""
     known: dict[str, Any] = {"guidance_scale": guidance_scale, **nouns}
     known |= {"twice": 2 * guidance_scale, "half": guidance_scale / 2}
+    known["examples"] = f" (such as {_quoted(prompts[:3])})" if prompts else ""
     tried = [ADVICE[code].format(**known) for code in codes if code in ADVICE]
     alone = [ALONE[code].format(**known) for code in codes if code in ALONE]
     if tried:
-        tried = ["try, in this order: " + ", ".join(tried)]
+        tried = [("try, in this order: " if len(tried) > 1 else "try ") + ", ".join(tried)]
     return (", " if "look" in codes else "; ").join(tried + alone)
+
+
+def _quoted(texts: Sequence[str]) -> str:
+    return ", ".join(f"“{text}”" for text in texts)
 
 
 def words(name: str, nouns: Mapping[str, str]) -> str:
@@ -96,7 +111,7 @@ def words(name: str, nouns: Mapping[str, str]) -> str:
 
 
 def describe(measured: Mapping[str, Any]) -> str:
-    """Return the figures of `EditMonitor` on one line."""
+    """Return the figures of `EditMonitor` on one line, with its verdict if that is among them."""
     parts = [f"edit size {measured['edit_size']:.1%} (peak {measured['peak_change']:.0%})"]
     if "latent_change" in measured:
         parts.append(f"Δw {measured['latent_change']:.2f}")
@@ -106,22 +121,7 @@ def describe(measured: Mapping[str, Any]) -> str:
     if "identity" in measured:
         parts.append(f"identity {measured['identity']:.2f}")
     parts.append(f"saturated {measured['saturated_share']:.1%}")
-    return ", ".join(parts) + f": {measured['verdict']}"
-
-
-def unknown_words(unknown: Sequence[str], prompts: Sequence[str]) -> str:
-    """Return the warning of a prompt with words that the model was never trained on.
-
-    Args:
-        prompts: some that work.
-    """
-    listed = ", ".join(f"'{word}'" for word in unknown)
-    what = f"the word {listed} is" if len(unknown) == 1 else f"the words {listed} are"
-    hint = f"; prompts that work: {', '.join(map(repr, prompts))}" if prompts else ""
-    return (
-        f"warning: {what} not in the vocabulary of this domain's model: no caption that it was "
-        f"trained on has it, so expect no useful edit{hint}"
-    )
+    return ", ".join(parts) + (f": {measured['verdict']}" if "verdict" in measured else "")
 
 
 def percent(value: float | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from ..distillation.judge import Verdict, worst_kept
+from ..distillation.judge import worst_kept
 from ..files import PathLike, read_json, write_text
 from ..run_folder import (
     CURVE_FILE,
@@ -26,7 +26,7 @@ from ..run_folder import (
     REPORT_FILE,
     TRAINING_FILE,
 )
-from ..runs.record import read_run, verdict_of
+from ..runs.record import read_run
 from ..selection.curve import HQSCurve
 from . import wording
 
@@ -60,22 +60,6 @@ class Run:
     @property
     def nouns(self) -> dict[str, str]:
         return dict(self.record["nouns"])
-
-    @property
-    def verdict(self) -> Verdict:
-        return verdict_of(self.record)
-
-    @property
-    def seal(self) -> str:
-        return wording.SEALS[self.verdict.level]
-
-    @property
-    def headline(self) -> str:
-        return wording.headline(self.verdict, self.record)
-
-    @property
-    def advice(self) -> str:
-        return wording.advice(self.verdict, self.record)
 
     @property
     def grid(self) -> Path:
@@ -204,6 +188,9 @@ def _environment() -> jinja2.Environment:
         "number": wording.number,
         "duration": wording.duration,
         "words": wording.words,
+        "seal": lambda record: wording.SEALS[record["verdict"]["level"]],
+        "headline": wording.headline,
+        "advice": wording.advice,
         "data_url": _data_url,
     }
     return environment

@@ -34,9 +34,11 @@ SHOWN, OVERVIEW = 6, "overview.png"
 
 @dataclass(frozen=True)
 class Demo:
-    """What `run_demo` returns: the page to look at, its runs, and the seconds that all took."""
+    """What `run_demo` returns: the page to look at, the folder of the pictures that it edited, its
+    runs, and the seconds that all took."""
 
     report: Path
+    pictures: Path
     runs: list[EditRun]
     seconds: float
 
@@ -109,7 +111,7 @@ def run_demo(
         say(f"\nediting {len(files)} held-out {images}: {files[0].parent} …")
         overview = _edit_files(domain, runs, files, folder)
         report = _write_page(domain, folder, runs, overview, command)
-    return Demo(report, runs, time.perf_counter() - began)
+    return Demo(report, files[0].parent, runs, time.perf_counter() - began)
 
 
 def _check_folder(folder: Path, runs: Sequence[Path], files: Sequence[Path]) -> None:

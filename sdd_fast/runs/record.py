@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..distillation.config import DistillConfig
-from ..distillation.judge import Verdict, from_earlier, judge_edit
+from ..distillation.judge import CODES, EARLIER_CODES, from_earlier, judge
 from ..domains.embedded import reader_of
 from ..domains.spec import complete_nouns
 from ..files import PathLike, read_json
@@ -58,7 +58,13 @@ def _is_monitor(value: Any) -> bool:
 
 
 def _is_verdict(value: Any) -> bool:
-    return _is_object(value) and value.keys() == {"level", "code", "advice"}
+    return (
+        _is_object(value)
+        and value.keys() == {"level", "code", "advice"}
+        and value["level"] in ("good", "fair", "bad")
+        and value["code"] in (*CODES, *EARLIER_CODES)
+        and is_list_of(_is_string)(value["advice"])
+    )
 
 
 _BEGUN = {
@@ -77,6 +83,7 @@ _BEGUN = {
     "versions": Rule(_is_object, "an object", required=True),
     "nouns": Rule(is_object_of(_is_string), "an object of texts", required=True),
     "unknown_words": Rule(is_list_of(_is_string), "a list of words"),
+    "known_prompts": Rule(is_list_of(_is_string), "a list of prompts"),
     "timesteps": Rule(is_list_of(is_whole), "a list of timesteps"),
     "rule": Rule(_is_string, "text"),
 }
@@ -118,13 +125,10 @@ def read_run(folder: PathLike) -> dict[str, Any]:
     found = problems(record, _COMPLETE if record.get("complete") is True else _BEGUN)
     if found:
         raise ValueError(f"{path} is damaged: {'; '.join(found)}")
+    if record["complete"]:
+        code = record["verdict"]["code"]
+        record["verdict"]["code"] = EARLIER_CODES.get(code, code)
     return record
-
-
-def verdict_of(record: dict[str, Any]) -> Verdict:
-    """Return the verdict of a complete run."""
-    found = record["verdict"]
-    return Verdict(found["level"], found["code"], tuple(found["advice"]))
 
 
 def _from_earlier(record: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +140,8 @@ def _from_earlier(record: dict[str, Any]) -> dict[str, Any]:
     if found.get("complete") is True:
         found["limits"] = reader.LIMITS if reader and rendered else None
         found["monitor"] = from_earlier(found["monitor"])
-        found["verdict"] = asdict(judge_edit(found["monitor"], found["quality"]))
+        words = found.get("unknown_words", ())
+        found["verdict"] = asdict(judge(found["monitor"], found["quality"], words))
         found["verdict"]["advice"] = list(found["verdict"]["advice"])
     return found
 
@@ -153,6 +158,7 @@ def new_record(
         "domain": domain.name,
         "domain_reference": domain.reference,
         "nouns": domain.nouns,
+        "known_prompts": list(domain.prompts),
         "resolution": domain.resolution,
         "source_text": domain.source_text,
         "complete": False,

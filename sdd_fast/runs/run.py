@@ -20,8 +20,7 @@ from torch import nn
 
 from ..distillation.config import DistillConfig
 from ..distillation.distill import DistillResult, distill
-from ..distillation.judge import Verdict, from_earlier, judge_edit
-from ..distillation.monitor import EditMonitor
+from ..distillation.judge import Verdict, from_earlier, judge
 from ..domains.reader import Target
 from ..files import PathLike, atomic_path, write_json
 from ..images import save_png
@@ -44,8 +43,8 @@ from ..run_folder import (
 )
 from ..selection.choose import Selection, choose
 from ..selection.curve import HQSCurve
-from ..selection.search import compute_curve, images_at_once
-from ..teacher.text import unknown_words
+from ..selection.in_domain import compute_curve, images_at_once
+from ..teacher.text import warn_of_unknown_words
 from .prepare import check, earlier_run, slug as slug  # slug: for sdd_fast.experiment
 from .record import new_record, without_nan
 
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 SHOWN = 7  # images in the before/after grid
-MONITORED = 32  # held-out latents that the monitor looks at while training
 
 
 def _silent(line: str) -> None:
@@ -82,12 +80,12 @@ class EditRun:
     @property
     def headline(self) -> str:
         """The verdict in one sentence."""
-        return wording.headline(self.verdict, self.record)
+        return wording.headline(self.record)
 
     @property
     def advice(self) -> str:
         """What to try next; "" if nothing."""
-        return wording.advice(self.verdict, self.record)
+        return wording.advice(self.record)
 
 
 @dataclass(frozen=True)
@@ -167,9 +165,7 @@ def run_edit(
     with locked(folder), pending(folder) as place:
         earlier = earlier_run(folder, domain, prompt, resume)
         record = new_record(domain, prompt, config, command, earlier)
-        record["unknown_words"] = unknown_words(domain.prior.tokenizer, prompt)
-        if record["unknown_words"]:
-            say(wording.unknown_words(record["unknown_words"], domain.prompts))
+        record["unknown_words"] = warn_of_unknown_words(domain.prior, prompt)
         finished = bool(earlier.get("complete")) and (folder / MAPPER_FILE).exists()
         job = _Job(
             domain, prompt, folder, selection, levels, config, resume, progress, say, record,
@@ -227,7 +223,10 @@ def _earlier_curve(job: _Job) -> HQSCurve | None:
             f"{path} is the curve of another prompt: {curve.prompt!r}, not {job.prompt!r}; choose "
             "another folder, or start over there with resume=False"
         )
-    job.say(f"the curve is in {path} ({curve.num_images} images)")
+    job.say(
+        f"the curve is in {path} ({curve.num_images} images, guidance scale "
+        f"{curve.config.guidance_scale:g})"
+    )
     return curve
 
 
@@ -252,15 +251,7 @@ def _distill(job: _Job) -> DistillResult:
         job.say(f"this run is finished, its mapper is {job.folder / MAPPER_FILE}")
     else:
         job.say(f"distilling: {config.steps} steps of {each} …")
-    monitor = EditMonitor(
-        domain.generator,
-        domain.held_out[-MONITORED:],
-        prompt=job.prompt,
-        source_text=domain.source_text,
-        clip=domain.clip,
-        identity=domain.identity,
-        w_std=domain.w_std,
-    )
+    monitor = domain.monitor(job.prompt)
     result = distill(
         domain.prior,
         domain.generator,
@@ -282,17 +273,17 @@ def _distill(job: _Job) -> DistillResult:
     record["monitor"] = _monitored(result.history[-1])
     if domain.clip is not None and "direction" not in record["monitor"]:
         # Finished before it had a judge.
-        record["monitor"] = dict(monitor(result.mapper, result.config.lam))
+        record["monitor"] = _monitored(monitor(result.mapper, result.config.lam))
     took = "had taken" if job.finished else "took"
     job.say(f"training {took} {result.seconds:.0f} s: {wording.describe(record['monitor'])}")
     return result
 
 
 def _monitored(entry: dict[str, Any]) -> dict[str, Any]:
-    """The part of a history entry that comes from `EditMonitor`."""
+    """The figures of a history entry that `EditMonitor` measured; the verdict of a run is one."""
     names = (
         "edit_size", "peak_change", "latent_change", "saturated_share", "direction",
-        "clip_similarity", "clip_gain", "identity", "verdict", "advice",
+        "clip_similarity", "clip_gain", "identity",
     )  # fmt: skip
     entry = from_earlier(entry)
     return {name: entry[name] for name in names if name in entry}
@@ -342,7 +333,7 @@ def _make_pictures(
 def _finish(job: _Job, result: DistillResult, strengths: Sequence[float]) -> EditRun:
     """Judge, and write run.json and the report."""
     domain, reader, record = job.domain, job.domain.reader, job.record
-    verdict = judge_edit(record["monitor"], record["quality"])
+    verdict = judge(record["monitor"], record["quality"], record["unknown_words"])
     record |= {
         "complete": True,
         "verdict": asdict(verdict) | {"advice": list(verdict.advice)},

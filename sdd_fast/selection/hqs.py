@@ -31,7 +31,7 @@ from ..memory import check_images, check_memory
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
 from ..progress import Listener, Task
 from ..teacher.prior import DiffusionPrior
-from ..teacher.text import PromptEmbeds
+from ..teacher.text import PromptEmbeds, warn_of_unknown_words
 from ..teacher.vae_encoder import check_range
 from .curve import NORMALIZATIONS, HQSCurve
 from .partial import PartialCurve
@@ -100,6 +100,8 @@ def hqs(
     embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
     if len(embeds.cond) != 1:
         raise ValueError(f"hqs takes one prompt at a time, got {len(embeds.cond)}")
+    for text in embeds.prompts:
+        warn_of_unknown_words(prior, text)
     together = min(batch_size, len(images))
     noise = 8.0 * together * noise_draws * math.prod(prior.latent_shape)
     check_memory(noise, f"noise_draws={noise_draws:,}", prior.device)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..fonts import families, pillow_font
+from ..grid import wrap
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -32,12 +35,12 @@ def hqs_figure(
         entropy, l1: T means over images, normalized.
         chosen: timesteps to mark; all of them on the curve. threshold: drawn as a dotted line when
             given.
-        prompt, note: the titles at the left and at the right.
+        prompt: the title. note: how the curve was computed.
     """
     # Figure without pyplot: no window system, no global state.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 5.4), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.2, 5.8), dpi=150, layout="constrained", facecolor="white")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     t, mean = list(timesteps), scores.mean(0).tolist()
 
@@ -71,9 +74,11 @@ def hqs_figure(
                 ha="center", fontsize=9, color=CHOSEN, fontweight="bold",
             )  # fmt: skip
 
-    # A prompt may hold a dollar sign, which is no formula here.
-    top.set_title(f"“{prompt}”", loc="left", fontsize=12, color=INK, parse_math=False)
-    top.set_title(note, loc="right", fontsize=8, color=INK, alpha=0.7, parse_math=False)
+    # A prompt may be long, hold any script, and a dollar sign, which is no formula here.
+    inches, size = 6.2, 12
+    title = wrap(f"“{prompt}”", pillow_font(prompt, 10 * size), inches * 10 * 72)
+    top.set_title(title, loc="left", fontsize=size, color=INK, parse_math=False, family=families())
+    bottom.set_title(note, loc="right", fontsize=8, color=INK, alpha=0.7, parse_math=False)
     top.set_ylabel("HQS")
     bottom.set_ylabel("mean over images")
     bottom.set_xlabel("timestep t   (small: fine detail; large: layout)")
@@ -83,5 +88,6 @@ def hqs_figure(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2, linewidth=0.6)
         axes.tick_params(colors=INK, labelsize=9)
-        axes.legend(fontsize=8, frameon=False, loc="best")
+    # Below, where no curve is hidden.
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     return figure

@@ -79,7 +79,8 @@ def test_peak_sees_what_the_mean_does_not() -> None:
     measured = EditMonitor(Dot(), GRAY, prompt="red")(Shift([0.8] * 3, [0] * 3), 1.0)
     assert measured["edit_size"] == pytest.approx(0.4 * 6 / 256, rel=1e-5)
     assert measured["peak_change"] == pytest.approx(0.4, rel=1e-5)
-    assert measured["verdict"] == "ok"
+    # Without a CLIP nobody has looked where the edit goes, and nobody calls it ok.
+    assert measured["verdict"] == "direction unknown" and "look" in measured["advice"]
 
 
 def test_direction_towards_and_away_from_the_prompt() -> None:
@@ -125,14 +126,26 @@ def test_identity() -> None:
         ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.04}, "off target",
          "other_timesteps"),
         ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.06}, "ok", None),
-        ({"saturated_share": 0, "peak_change": 0.3, "identity": 0.2}, "ok",
+        ({"saturated_share": 0, "peak_change": 0.3}, "direction unknown", "look"),
+        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.4, "identity": 0.2}, "flawed",
          "larger_identity_weight"),
     ],
 )  # fmt: skip
 def test_verdict_and_advice(figures: dict[str, float], verdict: str, advice: str | None) -> None:
     judged = judge(figures)
-    assert judged["verdict"] == verdict
-    assert judged["advice"][:1] == ([] if advice is None else [advice])
+    assert judged.code == verdict
+    assert judged.advice[:1] == (() if advice is None else (advice,))
+
+
+def test_no_figure_makes_up_for_words_that_the_teacher_was_never_taught() -> None:
+    praised = monitor(clip=ColorClip(), unknown_words=["elephant"])(Shift([0.6, 0, 0], [0.6, 0, 0]))
+    assert praised["direction"] > 0.5
+    assert praised["verdict"] == "unknown words" and praised["advice"] == ["known_words"]
+    figures = {"saturated_share": 0.0, "peak_change": 0.3, "direction": 0.9}
+    shown = {"success": 0.97, "faces": 200, "kept": {"skin": 0.99}}
+    assert judge(figures, shown).level == "good"
+    assert judge(figures, shown, ["elephant"]).level == "fair"  # seen to be reached all the same
+    assert judge(figures, {**shown, "success": 0.3}, ["elephant"]).code == "missed"
 
 
 def test_names_of_earlier_versions() -> None:

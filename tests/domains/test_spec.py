@@ -108,7 +108,9 @@ def test_what_a_domain_calls_its_images(generator_file):
     plain = {"image": "image", "images": "images", "subject": "subject"}
     assert load_domain(content).nouns == plain
     dresses = content | {"nouns": {"image": "dress", "images": "dresses"}}
-    assert load_domain(dresses).nouns == plain | dresses["nouns"]
+    named = {"image": "dress", "images": "dresses", "subject": "dress"}
+    assert load_domain(dresses).nouns == named
+    assert load_domain(content | {"nouns": {"image": "dress"}}).nouns == named
     named = load_domain("faces64").nouns
     assert (named["image"], named["images"], named["subject"]) == ("face", "faces", "person")
 

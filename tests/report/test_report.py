@@ -23,7 +23,6 @@ PROMPT = 'a <b>"white"</b> & $hair$'
 MONITOR = {
     "edit_size": 0.12, "peak_change": 0.61, "latent_change": 0.9, "saturated_share": 0.004,
     "direction": -0.25, "clip_similarity": 0.375, "clip_gain": 0.125, "identity": 0.75,
-    "verdict": "ok", "advice": [],
 }  # fmt: skip
 QUALITY = {
     "attribute": "hair_color", "values": ["white"], "faces": 256, "success": 0.9375,
@@ -131,7 +130,7 @@ def test_the_verdict_is_said(tmp_path: Path, level: str) -> None:
         "93.8 % of 256 held-out faces show the target, but only 71 % keep their view." in page.text
     )
     assert "Try, in this order: twice the steps (--steps), a --strength below 1 " in page.text
-    assert "never taught the word <zombie>" in page.text
+    assert "was trained on has “<zombie>”" in page.text
 
 
 def test_the_page_speaks_of_what_the_domain_is_about(tmp_path: Path) -> None:
@@ -144,7 +143,7 @@ def test_the_page_speaks_of_what_the_domain_is_about(tmp_path: Path) -> None:
     )  # fmt: skip
     page = check(write_report(folder))
     assert "Same garment" in page.text and "256 held-out dresses" in page.text
-    assert "turns the dress into that of another garment: raise --identity-weight" in page.text
+    assert "he edit changes which garment it is: raise --identity-weight" in page.text
     said = page.text.replace(PROMPT, "").replace("“a bald <face>”", "").replace("“a bald face”", "")
     assert not re.search(r"\b(face|faces|person|persons|people)\b", said)
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from sdd_fast.teacher.prior import DiffusionPrior
 from sdd_fast.teacher.text import LARGE_VOCABULARY, unknown_words
@@ -16,12 +19,15 @@ from sdd_fast.teacher.text import LARGE_VOCABULARY, unknown_words
         ("an old zombie with white hair", ["an", "zombie", "with", "white"]),
         ("zombie zombie", ["zombie"]),
         ("old, 3 hair!", []),
+        ("old 😀 hair", ["😀"]),
+        ("笑顔 old", ["笑顔"]),
+        ("old 123", ["123"]),
     ],
 )
 def test_words_that_the_tokenizer_takes_apart(
     tiny_prior: DiffusionPrior, prompt: str, unknown: list[str]
 ) -> None:
-    assert unknown_words(tiny_prior.tokenizer, prompt) == unknown
+    assert unknown_words(tiny_prior, prompt) == unknown
 
 
 def test_a_general_vocabulary_knows_any_word() -> None:
@@ -32,4 +38,17 @@ def test_a_general_vocabulary_knows_any_word() -> None:
         def tokenize(self, text: str) -> Any:
             raise AssertionError("not asked")
 
-    assert unknown_words(General(), "a zombie") == []
+    assert unknown_words(SimpleNamespace(tokenizer=General()), "a zombie") == []
+
+
+def test_halves_of_words_are_not_words(tiny_prior: DiffusionPrior) -> None:
+    """Once the model is trained: the embeddings of what captions had have grown."""
+    trained = copy.deepcopy(tiny_prior.text_encoder)
+    tokenizer = tiny_prior.tokenizer
+    assert unknown_words(tiny_prior, "ir") == []  # one token, a part of "hair"
+    with torch.no_grad():
+        trained.get_input_embeddings().weight.fill_(0.1)
+        for token in ("old</w>", "hair</w>", "a</w>", "<|endoftext|>"):
+            trained.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(token)] *= 3
+    prior = SimpleNamespace(tokenizer=tokenizer, text_encoder=trained)
+    assert unknown_words(prior, "a old ir, q 3!") == ["ir", "q", "3"]

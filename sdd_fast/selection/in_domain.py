@@ -1,4 +1,4 @@
-"""Computing the HQS curve of a prompt in a domain: on its held-out latents, or on images."""
+"""The HQS curve of a prompt in a domain: on its held-out latents, or on images."""
 
 from __future__ import annotations
 
