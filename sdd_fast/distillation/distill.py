@@ -102,7 +102,7 @@ def distill(
         generator: a `StyleGAN2`; or None, if the manipulator works on images. Then `w_plus` are
             images [N, 3, R, R] in [-1, 1] and `mapper`, any module, returns the edited images.
         w_plus: [N, num_layers, w_dim], N ≥ 1, the training latents.
-        prompt: non-empty text γ.
+        prompt: non-empty text γ; words that the teacher was never taught are warned of.
         timesteps: the set S, each in 0 … T − 1; every sample draws its own, uniformly.
         mapper: what is trained, in place: a `LevelsMapper`, a `StyleSpaceMapper` or any module
             that returns a change of W+. Default: a `LevelsMapper` that starts as no change, with
@@ -114,10 +114,8 @@ def distill(
             a checkpoint of the same run, training resumes there, to the same result, bit for bit,
             as an uninterrupted run (on the same device and versions). A finished run is returned.
         resume: False starts over; what `run_dir` holds is kept until it can be replaced.
-        held_out: [M, num_layers, w_dim] latents to measure the edit on, with an `EditMonitor` that
-            sees its size and its flaws, not whether it goes towards the prompt.
-        monitor: what measures the edit instead: (mapper, λ) → dict; `Domain.monitor` makes one that
-            sees the direction as well.
+        held_out: [M, num_layers, w_dim] latents to measure the edit on, but for its direction.
+        monitor: what measures it instead: (mapper, λ) → dict, such as `domain.monitor(prompt)`.
         domain: name stored with the mapper.
         progress: True: show it; False: do not; or a function that gets every `Progress`.
 
@@ -135,9 +133,6 @@ def distill(
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint remains.
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and a checkpoint
             written first; a second one does not wait.
-
-    Warns:
-        UserWarning: the teacher was never taught some words of the prompt.
     """
     _check_names(default_mapper)
     config = config or DistillConfig()
