@@ -135,7 +135,8 @@ def _lost(path: Path) -> str:
 
 def _domain(path: Path) -> Facts:
     from sdd_fast.domains import load_domain
-    from sdd_fast.domains.domain import HELD_OUT_FILE, PRESETS
+    from sdd_fast.domains.domain import PRESETS
+    from sdd_fast.domains.quality import HELD_OUT_FILE
 
     # Reads the domain file alone; networks load when used. A preset may lack files, by its name.
     name = path.stem if path in PRESETS.values() else str(path)

@@ -62,7 +62,8 @@ def train_domain(
       sdd train-domain domains/faces32 --resolution 32 --budget 0.2
       sdd train-domain domains/cars --images cars/ --source-text "a photo of a car" --parts unet
     """
-    from sdd_fast.domains.domain import HELD_OUT_FILE, load_domain
+    from sdd_fast.domains.domain import load_domain
+    from sdd_fast.domains.quality import HELD_OUT_FILE
     from sdd_fast.training.train_domain import missing_parts, train_domain as train
 
     if images is not None and not (source_text or "").strip():

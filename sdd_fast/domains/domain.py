@@ -18,13 +18,12 @@ from torch import Tensor
 
 from .._deprecated import warn
 from ..checkpoints.load import load_clip, load_encoder, load_generator, load_identity
-from ..files import PathLike, expanded, read_json
+from ..files import PathLike, expanded
 from ..models import ConvClassifier, StyleGAN2
 from ..models.encoder import check_encoder
-from ..schema import is_list_of, is_text
 from .embedded import EMBEDDED, find_weights, missing_weights, reader_of
 from .latents import latents_of, read_latents, sample_latents
-from .quality import read_quality
+from .quality import read_held_out_images, read_quality
 from .reader import AttributeReader
 from .spec import PARTS, PRESETS, DomainSpec, complete_nouns, make_spec, read_spec
 
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions that the teacher may compute in."""
-HELD_OUT_FILE = "held-out.json"
-"""Names the images of a trained domain that no part of it was trained on."""
 
 
 class Domain:
@@ -228,13 +225,7 @@ class Domain:
     def held_out_images(self) -> tuple[str, ...]:
         """Names of the images that no part of a domain trained from a folder has seen, relative to
         that folder; () if they are not known."""
-        path = None if self.folder is None else self.folder / HELD_OUT_FILE
-        if path is None or not path.exists():
-            return ()
-        told = read_json(path)
-        if not isinstance(told, dict) or not is_list_of(is_text)(told.get("images")):
-            raise ValueError(f'{path} is damaged: expected {{"images": [names]}}')
-        return tuple(told["images"])
+        return () if self.folder is None else read_held_out_images(self.folder)
 
     def prompt(self, text: str, template: str | None = None) -> str:
         """`text`, or a template of the domain filled in with it: "white hair" → "a photo of a …".

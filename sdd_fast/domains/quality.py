@@ -1,4 +1,4 @@
-"""What was measured of a trained domain, as reports show it: quality.json, checked."""
+"""What a training tells of its domain besides: quality.json, checked, and what was held out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ..files import read_json
 from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, problems
 
 QUALITY_FILE = "quality.json"
+HELD_OUT_FILE = "held-out.json"
+"""Names the images of a trained domain that no part of it was trained on."""
 
 
 def read_quality(folder: Path) -> dict[str, Any] | None:
@@ -33,6 +35,21 @@ def read_quality(folder: Path) -> dict[str, Any] | None:
         )
     measured: dict[str, Any] = content
     return measured
+
+
+def read_held_out_images(folder: Path) -> tuple[str, ...]:
+    """Return the names in a domain's held-out.json; () if there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / HELD_OUT_FILE
+    if not path.exists():
+        return ()
+    told = read_json(path)
+    if not isinstance(told, dict) or not is_list_of(is_text)(told.get("images")):
+        raise ValueError(f'{path} is damaged: expected {{"images": [names]}}')
+    return tuple(told["images"])
 
 
 def _rule(rules: Mapping[str, Rule]) -> Rule:

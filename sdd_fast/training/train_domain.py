@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..domains.domain import HELD_OUT_FILE, check_device
+from ..domains.domain import check_device
+from ..domains.quality import HELD_OUT_FILE
 from ..files import expanded, read_json, save_tensors, write_json
 from ..lock import locked
 from ..models import Encoder
