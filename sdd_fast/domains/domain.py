@@ -147,8 +147,10 @@ class Domain:
             ValueError: no face was found. FileNotFoundError, ModuleNotFoundError: nothing is there
                 to find it with.
         """
+        from ..images import load_pil
         from ..inversion.align import align_face
 
+        photo = load_pil(photo)  # upright, in sRGB
         faces = self.detector(photo)
         if not faces:
             raise ValueError(

@@ -21,6 +21,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageFilter
 
+from ..color_profiles import to_srgb
+
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # of 68 points: the outlines of the eyes
 MOUTH = (48, 54)  # of 68 points: the outer corners of the mouth
 MIN_FACE = 32  # side of a crop in pixels of the image; below this no face is left to see
@@ -110,7 +112,7 @@ def align_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> I
             f"a small face: its crop of {side:.0f} pixels is enlarged to {size} and stays blurred",
             stacklevel=2,
         )
-    picture = image.convert("RGB")
+    picture = to_srgb(image, "the photograph").convert("RGB")
     quad = quad + 0.5  # Pillow counts from the corner of a pixel, landmarks from its center
     shrink = max(1, math.floor(side / size / 2))
     if shrink > 1:

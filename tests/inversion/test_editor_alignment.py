@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import icc_profiles
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.edit import Editor
-from sdd_fast.images import load_image
+from sdd_fast.images import load_image, load_pil
 from sdd_fast.inversion.align import align_face
 from sdd_fast.models import LevelsMapper
 
@@ -56,6 +57,31 @@ def test_files_and_pil_images_are_aligned(domain: Domain, photo: Path, tmp_path:
     torch.testing.assert_close(editor.encode([photo], aligned=True), whole)
     torch.testing.assert_close(editor.encode([load_image(photo)]), whole)
     assert not torch.allclose(want, whole)
+
+
+def test_rotated_photographs_of_other_color_spaces(domain: Domain, photo: Path) -> None:
+    with Image.open(photo) as opened:
+        upright = opened.convert("RGB")
+    want = np.asarray(domain.align_photo(load_pil(in_display_p3(upright))))
+    assert abs(want.astype(int) - np.asarray(domain.align_photo(upright))).max() > 5
+    turned = in_display_p3(upright.rotate(90, expand=True))  # stored so, and to be turned back
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(photo, exif=exif, icc_profile=turned.info["icc_profile"])
+    with Image.open(photo) as opened:
+        assert np.array_equal(np.asarray(domain.align_photo(opened)), want)
+    edge = FIVE - 30  # part of the crop lies outside
+    crops = (
+        align_face(p, edge, 64) for p in (in_display_p3(upright), load_pil(in_display_p3(upright)))
+    )
+    first, second = map(load_image, crops)
+    assert torch.equal(first, second)
+
+
+def in_display_p3(picture: Image.Image) -> Image.Image:
+    tagged = picture.copy()
+    tagged.info["icc_profile"] = icc_profiles.rgb_profile(icc_profiles.DISPLAY_P3)
+    return tagged
 
 
 def test_without_a_face(domain: Domain, tmp_path: Path) -> None:
