@@ -384,3 +384,23 @@ def test_what_libraries_and_files_say_is_bounded() -> None:
     assert len(files.library_text(ValueError("a" * 10**6))) < 400
     assert len(files.listed(["a" * 10**4] * 10**4)) < 300_000
     assert files.listed(["b"] * 600).endswith("\n  and 100 more")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from sdd_fast.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as path: path.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    for _ in range(2):
+        killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=False)
+        assert killed.returncode == -9
+        (left,) = tmp_path.iterdir()  # that of the latest
+        assert left.match(files.TEMPORARY)
+    others = [tmp_path / ".sdd-someone's.tmp", tmp_path / ".sdd-0-1-2.tmp.png"]
+    for other in others:
+        other.touch()
+    with files.atomic_path(tmp_path / "b.txt") as mine:
+        files.write_text(tmp_path / "c.txt", "c")  # beside a file that is being written
+        mine.write_text("b")
+    names = [*(other.name for other in others), "b.txt", "c.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)

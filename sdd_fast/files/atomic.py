@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from .paths import PathLike, expanded, make_folder
 
 TEMPORARY = ".sdd-*.tmp*"
-"""What temporary files are called: those of killed processes stay."""
+"""What temporary files are called; between stand the machine, the process and a token."""
+
+_HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+_cleared: set[Path] = set()
+"""Folders in which this process has removed what others left."""
 
 _OUT_OF_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _LONGEST_SUFFIX = 16
@@ -28,8 +35,9 @@ _LONGEST_SUFFIX = 16
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Yield a temporary sibling of `path`, renamed onto it on success, removed on any error.
 
-    The parent folder is created.  The temporary name keeps the suffix, so writers that choose a
-    format by it work. "Any error" includes KeyboardInterrupt and SystemExit.
+    The parent folder is created, and temporary files are removed from it that processes of this
+    machine left there when they were killed.  The temporary name keeps the suffix, so writers that
+    choose a format by it work. "Any error" includes KeyboardInterrupt and SystemExit.
 
     Raises:
         OSError: naming `path`, not the temporary file; where the disk or quota is full, with the
@@ -46,9 +54,10 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         )
     # Short, so that whatever name the target may have, this one may be had.
     suffix = target.suffix if len(target.suffix) <= _LONGEST_SUFFIX else ""
-    temporary = target.with_name(TEMPORARY.replace("*", secrets.token_hex(4), 1)[:-1] + suffix)
+    told = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = target.with_name(TEMPORARY.replace("*", told, 1)[:-1] + suffix)
     try:
-        make_folder(target.parent)
+        _clear(make_folder(target.parent))
         yield temporary
         os.replace(temporary, target)
     except OSError as error:
@@ -66,6 +75,31 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         # After a successful rename there is nothing left; else the first error is the one to tell.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed processes left in a folder, when this one first writes there."""
+    place = folder.absolute()
+    if place in _cleared:
+        return
+    _cleared.add(place)
+    for path in place.glob(TEMPORARY.replace("*", f"{_HOST}-*", 1)):
+        process = path.name.split("-")[2]
+        if process.isdigit() and not _is_alive(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":  # where signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's
+        return True
+    return True
 
 
 def _out_of_space(target: Path) -> OSError:
