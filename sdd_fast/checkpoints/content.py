@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..models.save import SaveLoadMixin, build_exactly, check_exactly, read_config
-from .formats.read import Checkpoint, PickledObject
+from .formats.read import Checkpoint, PickledObject, unwrapped
 
 _STATES = ("g_ema", "g", "params_ema", "params", "state_dict", "name", "mapper", "model")
 """What training code calls a state dict that stands among other things; averaged weights first."""
@@ -127,11 +127,14 @@ def states_in(content: Any) -> Iterator[State]:
 
 def below(state: State, prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with `prefix`, without it."""
-    return {
-        key.removeprefix(prefix): value
-        for key, value in state.entries.items()
-        if isinstance(key, str) and key.startswith(prefix) and isinstance(value, Tensor)
-    }
+    inside: dict[str, Tensor] = unwrapped(
+        {
+            key.removeprefix(prefix): value
+            for key, value in state.entries.items()
+            if isinstance(key, str) and key.startswith(prefix) and isinstance(value, Tensor)
+        }
+    )
+    return inside
 
 
 def strangers(state: State, prefix: str) -> dict[str, Tensor]:

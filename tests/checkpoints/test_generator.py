@@ -124,11 +124,15 @@ def test_a_wrapper_around_the_network(tmp_path: Path, wrapper: str, suffix: str)
     state = reference.port_state(16)
     wrapped = {wrapper + key: value for key, value in state.items()}
     if suffix == "pt":
-        torch.save({"g_ema": wrapped}, tmp_path / "g.pt")
+        torch.save({"g_ema": wrapped | {"latent_avg": average()}}, tmp_path / "g.pt")
     else:
         save_tensors(tmp_path / "g.safetensors", wrapped)
     network = load_generator(tmp_path / f"g.{suffix}")
+    assert suffix != "pt" or torch.equal(network.latent_avg, average())
     assert_agrees(network, reference.of_port(state, network.latent_avg))
+    inner = {f"decoder.{key}": value for key, value in wrapped.items()}
+    again = generator_from(held({"state_dict": inner}))
+    assert torch.equal(again.convs[1].conv.weight, network.convs[1].conv.weight)
 
 
 def test_what_the_loader_refuses_is_described_as_refused() -> None:

@@ -29,7 +29,7 @@ from .torch_files import (
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
-__all__ = ["Checkpoint", "PickledObject", "Scan", "read_checkpoint", "scan", "shown"]
+__all__ = ["Checkpoint", "PickledObject", "Scan", "read_checkpoint", "scan", "shown", "unwrapped"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     kind = content_kind(path)
     if kind == "safetensors":
         tensors, metadata = load_tensors(path)
-        return Checkpoint(path, "safetensors", _unwrapped(tensors), metadata)
+        return Checkpoint(path, "safetensors", unwrapped(tensors), metadata)
     with _opened(path) as (file, data):
         budget = Budget(len(data))
         if kind == "zip":
@@ -105,17 +105,21 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         else:
             found, content = "pickle", read_pickle(data, budget)
         check_plain(content, len(data))
-    return Checkpoint(path, found, _unwrapped(content))
+    return Checkpoint(path, found, unwrapped(content))
 
 
-def _unwrapped(content: Any) -> Any:
+def unwrapped(content: Any) -> Any:
     """Name tensors as the network does that DataParallel or torch.compile was wrapped around."""
     if type(content) is not dict:
         return content
-    named = {key: _unwrapped(value) for key, value in content.items()}
+    named = {key: unwrapped(value) for key, value in content.items()}
     for wrapper in _WRAPPERS * 2:  # in either order
-        if named and all(type(key) is str and key.startswith(wrapper) for key in named):
-            named = {key.removeprefix(wrapper): value for key, value in named.items()}
+        # What has no dot in its name, such as a number of steps, was put beside the network.
+        inside = [k for k, v in named.items() if isinstance(v, torch.Tensor) and "." in str(k)]
+        if inside and all(type(key) is str and key.startswith(wrapper) for key in inside):
+            plain = {key: key.removeprefix(wrapper) for key in inside}
+            if not named.keys() & set(plain.values()):
+                named = {plain.get(key, key): value for key, value in named.items()}
     return named
 
 
