@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torch import Tensor
 
-from .files import PathLike, expanded, read_metadata
+from .files import PathLike, expanded, parse_json, read_metadata
 from .image_files import besides, check_image, list_images, suffixes
 from .progress import Task
+from .schema import is_list_of, is_text
 
 LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
 
@@ -122,8 +122,10 @@ def _names_of_images(files: Sequence[Path]) -> list[str]:
 def names_of_latents(path: Path, count: int) -> list[str]:
     """Name each latent of a file: by the stems of the images that it tells of, or numbers."""
     if path.suffix.lower() == ".safetensors":
-        told = json.loads(read_metadata(path).get("names", "[]"))
-        names = [Path(name).stem for name in told]
+        told = read_metadata(path).get("names", "[]")
+        with suppress(ValueError):  # in a file of another program they may be anything
+            told = parse_json(told)
+        names = [Path(name).stem for name in told] if is_list_of(is_text)(told) else []
         if len(set(names)) == count == len(names):
             return names
     return [f"{path.stem}-{i + 1:04d}" for i in range(count)]

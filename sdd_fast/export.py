@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.jit.frontend import FrontendError
 
-from .files import write_bytes
+from .files import parse_json, write_bytes
 from .models import LevelsMapper
 from .outputs import check_free
 
@@ -142,8 +142,8 @@ def load_torchscript(
             ) from error
     try:
         text: str | bytes = files[METADATA_FILE]
-        metadata = json.loads(text) if text else {}
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        metadata = parse_json(text if isinstance(text, str) else text.decode()) if text else {}
+    except ValueError as error:
         raise ValueError(f"{path}: its {METADATA_FILE} is not valid JSON: {error}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise ValueError(

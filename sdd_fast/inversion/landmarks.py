@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..files import PathLike
+from ..files import PathLike, read_bytes
 from .align import face_quad
 
 Detector = Callable[[Image.Image], list[np.ndarray]]
@@ -24,6 +23,7 @@ largest face first; none: an empty list."""
 WEIGHTS = "face_detection_yunet_2023mar.onnx"
 WEIGHTS_FROM = "https://huggingface.co/opencv/face_detection_yunet"
 
+_LARGEST = 64 * 2**20  # bytes; YuNet has 230 kB
 _SIDES = (640, 320, 1280)  # YuNet was trained for faces of 10 to 300 pixels: other sizes in turn
 _CLOSE_UPS = (256, 320, 384, 448)  # sides of the second looks at a face; their mean is steadier
 _LOOKS = 2  # the first one hardly sees how far a face is turned
@@ -53,7 +53,7 @@ class YuNet:
                 f"from {WEIGHTS_FROM} and give --detector {WEIGHTS}. Pictures that are already "
                 "cropped to the face need none: --aligned"
             )
-        data = Path(weights).read_bytes()
+        data = read_bytes(weights, _LARGEST)
         if data.startswith(b"version https://git-lfs"):
             raise ValueError(
                 f"{weights} is a Git LFS pointer, not the weights themselves: get them from "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,32 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.latents import KIND
-from ..files import load_tensors, save_tensors
+from ..files import load_tensors, parse_json, save_tensors
+from ..schema import Rule, is_list_of, is_object_of, is_text, problems
 
 UNFINISHED = "unfinished w_plus latents"
 _LISTS = ("names", "psnr", "psnr_encoder", "skipped", "notes")  # of an `Inversion`, as metadata
+
+
+def _is_decibels(value: Any) -> bool:  # of equal images infinite
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_RULES = {
+    "names": Rule(is_list_of(is_text), "a list of file names", required=True),
+    **dict.fromkeys(
+        ("psnr", "psnr_encoder"),
+        Rule(is_list_of(_is_decibels), "a list of decibels", required=True),
+    ),
+    **dict.fromkeys(
+        ("skipped", "notes"), Rule(is_object_of(is_text), "an object of texts", required=True)
+    ),
+    "settings": Rule(
+        lambda value: isinstance(value, dict) and isinstance(value.get("pictures", {}), dict),
+        "an object with that of pictures",
+        required=True,
+    ),
+}
 
 
 @dataclass
@@ -85,7 +108,8 @@ def restore(target: Path, settings: dict[str, Any], resume: bool, empty: Tensor)
             raise ValueError(f"{path} exists and holds no inversion; choose another file to write")
         if not resume:
             continue
-        differing = _differences(json.loads(metadata["settings"]), settings)
+        told = _told(path, tensors, metadata, empty)
+        differing = _differences(told.pop("settings"), settings)
         if differing:
             raise ValueError(
                 f"{path} belongs to other pictures or settings:\n  "
@@ -93,10 +117,38 @@ def restore(target: Path, settings: dict[str, Any], resume: bool, empty: Tensor)
                 + "\nRepeat those to go on, choose another file, or pass resume=False to start "
                 "over and discard it"
             )
-        return Inversion(target, tensors["w_plus"], **{k: json.loads(metadata[k]) for k in _LISTS})
+        return Inversion(target, tensors["w_plus"], **told)
     if not resume:
         partial_path(target).unlink(missing_ok=True)
     return Inversion(target, empty)
+
+
+def _told(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], empty: Tensor
+) -> dict[str, Any]:
+    """What a file says of its latents, parsed; ValueError for a damaged one.
+
+    Args:
+        empty: [0, num_layers, w_dim].
+    """
+    try:
+        told = {k: parse_json(metadata[k], infinite=True) for k in _RULES if k in metadata}
+        found = problems(told, _RULES)
+    except ValueError as error:
+        found = [str(error)]
+    w_plus = tensors.get("w_plus", empty)
+    if not found:
+        counts = {len(told[name]) for name in ("names", "psnr", "psnr_encoder")}
+        if counts != {len(w_plus)} or w_plus.shape[1:] != empty.shape[1:]:
+            found = [f"w_plus {list(w_plus.shape)} does not fit {len(told['names'])} names"]
+        elif not torch.isfinite(w_plus).all():
+            found = ["its latents are NaN or infinite"]
+    if found:
+        raise ValueError(
+            f"{path} is damaged: {'; '.join(found)}. Choose another file, or pass resume=False to "
+            "start over and discard it"
+        )
+    return told
 
 
 def digest(network: nn.Module) -> str:

@@ -21,11 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from ..files import parse_json
+from ..files import parse_json, read_bytes
 from ..image_files import suffixes
 
 LISTINGS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SIDE_FILES = ("txt", "caption")
+_LARGEST = 2**30  # bytes
 _LONGEST_EXAMPLE = 80  # characters
 
 Captions = Mapping[str, Sequence[str]]
@@ -215,7 +216,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def _decoded(path: Path) -> str:
     """The text of a file in UTF-8, with or without the mark that Windows' editors put before it."""
-    data = path.read_bytes()
+    data = read_bytes(path, _LARGEST)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -580,3 +580,35 @@ def test_of_many_pictures_the_first_and_the_worst_are_shown(
     torch.testing.assert_close(rows["encoder"], images, atol=1e-5, rtol=1e-5)
     images = networks.generator.synthesis(done.w_plus[chosen]).clamp(-1, 1)
     torch.testing.assert_close(rows["refined, 1 steps"], images, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"names": "{"}, "Expecting property name"),
+        ({"names": "[1]"}, "names must be a list of file names"),
+        ({"names": '["a"]'}, "does not fit 1 names"),
+        ({"psnr": "null"}, "it lacks psnr"),
+        ({"skipped": "[]"}, "skipped must be an object of texts"),
+        ({"settings": "[]"}, "settings must be an object"),
+        ({"settings": "9" * 400}, "400 digits"),
+        (torch.full((2, 8, 16), torch.nan), "NaN or infinite"),
+        (torch.zeros(2, 3), "does not fit"),
+    ],
+)
+def test_a_damaged_inversion_is_named(
+    networks: Networks, folder: Path, tmp_path: Path, change: Any, message: str
+) -> None:
+    out = tmp_path / "w.safetensors"
+    networks.invert(folder, out)
+    tensors, metadata = load_tensors(out)
+    if isinstance(change, Tensor):
+        w_plus = tensors["w_plus"]
+        shape = w_plus.shape if change.ndim == 3 else change.shape
+        tensors["w_plus"] = torch.full(shape, float(change.flatten()[0]))
+    else:
+        metadata |= change
+    save_tensors(out, tensors, metadata)
+    with pytest.raises(ValueError, match=rf"w\.safetensors is damaged: .*{message}.*resume=False"):
+        networks.invert(folder, out)
+    networks.invert(folder, out, resume=False)
