@@ -48,7 +48,11 @@ _SCHEDULER = frozenset(
     predictor_order corrector_order deis_order use_corrector tensor_format eta""".split()
 )
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-_HARMLESS: dict[str, tuple[Any, ...]] = {"shift_factor": (0,), "timestep_type": ("discrete",)}
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "shift_factor": (0,),
+    "timestep_type": ("discrete",),
+    "predict_epsilon": (True,),  # of schedulers before prediction_type
+}
 _MEANING = {
     "time_cond_proj_dim": "the guidance scale as an input, as latent consistency models have it",
     "class_embed_type": "a class or noise level as an input, as upscalers have it",
@@ -127,7 +131,7 @@ def _check_keys(part: str, config: Mapping[str, Any], cls: type, handled: frozen
         for key, value in config.items()
         if key not in handled
         and not key.startswith("_")
-        and value not in (None, usual.get(key, False), *_HARMLESS.get(key, ()))
+        and value not in (None, *_HARMLESS.get(key, (usual.get(key, False),)))
     ]
     if found:
         raise ValueError(

@@ -158,7 +158,7 @@ def _find(source: str | Path, variant: str | None) -> Path:
     if path.name == INDEX and path.is_file():
         return path.parent
     if not path.is_dir() and is_hub_id(source):
-        return from_hub(str(source), lambda names: _needed(names, variant), INDEX)
+        return _download(str(source), variant)
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder or file {path}.\n{CONTENTS}")
     if not (path / INDEX).exists():
@@ -169,16 +169,34 @@ def _find(source: str | Path, variant: str | None) -> Path:
     return path
 
 
-def _needed(names: list[str], variant: str | None) -> list[str]:
-    """List the files of a repository that make a teacher."""
-    parts = [*_networks(xl=True), *_tokenizers(xl=True), "scheduler"]
-    needed = [INDEX]
-    for part in parts:
-        inside = [n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")]
-        text = [n for n in inside if n.endswith((".json", ".txt")) and ".index." not in n]
-        chosen = (choose(inside, part, variant) or []) if part in CLASSES else []
-        needed += [f"{part}/{name}" for name in (*text, *chosen)]
-    return needed
+def _download(name: str, variant: str | None) -> Path:
+    """Download what a teacher needs of a hub id: its weights only after its configs are checked."""
+
+    def described(names: list[str]) -> list[str]:
+        parts = (*_networks(xl=True), *_tokenizers(xl=True), "scheduler")
+        return [INDEX] + [
+            file
+            for file in names
+            if file.startswith(tuple(f"{part}/" for part in parts))
+            and file.endswith((".json", ".txt"))
+            and ".index." not in file
+        ]
+
+    def needed(names: list[str]) -> list[str]:
+        weights = []
+        for part in _networks(xl):
+            inside = [
+                file.removeprefix(f"{part}/") for file in names if file.startswith(f"{part}/")
+            ]
+            weights += [f"{part}/{file}" for file in choose(inside, part, variant) or ()]
+        return described(names) + weights
+
+    folder = from_hub(name, described, INDEX)
+    if not (folder / INDEX).exists():
+        raise FileNotFoundError(f"the hub's {name} has no {INDEX}.\n{CONTENTS}")
+    xl = check_classes(name, _read_object(folder / INDEX))
+    check_folder(folder, xl)
+    return from_hub(name, needed, INDEX)
 
 
 def kin_of_folder(folder: Path) -> str | None:

@@ -52,6 +52,7 @@ UNET, VAE, SCHEDULER = "unet/config.json", "vae/config.json", "scheduler/schedul
         (VAE, {"in_channels": None}, "VAE is of images of None to 3 channels"),
         (SCHEDULER, {"prediction_type": "flow_prediction"}, "'flow_prediction' is not supported"),
         (SCHEDULER, {"snr_shift_scale": 3.0}, "scheduler's config says snr_shift_scale = 3.0"),
+        (SCHEDULER, {"predict_epsilon": False}, "predict_epsilon = False"),
         (SCHEDULER, {"use_flow_sigmas": True}, "use_flow_sigmas = True: flow matching"),
         (SCHEDULER, {"timestep_type": "continuous"}, "timestep_type.*continuous timesteps.*EDM"),
         (SCHEDULER, {"beta_schedule": "sigmoid"}, "beta_schedule is 'sigmoid'; supported: linear"),
@@ -82,6 +83,16 @@ def test_what_is_not_handled_is_named_before_weights_are_read(
         (SCHEDULER, {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpms"}),
         (SCHEDULER, {"_class_name": "LCMScheduler", "original_inference_steps": 4}),
         (SCHEDULER, {"_class_name": "OfNextYearScheduler"}),
+        (SCHEDULER, {"predict_epsilon": True, "tensor_format": "pt", "skip_prk_steps": True}),
+        (
+            "text_encoder/config.json",
+            {
+                "torch_dtype": "float16",
+                "initializer_factor": 1.0,
+                "architectures": ["CLIPTextModel"],
+                "dropout": 0.0,
+            },
+        ),
     ],
 )
 def test_what_changes_nothing_is_no_hindrance(

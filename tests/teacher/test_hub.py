@@ -96,6 +96,27 @@ def test_only_what_is_needed_is_downloaded(
         }
 
 
+def test_nothing_large_is_downloaded_of_what_is_not_supported(
+    tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path(shutil.copytree(tiny_sd, tmp_path / "hub"))
+    index = there / "model_index.json"
+    config = there / "unet/config.json"
+    for path, old, new, message in (
+        (config, '"in_channels": 4', '"in_channels": 9', "takes 9 channels"),
+        (index, "StableDiffusionPipeline", "FluxPipeline", "'FluxPipeline' pipeline; supported"),
+    ):
+        path.write_text(path.read_text("utf-8").replace(old, new), encoding="utf-8")
+        sent = answering(there, tmp_path / f"cache-{path.stem}", monkeypatch)
+        with pytest.raises(ValueError, match=message):
+            DiffusionPrior.from_pretrained("someone/model")
+        assert not [file for file in sent if file.endswith("safetensors")]
+    index.unlink()
+    answering(there, tmp_path / "cache", monkeypatch)
+    with pytest.raises(FileNotFoundError, match="hub's someone/model has no model_index.json"):
+        DiffusionPrior.from_pretrained("someone/model")
+
+
 def test_an_incomplete_repository_is_named(
     tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
