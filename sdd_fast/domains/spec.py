@@ -30,7 +30,6 @@ Relative names are looked for beside the domain file, then in the folder of chec
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +38,7 @@ from typing import Any
 from ..files import expanded, read_json
 from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
 from ..teacher.adapt import split_scale
+from ..teacher.hub import is_hub_id
 
 FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"
 PRESETS_FOLDER = Path(__file__).parent / "presets"
@@ -48,7 +48,6 @@ PARTS = (
     "detector", "vae",
 )  # fmt: skip
 _KINDS = {"clip": "FOLDER", "diffusion": "FOLDER, FILE or hub id", "vae": "FILE or FOLDER"}
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,7 @@ def _given(part: str, value: str) -> str:
     path = expanded(value)
     if path.exists():
         return str(path.resolve())
-    # "runs/model" below an existing folder "runs" is a mistyped path, not a hub id.
-    if part == "diffusion" and HUB_ID.fullmatch(value) and not Path(value).parent.exists():
+    if part == "diffusion" and is_hub_id(value):
         return value
     raise FileNotFoundError(f"{value}, given as the {part}, does not exist")
 
@@ -190,7 +188,7 @@ def _find(part: str, names: str | list[str], folder: Path) -> str | None:
             path = place / expanded(name)
             if path.exists():
                 return str(path.resolve())
-    hub_ids = [name for name in listed if part == "diffusion" and HUB_ID.fullmatch(name)]
+    hub_ids = [name for name in listed if part == "diffusion" and is_hub_id(name)]
     return hub_ids[0] if hub_ids else None
 
 
