@@ -71,16 +71,16 @@ def _folder(path: Path) -> Facts:
     from sdd_fast.image_files import list_images
     from sdd_fast.training.captions import LISTINGS, SIDE_FILES, pictures_in
 
-    listed = [name for name in LISTINGS if (path / name).exists()]
+    captions = [name for name in LISTINGS if (path / name).exists()]
+    captions += [f".{suffix} files" for suffix in SIDE_FILES if any(path.glob(f"*.{suffix}"))]
     try:
-        pictures = pictures_in(path) if listed else list_images(path)
+        pictures = (captions and pictures_in(path)) or list_images(path)
     except ValueError as error:
         raise ValueError(
             f"{path} is no run, domain, Stable Diffusion or CLIP folder, or folder of pictures"
         ) from error
     facts = {"folder of pictures": path, "pictures": len(pictures)}
-    beside = [f"in .{suffix} files" for suffix in SIDE_FILES if any(path.glob(f"*.{suffix}"))]
-    facts["captions"] = ", ".join(listed or beside) or "none"
+    facts["captions"] = ", ".join(captions) or "none"
     return facts
 
 

@@ -153,7 +153,8 @@ def _jsonl(listing: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv(listing: Path) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(io.StringIO(_decoded(listing), newline=""), strict=True)
+    lines = io.StringIO(_decoded(listing), newline="")
+    reader = csv.DictReader(lines, strict=True, skipinitialspace=True)
     try:
         for row in reader:
             place = f"{listing}, line {reader.line_num}"
@@ -235,9 +236,10 @@ def _columns(row: Any) -> str:
 def _no_captions(folder: Path, pictures: Sequence[Path], listed: Sequence[str]) -> str:
     if listed:
         return f"{folder / listed[0]} names no picture"
-    inner = [path.parent for name in LISTINGS for path in sorted(folder.glob(f"*/{name}"))]
-    if inner:
-        return f"{folder} has no file of captions, but {inner[0]} has one: give that folder"
+    others = [*sorted(path for path in folder.glob("*") if path.is_dir()), folder.absolute().parent]
+    found = [other for other in others if any((other / name).is_file() for name in LISTINGS)]
+    if found:
+        return f"{folder} has no file of captions, but {found[0]} has one: give that folder"
     return (
         f"{folder} has {len(pictures):,} pictures, but no metadata.jsonl (with one object a line, "
         'such as {"file_name": "1.png", "text": "a red cup"}), no metadata.csv or '

@@ -98,7 +98,10 @@ def train_domain(
         and (source.labeled or not part.needs_labels)
     ]
     if not chosen:
-        raise ValueError(f"{', '.join(requested)} need labels, which a folder of images has not")
+        asked = ", ".join(requested)
+        raise ValueError(
+            f"parts that need labels ({asked}) cannot be trained on a folder of images"
+        )
     work = out / "training"
     _check_folder(out, chosen)
     with locked(out):

@@ -49,7 +49,7 @@ def test_a_line_an_image_in_any_order(cups: Path, start: bytes, end: str) -> Non
 
 
 def test_a_table(cups: Path) -> None:
-    text = 'file_name,text\n2.png,a cup\n"blue/3.jpg","a blue cup"\n1.png,a red cup\n'
+    text = 'file_name,text\n2.png,a cup\n"blue/3.jpg", "a blue cup"\n1.png,a red cup\n'
     for data in (text.encode(), b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()):
         (cups / "metadata.csv").write_bytes(data)
         assert read_captions(cups) == ALL
@@ -195,6 +195,8 @@ def test_missing_pictures_and_folders(cups: Path, tmp_path: Path) -> None:
         read_captions(cups)
     with pytest.raises(FileNotFoundError, match=r"but .*cups has one: give that folder"):
         read_captions(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"but .*cups has one: give that folder"):
+        read_captions(cups / "blue")
     (cups / "metadata.csv").write_text("file_name,text\n")
     with pytest.raises(ValueError, match=r"has metadata\.jsonl and metadata\.csv; keep the one"):
         read_captions(cups)
