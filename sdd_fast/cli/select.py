@@ -122,6 +122,7 @@ def select(
       sdd select "a bald face" --images my-faces/ --timesteps 100:900:50
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
+    from sdd_fast.interrupt import InterruptAfterStep
     from sdd_fast.lock import locked
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE, PARTIAL_CURVE
     from sdd_fast.runs.prepare import check_selection, load_local, slug
@@ -148,13 +149,14 @@ def select(
         curve = compute_curve(
             loaded, text, selection, guidance, images=images, partial=place / PARTIAL_CURVE
         )
-        curve.save(place / CURVE_FILE)
-        say(curve_table(curve))
-        say(f"largest HQS:  {curve.largest()}")
-        say(f"three best:   {', '.join(map(str, curve.top(min(3, len(curve.timesteps)))))}")
-        chosen, rule = choose(curve, selection)
-        say(f"chosen:       {', '.join(map(str, chosen))}  ({rule})")
-        curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=how.threshold)
+        with InterruptAfterStep():  # the curve and its picture belong together
+            curve.save(place / CURVE_FILE)
+            say(curve_table(curve))
+            say(f"largest HQS:  {curve.largest()}")
+            say(f"three best:   {', '.join(map(str, curve.top(min(3, len(curve.timesteps)))))}")
+            chosen, rule = choose(curve, selection)
+            say(f"chosen:       {', '.join(map(str, chosen))}  ({rule})")
+            curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=how.threshold)
     say(f"\nwritten: {place / CURVE_FILE} and {place / CURVE_PICTURE}")
     follow = {"out": place, "top": how.top, "threshold": how.threshold, "template": template}
     follow |= typed(checkpoints)
