@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .files import PathLike, make_folder
+from .files import PathLike, expanded, make_folder
 
 LOCK_FILE = ".lock"
 """Stays in the folder, without content, when the lock is released."""
@@ -36,7 +36,7 @@ def locked(place: PathLike, *, file: bool = False) -> Iterator[None]:
         BlockingIOError: another process, or thread, works there; says which and since when.
         NotADirectoryError, PermissionError: there cannot be such a folder, or nothing be written.
     """
-    whole = Path(place).resolve()
+    whole = expanded(place).resolve()
     path = whole.with_name(f".{whole.stem}.lock") if file else whole / LOCK_FILE
     mine = _locked.get()
     if path in mine:

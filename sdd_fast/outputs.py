@@ -8,13 +8,13 @@ called `save` write the file that they are given, as those of other libraries do
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable
-from pathlib import Path
+
+from .files import PathLike, expanded
 
 
 def check_free(
-    targets: Iterable[str | os.PathLike[str]],
+    targets: Iterable[PathLike],
     overwrite: bool = False,
     otherwise: str = "choose another name or folder, or pass overwrite=True",
 ) -> None:
@@ -24,7 +24,7 @@ def check_free(
         FileExistsError: a file, and not `overwrite`; the message ends in `otherwise`.
         IsADirectoryError: a folder, whether or not.
     """
-    there = [path for path in map(Path, targets) if path.exists()]
+    there = [path for path in map(expanded, targets) if path.exists()]
     for path in there:
         if path.is_dir():
             raise IsADirectoryError(

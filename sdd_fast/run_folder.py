@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import nn
 
-from .files import PathLike, load_tensors, read_json, read_metadata, write_json
+from .files import PathLike, expanded, load_tensors, read_json, read_metadata, write_json
 from .manipulator import MapperInfo, save_mapper
 from .outputs import check_free
 from .training_state import StateFile, TrainingState, differences
@@ -132,7 +132,7 @@ class RunFolder:
         steps: int,
         resume: bool = True,
     ) -> None:
-        self.path, self.info = Path(path), info
+        self.path, self.info = expanded(path), info
         self.request: dict[str, Any] = json.loads(json.dumps(request))
         self.state_file = StateFile(self.path / CHECKPOINT_FILE, self.request, steps, _OTHERWISE)
         self._resume = resume

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..distillation.config import DistillConfig
 from ..edit import Editor
-from ..files import PathLike
+from ..files import PathLike, expanded
 from ..grid import grid
 from ..images import load_image, save_png
 from ..lock import locked
@@ -71,7 +71,7 @@ def run_demo(
             run; see `run_edit`.
         FileExistsError: the folder holds such files of something else.
     """
-    began, folder, reader = time.perf_counter(), Path(out), domain.reader
+    began, folder, reader = time.perf_counter(), expanded(out), domain.reader
     if reader is None:
         raise ValueError(
             f"the demo draws images with labels, which the domain {domain.name!r} is not about; "

@@ -22,7 +22,7 @@ from ..distillation.config import DistillConfig
 from ..distillation.distill import DistillResult, distill
 from ..distillation.judge import Verdict, from_earlier, judge
 from ..domains.reader import Target
-from ..files import PathLike, atomic_path, write_json
+from ..files import PathLike, atomic_path, expanded, write_json
 from ..images import save_png
 from ..lock import locked
 from ..memory import training_batch
@@ -156,7 +156,7 @@ def run_edit(
             noticed before any work is done.
         KeyboardInterrupt, FloatingPointError: see `distill`.
     """
-    folder, selection = Path(out), selection or Selection()
+    folder, selection = expanded(out), selection or Selection()
     if config is None:
         config = default_config(batch_size=training_batch(domain.generator, domain.prior))
     config = replace(config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt))
