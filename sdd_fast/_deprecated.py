@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 import types
@@ -95,13 +94,17 @@ def moved(module: str, **new_modules: str) -> Callable[[str], Any]:
     return getattribute
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports the modules of `MODULES`."""
+class _Finder:
+    """Imports the modules of `MODULES`. Without `importlib.abc`, which is slow to import."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        return importlib.machinery.ModuleSpec(name, self) if name in MODULES else None
+        found = name in MODULES
+        return importlib.machinery.ModuleSpec(name, self) if found else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """Leave making the module to Python."""
 
     def exec_module(self, module: types.ModuleType) -> None:
         now = MODULES[module.__name__]

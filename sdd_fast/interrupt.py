@@ -30,6 +30,8 @@ class InterruptAfterStep:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> InterruptAfterStep:
+        if _stopped:  # and a library that was being imported caught the exception
+            raise KeyboardInterrupt(_stopped[-1])
         self._previous = _replace_handlers(self._handle)
         return self
 
@@ -59,11 +61,17 @@ def stopped_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        _stopped.clear()
         _restore_handlers(previous)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(f"stopped by {_name(signum)}")
+    _stopped.append(f"stopped by {_name(signum)}")
+    raise KeyboardInterrupt(_stopped[-1])
+
+
+_stopped: list[str] = []
+"""What `_interrupt` has said, within `stopped_by_signals`."""
 
 
 def _name(signum: int) -> str:

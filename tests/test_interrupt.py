@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -46,8 +47,19 @@ def test_a_command_is_stopped_by_sigterm_as_by_ctrl_c() -> None:
     with stopped_by_signals():
         with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
+    with stopped_by_signals():
         with InterruptAfterStep() as interrupt:  # takes over for its steps
             os.kill(os.getpid(), signal.SIGTERM)
             assert interrupt.requested
         with pytest.raises(KeyboardInterrupt, match="stopped by SIGHUP"):
             os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_a_signal_that_a_library_swallowed_still_stops_before_the_work() -> None:
+    with stopped_by_signals():
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt, match="stopped by Ctrl-C"), InterruptAfterStep():
+            pass
+    with stopped_by_signals(), InterruptAfterStep():
+        pass
