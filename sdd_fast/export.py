@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.jit.frontend import FrontendError
 
-from .files import parse_json, write_bytes
+from .files import expanded, parse_json, write_bytes
 from .models import LevelsMapper
 from .outputs import check_free
 
@@ -123,7 +123,7 @@ def load_torchscript(
         ValueError: not TorchScript (for instance a pickle or safetensors), truncated, without the
             metadata, or written by a newer version.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: a {'folder' if path.is_dir() else 'file that does not exist'}; "

@@ -11,7 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from sdd_fast import edit_files
+from sdd_fast.checkpoints.convert import convert
+from sdd_fast.checkpoints.inspect import describe_file
 from sdd_fast.edit import Editor
+from sdd_fast.export import export_torchscript, load_torchscript
 from sdd_fast.files import write_json
 from sdd_fast.images import load_image, to_pil
 from sdd_fast.manipulator import MapperInfo, save_mapper
@@ -321,6 +324,12 @@ def test_home_folders(
     monkeypatch.setenv("HOME", str(tmp_path))
     Image.fromarray(photo).save(tmp_path / "a.png")
     assert editor.edit_files("~/a.png", "~/out") == [tmp_path / "out" / "a.png"]
+    weights, script = "~/m.safetensors", "~/m.pt"
+    save_mapper(weights, make_mapper(2), MapperInfo("old"))
+    export_torchscript(make_mapper(2), script, prompt="old", lam=1, timesteps=[5], domain="")
+    assert load_torchscript(script)[1]["prompt"] == "old"
+    convert(weights, "~/converted.safetensors")
+    assert describe_file("~/converted.safetensors")["network"] == "LevelsMapper"
     with pytest.raises(ValueError, match="'~no-such-user/a.png' names no home folder"):
         load_image("~no-such-user/a.png")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..files import PathLike, parse_json
+from ..files import PathLike, expanded, parse_json
 from . import latents, stable_diffusion, stylegan2
 from .arcface import IDENTITY
 from .content import tensors_in
@@ -133,7 +132,7 @@ def _is_shallow(value: Any, levels: int = 8) -> bool:
 
 
 def size_of(path: PathLike) -> str:
-    size = Path(path).stat().st_size
+    size = expanded(path).stat().st_size
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import PathLike, read_bytes
+from ..files import PathLike, expanded, read_bytes
 from .align import face_quad
 
 Detector = Callable[[Image.Image], list[np.ndarray]]
@@ -53,6 +53,7 @@ class YuNet:
                 f"from {WEIGHTS_FROM} and give --detector {WEIGHTS}. Pictures that are already "
                 "cropped to the face need none: --aligned"
             )
+        weights = expanded(weights)
         data = read_bytes(weights, _LARGEST)
         if data.startswith(b"version https://git-lfs"):
             raise ValueError(

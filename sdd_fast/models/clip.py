@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..files import write_json, write_text
+from ..files import expanded, write_json, write_text
 from ..quiet import quiet_loading
 from .convnet import ConvEmbedding
 
@@ -61,10 +61,11 @@ class Clip:
 
     def save(self, folder: str | Path) -> None:
         """Write a transformers text model and tokenizer, and the image tower beside them."""
+        folder = expanded(folder)
         with quiet_loading():
             self.text.save_pretrained(folder)
-        save_tokenizer(self.tokenizer, Path(folder))
-        self.image.save(Path(folder) / "image.safetensors")
+        save_tokenizer(self.tokenizer, folder)
+        self.image.save(folder / "image.safetensors")
 
     @classmethod
     def load(cls, folder: str | Path) -> Clip:
@@ -76,7 +77,7 @@ class Clip:
         """
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-        folder = Path(folder)
+        folder = expanded(folder)
         for name in ("config.json", "model.safetensors", "tokenizer.json", "image.safetensors"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from ..distillation.judge import worst_kept
-from ..files import PathLike, read_json, write_text
+from ..files import PathLike, expanded, read_json, write_text
 from ..run_folder import (
     CURVE_FILE,
     CURVE_PICTURE,
@@ -124,7 +124,7 @@ def write_report(folder: PathLike) -> Path:
     Raises:
         FileNotFoundError: a file of the run is missing. ValueError: the run is not complete.
     """
-    run = Run.read(Path(folder))
+    run = Run.read(expanded(folder))
     return _write(
         "report.html.jinja",
         run.folder,
@@ -151,8 +151,8 @@ def write_summary(
     """
     return _write(
         "summary.html.jinja",
-        Path(folder),
-        [Run.read(Path(run)) for run in runs],
+        expanded(folder),
+        [Run.read(expanded(run)) for run in runs],
         title=title,
         commands=commands,
         overview=Path(overview),

@@ -15,7 +15,7 @@ from ..distillation.config import DistillConfig
 from ..distillation.judge import CODES, EARLIER_CODES, from_earlier, judge
 from ..domains.embedded import reader_of
 from ..domains.spec import complete_nouns
-from ..files import PathLike, read_json
+from ..files import PathLike, expanded, read_json
 from ..run_folder import RUN_FILE, RUN_FORMAT as FORMAT
 from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
 
@@ -112,7 +112,7 @@ def read_run(folder: PathLike) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ValueError: it is not one that this version of the package wrote, or it is damaged.
     """
-    path = Path(folder) / RUN_FILE
+    path = expanded(folder) / RUN_FILE
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{path} is not the record of a run of sdd_fast")
