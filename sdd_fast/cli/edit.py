@@ -136,9 +136,10 @@ def edit(
     if not overwrite:
         grid_path = unused(grid_path)
     usable = [path for path in files if path not in skipped]
-    save_png(grid_path, _grid(editor, usable, written[:SHOWN], strengths, aligned))
+    save_png(grid_path, _grid(editor, usable, strengths, wanted, aligned))
     edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")
-    say(f"edited {edited}: {written[0] if len(written) == 1 else out}")
+    there = ", with those that were there" if skip_existing else ""
+    say(f"edited {edited}{there}: {written[0] if len(written) == 1 else out}")
     say(f"before/after: {grid_path}")
     if skipped:
         raise typer.Exit(1)
@@ -209,18 +210,15 @@ def mapper_file(path: Path) -> Path:
 def _grid(
     editor: Editor,
     files: Sequence[Path],
-    written: Sequence[Path],
     strengths: list[float],
+    levels: list[str] | None,
     aligned: bool,
 ) -> Image:
     """Before and after of the first pictures; of the first latents, if there are no pictures."""
-    import torch
-
     from sdd_fast.edit_files import LATENTS_SUFFIXES
     from sdd_fast.grid import grid
-    from sdd_fast.images import fit, load_image
+    from sdd_fast.images import fit
 
-    after = torch.stack([load_image(path) for path in written])
     pictures = [path for path in files if path.suffix.lower() not in LATENTS_SUFFIXES][:SHOWN]
     rows, labels = [], []
     if pictures:
@@ -234,7 +232,7 @@ def _grid(
         f"“{info.prompt or 'edit'}” × {value:g}".replace("-", "−")
         for info, value in zip(editor.infos, shown, strict=True)
     ]
-    rows += [editor.edit(w_plus, 0.0).cpu(), after[: len(w_plus)]]
+    rows += [editor.edit(w_plus, 0.0).cpu(), editor.edit(w_plus, shown, levels).cpu()]
     labels += ["reconstructed" if pictures else "before", " + ".join(parts)]
     return grid(rows, row_labels=labels, cell=256 if editor.image_size[1] > 256 else None)
 

@@ -629,7 +629,9 @@ def test_broken_pictures_are_left_out_and_listed(
     assert "face-1.png is a truncated" in refused and not (tmp_path / "strict").exists()
     again = sdd.fails("edit", run, faces, "--out", out)
     assert "give --overwrite to replace what is there or --skip-existing to edit only" in again
-    assert sdd("edit", run, faces / "face-6.png", "--out", out, "--skip-existing").code == 0
+    (out / "face-6.png").write_text("of somebody else")
+    again = sdd("edit", run, faces / "face-6.png", "--out", out, "--skip-existing")
+    assert again.code == 0 and "1 picture, with those that were there" in again.out
 
 
 def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_path: Path) -> None:
