@@ -17,8 +17,8 @@ from torch import Tensor
 Timesteps = int | Sequence[int] | Tensor
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-NO_SIGNAL = 1e-6
-"""ᾱ_t, the image's share of the variance of z_t, from which on a timestep tells nothing of it."""
+NO_SIGNAL = 1e-10
+"""ᾱ_t, the image's share of the variance of z_t, below which z_t tells nothing of it."""
 
 
 class Schedule:

@@ -11,6 +11,7 @@ import torch
 
 from sdd_fast.teacher.folder import describe_folder
 from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.teacher.schedule import Schedule
 
 
 @pytest.fixture
@@ -237,6 +238,16 @@ def test_eulers_substitute_for_zero_is_zero(zero_snr: DiffusionPrior) -> None:
         zero_snr.vae, zero_snr.unet, zero_snr.text_encoder, zero_snr.tokenizer, euler
     )
     assert torch.equal(prior.alphas_cumprod, zero_snr.alphas_cumprod)
+
+
+def test_only_the_last_timestep_of_the_usual_schedule_is_without_signal() -> None:
+    from diffusers import DDIMScheduler
+
+    usual = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    zero = DDIMScheduler(**usual, rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    assert (
+        Schedule(zero).with_signal == 999 and Schedule(DDIMScheduler(**usual)).with_signal == 1000
+    )
 
 
 # ── textual inversion ─────────────────────────────────────────────────────────────────────────────
