@@ -12,6 +12,8 @@
 // No limit is written as NaN: every comparison with it is false.
 #pragma once
 
+#include <type_traits>
+
 #include "../common/real.h"
 
 namespace sdd {
@@ -71,19 +73,16 @@ SDD_FN T bias_act_gradient(T grad, T sign, T reached, ActParams<ScalarOf<T>> p) 
 }
 
 // body(act) with the activation as a constant act(): a CPU kernel has a copy for each.
-template <Act kAct>
-struct ActConstant {
-  constexpr Act operator()() const { return kAct; }
-};
 template <class Body>
 SDD_FN void with_act(Act act, const Body& body) {
+  using std::integral_constant;
   switch (act) {
     case Act::kLinear:
-      return body(ActConstant<Act::kLinear>{});
+      return body(integral_constant<Act, Act::kLinear>{});
     case Act::kRelu:
-      return body(ActConstant<Act::kRelu>{});
+      return body(integral_constant<Act, Act::kRelu>{});
     case Act::kLrelu:
-      return body(ActConstant<Act::kLrelu>{});
+      return body(integral_constant<Act, Act::kLrelu>{});
   }
 }
 

@@ -30,91 +30,69 @@ SDD_FN void for_each_piece(const BiasActRows& c, int64_t begin, int64_t end, con
 template <class E, Act kAct>
 void forward(const BiasActRows& c, int64_t begin, int64_t end) {
   using S = typename E::Compute;
-  using Vector = typename E::Vector;
-  constexpr int64_t width = lanes<S>;
   const ActParams<S> p(c.activation, as_stored<E>(c.activation.limit));
   const auto* x = static_cast<const typename E::Stored*>(c.x);
+  const auto* bias = static_cast<const S*>(c.bias);
   auto* out = static_cast<typename E::Stored*>(c.out);
-  if (c.row_bias) {
-    const auto* bias = static_cast<const S*>(c.bias);
-    for_each_piece(c, begin, end, [&](int64_t, int64_t channel, int64_t start, int64_t, int64_t n) {
-      const S b = bias == nullptr ? S(0) : bias[channel];
-      const auto* from = x + start;
-      auto* to = out + start;
-      int64_t i = 0;
-      for (; i + width <= n; i += width) {
-        E::put(to + i, activated<kAct>(Vector(E::vector(from + i) + b), p));
-      }
-      for (; i < n; ++i) E::put(to + i, activated<kAct>(S(E::value(from + i) + b), p));
-    });
-  } else {
-    const auto* wide_bias = static_cast<const S*>(c.bias);
-    for_each_piece(c, begin, end, [&](int64_t, int64_t, int64_t start, int64_t first, int64_t n) {
-      const S* b = wide_bias + first;
-      const auto* from = x + start;
-      auto* to = out + start;
-      int64_t i = 0;
-      for (; i + width <= n; i += width) {
-        E::put(to + i, activated<kAct>(Vector(E::vector(from + i) + load(b + i)), p));
-      }
-      for (; i < n; ++i) {
-        E::put(to + i, activated<kAct>(S(E::value(from + i) + b[i]), p));
-      }
-    });
-  }
+  for_each_piece(
+      c, begin, end, [&](int64_t, int64_t channel, int64_t start, int64_t first, int64_t n) {
+        const auto activate = [&](const auto& bias_at) {
+          for_each_lane<E>(n, [&](auto lane, int64_t i) {
+            using T = typename decltype(lane)::T;
+            E::put(out + start + i,
+                   activated<kAct>(T(lane.read(x + start + i) + bias_at(lane, i)), p));
+          });
+        };
+        if (c.row_bias) {
+          const S b = bias == nullptr ? S(0) : bias[channel];
+          activate([=](auto, int64_t) { return b; });
+        } else {
+          activate([=](auto lane, int64_t i) { return lane.read_wide(bias + first + i); });
+        }
+      });
 }
 
 template <class E, Act kAct>
 void backward(const BiasActRows& c, int64_t begin, int64_t end) {
   using S = typename E::Compute;
-  using Vector = typename E::Vector;
-  constexpr int64_t width = lanes<S>;
-  constexpr int64_t tile = 64 * width;  // summed in the precision of S, tiles in double
+  constexpr int64_t tile = 64 * lanes<S>;  // summed in the precision of S, tiles in double
   const ActParams<S> p(c.activation, as_stored<E>(c.activation.limit));
   const auto* grad = static_cast<const typename E::Stored*>(c.x);
   const auto* y = static_cast<const typename E::Stored*>(c.y);
   auto* out = static_cast<typename E::Stored*>(c.out);
-  const auto gradient = [&](int64_t i) {
-    const Vector r = E::vector(y + i);
-    const Vector g = bias_act_gradient<kAct>(E::vector(grad + i), r, r, p);
+  const auto gradient = [&](auto lane, int64_t i) {
+    const auto r = lane.read(y + i);
+    const auto g = bias_act_gradient<kAct>(lane.read(grad + i), r, r, p);
     E::put(out + i, g);
     return g;
   };
-  const auto gradient_of_one = [&](int64_t i) {
-    const S r = E::value(y + i);
-    const S g = bias_act_gradient<kAct>(E::value(grad + i), r, r, p);
-    E::put(out + i, g);
-    return g;
-  };
-  if (c.row_bias || c.sums == nullptr) {
-    for_each_piece(c, begin, end, [&](int64_t slot, int64_t, int64_t start, int64_t, int64_t n) {
+  for_each_piece(c, begin, end, [&](int64_t slot, int64_t, int64_t start, int64_t, int64_t n) {
+    if (c.row_bias || c.sums == nullptr) {
       double total = 0;
-      int64_t i = 0;
-      while (i + width <= n) {
-        const int64_t rest = n - i, stop = i + (rest < tile ? rest / width * width : tile);
-        Vector sum[2] = {};
-        for (; i + 2 * width <= stop; i += 2 * width) {
-          sum[0] += gradient(start + i);
-          sum[1] += gradient(start + i + width);
-        }
-        for (; i < stop; i += width) sum[0] += gradient(start + i);
-        sum[0] += sum[1];
-        for (int l = 0; l < width; ++l) total += double(sum[0][l]);
+      for (int64_t first = 0; first < n; first += tile) {
+        Vector<S> sum{};
+        for_each_lane<E>(n - first < tile ? n - first : tile, [&](auto lane, int64_t i) {
+          const auto g = gradient(lane, start + first + i);
+          if constexpr (decltype(lane)::width == 1) {
+            total += double(g);
+          } else {
+            sum += g;
+          }
+        });
+        for (int l = 0; l < lanes<S>; ++l) total += double(sum[l]);
       }
-      for (; i < n; ++i) total += double(gradient_of_one(start + i));
       if (c.sums != nullptr) c.sums[slot] = total;
-    });
-  } else {
-    for_each_piece(c, begin, end, [&](int64_t slot, int64_t, int64_t start, int64_t, int64_t n) {
-      double* into = c.sums + slot;
-      int64_t i = 0;
-      for (; i + width <= n; i += width) {
-        const Vector g = gradient(start + i);
-        for (int l = 0; l < width; ++l) into[i + l] += double(g[l]);
-      }
-      for (; i < n; ++i) into[i] += double(gradient_of_one(start + i));
-    });
-  }
+    } else {
+      for_each_lane<E>(n, [&](auto lane, int64_t i) {
+        const auto g = gradient(lane, start + i);
+        if constexpr (decltype(lane)::width == 1) {
+          c.sums[slot + i] += double(g);
+        } else {
+          for (int l = 0; l < lanes<S>; ++l) c.sums[slot + i + l] += double(g[l]);
+        }
+      });
+    }
+  });
 }
 
 }  // namespace

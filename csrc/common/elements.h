@@ -13,6 +13,22 @@
 namespace sdd {
 namespace {
 
+// As many 16-bit integers as a FloatVector has lanes, widened. GCC 12 makes five instructions of
+// the general way where there is one, and warns of its own header where there is no mask.
+SDD_FN UInt32Vector load_widened(const uint16_t* p) {
+#if defined(__AVX512F__)
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return (UInt32Vector)_mm512_maskz_cvtepu16_epi32(0xffff, v);
+#elif defined(__AVX2__)
+  return (UInt32Vector)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  typedef uint16_t Half __attribute__((vector_size(SDD_VECTOR_BYTES / 2)));
+  Half v;
+  memcpy(&v, p, sizeof(v));
+  return __builtin_convertvector(v, UInt32Vector);
+#endif
+}
+
 // The bfloat16 nearest to x, as its 16 bits in an unsigned integer of 32.
 template <class T>
 SDD_FN typename Real<T>::Bits float_to_bfloat16(T x) {
@@ -97,6 +113,38 @@ struct HalfElement : Element16 {
 #endif
   SDD_FN static void put(uint16_t* p, float v) { *p = uint16_t(float_to_half(v)); }
 };
+
+// Loops are written once, as a body over a vector of neighbors or over one element: a lane says
+// which.
+template <class E>
+struct VectorLane {
+  using T = typename E::Vector;
+  static constexpr int64_t width = lanes<typename E::Compute>;
+  SDD_FN static T read(const typename E::Stored* p) { return E::vector(p); }
+  SDD_FN static T read_wide(const typename E::Compute* p) { return load(p); }
+  SDD_FN static typename E::Compute sum(T v) {
+    typename E::Compute total = 0;
+    for (int l = 0; l < width; ++l) total += v[l];
+    return total;
+  }
+};
+
+template <class E>
+struct OneLane {
+  using T = typename E::Compute;
+  static constexpr int64_t width = 1;
+  SDD_FN static T read(const typename E::Stored* p) { return E::value(p); }
+  SDD_FN static T read_wide(const typename E::Compute* p) { return *p; }
+  SDD_FN static T sum(T v) { return v; }
+};
+
+// body(lane, i) for 0 <= i < n: vectors first, then what is left one by one.
+template <class E, class Body>
+SDD_FN void for_each_lane(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + VectorLane<E>::width <= n; i += VectorLane<E>::width) body(VectorLane<E>{}, i);
+  for (; i < n; ++i) body(OneLane<E>{}, i);
+}
 
 // body(E{}) with the way in which `element` is stored.
 template <class Body>

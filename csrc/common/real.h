@@ -128,6 +128,9 @@ template <class T>
 SDD_FN T absolute(T x) {
   return Real<T>::from_bits(Real<T>::bits(x) << 1 >> 1);  // drops the sign bit
 }
+// On GPUs a modifier of the next instruction.
+SDD_FN float absolute(float x) { return __builtin_fabsf(x); }
+SDD_FN double absolute(double x) { return __builtin_fabs(x); }
 
 // The 16 bits of a bfloat16, as an unsigned integer of 32.
 template <class T>

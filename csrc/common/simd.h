@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #include "real.h"
 
@@ -55,45 +56,39 @@ struct VectorOf<double> {
 };
 
 template <class Scalar>
+using Vector = typename VectorOf<Scalar>::type;
+
+template <class Scalar>
 constexpr int lanes = SDD_VECTOR_BYTES / sizeof(Scalar);
 
 template <class Scalar>
-SDD_FN typename VectorOf<Scalar>::type load(const Scalar* p) {
-  typename VectorOf<Scalar>::type v;
+SDD_FN Vector<Scalar> load(const Scalar* p) {
+  Vector<Scalar> v;
   memcpy(&v, p, sizeof(v));
   return v;
 }
 
+// The lanes of v in float64, in as many vectors as that takes.
+SDD_FN void widen(FloatVector v, DoubleVector (&to)[2]) {
+  typedef float Half __attribute__((vector_size(SDD_VECTOR_BYTES / 2)));
+  Half half[2];
+  memcpy(half, &v, sizeof(v));
+  to[0] = __builtin_convertvector(half[0], DoubleVector);
+  to[1] = __builtin_convertvector(half[1], DoubleVector);
+}
+SDD_FN void widen(DoubleVector v, DoubleVector (&to)[1]) { to[0] = v; }
+
 // A number as a type: what a generic lambda takes to unroll a loop.
 template <int kCount>
-struct Count {
-  static constexpr int value = kCount;
-};
-
-// As many 16-bit integers as a FloatVector has lanes, widened.
-SDD_FN UInt32Vector load_widened(const uint16_t* p) {
-  typedef uint16_t Half __attribute__((vector_size(SDD_VECTOR_BYTES / 2)));
-  Half v;
-  memcpy(&v, p, sizeof(v));
-  return __builtin_convertvector(v, UInt32Vector);
-}
+using Count = std::integral_constant<int, kCount>;
 
 // Vectors that trade lanes: pairs zipped and split, square blocks transposed.
-template <int... I>
-struct Indices {};
-template <int N, int... I>
-struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};  // 0 ... N - 1
-template <int... I>
-struct MakeIndices<0, I...> {
-  using type = Indices<I...>;
-};
-
-template <class Scalar, class I = typename MakeIndices<lanes<Scalar>>::type>
+template <class Scalar, class I = std::make_integer_sequence<int, lanes<Scalar>>>
 struct Shuffle;
 
 template <class Scalar, int... I>
-struct Shuffle<Scalar, Indices<I...>> {
-  using V = typename VectorOf<Scalar>::type;
+struct Shuffle<Scalar, std::integer_sequence<int, I...>> {
+  using V = Vector<Scalar>;
   using Mask = typename Real<V>::Bits;
   static constexpr int width = sizeof...(I);
 

@@ -1,43 +1,11 @@
 // conv_epilogue, forward and backward in one pass each, on CPU vectors of the width of this
 // instruction set (SDD_ISA names the copy). Formulas: conv_epilogue.h.
-//
-// Each loop is written once, as a body over a vector or over one element: `Lane` says which.
 #include "conv_epilogue_kernel.h"
 
 #include "../common/elements.h"
 
 namespace sdd {
 namespace {
-
-template <class E>
-struct VectorLane {
-  using T = typename E::Vector;
-  static constexpr int64_t width = lanes<typename E::Compute>;
-  SDD_FN static T read(const typename E::Stored* p) { return E::vector(p); }
-  SDD_FN static T read_wide(const typename E::Compute* p) { return load(p); }
-  SDD_FN static typename E::Compute sum(T v) {
-    typename E::Compute total = 0;
-    for (int l = 0; l < width; ++l) total += v[l];
-    return total;
-  }
-};
-
-template <class E>
-struct OneLane {
-  using T = typename E::Compute;
-  static constexpr int64_t width = 1;
-  SDD_FN static T read(const typename E::Stored* p) { return E::value(p); }
-  SDD_FN static T read_wide(const typename E::Compute* p) { return *p; }
-  SDD_FN static T sum(T v) { return v; }
-};
-
-// body(lane, i) for 0 <= i < n: vectors first, then what is left one by one.
-template <class E, class Body>
-SDD_FN void for_each_lane(int64_t n, const Body& body) {
-  int64_t i = 0;
-  for (; i + VectorLane<E>::width <= n; i += VectorLane<E>::width) body(VectorLane<E>{}, i);
-  for (; i < n; ++i) body(OneLane<E>{}, i);
-}
 
 template <class E, Act kAct>
 struct Kernel {

@@ -2,7 +2,6 @@
 #include "demodulation_kernel.h"
 
 #include "../common/elements.h"
-#include "../common/tiles.h"
 
 namespace sdd {
 namespace {
@@ -102,21 +101,27 @@ void energies(const Energies& c, int64_t begin, int64_t end) {
   }
 }
 
-// The sum in (2) over neighboring energies.
+// The sum in (2) over neighboring energies; of kEnergyTerms vectors in the precision of T.
 template <class T>
 SDD_FN double sum_of_row(const T* e, const T* squares, int64_t inputs) {
-  constexpr int streams = 4;
-  Vector<T> sum[streams] = {};
-  LaneSum<T> total;
-  const int64_t done = for_each_tile<lanes<T>, kEnergyTerms, streams>(
-      inputs, [&](int stream, int64_t i) { sum[stream] += load(squares + i) * load(e + i); },
-      [&] {
-        total.add((sum[0] + sum[1]) + (sum[2] + sum[3]));
-        for (auto& v : sum) v = Vector<T>{};
-      });
-  double rest = 0;
-  for (int64_t i = done; i < inputs; ++i) rest += double(squares[i]) * double(e[i]);
-  return total.total() + rest;
+  constexpr int streams = 4, step = streams * lanes<T>;
+  constexpr int64_t tile = kEnergyTerms * lanes<T>;
+  double total = 0;
+  int64_t i = 0;
+  while (i + step <= inputs) {
+    const int64_t stop = inputs - i < tile ? inputs : i + tile;
+    Vector<T> sum[streams] = {};
+    for (; i + step <= stop; i += step) {
+      for (int s = 0; s < streams; ++s) {
+        const int64_t at = i + s * lanes<T>;
+        sum[s] += load(squares + at) * load(e + at);
+      }
+    }
+    sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    for (int l = 0; l < lanes<T>; ++l) total += double(sum[0][l]);
+  }
+  for (; i < inputs; ++i) total += double(squares[i]) * double(e[i]);
+  return total;
 }
 
 template <class T>

@@ -12,10 +12,12 @@
 // The second term of (2) is ~ a^2/2 and vanishes at c = log mean e^x, where D = mean(f(u)): a mean
 // of non-negative numbers, each known to full relative precision. Any c near enough will do.
 //
-// A row split into chunks k (n_k elements, shift-free results v_k = log mean e^x, D_k) recombines
-// by the chain rule of the Kullback-Leibler divergence, with w_k the softmax mass of chunk k:
-//   D = sum w_k D_k + KL(w || n_k / n)                                                      (3)
-// and the last term is (2) again, over the v_k with weights n_k / n.
+// A row is summed in chunks, each about a shift of its own. Their sums move to a common one by
+//   expm1(u + d) = e^d expm1(u) + expm1(d),   f(u + d) = e^d (f(u) + d expm1(u)) + f(d)        (3)
+// with d the old shift minus the new one. For small u both functions are power series, whose sums
+// over a chunk are made of power sums s_k = sum u^k, a product and an addition each:
+//   sum expm1(u) = s_1 + s_2 / 2! + s_3 / 3! + ...
+//   sum f(u) = s_2 / 2 + s_3 / 3 + s_4 / 8 + ... + s_k (k - 1) / k! + ...                   (4)
 //
 // The gradient: with L = log mean e^x, dL/dx_i = p_i and dD/dx_i = p_i (log p_i + H) = -dH/dx_i.
 // Nothing cancels in either once x is taken relative to its mean under p, m = sum p_i x_i = L + D:
@@ -27,13 +29,6 @@
 #include "../common/real.h"
 
 namespace sdd {
-
-// What is kept of a row, or of a chunk of a row.
-struct RowStats {
-  double log_mean_exp;  // log((1/n) sum e^x)
-  double deficit;       // D
-  double l1;            // sum |x|
-};
 
 // A value for every row; zeros where there are none.
 struct RowValues {
@@ -70,108 +65,20 @@ SDD_FN ExpTerms<T> exp_terms_in_range(T u) {
   return {e.two_to_k * q + scale_minus_1, e.two_to_k * (f_r + e.k * ln2 * (1 + q)) - scale_minus_1};
 }
 
-// Any u <= 87 (float) / 700 (double); e^u counts as 0 below the negative of that.
-template <class T>
-SDD_FN ExpTerms<T> exp_terms(T u) {
-  return exp_terms_in_range(clamp_exponent(u));
-}
-
-// For small u both are power series, and their sums over a chunk are made of power sums
-// s_k = sum u^k, which cost a product and an addition each:
-//   sum expm1(u) = s_1 + s_2 / 2! + s_3 / 3! + ...
-//   sum f(u) = s_2 / 2 + s_3 / 3 + s_4 / 8 + ... + s_k (k - 1) / k! + ...                   (4)
-template <class T, int kOrder>  // kOrder 4: without s_5 and s_6
-struct PowerSums {
-  T s1{}, s2{}, s3{}, s4{}, s5{}, s6{};
-  SDD_FN void add(T u) {
-    const T u2 = u * u;
-    const T u3 = u * u2;
-    s1 += u;
-    s2 += u2;
-    s3 += u3;
-    s4 += u2 * u2;
-    if constexpr (kOrder == 6) {
-      s5 += u2 * u3;
-      s6 += u3 * u3;
-    }
-  }
+struct RowStats {
+  double log_mean_exp;  // log((1/n) sum e^x)
+  double deficit;       // D
 };
-
-struct TermSums {
-  double expm1;   // sum of expm1(u)
-  double excess;  // sum of f(u)
-};
-
-template <int kOrder>
-SDD_FN TermSums sum_series(const PowerSums<double, kOrder>& p) {
-  return {
-      p.s1 + p.s2 * (1. / 2) + p.s3 * (1. / 6) + p.s4 * (1. / 24) + p.s5 * (1. / 120) +
-          p.s6 * (1. / 720),
-      p.s2 * (1. / 2) + p.s3 * (1. / 3) + p.s4 * (1. / 8) + p.s5 * (1. / 30) + p.s6 * (1. / 144)};
-}
-
-// Whether the first term that (4) leaves out is below 1e-7 of the sum: |s_5| / 30 <= s_4 max|u| /
-// 30 or |s_7| / 840 <= s_6 max|u| / 840, where max|u| is at most the fourth root of s_4, the sixth
-// of s_6. With 2^14 elements or fewer that implies |u| < 1.2, so that the rest of the series is no
-// larger. Raised to a power that leaves no roots. False for NaN, and for sums beyond the range.
-template <int kOrder>
-SDD_FN bool series_converged(const PowerSums<double, kOrder>& p) {
-  const double sum = 1e-7 / 2 * p.s2, highest = kOrder == 4 ? p.s4 : p.s6;
-  const double left_out = highest * (kOrder == 4 ? 1. / 30 : 1. / 840);
-  const double sum2 = sum * sum, left_out2 = left_out * left_out;
-  if (highest == 0) return true;
-  if constexpr (kOrder == 4) return left_out2 * left_out2 * highest < sum2 * sum2;
-  return left_out2 * left_out2 * left_out2 * highest < sum2 * sum2 * sum2;
-}
 
 // Equations (1) and (2) from the means a and F.
-SDD_FN void finish_stats(double shift, double a, double f, RowStats* out) {
+SDD_FN RowStats row_stats(double shift, double a, double f) {
   const double log1p_a = __builtin_log1p(a);
   // log1p(a) - a / (1 + a), by its series where the difference would lose digits
   const double correction = a < 1e-3 && a > -1e-3
                                 ? a * a * (1. / 2 - a * (2. / 3 - a * (3. / 4 - a * (4. / 5))))
                                 : log1p_a - a / (1 + a);
   const double deficit = f / (1 + a) - correction;
-  out->log_mean_exp = shift + log1p_a;
-  out->deficit = deficit < 0 ? 0 : deficit;  // rounding; NaN stays NaN
-}
-
-// Equation (3). chunk: [num_chunks], every chunk chunk_size long but the last, n elements in all.
-// Sums run in the order of the chunks: the same bits whatever thread wrote them.
-inline RowStats merge_chunks(const RowStats* chunk, int64_t num_chunks, int64_t chunk_size,
-                             int64_t n) {
-  if (num_chunks == 1) return chunk[0];
-  double highest = chunk[0].log_mean_exp;
-  double l1 = 0;
-  bool finite = true;
-  for (int64_t k = 0; k < num_chunks; ++k) {
-    const double v = chunk[k].log_mean_exp;
-    highest = v > highest ? v : highest;
-    finite = finite && v == v;
-    l1 += chunk[k].l1;
-  }
-  if (!finite) return {__builtin_nan(""), __builtin_nan(""), l1};
-  double mass = 0;
-  for (int64_t k = 0; k < num_chunks; ++k) {
-    const int64_t left = n - k * chunk_size;
-    const int64_t count = left < chunk_size ? left : chunk_size;
-    mass += double(count) * __builtin_exp(chunk[k].log_mean_exp - highest);
-  }
-  const double shift = highest + __builtin_log(mass / double(n));
-  double a = 0, f = 0, within = 0;
-  for (int64_t k = 0; k < num_chunks; ++k) {
-    const int64_t left = n - k * chunk_size;
-    const double weight = double(left < chunk_size ? left : chunk_size) / double(n);
-    const ExpTerms<double> t = exp_terms(chunk[k].log_mean_exp - shift);
-    a += weight * t.expm1;
-    f += weight * t.excess;
-    within += weight * (1 + t.expm1) * chunk[k].deficit;
-  }
-  RowStats row;
-  finish_stats(shift, a, f, &row);
-  row.deficit += within / (1 + a);
-  row.l1 = l1;
-  return row;
+  return {shift + log1p_a, deficit < 0 ? 0 : deficit};  // rounding; NaN stays NaN
 }
 
 // What (6) takes of a row, for entries x - offset. The mean is kept in two numbers: what x has in

@@ -2,13 +2,13 @@
 #include <cmath>
 
 #include "../common/cpu_work.h"
-#include "softmax_entropy_l1_kernel.h"
+#include "chunk.h"
 
 namespace sdd {
 
-void entropy_chunk_portable(const EntropyChunk&, RowStats*);
-void entropy_chunk_x86_64_v3(const EntropyChunk&, RowStats*);
-void entropy_chunk_x86_64_v4(const EntropyChunk&, RowStats*);
+void entropy_chunk_portable(const EntropyChunk&, Partial*);
+void entropy_chunk_x86_64_v3(const EntropyChunk&, Partial*);
+void entropy_chunk_x86_64_v4(const EntropyChunk&, Partial*);
 void entropy_gradient_portable(const EntropyGradientChunk&, const GradientRows&);
 void entropy_gradient_x86_64_v3(const EntropyGradientChunk&, const GradientRows&);
 void entropy_gradient_x86_64_v4(const EntropyGradientChunk&, const GradientRows&);
@@ -43,28 +43,44 @@ void for_chunks(const EntropyMaps& maps, const Body& body) {
       });
 }
 
+// partials: [count], of a row of n entries. In their order: the same bits whatever thread wrote
+// them.
+void merge(const Partial* partials, int64_t count, int64_t n, const EntropyResults& results,
+           int64_t row) {
+  const double offset = partials[0].offset;
+  double highest = -kInfinity, l1 = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    const double shift = partials[k].shift + (partials[k].offset - offset);
+    highest = shift > highest ? shift : highest;
+    l1 += partials[k].l1;
+  }
+  const auto sum_about = [&](double shift, double (&sums)[2]) {
+    sums[0] = sums[1] = 0;
+    for (int64_t k = 0; k < count; ++k) add_moved<double>(partials[k], offset, shift, sums);
+  };
+  double sums[2];
+  sum_about(highest, sums);
+  // log mean e^x, by (1): there nothing cancels.
+  const double shift = highest + std::log1p(sums[0] / double(n));
+  sum_about(shift, sums);
+  write_results(results, row, double(n), offset, shift, sums, l1);
+}
+
 }  // namespace
 
 void softmax_entropy_l1_cpu(const EntropyMaps& maps, const EntropyResults& results) {
-  const int64_t rows = maps.rows, n = maps.n, chunks = chunks_of_row(maps);
-  const std::unique_ptr<RowStats[]> stats(new RowStats[rows * chunks]);
+  const int64_t chunks = chunks_of_row(maps);
+  const std::unique_ptr<Partial[]> partials(new Partial[maps.rows * chunks]);
   const auto entropy_chunk = SDD_FOR_CPU_LEVEL(entropy_chunk_);
   for_chunks(maps, [&](int64_t task, int64_t, int64_t, const EntropyChunk& chunk) {
-    entropy_chunk(chunk, &stats[task]);
+    entropy_chunk(chunk, &partials[task]);
   });
-
-  const double log_n = std::log(static_cast<double>(n));
-  torch::stable::parallel_for(
-      0, rows, std::max<int64_t>(1, 1024 / chunks), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-          const RowStats s = merge_chunks(&stats[row * chunks], chunks, kEntropyChunk, n);
-          const double h = log_n - s.deficit;
-          results.entropy[row] = h < 0 ? 0 : h;  // rounding; NaN stays NaN
-          results.l1[row] = s.l1;
-          results.deficit[row] = s.deficit;
-          results.log_mean_exp[row] = s.log_mean_exp;
-        }
-      });
+  torch::stable::parallel_for(0, maps.rows, std::max<int64_t>(1, 1024 / chunks),
+                              [&](int64_t begin, int64_t end) {
+                                for (int64_t row = begin; row < end; ++row) {
+                                  merge(&partials[row * chunks], chunks, maps.n, results, row);
+                                }
+                              });
 }
 
 void softmax_entropy_l1_backward_cpu(const EntropyMaps& maps, const GradientRows& rows,
@@ -74,7 +90,7 @@ void softmax_entropy_l1_backward_cpu(const EntropyMaps& maps, const GradientRows
   const int64_t size = element_size(maps.element);
   for_chunks(maps, [&](int64_t, int64_t row, int64_t first, const EntropyChunk& chunk) {
     char* place = static_cast<char*>(grad) + (row * of_row + first) * size;
-    entropy_gradient({chunk, place, maps.n, row, 1 / double(maps.n)}, rows);
+    entropy_gradient({chunk, place, row, maps.n}, rows);
   });
 }
 

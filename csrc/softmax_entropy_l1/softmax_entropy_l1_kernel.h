@@ -43,17 +43,15 @@ struct EntropyChunk {
   int64_t channel_stride;  // elements between the channels of one entry
 };
 
-// The same chunk, and where its gradient belongs.
+// The same chunk of row `row`, of n entries, and where its gradient belongs.
 struct EntropyGradientChunk {
   EntropyChunk entries;
-  void* grad;                   // signed map: [count]; abs-mean map: [channels, count]
-  int64_t grad_channel_stride;  // elements
-  int64_t row;                  // which it is of
-  double inverse_n;             // 1 / entries of a row
+  void* grad;  // signed map: [count]; abs-mean map: [channels, count] of rows [channels, n]
+  int64_t row, n;
 };
 
-// Entries per chunk: the unit of work, whatever the number of threads, so that the result does not
-// depend on them. 16384 floats stay in the second-level cache for a second pass.
+// Entries per chunk on a CPU: the unit of work, whatever the number of threads, so that the result
+// does not depend on them. 16384 floats stay in the second-level cache for a second step.
 constexpr int64_t kEntropyChunk = 16384;
 
 }  // namespace sdd
