@@ -12,6 +12,10 @@ import pytest
 
 from sdd_fast.checkpoints.formats.read import read_checkpoint
 
+__all__ = [  # all but `pickle`, which tests have another one of
+    "archive", "call", "call_system", "data", "integer", "items", "legacy", "name", "refused",
+    "stack_name", "storage", "tensor", "text",
+]  # fmt: skip
 SYSTEM = "touch executed"  # the command that would leave a trace
 
 

@@ -11,19 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints.formats import hostile
-from checkpoints.formats.hostile import (
-    archive,
-    call,
-    call_system,
-    data,
-    integer,
-    items,
-    legacy,
-    name,
-    refused,
-    tensor,
-    text,
-)
+from checkpoints.formats.hostile import *
 
 from sdd_fast.checkpoints.formats.bounds import Budget
 from sdd_fast.checkpoints.formats.read import read_checkpoint, scan

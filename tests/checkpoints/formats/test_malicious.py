@@ -8,20 +8,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints.formats import hostile
-from checkpoints.formats.hostile import (
-    archive,
-    call,
-    call_system,
-    data,
-    integer,
-    items,
-    legacy,
-    name,
-    refused,
-    stack_name,
-    tensor,
-    text,
-)
+from checkpoints.formats.hostile import *
 
 from sdd_fast.checkpoints.formats.read import scan
 

@@ -11,20 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints.formats import hostile
-from checkpoints.formats.hostile import (
-    archive,
-    call,
-    call_system,
-    data,
-    integer,
-    items,
-    legacy,
-    name,
-    refused,
-    storage,
-    tensor,
-    text,
-)
+from checkpoints.formats.hostile import *
 
 from sdd_fast.checkpoints.formats.read import read_checkpoint
 

@@ -10,18 +10,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints.formats import hostile
-from checkpoints.formats.hostile import (
-    archive,
-    call,
-    data,
-    integer,
-    items,
-    name,
-    refused,
-    storage,
-    tensor,
-    text,
-)
+from checkpoints.formats.hostile import *
 
 from sdd_fast.checkpoints.formats.read import PickledObject, read_checkpoint
 
