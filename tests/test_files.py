@@ -249,6 +249,7 @@ def test_a_file_of_300_000_empty_tensors_is_refused_at_once(
         ('{"__metadata__":{"a":"\\ud800"}}', "half a character"),
         ('{"__metadata__":{"a":7}}', "not a complete safetensors file"),
         ('{"a":7}', "header is damaged"),
+        ('{"a":' + "[" * (4 * 10**6) + "]}", "more lists and objects than any network"),
         ('{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', "no whole numbers"),
         ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,"%s"]}}' % ("9" * 5000), "no whole"),
         ('{"a":{"dtype":"%s","shape":[0],"data_offsets":[0,0]}}' % ("F" * 5000), "F{200,290}…"),

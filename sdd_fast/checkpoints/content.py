@@ -127,14 +127,12 @@ def states_in(content: Any) -> Iterator[State]:
 
 def below(state: State, prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with `prefix`, without it."""
-    inside: dict[str, Tensor] = unwrapped(
-        {
-            key.removeprefix(prefix): value
-            for key, value in state.entries.items()
-            if isinstance(key, str) and key.startswith(prefix) and isinstance(value, Tensor)
-        }
-    )
-    return inside
+    inside = {
+        key.removeprefix(prefix): value
+        for key, value in state.entries.items()
+        if isinstance(key, str) and key.startswith(prefix) and isinstance(value, Tensor)
+    }
+    return dict(unwrapped(inside)) if prefix else inside
 
 
 def strangers(state: State, prefix: str) -> dict[str, Tensor]:

@@ -38,6 +38,7 @@ _FORMATS = {
 _SAFE = {"safetensors": "safetensors", "npy": "numbers"}
 _SOURCE_CODE = "torch_utils.persistence._reconstruct_persistent_obj"
 _SHOWN = 6
+_LONGEST = 10_000  # characters of what a file tells
 A_PROGRAM = "a program: torch.jit.load, and nothing else, runs it"
 _TOLD = ("network", "prompt", "lam", "levels", "timesteps", "domain", "config", "source")
 
@@ -119,6 +120,8 @@ def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
+    if len(text) > _LONGEST:
+        return f"{text[:_LONGEST]}…"
     try:
         value = parse_json(text)
     except ValueError:

@@ -23,7 +23,8 @@ from .json import parse_json
 from .paths import PathLike, expanded
 
 MOST_TENSORS = 100_000  # far beyond any known network
-LONGEST_HEADER = 32 * 2**20  # bytes; parsed it takes some 20 times as much memory
+LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
+_MOST_BRACKETS = 4_000_000  # three for each tensor, and those of JSON in the metadata
 
 
 def save_tensors(
@@ -129,6 +130,8 @@ def _check_header(source: Path) -> None:
                 f"at most {LONGEST_HEADER:,} are read"
             )
         text = handle.read(start - 8)
+    if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
+        raise ValueError(f"{source}: its header has more lists and objects than any network needs")
     # In the text first, since parsing takes long, and then in what it says, since JSON knows other
     # ways to write a name.
     _check_count(source, text.count(b'"data_offsets"'))

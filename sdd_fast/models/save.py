@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..files import listed, load_tensors, parse_json, save_tensors
+from ..files import library_text, listed, load_tensors, parse_json, save_tensors
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T", bound="SaveLoadMixin")
@@ -110,7 +110,9 @@ def check_exactly(
     try:
         described = outline(network, config, tensors)
     except ValueError as error:
-        raise ValueError(f"{source}: no such {network.__name__} can be built: {error}") from error
+        raise ValueError(
+            f"{source}: no such {network.__name__} can be built: {library_text(error, 1000)}"
+        ) from error
     _check_fits(described, tensors, source, names)
     return described
 

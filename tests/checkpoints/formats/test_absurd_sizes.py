@@ -78,6 +78,15 @@ def test_metadata_that_are_no_json(tmp_path: Path, network: str, text: str) -> N
     assert describe_file(path)["tensors"] == 1
 
 
+def test_long_metadata_are_not_repeated(tmp_path: Path) -> None:
+    config = json.dumps({"num_layers": 10, "levels": ["x" * 10**6]})
+    path = write(tmp_path / "a.safetensors", "LevelsMapper", config, prompt='"' + "p" * 10**6 + '"')
+    with pytest.raises(ValueError, match=r"no such LevelsMapper") as error:
+        load_mapper(path)
+    assert len(str(error.value)) < 2000
+    assert len(str(describe_file(path))) < 30_000
+
+
 def test_deep_json_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match=r"a\.json is not valid JSON: it is nested too deep"):
