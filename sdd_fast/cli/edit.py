@@ -55,14 +55,7 @@ def edit(
             show_default=False,
         ),
     ] = "",
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace files in --out, such as earlier results.",
-            rich_help_panel=options.OUTPUT,
-        ),
-    ] = False,
+    overwrite: options.Overwrite = False,
     skip_existing: Annotated[
         bool,
         typer.Option(
