@@ -7,6 +7,7 @@ people are in `report.wording`, which knows what a domain calls its images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +32,7 @@ KEPT_WELL_ABOVE = 0.95
 
 _TOO_LITTLE = ("more_steps", "other_timesteps", "higher_guidance_scale", "smaller_l2_weight")
 ADVICE: dict[str, tuple[str, ...]] = {
+    "not measurable": ("lower_guidance_scale", "fewer_steps"),
     "unknown words": ("known_words",),
     "no effect": (
         "more_steps", "higher_guidance_scale", "smaller_l2_weight", "smaller_identity_weight",
@@ -62,6 +64,10 @@ EARLIER_CODES = {
 }  # fmt: skip
 
 
+NEEDED = ("edit_size", "peak_change", "saturated_share")
+"""Figures of an `EditMonitor` without which nothing can be said of an edit."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Judgment of an edit.
@@ -90,6 +96,8 @@ def judge(
         unknown_words: words of the prompt that the teacher was never taught. The CLIP of a domain
             learned from the same captions: of such a prompt it is no witness.
     """
+    if any(value is None or not math.isfinite(value) for value in map(measured.get, NEEDED)):
+        return _verdict("bad", "not measurable")
     if unknown_words and quality is None:
         return _verdict("bad", "unknown words")
     if measured["saturated_share"] > SATURATED_ABOVE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,8 @@ def milliseconds_per_edit(domain: Domain, mapper: nn.Module, lam: float, batch: 
 def _rendered(generator: Any, w_plus: Tensor, mappers: Sequence[Any] = ()) -> Tensor:
     """Images of latents, a few at a time: a batch of large ones need not fit a GPU."""
     chunks = w_plus.split(rendering_batch(generator))
-    return torch.cat([manipulate(generator, w, mappers).images.clamp(-1, 1).cpu() for w in chunks])
+    images = torch.cat([manipulate(generator, w, mappers).images.cpu() for w in chunks])
+    return images.nan_to_num(0.0).clamp(-1, 1)  # gray is what cannot be shown
 
 
 def _cell(domain: Domain) -> int:
@@ -160,6 +162,6 @@ def _evened(history: Sequence[dict[str, Any]], name: str) -> tuple[list[int], li
 
 
 def _column(entries: Sequence[dict[str, Any]], name: str) -> list[float]:
-    """The values of one key, [] unless every entry has it."""
-    values = [entry[name] for entry in entries if name in entry]
+    """The values of one key, [] unless every entry has a finite one."""
+    values = [v for e in entries if (v := e.get(name)) is not None and math.isfinite(v)]
     return values if len(values) == len(entries) else []

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..distillation.judge import KEPT_WELL_ABOVE, worst_kept
+from ..distillation.judge import KEPT_WELL_ABOVE, NEEDED, worst_kept
 
 SEALS = {"good": "Good", "fair": "Usable, with a flaw", "bad": "Not usable like this"}
 
 HEADLINES = {
+    "not measurable": "The edited {images} hold values that are no numbers, so that nothing can be "
+    "measured",
     "unknown words": "The diffusion model was never taught {unknown}: what the edit does instead "
     "is chance",
     "no effect": "The edit has no effect that anyone would see",
@@ -112,6 +114,8 @@ def words(name: str, nouns: Mapping[str, str]) -> str:
 
 def describe(measured: Mapping[str, Any]) -> str:
     """Return the figures of `EditMonitor` on one line, with its verdict if that is among them."""
+    if any(measured[name] is None for name in NEEDED):
+        return "the edited images hold values that are no numbers"
     parts = [f"edit size {measured['edit_size']:.1%} (peak {measured['peak_change']:.0%})"]
     if "latent_change" in measured:
         parts.append(f"Δw {measured['latent_change']:.2f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..distillation.config import DistillConfig
-from ..distillation.judge import CODES, EARLIER_CODES, from_earlier, judge
+from ..distillation.judge import CODES, EARLIER_CODES, NEEDED, from_earlier, judge
 from ..domains.embedded import reader_of
 from ..domains.spec import complete_nouns
 from ..files import PathLike, expanded, read_json
@@ -53,8 +54,10 @@ def _is_quality(value: Any) -> bool:
 
 
 def _is_monitor(value: Any) -> bool:
-    keys = ("edit_size", "peak_change", "saturated_share")
-    return _is_object(value) and all(is_number(value.get(key)) for key in keys)
+    """Whether it is what an `EditMonitor` measured; what was not finite is null."""
+    return _is_object(value) and all(
+        key in value and (value[key] is None or is_number(value[key])) for key in NEEDED
+    )
 
 
 def _is_verdict(value: Any) -> bool:
@@ -172,12 +175,12 @@ def new_record(
 
 
 def without_nan(value: Any) -> Any:
-    """Return `value` with None for what could not be measured: JSON has no NaN."""
+    """Return `value` with None for what is not finite: JSON has neither NaN nor infinity."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, float) and value != value:
-        return None
-    return value
+    if isinstance(value, (list, tuple)):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def versions(device: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import nn
 
 from ..distillation.config import DistillConfig
 from ..distillation.distill import DistillResult, distill
-from ..distillation.judge import Verdict, from_earlier, judge
+from ..distillation.judge import NEEDED, Verdict, from_earlier, judge
 from ..domains.reader import Target
 from ..files import PathLike, atomic_path, expanded, write_json
 from ..images import save_png
@@ -286,7 +286,8 @@ def _monitored(entry: dict[str, Any]) -> dict[str, Any]:
         "clip_similarity", "clip_gain", "identity",
     )  # fmt: skip
     entry = from_earlier(entry)
-    return {name: entry[name] for name in names if name in entry}
+    found = without_nan({name: entry[name] for name in names if name in entry})
+    return {name: value for name, value in found.items() if value is not None or name in NEEDED}
 
 
 def _measure(job: _Job, result: DistillResult, target: Target | None, faces: int) -> None:

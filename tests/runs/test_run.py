@@ -216,6 +216,26 @@ def test_an_interrupted_run_continues_to_the_same_mapper(
     assert_same_mapper(tmp_path / "run", finished.folder)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("names", [("identity", "direction"), ("edit_size", "peak_change")])
+def test_figures_that_are_not_finite_end_in_a_report(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float, names: Any
+) -> None:
+    original = EditMonitor.__call__
+
+    def broken(self: EditMonitor, *args: Any) -> dict[str, Any]:
+        return original(self, *args) | dict.fromkeys(names, bad)
+
+    monkeypatch.setattr(EditMonitor, "__call__", broken)
+    for _ in range(2):  # the second reads the history from its file
+        run = make(domain, tmp_path, timesteps=[500], selection=None, config=config(steps=2))
+        assert read_run(tmp_path)["complete"] and run.report.exists()
+        measurable = "identity" in names
+        assert (run.verdict.code == "not measurable") is not measurable
+        assert "direction" not in run.record["monitor"] if measurable else run.headline
+        (tmp_path / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
 def test_starting_over_discards_everything(domain: Domain, tmp_path: Path) -> None:
     first = make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
     assert first.record["quality"] is None and first.record["rule"] == "given by hand"

@@ -132,7 +132,9 @@ def agreement(seen: dict[str, Tensor], drawn: dict[str, Tensor]) -> dict[str, fl
     shares = {}
     for name in ATTRIBUTES:
         same = (seen[name] == drawn[name]).double()
-        shares[name] = (same[hair] if name == "hair_color" else same).mean().item()
+        counted = same[hair] if name == "hair_color" else same
+        if len(counted):  # all of a few faces may be bald
+            shares[name] = counted.mean().item()
     return shares
 
 
