@@ -30,7 +30,7 @@ Relative names are looked for beside the domain file, then in the folder of chec
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,7 @@ def make_spec(
                     raise FileNotFoundError(absent[part])
     rows = content.get("content_rows")
     lora = replaced["lora"] if "lora" in replaced else content.get("lora") or ()
+    places = () if "lora" in replaced else (folder, checkpoints_folder())
     guidance_rms = content.get("guidance_rms") or content.get("pull", {})
     return DomainSpec(
         name=content["name"],
@@ -155,7 +156,7 @@ def make_spec(
         nouns=dict(content.get("nouns", {})),
         align=content.get("align"),
         content_rows=None if rows is None else (rows[0], rows[1]),
-        lora=tuple(_find_lora(one, folder) for one in ([lora] if isinstance(lora, str) else lora)),
+        lora=tuple(_find_lora(one, places) for one in ([lora] if isinstance(lora, str) else lora)),
         variant=replaced.get("variant", content.get("variant")),
     )
 
@@ -192,16 +193,16 @@ def _find(part: str, names: str | list[str], folder: Path) -> str | None:
     return hub_ids[0] if hub_ids else None
 
 
-def _find_lora(given: str, folder: Path) -> str:
-    """Return "path:scale" of "FILE" or "FILE:scale"."""
-    for place in (folder, checkpoints_folder()):
+def _find_lora(given: str, places: Iterable[Path]) -> str:
+    """Return "path:scale" of "FILE" or "FILE:scale", looked for in `places` first."""
+    for place in places:
         try:
             path, scale = split_scale(place / expanded(given))
         except FileNotFoundError:
             continue
         return f"{path.resolve()}:{scale!r}"
-    path, scale = split_scale(given)  # its message
-    return f"{path}:{scale!r}"
+    path, scale = split_scale(given)
+    return f"{path.resolve()}:{scale!r}"
 
 
 def _absence(source: str, part: str, content: dict[str, Any], folder: Path) -> str:

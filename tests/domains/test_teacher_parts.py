@@ -47,7 +47,9 @@ def what_it_is(prior: DiffusionPrior) -> tuple[float, float, float]:
     )
 
 
-def test_by_python_by_domain_file_and_as_a_run_remembers_it(folder: Path) -> None:
+def test_by_python_by_domain_file_and_as_a_run_remembers_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     q, c, v = what_it_is(load_domain(folder).prior)
     half = float(torch.tensor(c).half())
     assert half != c
@@ -62,6 +64,11 @@ def test_by_python_by_domain_file_and_as_a_run_remembers_it(folder: Path) -> Non
     listing |= {"lora": ["style.safetensors:0.25", "style.safetensors"], "vae": "better-vae"}
     (folder / "domain.json").write_text(json.dumps(listing), encoding="utf-8")
     assert what_it_is(load_domain(folder).prior) == pytest.approx((q + 1.25, c, 2 * v), abs=1e-6)
+    # What is given is not looked for beside the domain's file.
+    monkeypatch.chdir(folder.parent)
+    save_file({"x": torch.zeros(1)}, "style.safetensors")
+    with pytest.raises(ValueError, match="style.safetensors is .*; expected a LoRA"):
+        _ = load_domain(folder, lora="style.safetensors").prior
     # Another teacher comes without what the domain names for its own.
     assert what_it_is(load_domain(folder, diffusion=folder / "diffusion").prior) == (q, c, v)
     assert what_it_is(load_domain(folder, vae=None, lora=[]).prior) == (q, c, v)
