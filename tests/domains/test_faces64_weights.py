@@ -46,11 +46,11 @@ def test_latents_of_the_teacher_are_white(domain):
 
 def test_samples_follow_the_prompt(domain):
     rng = torch.Generator().manual_seed(SEED)
-    prompts = ["a face with white hair"] * 16 + ["a surprised face"] * 16
-    images = domain.prior.sample(prompts, 20, 5.0, rng=rng)
+    prompts = ["a face with white hair"] * 10 + ["a surprised face"] * 10
+    images = domain.prior.sample(prompts, 15, 5.0, rng=rng)
     seen = read_attributes(domain, images)
-    assert (seen["hair_color"][:16] == 4).double().mean() >= 0.7
-    assert (seen["expression"][16:] == 3).double().mean() >= 0.7
+    assert (seen["hair_color"][:10] == 4).double().mean() >= 0.7
+    assert (seen["expression"][10:] == 3).double().mean() >= 0.7
 
 
 def test_generator_draws_faces_from_z(domain):
@@ -88,7 +88,7 @@ def test_one_edit_from_selection_to_measurement(domain):
     prompt = "a surprised face"
     assert prompt in EDITS
     curve = hqs(
-        domain.prior, domain.held_out[:4], prompt, range(100, 1000, 100),
+        domain.prior, domain.held_out[:4], prompt, range(100, 1000, 200),
         generator=domain.generator, config=DistillConfig().guidance, progress=False,
     )  # fmt: skip
     assert curve.largest() >= 300  # never among the timesteps that carry texture only
