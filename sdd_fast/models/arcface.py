@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from .irse import IR50, FrozenBatchNorm, IRTrunk
 from .save import SaveLoadMixin
 
-_LEAST = 112  # what the trunk sees; of a smaller image too little is left after the crop
+_LEAST = 112  # what the trunk sees; smaller images are enlarged before the crop
 
 
 class ArcFace(SaveLoadMixin, IRTrunk):
@@ -47,9 +48,11 @@ class ArcFace(SaveLoadMixin, IRTrunk):
     def forward(self, images: Tensor) -> Tensor:
         """Map faces [B, 3, R, R] in [-1, 1], aligned as FFHQ, to unit vectors [B, dim].
 
-        Any R of at least 112. Other sizes than 256 are first brought to 256 by averaging, smaller
-        ones too (which repeats pixels), as StyleCLIP and its successors do; their identity scores
-        compare with ours.
+        Other sizes than 256 are first brought to 256 by averaging, smaller ones too (which repeats
+        pixels), as StyleCLIP and its successors do; their identity scores compare with ours.
+
+        Warns:
+            UserWarning: R is below 112, so that the network sees less than it was trained on.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(
@@ -57,9 +60,10 @@ class ArcFace(SaveLoadMixin, IRTrunk):
                 "crop faces to squares first"
             )
         if images.shape[2] < _LEAST:
-            raise ValueError(
-                f"ArcFace: images must be at least {_LEAST} × {_LEAST}, "
-                f"got {images.shape[2]} × {images.shape[3]}; enlarge them first"
+            warnings.warn(
+                f"ArcFace: images of {images.shape[2]} × {images.shape[2]} are enlarged; below "
+                f"{_LEAST} × {_LEAST} faces are told apart less well",
+                stacklevel=1,  # the command line shows warnings of this package only
             )
         features = self.features(face_crop(images))
         return F.normalize(self.output_layer(features[-1]), dim=1)

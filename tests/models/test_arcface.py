@@ -40,6 +40,16 @@ def test_agrees_with_the_definition(resolution: int) -> None:
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_small_images_are_enlarged_as_the_definition_does_with_a_warning() -> None:
+    network, state = build()
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    with pytest.warns(UserWarning, match="64 × 64 are enlarged; below 112 × 112"):
+        found = network(images)
+    torch.testing.assert_close(
+        found.double(), arcface(state, images, SMALL["units"]), atol=1e-5, rtol=1e-4
+    )
+
+
 def test_only_the_crop_is_seen() -> None:
     network, _ = build()
     images = torch.rand(1, 3, 256, 256)
@@ -94,7 +104,6 @@ def test_save_and_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 3, 64, 64), "at least 112 × 112, got 64 × 64; enlarge"),
         ((1, 3, 192, 256), r"\[B, 3, R, R\], got \[1, 3, 192, 256\]; crop"),
         ((1, 1, 256, 256), r"\[B, 3, R, R\], got \[1, 1, 256, 256\]"),
         ((3, 256, 256), r"\[B, 3, R, R\], got \[3, 256, 256\]"),
