@@ -27,6 +27,7 @@ from torch import nn
 
 from .files import PathLike, expanded, load_tensors, read_json, read_metadata, write_json
 from .manipulator import MapperInfo, save_mapper
+from .out_of_memory import check_ran_out
 from .outputs import check_free
 from .training_state import StateFile, TrainingState, differences
 
@@ -180,6 +181,7 @@ class RunFolder:
             mapper.load_state_dict(tensors)
             return self._read_history()
         except (OSError, RuntimeError, ValueError) as error:
+            check_ran_out(error, path)
             raise ValueError(
                 f"{error}. The run in {self.path} is finished, but not all of it is left, nor its "
                 f"checkpoint; to train it again, {_OTHERWISE}"

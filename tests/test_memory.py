@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from sd_families import FULL, FULL_VAE, build_networks
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from sdd_fast.memory import (
     training_batch,
 )
 from sdd_fast.models import StyleGAN2
+from sdd_fast.out_of_memory import check_ran_out, ran_out
 from sdd_fast.teacher.vae_encoder import VAEEncoder
 
 
@@ -128,3 +131,41 @@ def test_rendering_without_a_gradient(side: int, want: int) -> None:
 def test_what_is_kept_between_steps() -> None:
     image = torch.empty(3, 1024, 1024, device="meta")
     assert fits_cache(image, 21) and not fits_cache(image, 22)
+
+
+def arisen(cause: Exception) -> Exception:
+    try:
+        try:
+            raise cause
+        except Exception as error:
+            raise ValueError("unet/ may be truncated") from error
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate "
+                      "memory: you tried to allocate 8 bytes. Error code 12"), True),
+        (RuntimeError("unable to mmap 80 bytes from file <a>: Cannot allocate memory (12)"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (SafetensorError("Cannot allocate memory (os error 12)"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (arisen(MemoryError()), True),
+        (ValueError("the prompt is too long: 'a man out of memory'"), False),
+        (FileNotFoundError(errno.ENOENT, "no such file", "out of memory.png"), False),
+        (RuntimeError("shape mismatch"), False),
+    ],
+)  # fmt: skip
+def test_memory_that_ran_out_is_known_in_every_wording(error: Exception, memory: bool) -> None:
+    assert ran_out(error) == memory
+
+
+def test_what_did_not_fit_is_named() -> None:
+    check_ran_out(RuntimeError("shape mismatch"), "unet/")
+    with pytest.raises(MemoryError, match="unet/ of sd does not fit into memory"):
+        check_ran_out(OSError(errno.ENOMEM, "Cannot allocate memory"), "unet/ of sd")

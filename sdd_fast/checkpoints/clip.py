@@ -16,6 +16,7 @@ from torch import Tensor
 from ..files import PathLike, expanded, read_json
 from ..models.clip import Clip, Preprocessing, PublishedClip
 from ..models.save import build_exactly
+from ..out_of_memory import check_ran_out
 from ..quiet import quiet_loading
 from .formats.read import read_checkpoint
 from .inspect import summarize
@@ -169,6 +170,7 @@ def _tokenizer(folder: Path, config: Any) -> CLIPTokenizer:
         with quiet_loading():
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a damaged vocabulary raises almost anything
+        check_ran_out(error, folder)
         raise ValueError(
             f"the tokenizer in {folder} could not be read: {type(error).__name__}: {error}"
         ) from error

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import typer
 
 from sdd_fast.interrupt import stopped_by_signals
+from sdd_fast.out_of_memory import ran_out
 
 from .groups import flattened
 
@@ -111,9 +112,12 @@ def explain(error: Exception) -> str:
         from sdd_fast.files import os_error_text
 
         text = os_error_text(error)
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if ran_out(error):
         first = text.splitlines()[0] if text else ""
-        text = f"out of memory. Try a smaller --batch-size or fewer --images. {first}".strip()
+        text = (
+            "out of memory. Try a smaller --batch-size, fewer --images or --dtype float16, where "
+            f"the command has them. {first}"
+        ).strip()
     elif not _is_plain(error):
         text = f"{type(error).__name__}: {text}. This may be a bug; {DEBUG} shows the traceback"
     for python, typed in (

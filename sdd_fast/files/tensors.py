@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
+from ..out_of_memory import check_ran_out
 from .atomic import half_character, write_bytes
 from .content import content_kind
 from .errors import library_text
@@ -104,6 +105,7 @@ def _opened(path: PathLike, device: str | torch.device = "cpu") -> Iterator[Any]
         with safe_open(str(source), framework="pt", device=str(device)) as handle:
             yield handle
     except SafetensorError as error:
+        check_ran_out(error, source)
         raise ValueError(
             f"{source} is not a complete safetensors file ({library_text(error)}); it may be "
             "truncated or corrupt: write or download it again"

@@ -15,6 +15,7 @@ import torch
 
 from ..checkpoints.stable_diffusion import A_LORA, A_VAE, PREDICTS, SUPPORTED
 from ..files import expanded, read_json
+from ..out_of_memory import check_ran_out
 from ..quiet import quiet_loading
 from .configs import Configs, check_configs, completed, native_size, scheduler_config
 from .hub import from_hub, is_hub_id
@@ -300,10 +301,9 @@ def check_folder(folder: Path, xl: bool) -> Configs:
 def _explained(source: Path, part: str) -> Iterator[None]:
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     # Damaged files make the libraries raise almost anything; tokenizers even a plain Exception.
     except Exception as error:
+        check_ran_out(error, f"{part}/ of {source}")
         raise ValueError(
             f"could not load {part}/ of {source}: {type(error).__name__}: {error}\n"
             "It may be truncated, corrupt or of another model; write or download it "

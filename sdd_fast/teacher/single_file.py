@@ -13,6 +13,7 @@ from ..checkpoints.inspect import summarize
 from ..checkpoints.ldm import UNET, VAE
 from ..checkpoints.stable_diffusion import RESOLUTION, RESOLUTION_V, SUPPORTED, TIMESTEPS
 from ..files import expanded
+from ..out_of_memory import check_ran_out
 from ..quiet import quiet_loading
 from .hub import from_cache, from_hub, is_hub_id
 from .parts import Components, new_scheduler
@@ -111,6 +112,7 @@ def load_tokenizers(family: str, path: Path, given: str | Path | None) -> dict[s
                 for pad in PADS[family]
             ]
     except Exception as error:  # a damaged vocabulary raises almost anything
+        check_ran_out(error, folder)
         # Without protobuf, transformers before 5.8 turns any damage into a request to install it.
         damage = error.__context__ if isinstance(error, ImportError) else None
         cause = damage or error

@@ -559,9 +559,11 @@ def test_a_bad_edit_is_said_loudly(capsys: pytest.CaptureFixture[str], level: An
         (IsADirectoryError(21, "Is a directory", "a directory"), "a directory: Is a directory"),
         (FileNotFoundError("no domain 'cats'"), "no domain 'cats'"),
         (ValueError("start over with resume=False"), "start over with --restart"),
-        (MemoryError(), "out of memory. Try a smaller --batch-size or fewer --images."),
+        (MemoryError(), "out of memory. Try a smaller --batch-size, fewer --images or --dtype "
+         "float16, where the command has them."),
         (torch.OutOfMemoryError("CUDA out of memory\nmore"), "out of memory. Try a smaller "
-         "--batch-size or fewer --images. CUDA out of memory"),
+         "--batch-size, fewer --images or --dtype float16, where the command has them. CUDA out of "
+         "memory"),
     ],
 )  # fmt: skip
 def test_errors_in_the_words_of_the_command_line(error: Exception, message: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...files import PathLike, content_kind, load_tensors, regular_file
+from ...out_of_memory import check_ran_out
 from .allowed import ALLOWED, encoded
 from .bounds import Budget
 from .pickles import Call, Unpickler
@@ -135,6 +136,7 @@ def _read_npy(path: Path) -> torch.Tensor:
     except OSError:
         raise
     except Exception as error:  # the header is a Python expression: whatever its parser raises
+        check_ran_out(error, path)
         raise ValueError(
             f"{path} is no complete .npy file of numbers; it may be truncated or corrupt"
         ) from error
