@@ -51,7 +51,11 @@ if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and 
     )
     from .gradients.sds import residual as residual
     from .images import load_image as load_image
-    from .manipulator import MapperInfo as MapperInfo, save_mapper as save_mapper
+    from .manipulator import (
+        LatentGenerator as LatentGenerator,
+        MapperInfo as MapperInfo,
+        save_mapper as save_mapper,
+    )
     from .models import (
         ConvClassifier as ConvClassifier,
         ConvEmbedding as ConvEmbedding,
@@ -86,7 +90,7 @@ _NAMES_OF = {
     ".gradients.image_gradient": "Guidance guidance image_gradient",
     ".gradients.sds": "residual",
     ".images": "load_image",
-    ".manipulator": "MapperInfo save_mapper",
+    ".manipulator": "LatentGenerator MapperInfo save_mapper",
     ".models": "ConvClassifier ConvEmbedding Encoder LevelsMapper StyleGAN2 StyleSpaceMapper",
     ".selection.curve": "HQSCurve",
     ".selection.hqs": "hqs",

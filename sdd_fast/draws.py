@@ -1,7 +1,9 @@
 """Seeded generators, noise and choices: everything random in the package is drawn here.
 
-Nothing touches the global state of torch, numpy or Python, which other threads may draw from.
-Every draw is made on the CPU, so that it does not depend on the device.
+Nothing touches the global state of torch, numpy or Python, which other threads may draw from, but
+`guidance`, `DiffusionPrior.sample` and `StyleGAN2.synthesis` where they are asked for noise and
+given no generator, as torch's own functions do. Every other draw is made on the CPU, so that it
+does not depend on the device.
 """
 
 from __future__ import annotations

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from . import edit_files
 from ._deprecated import renamed_arguments, warn
 from .checkpoints.load import load_latents, load_mapper
+from .device import check_device
 from .files import PathLike, expanded
 from .images import ImageSource, load_image, load_pil, save_png, to_pil
-from .manipulator import MapperInfo, manipulate
+from .manipulator import MapperInfo, check_generator, check_mapper, manipulate
 from .memory import rendering_batch
 from .models.encoder import check_encoder
-from .models.mapper import LevelsMapper, StyleSpaceMapper
+from .models.save import check_finite
 from .progress import Listener, Task
 from .run_folder import MAPPER_FILE
+from .shield import shielded
 
 if TYPE_CHECKING:
     from .domains import Domain
@@ -39,7 +41,7 @@ class Editor:
     """Applies one or several distilled edits.
 
     Args:
-        generator: a `StyleGAN2`.
+        generator: a `StyleGAN2` or another `LatentGenerator`.
         edits: (mapper, info) pairs, as `load_mapper` returns; a bare mapper counts as λ = 1.
         encoder: image [B, 3, H, W] → W+; without it only latents can be edited. H and W are its
             `input_size`, or its resolution, or that of the generator.
@@ -47,7 +49,9 @@ class Editor:
             images go through it unless they are said to be aligned.
 
     Raises:
-        ValueError: no edit, or a mapper or an encoder that does not fit the generator.
+        ValueError: no edit, a mapper or an encoder that does not fit the generator, or weights that
+            are NaN or infinite.
+        TypeError: a generator that is none.
 
     >>> editor = Editor.load("runs/white-hair")                            # doctest: +SKIP
     >>> after = editor.edit(["me.jpg"], strength=0.7, output="pil")[0]     # doctest: +SKIP
@@ -64,9 +68,12 @@ class Editor:
         pairs = [(e, MapperInfo()) if isinstance(e, nn.Module) else e for e in listed]
         if not pairs:
             raise ValueError("an Editor needs at least one mapper, got none")
+        check_generator(generator)
+        check_finite("the generator", generator.state_dict())
         for mapper, info in pairs:
-            _check_fits(mapper, info, generator)
+            check_mapper(mapper, info, generator)
         if encoder is not None:
+            check_finite("the encoder", encoder.state_dict())
             check_encoder(encoder, generator)
         self.generator = generator
         self.encoder = encoder
@@ -114,8 +121,10 @@ class Editor:
         editor = cls(domain.generator, edits, domain.encoder, align)
         return editor.to(editor.device if device is None else device)
 
+    @shielded(grad=False)
     def to(self, device: str | torch.device) -> Editor:
         """Move every network to `device`; returns the editor itself."""
+        device = check_device(device)
         for module in (self.generator, self.encoder, *self.mappers):
             if module is not None:
                 module.to(device)
@@ -126,7 +135,7 @@ class Editor:
         return next(self.generator.parameters()).device
 
     @renamed_arguments(pictures="images")
-    @torch.no_grad()
+    @shielded(grad=False)
     def encode(self, images: EditInput, batch_size: int = 16, *, aligned: bool = False) -> Tensor:
         """Images → W+ [B, num_layers, w_dim].
 
@@ -206,7 +215,7 @@ class Editor:
         return w_plus.to(self.device), names
 
     @renamed_arguments(pictures="images")
-    @torch.no_grad()
+    @shielded(grad=False)
     def edit(
         self,
         images: EditInput,
@@ -362,26 +371,10 @@ def mapper_file(source: Path) -> Path:
     return source / MAPPER_FILE
 
 
-def _check_fits(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
-    name = f"the mapper for {info.prompt!r}" if info.prompt else "the mapper"
-    if isinstance(mapper, LevelsMapper):
-        # A mapper of any number of layers, of a file that does not tell it, fits all of them.
-        has = [mapper.num_layers or generator.num_layers, mapper.w_dim]
-        needs = [generator.num_layers, generator.w_dim]
-        if has != needs:
-            raise ValueError(
-                f"{name} edits W+ of shape {has}, but the generator's is {needs}; it was distilled "
-                f"with another generator{f' (domain {info.domain})' if info.domain else ''}"
-            )
-    elif isinstance(mapper, StyleSpaceMapper) and mapper.style_dims != generator.style_dims:
-        raise ValueError(
-            f"{name} edits styles of lengths {mapper.style_dims}, but the generator's are "
-            f"{generator.style_dims}; it was distilled with another generator"
-        )
-
-
 def input_size(network: Any) -> tuple[int, int]:
     """(height, width) of the images that an encoder, or a generator's own size, asks for."""
     if hasattr(network, "input_size"):
         return tuple(network.input_size)
-    return getattr(network, "image_size", (network.resolution, network.resolution))
+    if hasattr(network, "image_size"):
+        return tuple(network.image_size)
+    return network.resolution, network.resolution

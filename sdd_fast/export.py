@@ -24,15 +24,18 @@ import torch
 from torch import nn
 from torch.jit.frontend import FrontendError
 
+from .device import check_device
 from .files import expanded, parse_json, write_bytes
 from .models import LevelsMapper
 from .outputs import check_free
+from .shield import shielded
 
 METADATA_FILE = "sdd.json"
 FORMAT = "sdd_fast mapper"
 VERSION = 1
 
 
+@shielded(grad=False)
 def export_torchscript(
     mapper: nn.Module,
     path: str | Path,
@@ -111,6 +114,7 @@ def export_torchscript(
     write_bytes(path, data)
 
 
+@shielded(grad=False)
 def load_torchscript(
     path: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
@@ -129,6 +133,7 @@ def load_torchscript(
             f"{path}: a {'folder' if path.is_dir() else 'file that does not exist'}; "
             "expected a mapper written by export_torchscript"
         )
+    device = check_device(device)
     files = {METADATA_FILE: ""}
     with _torchscript():
         try:

@@ -21,6 +21,7 @@ from . import _deprecated
 from .color_profiles import has_alpha, is_srgb, to_srgb
 from .files import PathLike, atomic_path, expanded
 from .image_files import check_side, list_images, named, read_image
+from .shield import shielded
 
 ImageSource = PathLike | Image.Image | np.ndarray | torch.Tensor
 Size = int | tuple[int, int]
@@ -29,6 +30,7 @@ Size = int | tuple[int, int]
 _STRIP = 2**20  # pixels that are converted to float32 at once
 
 
+@shielded(grad=False)
 def load_image(
     source: ImageSource, size: Size | None = None, *, strict: bool = False
 ) -> torch.Tensor:

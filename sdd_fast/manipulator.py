@@ -9,16 +9,18 @@ latents, so what one of them contributes depends neither on the order nor on the
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .files import PathLike, save_tensors
-from .models.mapper import LEVELS, StyleSpaceMapper, level_range
+from .models.mapper import LEVELS, LevelsMapper, StyleSpaceMapper, level_range
+from .models.save import check_finite
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,84 @@ class MapperInfo:
     levels: tuple[str, ...] = LEVELS
     timesteps: tuple[int, ...] = ()
     domain: str = ""
+
+
+class LatentGenerator(Protocol):
+    """What `hqs`, `distill` and `Editor` need of a generator: an `nn.Module` with these.
+
+    A `StyleGAN2` has them. One that takes a single vector has `num_layers` 1; its latents are then
+    [B, 1, w_dim].
+    """
+
+    @property
+    def num_layers(self) -> int: ...
+
+    @property
+    def w_dim(self) -> int: ...
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+
+    def synthesis(self, w_plus: Tensor, /) -> Tensor:
+        """Render images [B, 3, *image_size], about [-1, 1], of latents [B, num_layers, w_dim].
+
+        Differentiable, and each image a function of its own latent alone.
+        """
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+_NEEDED = ("num_layers", "w_dim", "image_size", "synthesis", "parameters", "state_dict")
+
+
+def check_generator(generator: Any, needed: Sequence[str] = _NEEDED) -> None:
+    """Raise TypeError, naming what is missing, unless `generator` is a `LatentGenerator`."""
+    missing = [name for name in needed if not hasattr(generator, name)]
+    if missing:
+        raise TypeError(
+            f"the generator, a {type(generator).__name__}, has no {' and no '.join(missing)}; a "
+            "generator of your own is an nn.Module that has num_layers, w_dim, image_size and "
+            "synthesis(w_plus), see sdd_fast.LatentGenerator"
+        )
+
+
+def try_generator(generator: Any, w_plus: Tensor) -> None:
+    """Raise ValueError unless the generator makes of w_plus [1, num_layers, w_dim] what it says."""
+    w_plus = w_plus.detach().requires_grad_()
+    with frozen(generator):
+        images = generator.synthesis(w_plus)
+    wanted = [1, 3, *generator.image_size]
+    if list(images.shape) != wanted:
+        raise ValueError(
+            f"the generator's synthesis makes {list(images.shape)} of one latent, its image_size "
+            f"promises {wanted}"
+        )
+    if not images.requires_grad:
+        raise ValueError(
+            "the generator's images carry no gradient back to the latents, so nothing can be "
+            "distilled through it; leave out no_grad and detach in its synthesis"
+        )
+
+
+def check_mapper(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
+    """Raise ValueError unless a mapper fits a generator and its weights are finite."""
+    name = f"the mapper for {info.prompt!r}" if info.prompt else "the mapper"
+    check_finite(name, mapper.state_dict())
+    if isinstance(mapper, LevelsMapper):
+        # A mapper of any number of layers, of a file that does not tell it, fits all of them.
+        has = [mapper.num_layers or generator.num_layers, mapper.w_dim]
+        needs = [generator.num_layers, generator.w_dim]
+        if has != needs:
+            raise ValueError(
+                f"{name} edits W+ of shape {has}, but the generator's is {needs}; it was distilled "
+                f"with another generator{f' (domain {info.domain})' if info.domain else ''}"
+            )
+    elif isinstance(mapper, StyleSpaceMapper) and mapper.style_dims != generator.style_dims:
+        raise ValueError(
+            f"{name} edits styles of lengths {mapper.style_dims}, but the generator's are "
+            f"{generator.style_dims}; it was distilled with another generator"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,7 +144,7 @@ def manipulate(
     """Render edited latents; differentiable with respect to latents and mappers.
 
     Args:
-        generator: a `StyleGAN2`.
+        generator: a `LatentGenerator`; mappers of styles need a `StyleGAN2`.
         w_plus: [B, num_layers, w_dim].
         mappers: (module, factor) pairs; the factor is λ·strength and may be negative. A
             `StyleSpaceMapper` changes styles; any other module takes W+ and returns its change.
@@ -126,44 +206,62 @@ def _layers_on(levels: Sequence[str] | None, num_layers: int) -> list[float]:
     return on
 
 
-@contextmanager
-def frozen(*modules: Any) -> Iterator[None]:
+def frozen(*modules: Any) -> AbstractContextManager[None]:
     """Within it, the modules are in eval mode and none of their weights collects a gradient.
 
     Flags are restored afterwards. Arguments that are no `nn.Module` (None, a function) are skipped.
     """
     networks = [m for module in modules if isinstance(module, nn.Module) for m in module.modules()]
-    modes = [(m, m.training) for m in networks]
-    # A set of ids: modules may share parameters, and each must be restored to its first state.
-    parameters = {id(p): (p, p.requires_grad) for m in networks for p in m.parameters(False)}
-    try:
-        for network, _ in modes:
-            network.training = False
-        for parameter, _ in parameters.values():
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for network, mode in modes:
-            network.training = mode
-        for parameter, flag in parameters.values():
-            parameter.requires_grad_(flag)
+    parameters = [p for network in networks for p in network.parameters(recurse=False)]
+    return _held(
+        [(network, "training", False) for network in networks]
+        + [(parameter, "requires_grad", False) for parameter in parameters]
+    )
 
 
-@contextmanager
-def float32_layers(generator: Any) -> Iterator[None]:
+def float32_layers(generator: Any) -> AbstractContextManager[None]:
     """Within it, a float32 generator computes its float16 layers in float32 too, see `StyleGAN2`.
 
     For whatever takes a gradient: that of a mean over a million pixels vanishes in float16.
     """
-    if not hasattr(generator, "fp16"):
-        yield
-        return
-    before = generator.fp16
-    generator.fp16 = False
+    return _held([(generator, "fp16", False)] if hasattr(generator, "fp16") else [])
+
+
+_holding = threading.Lock()
+_holders: dict[tuple[int, str], list[Any]] = {}
+"""(id of an object, attribute) → how often it is held, and the value that it had before."""
+
+
+@contextmanager
+def _held(settings: Sequence[tuple[Any, str, bool]]) -> Iterator[None]:
+    """Set attributes; the last to leave restores them, as other threads may hold them as well."""
+    taken: list[tuple[Any, str]] = []
     try:
+        with _holding:
+            for owner, name, value in settings:
+                holders = _holders.setdefault((id(owner), name), [0, getattr(owner, name)])
+                holders[0] += 1
+                taken.append((owner, name))
+                setattr(owner, name, value)
         yield
     finally:
-        generator.fp16 = before
+        with _holding:
+            for owner, name in taken:
+                holders = _holders[id(owner), name]
+                holders[0] -= 1
+                if holders[0] == 0:
+                    setattr(owner, name, holders[1])
+                    del _holders[id(owner), name]
+
+
+def config_of(mapper: nn.Module) -> Any:
+    """Return the arguments that a mapper tells in its attribute `config`; {} if JSON cannot."""
+    config = getattr(mapper, "config", {})
+    try:
+        json.dumps(config)
+    except (TypeError, ValueError):
+        return {}
+    return config
 
 
 def save_mapper(
@@ -175,11 +273,11 @@ def save_mapper(
     """Write a mapper and what it is for as one safetensors file, atomically.
 
     `metadata` goes into the file's header beside what `info` says.
-    `checkpoints.load_mapper` reads it; so do `LevelsMapper.load` and `StyleSpaceMapper.load`.
+    `load_mapper` reads it; a mapper of your own it fills in, given as `into`.
     """
     described = {
         "network": type(mapper).__name__,
-        "config": json.dumps(getattr(mapper, "config", {})),
+        "config": json.dumps(config_of(mapper)),
         **{key: json.dumps(value, ensure_ascii=False) for key, value in asdict(info).items()},
     }
     save_tensors(path, mapper.state_dict(), {**(metadata or {}), **described})

@@ -57,7 +57,7 @@ def selection_batch(prior: DiffusionPrior, height: int, width: int, jacobian: st
 def training_batch(generator: Any, prior: DiffusionPrior) -> int:
     """Return how many images fit one step of `distill`, through VAE and generator: 1 to `MOST`."""
     height, width = generator.image_size
-    kept = _GENERATOR_BYTES * generator.resolution
+    kept = _GENERATOR_BYTES * max(height, width)
     return _fitting(kept + _bytes(prior, height, width, _VAE_ELEMENTS), _KEPT_BYTES, MOST)
 
 

@@ -358,6 +358,14 @@ def test_bad_input(editor: Editor, generator: StyleGAN2, w_plus: Tensor, photo: 
         Editor(generator, [(wrong, MapperInfo("old", domain="cats"))])
     with pytest.raises(ValueError, match="another generator"):
         Editor(generator, StyleSpaceMapper([8, 8, 8, 8, 8]))
+    with pytest.raises(TypeError, match="a Linear, has no num_layers and no w_dim"):
+        Editor(torch.nn.Linear(2, 2), make_mapper(0))  # type: ignore[arg-type]
+    diverged = make_mapper(0)
+    diverged.mlps["fine"][1].weight.data[0, 0] = float("nan")
+    with pytest.raises(
+        ValueError, match=r"the mapper for 'old' holds NaN(.|\n)*mlps.fine.1.weight"
+    ):
+        Editor(generator, [(diverged, MapperInfo("old"))])
 
 
 def test_load(

@@ -41,8 +41,8 @@ GROUPS = {
         "load_styles", "convert",
     ],
     "Networks": [
-        "StyleGAN2", "LevelsMapper", "StyleSpaceMapper", "Encoder", "ConvClassifier",
-        "ConvEmbedding",
+        "LatentGenerator", "StyleGAN2", "LevelsMapper", "StyleSpaceMapper", "Encoder",
+        "ConvClassifier", "ConvEmbedding",
     ],
     "Installation": ["build_info"],
 }  # fmt: skip
@@ -50,6 +50,8 @@ GROUPS = {
 
 def signature(name: str, thing: Any) -> str:
     """As in the source, without the annotations: those are in the docstring, in words."""
+    if getattr(thing, "_is_protocol", False):  # it is not called
+        return name
     parameters = [
         p.replace(annotation=inspect.Parameter.empty)
         for p in inspect.signature(thing).parameters.values()
@@ -68,7 +70,7 @@ def summary(thing: Any) -> str:
 
 
 def source(thing: Any) -> str:
-    path = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(ROOT)
+    path = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "").resolve().relative_to(ROOT)
     return f"[{path}](../{path})"
 
 

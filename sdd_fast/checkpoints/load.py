@@ -19,16 +19,18 @@ from ..models.convnet import ConvEmbedding
 from ..models.encoder import Encoder
 from ..models.psp import PyramidEncoder
 from ..models.stylegan2 import StyleGAN2
+from ..shield import shielded
 from . import clip, latents
 from .arcface import IDENTITY
 from .content import Found, Layout
 from .formats.read import Checkpoint, read_checkpoint
 from .inspect import summarize
-from .mapper import MAPPER
+from .mapper import MAPPER, fill
 from .psp import ENCODER, KINDS
 from .stylegan2 import GENERATOR
 
 
+@shielded(grad=False)
 def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = None) -> StyleGAN2:
     """Load a StyleGAN2 generator.
 
@@ -58,6 +60,7 @@ def load_generator(path: PathLike, *, content_rows: tuple[int, int] | None = Non
     return network
 
 
+@shielded(grad=False)
 def load_encoder(
     path: PathLike, *, kind: str | None = None, latent_avg: Tensor | None = None
 ) -> Encoder | PyramidEncoder:
@@ -92,6 +95,7 @@ def load_encoder(
     return network
 
 
+@shielded(grad=False)
 def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:
     """Load a network from faces to unit vectors that are equal for the same person.
 
@@ -114,16 +118,21 @@ def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:
     return network
 
 
-def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
+@shielded(grad=False)
+def load_mapper(path: PathLike, into: nn.Module | None = None) -> tuple[nn.Module, MapperInfo]:
     """Load a latent mapper: ours (of `save_mapper`), StyleCLIP's, or one of the authors' code.
 
     A foreign mapper reproduces exactly: the normalization over layers that it was trained with,
     λ = 0.1, the levels that it has, and the prompt if the file tells it. Where a file does not tell
     the number of W+ layers, its mapper takes any number.
 
+    Args:
+        into: where the file holds a mapper of your own class: one of that class, whose weights are
+            replaced.
+
     Returns:
-        A `LevelsMapper` or `StyleSpaceMapper` (CPU, float32, eval mode, no gradients), and what it
-        is for.
+        A `LevelsMapper` or `StyleSpaceMapper` (CPU, float32, eval mode, no gradients), or `into`,
+        and what it is for.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -134,10 +143,13 @@ def load_mapper(path: PathLike) -> tuple[nn.Module, MapperInfo]:
         "a latent mapper: mapper.safetensors of a run folder, or the .pt file of StyleCLIP or of "
         "the SDD authors' code"
     )
+    if into is not None:
+        return into, fill(into, read_checkpoint(path))
     found = _found(MAPPER, path, expected)
     return found.build(), found.told["info"]
 
 
+@shielded(grad=False)
 def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
     """Load W+ latents: [N, num_layers, w_dim], float32, on the CPU.
 
@@ -165,6 +177,7 @@ def load_latents(path: PathLike, num_layers: int | None = None) -> Tensor:
     return found
 
 
+@shielded(grad=False)
 def load_styles(path: PathLike, style_dims: Sequence[int]) -> list[Tensor]:
     """Load S-space latents: one [N, style_dims[i]] for each style, float32, on the CPU.
 
@@ -189,6 +202,7 @@ def load_styles(path: PathLike, style_dims: Sequence[int]) -> list[Tensor]:
     return found
 
 
+@shielded(grad=False)
 def load_clip(folder: PathLike) -> Clip | PublishedClip:
     """Load a judge of directions: texts and images to unit vectors of one space.
 

@@ -22,11 +22,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..files import parse_json
 from ..manipulator import MapperInfo
 from ..models.mapper import ALL, LEVELS, LevelsMapper, StyleSpaceMapper
+from ..models.save import load_exactly
 from ..models.style_space import is_to_rgb
 from ..schema import Rule, is_list_of, is_number, is_whole, problems
 from .content import Found, Layout, attributes, below, find_own, states_in, strangers
@@ -54,6 +55,12 @@ def _find(checkpoint: Checkpoint) -> Found | None:
     if own := find_own(checkpoint, LevelsMapper, StyleSpaceMapper):
         told = {"info": _info(checkpoint.metadata, source), "origin": "sdd_fast"}
         return replace(own, told=told)
+    if {"network", "prompt", "lam"} <= set(checkpoint.metadata):
+        name = checkpoint.metadata["network"]
+        raise ValueError(
+            f"{source} holds a mapper of a class of its maker, {name}, which is not known here: "
+            f"give one to be filled in, load_mapper(path, into={name}(…))"
+        )
     for state in states_in(checkpoint.content):
         for prefix in ("mapper.", ""):
             named = below(state, prefix)
@@ -71,6 +78,22 @@ def _find(checkpoint: Checkpoint) -> Found | None:
                 origin = _ORIGINS.get(state.name, _AUTHORS)
                 return replace(found, told={"info": info, "origin": origin})
     return None
+
+
+def fill(mapper: nn.Module, checkpoint: Checkpoint) -> MapperInfo:
+    """Give a mapper of a user's own class the weights in a file of `save_mapper`, frozen.
+
+    Raises:
+        ValueError: the file holds a mapper of another class, or not exactly its tensors.
+    """
+    source, kind = str(checkpoint.path), type(mapper).__name__
+    if checkpoint.metadata.get("network") != kind:
+        held = checkpoint.metadata.get("network", "no mapper of save_mapper")
+        raise ValueError(f"{source} holds {held}, not the {kind} that is to be filled in")
+    info = _info(checkpoint.metadata, source)
+    load_exactly(mapper, checkpoint.content, source)
+    mapper.eval().requires_grad_(False)
+    return info
 
 
 def _facts(found: Found, mapper: LevelsMapper | StyleSpaceMapper) -> dict[str, str]:

@@ -10,32 +10,42 @@ Only the mapper's weights get a gradient; teacher, generator and identity networ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import draws
 from ..files import PathLike
 from ..fingerprint import fingerprint
 from ..gradients.balance import balanced_guidance_scale
 from ..gradients.config import GUIDANCE_RMS, GuidanceConfig
 from ..lock import locked
-from ..manipulator import MapperInfo, float32_layers, frozen
+from ..manipulator import (
+    LatentGenerator,
+    MapperInfo,
+    check_generator,
+    config_of,
+    float32_layers,
+    frozen,
+    try_generator,
+)
 from ..memory import check_images, rendering_batch
-from ..models.mapper import LEVELS, LevelsMapper, level_range
+from ..models.mapper import LEVELS
+from ..models.stylegan2 import StyleGAN2
 from ..progress import Listener
 from ..run_folder import RunFolder
+from ..shield import check_differentiable, differentiable, shielded
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds, warn_of_unknown_words
 from ..teacher.vae_encoder import check_range
 from ..training_loop import Schedule, begin, train
 from ..training_state import TrainingState
 from .config import DistillConfig
+from .default_mapper import DefaultMapper, check_names, new_mapper
 from .monitor import EditMonitor
 from .objective import Embedding, Objective
 
@@ -64,22 +74,10 @@ class DistillResult:
     seconds: float
 
 
-class DefaultMapper(TypedDict, total=False):
-    """The mapper that `distill` makes.
-
-    Args:
-        levels: those of its levels; None: all that the generator has.
-        w_std: [num_layers or 1, w_dim] standard deviation of W+ over the domain; default: that of
-            the training latents.
-    """
-
-    levels: Sequence[str] | None
-    w_std: Tensor | None
-
-
+@shielded()
 def distill(
     prior: DiffusionPrior,
-    generator: Any,
+    generator: LatentGenerator | None,
     w_plus: Tensor,
     prompt: str,
     timesteps: Sequence[int],
@@ -99,8 +97,8 @@ def distill(
 
     Args:
         prior: the teacher.
-        generator: a `StyleGAN2`; or None, if the manipulator works on images. Then `w_plus` are
-            images [N, 3, R, R] in [-1, 1] and `mapper`, any module, returns the edited images.
+        generator: a `LatentGenerator`; or None, if the manipulator works on images. Then `w_plus`
+            are images [N, 3, R, R] in [-1, 1] and `mapper`, any module, returns the edited images.
         w_plus: [N, num_layers, w_dim], N ≥ 1, the training latents.
         prompt: non-empty text γ; words that the teacher was never taught are warned of.
         timesteps: the set S, each in 0 … T − 1; every sample draws its own, uniformly.
@@ -123,8 +121,7 @@ def distill(
         The mapper and its history. Each history entry holds "step" (completed steps), "lr",
         "seconds", and means since the last one of "residual" (root mean square of r), "gradient"
         (norm over the mapper's weights) and the unweighted regularizers "l2", "identity_loss",
-        "range", "keep" in use; every `monitor_every` steps and at the end also what the monitor
-        measures.
+        "range", "keep" in use; every `monitor_every` steps and at the end also the monitor's.
 
     Raises:
         ValueError: a wrong shape, an empty prompt, a timestep out of range or without signal, or a
@@ -134,13 +131,14 @@ def distill(
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and a checkpoint
             written first; a second one does not wait.
     """
-    _check_names(default_mapper)
+    check_names(default_mapper)
     config = config or DistillConfig()
+    check_differentiable(generator=generator, mapper=mapper, identity=identity, teacher=prior.unet)
     w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper, config)
     embeds = prior.encode_prompt(prompt)
     unknown = warn_of_unknown_words(prior, prompt)
     if mapper is None:
-        mapper = _default_mapper(generator, w_plus, config.seed, **default_mapper)
+        mapper = new_mapper(generator, w_plus, config.seed, **default_mapper)
     state = begin(mapper, betas=config.betas, weight_decay=config.weight_decay)
     info = MapperInfo(
         prompt=prompt,
@@ -175,12 +173,6 @@ def distill(
                 folder.finish(mapper, trained=state.step > earlier)
     mapper.eval()
     return DistillResult(mapper, state.history, info, config, state.seconds)
-
-
-def _check_names(default_mapper: Mapping[str, Any]) -> None:
-    unknown = default_mapper.keys() - DefaultMapper.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"distill() has no argument {', '.join(map(repr, sorted(unknown)))}")
 
 
 def _monitor(
@@ -220,7 +212,7 @@ def _request(
     request = {
         **asdict(info),
         "config": settings,
-        "mapper": [type(mapper).__name__, getattr(mapper, "config", {})],
+        "mapper": [type(mapper).__name__, config_of(mapper)],
         "identity": identity is not None,
         "latents": [list(w_plus.shape), hashlib.blake2b(data, digest_size=8).hexdigest()],
         "networks": {
@@ -287,11 +279,11 @@ def _balanced(
     config: DistillConfig,
 ) -> GuidanceConfig:
     some = w_plus[: _balanced_on(prior)]
-    with torch.no_grad():
-        if generator is None:
-            images = some
-        else:
-            chunks = some.split(rendering_batch(generator))
+    if generator is None:
+        images = some
+    else:
+        chunks = some.split(rendering_batch(generator))
+        with torch.no_grad():
             images = torch.cat([generator.synthesis(chunk) for chunk in chunks])
     scale = balanced_guidance_scale(
         prior,
@@ -312,37 +304,6 @@ def _balanced_on(prior: DiffusionPrior) -> int:
     with 0.7 and 1.4 times g showed their target as often and kept the rest as well.
     """
     return 64 if prior.resolution <= 256 else 32
-
-
-def _default_mapper(
-    generator: Any,
-    w_plus: Tensor,
-    seed: int,
-    levels: Sequence[str] | None = None,
-    w_std: Tensor | None = None,
-) -> LevelsMapper:
-    if w_std is None:
-        if len(w_plus) < 2:
-            raise ValueError(
-                "the standard deviation of W+ cannot be told from one latent; give w_std, or a "
-                "mapper"
-            )
-        w_std = w_plus.std(dim=0)
-        # Of few latents the deviation per channel is a rough guess: use that of the layer.
-        if len(w_plus) < 64:
-            w_std = w_std.square().mean(1, keepdim=True).sqrt().expand_as(w_std)
-    if levels is None:
-        bounds = {level: level_range(level, generator.num_layers) for level in LEVELS}
-        levels = [level for level, (start, end) in bounds.items() if start < end]
-    with draws.private(seed):
-        mapper = LevelsMapper(
-            generator.num_layers,
-            generator.w_dim,
-            levels,
-            scale=w_std.clamp(min=1e-4).cpu(),
-            output_activation=False,  # both signs of a change then train equally fast
-        )
-    return mapper.to(w_plus.device, w_plus.dtype)
 
 
 def _check_inputs(
@@ -366,6 +327,7 @@ def _check_inputs(
         size = (w_plus.shape[-2], w_plus.shape[-1])
         data = w_plus.detach().to(next(mapper.parameters()).device)
     else:
+        check_generator(generator)
         wanted = (generator.num_layers, generator.w_dim)
         if w_plus.ndim != 3 or w_plus.shape[1:] != wanted or len(w_plus) == 0:
             raise ValueError(
@@ -375,6 +337,8 @@ def _check_inputs(
         size = generator.image_size
         like = next(generator.parameters())
         data = w_plus.detach().to(like.device, like.dtype)
+        if not isinstance(generator, StyleGAN2):
+            try_generator(generator, data[:1])
     check_images(config.batch_size, size, f"batch_size={config.batch_size:,}", data.device)
     if not bool(torch.isfinite(data).all()):
         raise ValueError("the training latents hold NaN or infinity")
@@ -396,4 +360,4 @@ def _check_inputs(
                 f"prior_timesteps = {config.prior_timesteps}: {error}; give others, or "
                 "prior_weight=0 to do without"
             ) from error
-    return data, chosen
+    return differentiable(data), chosen

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._deprecated import warn
-from ..manipulator import frozen, manipulate
+from ..manipulator import LatentGenerator, check_generator, frozen, manipulate
 from ..memory import rendering_batch
+from ..shield import shielded
 from .judge import judge
 
 OUT_OF_RANGE = 1.02
@@ -43,7 +44,7 @@ class EditMonitor:
     """Measure a mapper on held-out latents: `monitor(mapper, lam)` → a flat dict for the history.
 
     Args:
-        generator: a `StyleGAN2`.
+        generator: a `StyleGAN2` or another `LatentGenerator`.
         w_plus: [M, num_layers, w_dim] latents that are not trained on; 16 are plenty.
         prompt: the target. source_text: what the images show before, such as "a photo of a face".
         clip: measures the direction of the edit; None leaves out `direction` and what begins with
@@ -70,7 +71,7 @@ class EditMonitor:
 
     def __init__(
         self,
-        generator: Any,
+        generator: LatentGenerator,
         w_plus: Tensor,
         *,
         prompt: str,
@@ -81,6 +82,7 @@ class EditMonitor:
         batch_size: int | None = None,
         unknown_words: Sequence[str] = (),
     ) -> None:
+        check_generator(generator)
         if w_plus.ndim != 3 or len(w_plus) == 0:
             raise ValueError(
                 "the monitor needs held-out latents [M, num_layers, w_dim] with M ≥ 1, got "
@@ -99,7 +101,7 @@ class EditMonitor:
         self._before: list[_Seen] = []
         self._texts: Tensor | None = None
 
-    @torch.no_grad()
+    @shielded(grad=False)
     def __call__(self, mapper: nn.Module, lam: float = 1.0) -> dict[str, Any]:
         """Measure `mapper` at strength 1 (factor `lam` on its output)."""
         with frozen(self.generator, self.identity, self.clip, mapper):

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from .._deprecated import warn
 from ..checkpoints.load import load_clip, load_encoder, load_generator, load_identity
+from ..device import check_device
 from ..files import PathLike, expanded
 from ..models import ConvClassifier, StyleGAN2
 from ..models.encoder import check_encoder
+from ..shield import shielded
 from .embedded import EMBEDDED, find_weights, missing_weights, reader_of
 from .latents import latents_of, read_latents, sample_latents
 from .quality import read_held_out_images, read_quality
@@ -96,6 +98,7 @@ class Domain:
         return self.spec.resolution or self.generator.resolution
 
     @cached_property
+    @shielded(grad=False)
     def generator(self) -> StyleGAN2:
         """Latents → images; ValueError if the domain file gives them another resolution."""
         rows, resolution = self.spec.content_rows, self.spec.resolution
@@ -109,6 +112,7 @@ class Domain:
         return generator.to(self.device, torch.float32)
 
     @cached_property
+    @shielded(grad=False)
     def encoder(self) -> nn.Module | None:
         """Images → W+; None if the domain edits latents only.
 
@@ -160,6 +164,7 @@ class Domain:
         return align_face(photo, faces[0], self.resolution)
 
     @cached_property
+    @shielded(grad=False)
     def prior(self) -> DiffusionPrior:
         """The teacher, with the VAE and LoRAs that the domain names for it."""
         from ..teacher.prior import DiffusionPrior
@@ -178,6 +183,7 @@ class Domain:
         )
 
     @cached_property
+    @shielded(grad=False)
     def clip(self) -> Clip | PublishedClip | None:
         """Judge of directions; None if the domain has none, or a preset's is not there: no edit
         depends on it, and the report says that its direction was not measured."""
@@ -185,12 +191,14 @@ class Domain:
         return None if path is None else load_clip(path).to(self.device)
 
     @cached_property
+    @shielded(grad=False)
     def identity(self) -> nn.Module | None:
         """Images → unit vectors that are equal for the same person; None if there is none."""
         path = self._optional("identity")
         return None if path is None else load_identity(path).to(self.device, torch.float32)
 
     @cached_property
+    @shielded(grad=False)
     def classifier(self) -> ConvClassifier | None:
         """Attributes of images, for measuring; None for a domain without labels."""
         path = self._optional("classifier")
@@ -276,11 +284,13 @@ class Domain:
         return self._latents[1]
 
     @cached_property
+    @shielded(grad=False)
     def w_std(self) -> Tensor:
         """[num_layers, w_dim]: standard deviation of W+, the unit of a mapper's output."""
         return self.w_plus.std(0).clamp(min=1e-3)
 
     @cached_property
+    @shielded(grad=False)
     def _latents(self) -> tuple[Tensor, Tensor]:
         path, held_out_path = self._optional("latents"), self._optional("held_out")
         if path is None:
@@ -333,7 +343,7 @@ def load_domain(
     precision = DTYPES.get(str(dtype).removeprefix("torch."))
     if precision is None:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    device = check_device(str(device))
+    device = check_device(device)
     replaced: dict[str, Any]
     replaced = {part: None if path is None else str(path) for part, path in parts.items()}
     if lora is not None:
@@ -365,25 +375,7 @@ def load_domain(
     spec = read_spec(listing, replaced, lenient=False)
     # An embedded domain is found by its name, wherever the package is.
     here = name if name in EMBEDDED else str(path.resolve())
-    return Domain(spec, device, listing.parent, None if replaced else here, precision)
-
-
-def check_device(name: str) -> str:
-    """Return a device's name as torch writes it, if this machine has such a device.
-
-    Raises:
-        ValueError: it has none.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"{name!r} is no device; use cpu, cuda or cuda:1") from None
-    available = {"cpu": 1, "cuda": torch.cuda.device_count()}
-    available["mps"] = int(torch.backends.mps.is_available())
-    if (device.index or 0) >= available.get(device.type, 0):
-        usable = ", ".join(kind for kind, count in available.items() if count)
-        raise ValueError(f"device {name}: this machine and torch have none; usable: {usable}")
-    return str(device)
+    return Domain(spec, device, listing.parent.resolve(), None if replaced else here, precision)
 
 
 def _why_missing(name: str, path: Path) -> str:

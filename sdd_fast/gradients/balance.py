@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import draws
 from .._deprecated import renamed_arguments
 from ..memory import ENCODED_AT_ONCE
+from ..shield import shielded
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
 from ..teacher.vae_encoder import check_range
@@ -22,6 +23,7 @@ MAX_BALANCED_SCALE = 150.0
 
 
 @renamed_arguments(pull="guidance_rms")
+@shielded(grad=False)
 def balanced_guidance_scale(
     prior: DiffusionPrior,
     images: Tensor,
@@ -64,8 +66,7 @@ def balanced_guidance_scale(
     for some, x in zip(
         torch.arange(len(images)).split(ENCODED_AT_ONCE), images.split(ENCODED_AT_ONCE), strict=True
     ):
-        with torch.no_grad():
-            z = prior.encode(x)
+        z = prior.encode(x)
         with_prompt, without = (
             residual(prior, z, embeds, t[some], noise[some], GuidanceConfig(guidance_scale=scale))
             for scale in (1.0, 0.0)

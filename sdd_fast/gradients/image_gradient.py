@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..shield import differentiable, shielded
 from ..teacher.prior import DiffusionPrior
 from ..teacher.schedule import Timesteps
 from ..teacher.text import PromptEmbeds
@@ -49,7 +50,7 @@ class EncodedImages:
 
     def __init__(self, prior: DiffusionPrior, images: Tensor) -> None:
         with torch.enable_grad():
-            self._images = images.detach().requires_grad_()
+            self._images = differentiable(images.detach()).requires_grad_()
             self._latents = prior.encode(self._images)
         self.latents = self._latents.detach()
         """z: [B, C, h, w], without a graph."""
@@ -84,6 +85,7 @@ def draw_noise(
     return noise.to(prior.device, prior.compute_dtype)
 
 
+@shielded()
 def image_gradient(
     prior: DiffusionPrior,
     images: Tensor,
@@ -116,6 +118,7 @@ def image_gradient(
     return d
 
 
+@shielded(grad=None)
 def guidance(
     prior: DiffusionPrior,
     images: Tensor,
@@ -129,7 +132,8 @@ def guidance(
 
     `guidance(...).loss.backward()` leaves d in `images.grad`, or carries it on to whatever produced
     the images. Neither a weight of the prior nor the U-Net's activations (jacobian="skip") are part
-    of the graph.
+    of the graph. It may stand in a training under autocast, where the teacher computes in its own
+    dtype as ever; under `torch.no_grad()`, `loss` has no graph and the rest is the same.
 
     Args:
         images: [B, 3, H, W] in [-1, 1]; may carry a graph.
@@ -137,6 +141,7 @@ def guidance(
             it once.
         timesteps: one for all or one per sample, in 0 … T − 1.
         noise: [B, C, h, w]; drawn according to `config.noise`, from `rng`, when None.
+        rng: None takes torch's global generator, as a training of yours does.
 
     Raises:
         ValueError, TypeError: shapes, timesteps (not those on a GPU, see

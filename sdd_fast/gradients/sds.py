@@ -18,12 +18,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..shield import shielded
 from ..teacher.prior import DiffusionPrior
 from ..teacher.schedule import Timesteps
 from ..teacher.text import PromptEmbeds
 from .config import GuidanceConfig
 
 
+@shielded()
 def residual(
     prior: DiffusionPrior,
     z: Tensor,
@@ -55,9 +57,8 @@ def residual(
         with torch.no_grad():
             r = w * (prior.predict_noise(z_t, t, embeds, config.guidance_scale) - noise)
     else:
-        with torch.enable_grad():
-            z_t.requires_grad_()
-            prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
+        z_t.requires_grad_()
+        prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
         cotangent = w * (prediction.detach() - noise)
         (r,) = torch.autograd.grad(prediction, z_t, cotangent)
         r = prior.schedule.alpha(t) * r  # ∂z_t/∂z

@@ -28,6 +28,7 @@ from ..memory import check_images
 from ..models.encoder import check_encoder
 from ..outputs import check_free
 from ..progress import Listener, Task
+from ..shield import shielded
 from .align import align_face
 from .contact_sheet import contact_sheet
 from .landmarks import Detector
@@ -46,6 +47,7 @@ _SAVE_AFTER = 2.0  # seconds between two writes of what is done so far
 SHOWN, WORST = 24, 8  # pictures on the contact sheet; how many of them the worst, if not all
 
 
+@shielded()
 def invert(
     folder: PathLike,
     encoder: nn.Module,

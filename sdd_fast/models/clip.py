@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..files import expanded, write_json, write_text
+from ..out_of_memory import check_ran_out
 from ..quiet import quiet_loading
+from ..shield import shielded
 from .convnet import ConvEmbedding
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Clip:
         self.image.to(device, torch.float32)
         return self
 
-    @torch.no_grad()
+    @shielded(grad=False)
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Return unit vectors [len(texts), D]; ValueError for an empty text."""
         if not texts or any(not text.strip() for text in texts):
@@ -90,6 +92,7 @@ class Clip:
                     folder, local_files_only=True, use_safetensors=True
                 )
         except (OSError, json.JSONDecodeError) as error:
+            check_ran_out(error, folder)
             raise ValueError(f"{folder}: the text model cannot be read ({error})") from error
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(text.float(), tokenizer, ConvEmbedding.load(folder / "image.safetensors"))
@@ -172,7 +175,7 @@ class PublishedClip:
         self.model.to(device)
         return self
 
-    @torch.no_grad()
+    @shielded(grad=False)
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Return unit vectors [len(texts), D]; ValueError for an empty text. Cuts off long ones."""
         if not texts or any(not text.strip() for text in texts):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..files import library_text, listed, load_tensors, parse_json, save_tensors
+from ..shield import shielded
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T", bound="SaveLoadMixin")
@@ -72,6 +73,7 @@ class SaveLoadMixin:
         return build_exactly(cls, config, tensors, source)
 
 
+@shielded(grad=False)
 def build_exactly(
     network: type[M],
     config: Mapping[str, Any],
@@ -209,7 +211,12 @@ def _check_fits(
             f"{source}: expected floating point tensors; a quantized network is not supported, "
             f"use the one that it was made from:{listed(quantized)}"
         )
-    broken = [names(key) for key, value in weights.items() if not _is_finite(value)]
+    check_finite(source, {names(key): value for key, value in weights.items()})
+
+
+def check_finite(source: str, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if there is NaN or infinity in the weights of `source`."""
+    broken = [name for name, value in weights.items() if not _is_finite(value)]
     if broken:
         raise ValueError(
             f"{source} holds NaN or infinity; it is damaged, or its training diverged. Make it "

@@ -44,6 +44,7 @@ from ..run_folder import (
 from ..selection.choose import Selection, choose
 from ..selection.curve import HQSCurve
 from ..selection.in_domain import compute_curve, images_at_once
+from ..shield import shielded
 from ..teacher.text import warn_of_unknown_words
 from .prepare import check, earlier_run, slug as slug  # slug: for sdd_fast.experiment
 from .record import new_record, without_nan
@@ -113,6 +114,7 @@ def default_config(**changes: Any) -> DistillConfig:
     return replace(config, monitor_every=-(-config.steps // 8))
 
 
+@shielded()
 def run_edit(
     domain: Domain,
     prompt: str,

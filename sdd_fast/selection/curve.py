@@ -231,7 +231,7 @@ def _from_json(content: dict[str, Any]) -> HQSCurve:
     values["config"] = GuidanceConfig(**values["config"])
     for name in ("entropy", "deficit", "l1"):
         try:
-            values[name] = torch.tensor(values[name], dtype=torch.float64)
+            values[name] = torch.tensor(values[name], dtype=torch.float64, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{name} must be a table of numbers: {error}") from error
     return HQSCurve(**values)

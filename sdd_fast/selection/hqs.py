@@ -27,9 +27,11 @@ from ..fingerprint import fingerprint
 from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
 from ..gradients.sds import residual
+from ..manipulator import LatentGenerator, check_generator
 from ..memory import check_images, check_memory
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
 from ..progress import Listener, Task
+from ..shield import shielded
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds, warn_of_unknown_words
 from ..teacher.vae_encoder import check_range
@@ -44,13 +46,14 @@ def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
 
 
 @renamed_arguments(normalise="normalize")
+@shielded()
 def hqs(
     prior: DiffusionPrior,
     images: Tensor,
     prompt: str | PromptEmbeds,
     timesteps: Sequence[int] | None = None,
     *,
-    generator: Any = None,
+    generator: LatentGenerator | None = None,
     config: GuidanceConfig | None = None,
     gradient_map: GradientMap = "signed",
     normalize: Literal["per-image", "of-mean"] = "per-image",
@@ -73,7 +76,7 @@ def hqs(
         prompt: one prompt, or the embeddings of one prompt.
         timesteps: distinct integers in 0 … T − 1 with a signal (see `Schedule.without_signal`);
             default: those of `default_timesteps(T)` with one. The curve lists them ascending.
-        generator: a network with .synthesis(w_plus) → images.
+        generator: a `StyleGAN2` or another `LatentGenerator`.
         config: how the gradient is formed; default `GuidanceConfig()`.
         gradient_map: "signed" takes the softmax over all C·H·W signed elements of d (Eq. 8–9);
             "abs-mean" over the H·W means of |d| over channels (the authors' code). N_t = Σ|d| in
@@ -94,6 +97,8 @@ def hqs(
     """
     config = config or GuidanceConfig()
     timesteps = _check_timesteps(prior, timesteps)
+    if generator is not None:
+        check_generator(generator, needed=("synthesis", "parameters"))
     _check_inputs(images, generator, noise_draws, batch_size, seed, config)
     _check_choice("gradient_map", gradient_map, ("signed", "abs-mean"))
     _check_choice("normalize", normalize, NORMALIZATIONS)

@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..device import check_device
 from ..files import expanded
+from ..models.save import check_finite
+from ..shield import shielded
 from .adapt import fuse_lora, load_vae
 from .configs import native_size
 from .folder import INDEX, load_components, parts_of
@@ -41,11 +44,12 @@ class DiffusionPrior:
         prediction_type: "epsilon" or "v_prediction"; both give a noise prediction.
         resolution: native image size in pixels; vae_scale_factor: pixels per latent pixel.
         latent_channels: channels C of a latent.
-        device, dtype: of the networks. Latents, noise and predictions are float32 whatever the
-            dtype (float64 when dtype is float64); `compute_dtype` says which.
+        device, dtype: of the networks, under autocast too. Latents, noise and predictions are
+            float32 whatever the dtype (float64 when dtype is float64); `compute_dtype` says which.
         unet_calls, unet_rows: how often the U-Net was called, and with how many rows in total.
     """
 
+    @shielded()
     def __init__(
         self,
         vae: Any,
@@ -91,6 +95,7 @@ class DiffusionPrior:
         self._time_ids: dict[tuple[int, int], Tensor] = {}
 
     @classmethod
+    @shielded()
     def from_pretrained(
         cls,
         source: str | Path | Any,
@@ -131,9 +136,7 @@ class DiffusionPrior:
         """
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(f"dtype must be a floating torch dtype, got {dtype!r}")
-        device = None if device is None else torch.device(device)
-        if device is not None and device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {device} requested, but no GPU is available; use 'cpu'")
+        device = None if device is None else check_device(device)
         given = {"variant": variant, "tokenizer": tokenizer}
         parts = _load(source, dtype, {k: v for k, v in given.items() if v is not None})
         if vae is not None:
@@ -142,6 +145,8 @@ class DiffusionPrior:
             fuse_lora(parts, one)
         for network in parts.networks.values() if device is not None else ():
             network.to(device)
+        for name, network in parts.networks.items():
+            check_finite(f"the {name} of the teacher", network.state_dict())
         return cls(**parts._asdict())
 
     @property
@@ -162,6 +167,7 @@ class DiffusionPrior:
         """
         return self.vae_encoder.latent_shape(height, width)
 
+    @shielded(grad=False)
     def encode_prompt(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str] = ""
     ) -> PromptEmbeds:
@@ -182,6 +188,7 @@ class DiffusionPrior:
             encoders, prompt, negative_prompt, blank=self.force_zeros_for_empty_prompt
         )
 
+    @shielded(grad=None)
     def encode(self, images: Tensor) -> Tensor:
         """Encode images to latents z = s·E(resize(y)).
 
@@ -202,6 +209,7 @@ class DiffusionPrior:
         """
         return self.vae_encoder.encode(images)
 
+    @shielded(grad=None)
     def decode(self, z: Tensor) -> Tensor:
         """Decode latents [B, C, h, w] to images [B, 3, H, W], nominally in [-1, 1], not clamped."""
         z = z.to(self.device, self.compute_dtype) / self.vae.config.scaling_factor
@@ -227,6 +235,7 @@ class DiffusionPrior:
         t = self.timesteps_tensor(timesteps, len(z))
         return self.schedule.add_noise(z, noise.to(z.device, z.dtype), t)
 
+    @shielded(grad=None)
     def predict_noise(
         self, z_t: Tensor, timesteps: Timesteps, embeds: PromptEmbeds, guidance_scale: float
     ) -> Tensor:
@@ -284,7 +293,7 @@ class DiffusionPrior:
             self._time_ids[h, w] = ids.to(self.device, self.dtype)
         return self._time_ids[h, w]
 
-    @torch.no_grad()
+    @shielded(grad=False)
     def sample(
         self,
         prompts: str | Sequence[str] | PromptEmbeds,

@@ -137,10 +137,9 @@ def _encode(
     parts = []
     for tokenizer, text_encoder in encoders:
         ids, mask = _tokenize(texts, tokenizer, text_encoder)
-        with torch.no_grad():
-            if len(encoders) == 1:
-                return text_encoder(ids, attention_mask=mask)[0], None
-            out = text_encoder(ids, output_hidden_states=True)
+        if len(encoders) == 1:
+            return text_encoder(ids, attention_mask=mask)[0], None
+        out = text_encoder(ids, output_hidden_states=True)
         parts.append(out.hidden_states[-2])
         pooled = out[0]
     hidden = torch.cat(parts, dim=-1)
@@ -159,7 +158,7 @@ def _tokenize(texts: list[str], tokenizer: Any, text_encoder: Any) -> tuple[Tens
             warnings.warn(
                 f"the prompt {text!r} has {len(row)} tokens; only {length} are used and the "
                 "rest is cut off",
-                stacklevel=5,  # the caller of DiffusionPrior.encode_prompt
+                stacklevel=6,  # the caller of DiffusionPrior.encode_prompt
             )
     # What is cut off lies before the end of the text.
     rows = [row if len(row) <= length else [*row[: length - 1], row[-1]] for row in rows]

@@ -85,7 +85,7 @@ def augment(images: Tensor, rng: torch.Generator) -> Tensor:
     """Shift, zoom, mirror and recolor each of the images [B, 3, R, R] at random."""
     n = len(images)
     zoom = 1.0 - 0.25 * torch.rand(n, generator=rng)
-    mirror = torch.where(torch.rand(n, generator=rng) < 0.5, -1.0, 1.0)
+    mirror = torch.where(torch.rand(n, generator=rng) < 0.5, -1.0, 1.0).float()
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = zoom * mirror, zoom
     theta[:, :, 2] = (torch.rand(n, 2, generator=rng) - 0.5) * 2 * (1.0 - zoom)[:, None]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..domains.domain import check_device
+from ..device import check_device
 from ..domains.quality import HELD_OUT_FILE
 from ..files import expanded, read_json, save_tensors, write_json
 from ..lock import locked
@@ -28,6 +28,7 @@ from ..models import Encoder
 from ..models.clip import Clip, save_tokenizer
 from ..progress import Listener
 from ..quiet import quiet_loading
+from ..shield import shielded
 from . import classifier, clip, generator, unet, vae
 from .card import write_card
 from .data import ImageFolder, Source, Split
@@ -46,6 +47,7 @@ def _silent(line: str) -> None:
     pass
 
 
+@shielded()
 def train_domain(
     out: str | Path,
     *,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import threading
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 
 from sdd_fast.checkpoints.load import load_mapper
 from sdd_fast.distillation.config import DistillConfig
-from sdd_fast.distillation.distill import DistillResult, _default_mapper, distill
+from sdd_fast.distillation.default_mapper import new_mapper
+from sdd_fast.distillation.distill import DistillResult, distill
+from sdd_fast.edit import Editor
 from sdd_fast.files import load_tensors, read_json
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.lock import LOCK_FILE
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
+from sdd_fast.selection.hqs import hqs
 from sdd_fast.teacher.prior import DiffusionPrior
 from sdd_fast.training_state import StateFile
 
@@ -121,7 +125,7 @@ def test_a_teacher_of_large_images_is_balanced_on_fewer(
         raise InterruptedError
 
     seen: list[int] = []
-    monkeypatch.setitem(distill.__globals__, "balanced_guidance_scale", note)
+    monkeypatch.setitem(inspect.unwrap(distill).__globals__, "balanced_guidance_scale", note)
     monkeypatch.setattr(tiny_prior, "resolution", resolution)
     with pytest.raises(InterruptedError):
         run(w_plus=w_plus[:1].repeat(70, 1, 1), config={"guidance": None}, w_std=torch.ones(8, 8))
@@ -172,12 +176,32 @@ def test_the_default_mapper_beside_a_thread_that_draws(
     thread.start()
     try:
         for _ in range(30):
-            mapper = _default_mapper(generator, w_plus, 3, w_std=scale)
+            mapper = new_mapper(generator, w_plus, 3, w_std=scale)
             for name, value in mapper.state_dict().items():
                 assert torch.equal(value, wanted.state_dict()[name])
     finally:
         stop.set()
         thread.join()
+
+
+def test_two_distillations_at_once_do_not_disturb_each_other(
+    run: Callable[..., DistillResult], generator: StyleGAN2
+) -> None:
+    """Nor is the generator, which they share, left in another state than before."""
+    results: dict[int, DistillResult] = {}
+
+    def work(seed: int) -> None:
+        results[seed] = run(config={"seed": seed, "steps": 4})
+
+    generator.train().requires_grad_(True)
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert generator.training and all(p.requires_grad for p in generator.parameters())
+    for seed, result in results.items():
+        assert_same(result, run(config={"seed": seed, "steps": 4}))
 
 
 def test_logging_does_not_change_the_result(
@@ -280,6 +304,69 @@ def test_other_manipulators(
         config=DistillConfig(steps=2, batch_size=2),
     )  # fmt: skip
     assert not torch.equal(network.weight, before)
+
+
+class Projector(nn.Module):
+    """A generator of one's own: a linear map of a single vector to an image."""
+
+    num_layers, w_dim, image_size = 1, 6, (32, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3 * 32 * 32)
+
+    def synthesis(self, w_plus: Tensor) -> Tensor:
+        return self.linear(w_plus[:, 0]).view(-1, 3, 32, 32)
+
+
+class Shift(nn.Module):
+    """A mapper of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(6))
+
+    def forward(self, w_plus: Tensor) -> Tensor:
+        return self.shift.expand_as(w_plus)
+
+
+def test_a_generator_and_a_mapper_of_ones_own(tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
+    generator, latents = Projector(), torch.randn(6, 1, 6)
+    curve = hqs(tiny_prior, latents[:2], "hair", [150, 800], generator=generator, progress=False)
+    arguments: dict[str, Any] = {
+        "config": DistillConfig(steps=2, batch_size=2), "held_out": latents[:2], "progress": False
+    }  # fmt: skip
+    timesteps = [curve.largest()]
+    result = distill(tiny_prior, generator, latents, "hair", timesteps, **arguments)
+    assert result.info.levels == ("coarse",)
+    edited = Editor(generator, [(result.mapper, result.info)]).edit(latents, 2.0)
+    assert edited.shape == (6, 3, 32, 32)
+    arguments |= {"mapper": Shift(), "run_dir": tmp_path}
+    own = distill(tiny_prior, generator, latents, "hair", timesteps, **arguments)
+    path = tmp_path / "mapper.safetensors"
+    loaded, info = load_mapper(path, into=Shift())
+    assert torch.equal(loaded.shift, own.mapper.shift) and info == own.info
+    assert loaded.shift.abs().min() > 0 and not loaded.shift.requires_grad
+    with pytest.raises(ValueError, match=r"class of its maker, Shift.*into=Shift\(…\)"):
+        load_mapper(path)
+    with pytest.raises(ValueError, match="holds Shift, not the Projector"):
+        load_mapper(path, into=Projector())
+
+
+def test_what_is_no_generator(tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
+    other_size, detached = Projector(), Projector()
+    other_size.image_size = (16, 16)
+    detached.synthesis = torch.no_grad()(detached.synthesis)  # type: ignore[method-assign]
+    for generator, error, message in (
+        (nn.Linear(2, 2), TypeError, "a Linear, has no num_layers and .* no synthesis; .*sdd.*Gen"),
+        (other_size, ValueError, r"\[1, 3, 32, 32\] .* promises \[1, 3, 16, 16\]"),
+        (detached, ValueError, "carry no gradient"),
+    ):
+        with pytest.raises(error, match=message):
+            distill(
+                tiny_prior, generator, torch.randn(6, 1, 6), "hair", [500], run_dir=tmp_path / "run"
+            )  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
 
 
 # --- stopping and resuming --------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ... import draws
 from ...images import psnr as psnr
 from ...manipulator import manipulate
+from ...shield import shielded
 from .. import Domain
 from .attributes import ATTRIBUTES
 from .edits import EDITS
@@ -74,6 +75,7 @@ def faces_without(
     return without(drawn, [(attribute, values)], n)
 
 
+@shielded(grad=False)
 def measure_edit(
     domain: Domain,
     mapper: nn.Module,
@@ -104,13 +106,12 @@ def measure_edit(
         raise ValueError(f"domain {domain.name} has no encoder to measure edits of pictures with")
     people = faces_without(attribute, values, faces, seed)
     before = render(people, domain.resolution)
-    with torch.no_grad():
-        after = torch.cat(
-            [
-                manipulate(domain.generator, domain.encoder(x), [(mapper, lam * strength)]).images
-                for x in before.to(domain.device).split(64)
-            ]
-        ).clamp(-1, 1)
+    after = torch.cat(
+        [
+            manipulate(domain.generator, domain.encoder(x), [(mapper, lam * strength)]).images
+            for x in before.to(domain.device).split(64)
+        ]
+    ).clamp(-1, 1)
     seen = {k: v.cpu() for k, v in read_attributes(domain, after).items()}
     wanted = torch.tensor([ATTRIBUTES[attribute].index(v) for v in values])
     success = torch.isin(seen[attribute], wanted).double().mean().item()

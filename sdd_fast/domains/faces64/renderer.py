@@ -118,7 +118,7 @@ class _Canvas:
 
     def __init__(self, n: int, resolution: int) -> None:
         self.pixel = 2.0 / resolution
-        axis = (torch.arange(resolution) + 0.5) * self.pixel - 1.0
+        axis = (torch.arange(resolution, dtype=torch.float32) + 0.5) * self.pixel - 1.0
         self.x = axis[None, None, None, :]
         self.y = axis[None, None, :, None]
         self.rgb = torch.zeros(n, 3, resolution, resolution)
