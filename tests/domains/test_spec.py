@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from sdd_fast.domains import load_domain
 from sdd_fast.domains.domain import EMBEDDED, PRESETS, Domain
+from sdd_fast.edit import Editor
 from sdd_fast.files import save_tensors, write_json
-from sdd_fast.models import StyleGAN2
+from sdd_fast.inversion.invert import invert
+from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
 
 FACES64 = EMBEDDED["faces64"]
 
@@ -240,3 +243,25 @@ def test_the_embedded_domain_is_such_a_file():
     assert set(spec.parts) <= set(listed) and spec.resolution == 64
     changed = Domain(replace(spec, prompts=()))
     assert changed.prompts == () and changed.reference == changed.spec.to_json()
+
+
+@pytest.mark.parametrize(("layers", "w_dim"), [(10, 8), (8, 12)])
+def test_an_encoder_of_another_generator_is_refused_when_they_meet(
+    generator_file: Path, tmp_path: Path, layers: int, w_dim: int
+) -> None:
+    path = tmp_path / "encoder.safetensors"
+    Encoder(32, layers, w_dim, channel_base=64, channel_max=8).save(path)
+    domain = load_domain(generator=generator_file, encoder=path)
+    message = f"gives W\\+ of {layers} styles × {w_dim}, but the generator takes 8 × 8"
+    with pytest.raises(ValueError, match=message):
+        _ = domain.encoder
+    encoder, generator = Encoder.load(path), domain.generator
+    with pytest.raises(ValueError, match=message):
+        Editor(generator, LevelsMapper(8, 8, ["coarse"]), encoder)
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=message):
+        invert(tmp_path, encoder, generator, tmp_path / "w.safetensors")
+    assert not (tmp_path / "w.safetensors").exists()
+    Editor(
+        generator, LevelsMapper(8, 8, ["coarse"]), Encoder(32, 8, 8, channel_base=64, channel_max=8)
+    )
