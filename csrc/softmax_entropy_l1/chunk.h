@@ -159,8 +159,8 @@ struct Chunk {
   SDD_FN void exact(const double* sums) {
     if (trial) {
       // The second term of (2), at most a^2 / (1 + a), must not cost F digits.
-      const bool good = 2 * sums[1] * sums[1] <= sums[2] * count && absolute(sums[0]) < kInfinity;
-      if (!good) return without_trial();
+      const bool good = 2 * sums[1] * sums[1] <= sums[2] * count;
+      if (!good || !(sums[2] < kInfinity && absolute(sums[0]) < kInfinity)) return without_trial();
       l1 = sums[0];
     }
     finish(double(shift), sums[1], sums[2]);
