@@ -17,7 +17,8 @@ NO_EFFECT_BELOW = 0.05
 SATURATED_ABOVE = 0.05
 """`saturated_share` above this: one value in twenty was pushed out of range by the edit."""
 OFF_TARGET_BELOW = 0.05
-"""`direction` below this: what changed is unrelated to the prompt, or opposed to it."""
+"""`direction` below this: what changed is unrelated to the prompt, or opposed to it, whatever the
+CLIP. What an edit that works exceeds is more, and differs: see `DomainSpec.direction_above`."""
 IDENTITY_LOST_BELOW = 0.3
 """`identity` below this adds "larger_identity_weight": the image shows another subject."""
 
@@ -47,6 +48,7 @@ ADVICE: dict[str, tuple[str, ...]] = {
         "larger_l2_weight",
     ),
     "direction unknown": ("look", "clip"),
+    "uncalibrated": ("look",),
     "missed": (*_TOO_LITTLE, "more_levels", "higher_strength"),
     "partly reached": (*_TOO_LITTLE, "more_levels", "higher_strength"),
     "partly understood": ("known_words",),
@@ -105,14 +107,19 @@ def judge(
     if measured["peak_change"] < NO_EFFECT_BELOW:
         return _verdict("bad", "no effect")
     flaws = ("larger_identity_weight",) * (measured.get("identity", 1.0) < IDENTITY_LOST_BELOW)
-    off_target = measured.get("direction", 1.0) < OFF_TARGET_BELOW
-    # A CLIP direction is a weaker witness than four in five images that show the target.
-    if off_target and (quality is None or quality["success"] < REACHED_ABOVE):
-        return _verdict("bad", "off target", flaws)
+    direction, needed = measured.get("direction"), measured.get("direction_above")
     if quality is not None:
+        # A CLIP direction is a weaker witness than four in five images that show the target.
+        astray = direction is not None and direction < OFF_TARGET_BELOW
+        if astray and quality["success"] < REACHED_ABOVE:
+            return _verdict("bad", "off target", flaws)
         return _judge_attributes(quality, unknown_words, flaws)
-    if "direction" not in measured:
+    if direction is None:
         return _verdict("fair", "direction unknown", flaws)
+    if direction < (OFF_TARGET_BELOW if needed is None else needed):
+        return _verdict("bad", "off target", flaws)
+    if needed is None:
+        return _verdict("fair", "uncalibrated", flaws)
     return _verdict("fair", "flawed", flaws) if flaws else _verdict("good", "ok")
 
 

@@ -53,6 +53,7 @@ class EditMonitor:
         w_std: [num_layers or 1, w_dim] the unit of `latent_change`; None: 1.
         batch_size: latents rendered at once; default: 16, fewer of large images.
         unknown_words: see `judge`; `teacher.text.unknown_words` lists them.
+        direction_above: direction that edits exceed which work, see `DomainSpec`; None: not known.
 
     The dict holds, as means over the held-out images:
         edit_size: |ŷ − y| as a share of the full range, 0…1 (both clamped to it);
@@ -60,13 +61,15 @@ class EditMonitor:
         latent_change: root mean square of (ŵ − w) / w_std, or of the change of styles;
         saturated_share: share of values beyond ±1.02 after the edit, less that before it;
         direction: cos(I(ŷ) − I(y), T(prompt) − T(source_text)), the directional CLIP similarity;
+        direction_above: as given, what the direction is compared with;
         clip_similarity: cos(I(ŷ), T(prompt)), of the edited images (the paper's Table 1);
         clip_gain: by how much that is more than cos(I(y), T(prompt)): the direction alone can be
             good for a change of almost nothing;
         identity: cos(R(ŷ), R(y)), 1 is the same subject;
-        verdict: "ok", "flawed", "no effect", "saturated", "off target", "direction unknown"
-            (without a clip) or "unknown words"; advice: what to try next, a list of codes, the most
-            promising first (both with their thresholds: see `distillation.judge`).
+        verdict: "ok", "flawed", "no effect", "saturated", "off target", "uncalibrated" (without
+            direction_above), "direction unknown" (without a clip) or "unknown words"; advice: what
+            to try next, a list of codes, the most promising first (both with their thresholds: see
+            `distillation.judge`).
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class EditMonitor:
         w_std: Tensor | None = None,
         batch_size: int | None = None,
         unknown_words: Sequence[str] = (),
+        direction_above: float | None = None,
     ) -> None:
         check_generator(generator)
         if w_plus.ndim != 3 or len(w_plus) == 0:
@@ -95,6 +99,7 @@ class EditMonitor:
             )
         self.generator, self.clip, self.identity = generator, clip, identity
         self.prompt, self.source_text, self.unknown_words = prompt, source_text, unknown_words
+        self.direction_above = direction_above
         self.batch_size = batch_size or rendering_batch(generator, most=16)
         self.w_plus = w_plus.detach()
         self.w_std = w_std
@@ -126,6 +131,8 @@ class EditMonitor:
                 for key, values in row.items():
                     rows.setdefault(key, []).append(values)
         measured = {key: float(torch.cat(parts).mean()) for key, parts in rows.items()}
+        if self.clip is not None and self.direction_above is not None:
+            measured["direction_above"] = self.direction_above
         verdict = judge(measured, unknown_words=self.unknown_words)
         return _Figures(measured | {"verdict": verdict.code, "advice": list(verdict.advice)})
 

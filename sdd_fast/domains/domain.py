@@ -253,10 +253,7 @@ class Domain:
         return self.prompt_templates[template].format(text)
 
     def monitor(self, prompt: str, count: int = 32) -> EditMonitor:
-        """Make what measures an edit by `prompt` on the last `count` held-out latents.
-
-        It sees whether the edit goes towards the prompt, if the domain has a `clip`.
-        """
+        """Make what measures an edit on held-out latents; with a `clip` its direction as well."""
         from ..distillation.monitor import EditMonitor
         from ..teacher.text import unknown_words
 
@@ -269,6 +266,7 @@ class Domain:
             identity=self.identity,
             w_std=self.w_std,
             unknown_words=unknown_words(self.prior, prompt),
+            direction_above=self.spec.direction_above,
         )
 
     # --- latents ----------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ HEADLINES = {
     "flawed": "The edit works, with a flaw",
     "direction unknown": "The edit is visible and saturates nothing; whether it goes towards the "
     "prompt was not measured",
+    "uncalibrated": "The edit is visible, saturates nothing and moves towards the prompt; how far "
+    "is far enough has not been calibrated for this domain",
     "ok": "The edit is visible, goes towards the prompt and saturates nothing",
     "missed": "The edit misses its target: only {reached}",
     "partly reached": "The edit works on most {images}: {reached}",

@@ -285,7 +285,7 @@ def _monitored(entry: dict[str, Any]) -> dict[str, Any]:
     """The figures of a history entry that `EditMonitor` measured; the verdict of a run is one."""
     names = (
         "edit_size", "peak_change", "latent_change", "saturated_share", "direction",
-        "clip_similarity", "clip_gain", "identity",
+        "direction_above", "clip_similarity", "clip_gain", "identity",
     )  # fmt: skip
     entry = from_earlier(entry)
     found = without_nan({name: entry[name] for name in names if name in entry})

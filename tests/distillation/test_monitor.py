@@ -87,12 +87,14 @@ def test_direction_towards_and_away_from_the_prompt() -> None:
     target = F.normalize(torch.tensor([1.0, 0.1, 0.1]), dim=0)
     gray = torch.full((3,), 3**-0.5)
     reddened = F.normalize(torch.tensor([0.7, 0.1, 0.1]), dim=0)
-    towards = monitor(clip=ColorClip())(Shift([0.6, 0, 0], [0.6, 0, 0]), 1.0)
+    red = Shift([0.6, 0, 0], [0.6, 0, 0])
+    towards = monitor(clip=ColorClip(), direction_above=0.5)(red, 1.0)
     want = F.cosine_similarity(reddened - gray, target - gray, dim=0)
     assert towards["direction"] == pytest.approx(float(want), abs=1e-5)
     assert towards["clip_gain"] == pytest.approx(float((reddened - gray) @ target), abs=1e-5)
     assert towards["clip_similarity"] == pytest.approx(float(reddened @ target), abs=1e-5)
     assert towards["verdict"] == "ok" and towards["advice"] == []
+    assert monitor(clip=ColorClip())(red, 1.0)["verdict"] == "uncalibrated"
     away = monitor(clip=ColorClip())(Shift([0, 0.6, 0], [0, 0.6, 0]), 1.0)
     assert away["direction"] < 0 and away["clip_gain"] < 0
     assert away["verdict"] == "off target"
@@ -125,9 +127,14 @@ def test_identity() -> None:
         ({"saturated_share": 0.04, "peak_change": 0.04}, "no effect", "more_steps"),
         ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.04}, "off target",
          "other_timesteps"),
-        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.06}, "ok", None),
+        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.06}, "uncalibrated", "look"),
+        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.06, "direction_above": 0.3},
+         "off target", "other_timesteps"),
+        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.31, "direction_above": 0.3},
+         "ok", None),
         ({"saturated_share": 0, "peak_change": 0.3}, "direction unknown", "look"),
-        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.4, "identity": 0.2}, "flawed",
+        ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.4, "direction_above": 0.3,
+          "identity": 0.2}, "flawed",
          "larger_identity_weight"),
     ],
 )  # fmt: skip

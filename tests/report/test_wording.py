@@ -18,7 +18,7 @@ FACES = {"image": "face", "images": "faces", "subject": "person", "yaw": "view"}
 def monitored(**changes: float) -> dict[str, Any]:
     return {
         "edit_size": 0.1, "peak_change": 0.6, "saturated_share": 0.0, "direction": 0.5,
-        "clip_gain": 0.2, "identity": 0.9,
+        "direction_above": 0.3, "clip_gain": 0.2, "identity": 0.9,
     } | changes  # fmt: skip
 
 
@@ -58,6 +58,13 @@ def test_the_monitor_alone() -> None:
     assert verdict.level == "fair" and "was not measured" in headline
     assert "look at the before/after pictures" in advice and "--clip" in advice
     assert judge(undirected, quality(0.97)).level == "good"
+    # And how far is far enough is known of a calibrated domain only.
+    uncalibrated = {k: v for k, v in monitored().items() if k != "direction_above"}
+    verdict, headline, advice = said(uncalibrated)
+    assert verdict.level == "fair" and "not been calibrated" in headline and "look at" in advice
+    assert judge(uncalibrated, quality(0.97)).level == "good"
+    assert judge(monitored(direction=0.2)).code == "off target"
+    assert judge(monitored(direction=0.2), quality(0.6)).code == "partly reached"
     verdict, _, advice = said(monitored(identity=0.1))
     assert verdict.level == "fair" and advice.startswith("the edit changes which person")
     assert advice.endswith("person it is: raise --identity-weight")
