@@ -19,7 +19,8 @@ CALIBRATION = json.loads((ROOT / "benchmarks" / "judge-faces64.json").read_text(
 def test_edits_that_work_are_good_and_others_are_not(edit: dict[str, Any]) -> None:
     limit = load_domain("faces64").spec.direction_above
     assert limit == CALIBRATION["direction_above"]
-    verdict = judge(edit | {"direction_above": limit}, None, edit["unknown_words"])
+    measured = {"edit_size": 0.1, **edit, "direction_above": limit}  # no judgment is by the size
+    verdict = judge(measured, None, edit["unknown_words"])
     assert verdict.code == edit["verdict"]
     assert (verdict.level == "good") == (edit["kind"] == "good")
 
