@@ -486,7 +486,7 @@ def test_an_output_folder_that_cannot_be_written(
     place = tmp_path / "file" / "run"
     for words in (["select", "old", *SELECT], ["distill", "old", *SHORT]):
         message = sdd.fails(*words, "--domain", domain, "--out", place)
-        assert message.startswith("sdd: error: ") and "Not a directory" in message
+        assert message.startswith("sdd: error: ") and "expected a folder" in message
         assert str(tmp_path / "file") in message
 
     def denied(*args: Any, **kwargs: Any) -> None:
@@ -695,7 +695,8 @@ def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
     shown = sdd("info", script)
     assert "TorchScript of a LevelsMapper" in shown.out and "a bald face" in shown.out
     face = runs / "faces" / "face-1.png"
-    assert "no domain 'tiny'" in sdd.fails("edit", weights, face, "--out", tmp_path / "o")
+    lost = sdd.fails("edit", weights, face, "--out", tmp_path / "o")
+    assert "names the domain 'tiny', which is neither built in nor in the same folder" in lost
     words = ["export", run, "--out", weights]
     assert "would be replaced" in sdd.fails(*words)
     assert "not" in sdd.fails(*words, "--levels", "fine", "--overwrite")
