@@ -128,7 +128,7 @@ def select(
     from sdd_fast.runs.prepare import check_selection, load_local, slug
     from sdd_fast.selection.choose import choose
     from sdd_fast.selection.in_domain import compute_curve, images_at_once
-    from sdd_fast.teacher.text import check_prompt
+    from sdd_fast.teacher.text import check_prompt, unknown_words
 
     selection, guidance = how.selection(), how.guidance()
     place = out or Path("runs") / slug(prompt)
@@ -143,6 +143,8 @@ def select(
             from sdd_fast.images import load_folder
 
             images, _ = load_folder(how.folder, loaded.generator.image_size)
+        if loaded.prompts and unknown_words(loaded.prior, text):
+            say(f"warning: prompts that work here: {', '.join(map(repr, loaded.prompts))}")
         shown = len(loaded.held_out[: selection.images]) if images is None else len(images)
         at_once = min(shown, images_at_once(loaded, selection, guidance, images))
         say(f"HQS of “{text}” on {shown} images, {at_once} at once …")
