@@ -3,7 +3,9 @@
     W' = W + scale · α/r · B A        A [r, in, …] and B [out, r, …] of a LoRA; α = r if unsaid
 
 LoRAs come in diffusers' layouts, by the names of its modules, and in kohya's, which joins them by
-underscores and, for SDXL, names the U-Net's blocks as the original files do.
+underscores and, for SDXL, names the U-Net's blocks as the original files do. They are not loaded by
+diffusers: where attention layers differ in α it takes one α for all; what it does not find in the
+model it leaves out with a warning; it rounds A and B to the dtype of the teacher, and needs peft.
 """
 
 from __future__ import annotations

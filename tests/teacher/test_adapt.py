@@ -72,16 +72,16 @@ def numbered(found: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[T
 
 
 def test_kohya_names_of_sd1(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
-    """Every layer, convolutions of 3 × 3 too, with an alpha beside each."""
+    """Every layer, convolutions of 3 × 3 too, with an alpha of its own beside each."""
     made = numbered(layers(tiny_prior))
     tensors = {}
-    for (network, name), (a, b) in made.items():
+    for i, ((network, name), (a, b)) in enumerate(made.items()):
         start = "lora_unet_" if network == "unet" else "lora_te_text_model_"
         joined = start + name.replace(".", "_")
         tensors |= {
             f"{joined}.lora_down.weight": a,
-            f"{joined}.lora_up.weight": b,
-            f"{joined}.alpha": torch.tensor(ALPHA),
+            f"{joined}.lora_up.weight": b / 2 ** (i % 3),
+            f"{joined}.alpha": torch.tensor(ALPHA * 2 ** (i % 3)),
         }
     save_file(tensors, tmp_path / "lora.safetensors", {"ss_network_dim": "3"})
     check(tmp_path / "lora.safetensors", made, ALPHA / RANK, tiny_sd)
