@@ -7,9 +7,9 @@ people are in `report.wording`, which knows what a domain calls its images.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 NO_EFFECT_BELOW = 0.05
@@ -98,7 +98,10 @@ def judge(
         unknown_words: words of the prompt that the teacher was never taught. The CLIP of a domain
             learned from the same captions: of such a prompt it is no witness.
     """
-    if any(value is None or not math.isfinite(value) for value in map(measured.get, NEEDED)):
+    # NaN compares as neither more nor less: what is not finite has not been measured.
+    given = measured.keys()
+    measured = {k: v for k, v in measured.items() if isinstance(v, (int, float)) and isfinite(v)}
+    if any(name in given and name not in measured for name in NEEDED):
         return _verdict("bad", "not measurable")
     if unknown_words and quality is None:
         return _verdict("bad", "unknown words")

@@ -67,9 +67,9 @@ class EditMonitor:
             good for a change of almost nothing;
         identity: cos(R(ŷ), R(y)), 1 is the same subject;
         verdict: "ok", "flawed", "no effect", "saturated", "off target", "uncalibrated" (without
-            direction_above), "direction unknown" (without a clip) or "unknown words"; advice: what
-            to try next, a list of codes, the most promising first (both with their thresholds: see
-            `distillation.judge`).
+            direction_above), "direction unknown" (without a clip), "unknown words" or "not
+            measurable"; advice: what to try next, a list of codes, the most promising first (both
+            with their thresholds: see `distillation.judge`).
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,6 +137,10 @@ def test_identity() -> None:
         ({"saturated_share": 0, "peak_change": 0.3, "direction": 0.4, "direction_above": 0.3,
           "identity": 0.2}, "flawed",
          "larger_identity_weight"),
+        ({"saturated_share": 0, "peak_change": 0.3, "direction": math.nan, "direction_above": 0.3,
+          "identity": None}, "direction unknown", "look"),
+        ({"saturated_share": 0, "peak_change": math.nan, "direction": 0.4}, "not measurable",
+         "lower_guidance_scale"),
     ],
 )  # fmt: skip
 def test_verdict_and_advice(figures: dict[str, float], verdict: str, advice: str | None) -> None:
