@@ -109,21 +109,6 @@ SDD_FN T exp_in_range(T x) {
   return e.two_to_k * ((exp_tail<degree>(e.r) * e.r + 1) * e.r + 1);  // r^8 / 8! < 6e-9
 }
 
-// 2^t in float for |t| <= 126, as 2^k 2^r, k the integer next to t: here r is exact. The polynomial
-// is the one of degree 6 whose largest relative error on |r| <= 1/2, 4e-9, is smallest when 1 and
-// ln 2 are kept.
-template <class T>
-SDD_FN T exp2_in_range(T t) {
-  using C = ExpConstants<float>;
-  const T shifted = t + C::magic;
-  const T r = t - (shifted - C::magic);
-  const T r2 = r * r;  // three chains of two terms each, instead of one of six
-  T p = 1.53243149e-4f * r2 + (1.33909588e-3f * r + 9.61851794e-3f);
-  p = p * r2 + (5.55035956e-2f * r + 2.40226477e-1f);
-  p = p * r2 + (6.93147182e-1f * r + 1);
-  return p * Real<T>::from_bits(Real<T>::bits(shifted) << C::mantissa_bits);
-}
-
 template <class T>
 SDD_FN T absolute(T x) {
   return Real<T>::from_bits(Real<T>::bits(x) << 1 >> 1);  // drops the sign bit

@@ -78,12 +78,7 @@ SDD_FN void add_exact(T u, T (&sums)[3]) {
 template <class T>
 SDD_FN void add_plain(T u, T (&sums)[3]) {
   u = clamp_both(u);
-  T e;
-  if constexpr (sizeof(ScalarOf<T>) == 4) {
-    e = exp2_in_range(u * ExpConstants<float>::log2_e);
-  } else {
-    e = exp_in_range(u);
-  }
+  const T e = exp_in_range(u);
   sums[1] += e;
   sums[2] += u * e;
 }

@@ -149,7 +149,8 @@ MISLEADING = {
     "constant": lambda x, std: (x * 0, x * std),
     "far away": lambda x, std: (x * std - 40, x * std),
     "far above": lambda x, std: (x * std + 40, x * std),
-    "beyond the range of exp": lambda x, std: (x * std, x * std - 200),
+    "where exp underflows": lambda x, std: (x * std, x * std - 200),
+    "where exp overflows": lambda x, std: (x * std, x * std + 200),
 }
 
 
