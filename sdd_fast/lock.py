@@ -20,6 +20,8 @@ from .files import PathLike, expanded, make_folder
 LOCK_FILE = ".lock"
 """Stays in the folder, without content, when the lock is released."""
 
+_BEGINNING = b'{"pid"'
+
 _locked: ContextVar[frozenset[Path]] = ContextVar("_locked", default=frozenset())
 
 
@@ -34,6 +36,7 @@ def locked(place: PathLike, *, file: bool = False) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process, or thread, works there; says which and since when.
+        FileExistsError: the lock's name is that of somebody's file, which would be emptied.
         NotADirectoryError, PermissionError: there cannot be such a folder, or nothing be written.
     """
     whole = expanded(place).resolve()
@@ -65,6 +68,11 @@ def locked(place: PathLike, *, file: bool = False) -> Iterator[None]:
 def _acquired(path: Path, place: str) -> FileLock:
     lock = FileLock(path)
     try:
+        if path.is_file():
+            with path.open("rb") as there:
+                if not _BEGINNING.startswith(there.read(len(_BEGINNING))):
+                    told = "this is no lock of ours, and is kept; choose another place, or move it"
+                    raise FileExistsError(errno.EEXIST, told, str(path))
         lock.acquire(blocking=False)
         while not path.exists():  # its last holder removed it meanwhile
             lock.release()

@@ -95,6 +95,18 @@ def test_a_folder_made_in_vain_goes_again(tmp_path: Path) -> None:
     assert there.exists()
 
 
+def test_a_lock_of_something_else_is_kept(tmp_path: Path) -> None:
+    theirs = tmp_path / LOCK_FILE
+    theirs.write_text("my notes")
+    with pytest.raises(FileExistsError, match="no lock of ours") as caught, locked(tmp_path):
+        pass
+    assert caught.value.filename == str(theirs) and theirs.read_text() == "my notes"
+    for left in ('{"pid": 1, "ho', ""):  # of a process that was killed
+        theirs.write_text(left)
+        with locked(tmp_path):
+            pass
+
+
 @pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
