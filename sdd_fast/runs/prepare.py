@@ -23,7 +23,7 @@ from ..run_folder import (
     is_of_a_run,
 )
 from ..selection.choose import Selection
-from ..selection.curve import HQSCurve
+from ..selection.curve import FORMAT as CURVE_FORMAT, HQSCurve
 from ..teacher.text import check_prompt
 from .record import read_run
 
@@ -75,6 +75,14 @@ def check(
         domain.prior.schedule.check_signal(list(timesteps))
 
 
+def _is_curve(path: Path) -> bool:
+    """Whether a curve.json is that of a selection, be it damaged."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return CURVE_FORMAT.encode() in file.read(100)
+
+
 def load_local(domain: Domain, *parts: str) -> None:
     """Load parts from files of this machine, before a teacher may be downloaded."""
     for part in parts:
@@ -102,7 +110,8 @@ def earlier_run(folder: Path, domain: Domain, prompt: str, resume: bool) -> dict
     check_free((folder / name for name in (*TRAINED, *WRITTEN)), overwrite=True)
     path = folder / RUN_FILE
     if not path.exists():
-        selected = (CURVE_FILE, CURVE_PICTURE)  # by `sdd select`, for this run
+        # By `sdd select`, for this run.
+        selected = (CURVE_FILE, CURVE_PICTURE) if _is_curve(folder / CURVE_FILE) else ()
         there = [name for name in (*TRAINED, *WRITTEN) if (folder / name).exists()]
         foreign = [name for name in there if name not in selected]
         # Of a run whose run.json is lost, `distill` knows whether it is this one.

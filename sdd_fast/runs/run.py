@@ -173,6 +173,7 @@ def run_edit(
             domain, prompt, folder, selection, levels, config, resume, progress, say, record,
             finished,
         )  # fmt: skip
+        curve = curve or _earlier_curve(job)
         write_json(place / RUN_FILE, record)
         _select(job, timesteps, curve, place)
         result = _distill(job)
@@ -195,7 +196,6 @@ def _select(
     job: _Job, timesteps: Sequence[int] | None, curve: HQSCurve | None, place: Path
 ) -> None:
     """Choose the timesteps, into the record; write the curve, if there is one."""
-    curve = curve or _earlier_curve(job)
     if timesteps is None:
         curve = curve or _compute_curve(job)
     if curve is not None:
@@ -219,7 +219,9 @@ def _earlier_curve(job: _Job) -> HQSCurve | None:
     try:
         curve = HQSCurve.load(path)
     except ValueError as error:
-        raise ValueError(f"{error}; delete it, and the curve is computed again") from error
+        raise ValueError(
+            f"{error}; delete it and {CURVE_PICTURE}, and the curve is computed again"
+        ) from error
     if curve.prompt != job.prompt:
         raise ValueError(
             f"{path} is the curve of another prompt: {curve.prompt!r}, not {job.prompt!r}; choose "

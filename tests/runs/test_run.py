@@ -369,6 +369,11 @@ def test_empty_prompt_and_foreign_curve(domain: Domain, tmp_path: Path) -> None:
     curve.save(tmp_path / "run" / "curve.json")
     with pytest.raises(ValueError, match="curve of another prompt"):
         make(domain, tmp_path / "run")
+    half = (tmp_path / "run" / "curve.json").read_bytes()[:200]
+    (tmp_path / "run" / "curve.json").write_bytes(half)
+    with pytest.raises(ValueError, match=r"delete it and curve\.png"):
+        make(domain, tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_noticed_first(domain: Domain, tmp_path: Path) -> None:
@@ -379,7 +384,9 @@ def test_a_folder_that_cannot_be_written_is_noticed_first(domain: Domain, tmp_pa
     assert domain.prior.unet_calls == calls
 
 
-@pytest.mark.parametrize("name", ["config.json", "mapper.safetensors", "report.html"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "mapper.safetensors", "report.html", "curve.json", "curve.png"]
+)
 @pytest.mark.parametrize("resume", [True, False])
 def test_files_of_something_else_are_never_replaced(
     domain: Domain, tmp_path: Path, name: str, resume: bool
