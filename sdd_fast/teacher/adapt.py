@@ -24,7 +24,9 @@ from ..checkpoints.formats.read import Checkpoint, read_checkpoint
 from ..checkpoints.inspect import summarize
 from ..checkpoints.stable_diffusion import A_LORA, build_vae, kin, tensors_of
 from ..files import expanded, parse_json, read_json
+from ..models.save import check_finite
 from ..quiet import quiet_loading
+from ..schema import Rule, is_number, is_object_of, problems
 from .folder import CONFIG, load_network
 from .parts import Components
 from .weights import build_network, choose, plain_name
@@ -132,10 +134,12 @@ def _layers(checkpoint: Checkpoint) -> dict[tuple[str, str], _Layer]:
     """Sort the tensors of a file by (network, layer as it is named there)."""
     layers: dict[tuple[str, str], _Layer] = {}
     unknown = []
-    for key, tensor in tensors_of(checkpoint).items():
+    tensors = tensors_of(checkpoint)
+    for key, tensor in tensors.items():
         found = _FACTOR.fullmatch(key)
         module = found["module"] if found else key.removesuffix(".alpha").removesuffix("_lora")
-        if found is None and not (key.endswith(".alpha") and tensor.numel() == 1):
+        is_alpha = key.endswith(".alpha") and tensor.numel() == 1
+        if tensor.is_complex() or (found is None and not is_alpha):
             unknown.append(key)
             continue
         start = next((start for start in _NETWORKS if module.startswith(start)), "")
@@ -155,7 +159,26 @@ def _layers(checkpoint: Checkpoint) -> dict[tuple[str, str], _Layer]:
             f"with biases, say): {len(unknown)} tensors such as {unknown[0]} are neither A (down)"
             ", B (up) nor alpha"
         )
+    check_finite(f"the LoRA {checkpoint.path}", tensors)
     return layers
+
+
+def _are_patterns(value: Any) -> bool:
+    try:
+        return is_object_of(is_number)(value) and all(map(re.compile, value))
+    except re.error:
+        return False
+
+
+_SWITCH = Rule(lambda value: isinstance(value, bool), "true or false")
+_RULES = {
+    "lora_alpha": Rule(is_number, "a finite number"),
+    "alpha_pattern": Rule(_are_patterns, "an object of a number for each pattern of names"),
+    "use_rslora": _SWITCH,
+    "use_dora": _SWITCH,
+    "lora_bias": _SWITCH,
+}
+"""What is read of peft's configuration of a LoRA."""
 
 
 class _Alphas:
@@ -165,10 +188,20 @@ class _Alphas:
         self.config: dict[str, Any] = {}
         beside = path.parent / "adapter_config.json"
         if "lora_adapter_metadata" in metadata:
-            told = parse_json(metadata["lora_adapter_metadata"])
-            self.config = told if isinstance(told, dict) else {}
+            source, prefix = f"lora_adapter_metadata in {path}", ""
+            try:
+                told = parse_json(metadata["lora_adapter_metadata"])
+            except ValueError as error:
+                raise ValueError(f"{source} is not valid JSON: {error}") from error
         elif path.name.startswith("adapter_model") and beside.exists():
-            self.config = {f"unet.{key}": value for key, value in read_json(beside).items()}
+            source, prefix, told = str(beside), "unet.", read_json(beside)
+        else:
+            return
+        keys = told if isinstance(told, dict) else ()
+        rules = {key: _RULES[end] for key in keys if (end := key.rpartition(".")[2]) in _RULES}
+        if found := problems(told, rules):
+            raise ValueError(f"{source}: {'; '.join(found)}")
+        self.config = {prefix + key: value for key, value in told.items() if value is not None}
         kinds = [k for k, v in self.config.items() if k.endswith((".use_dora", ".lora_bias")) and v]
         if kinds:
             raise ValueError(f"{path} is a LoRA with {kinds[0]}, which is not supported")
@@ -225,10 +258,10 @@ def _joined(network: str, name: str, unet: Mapping[str, Any]) -> str:
 
 def _fits(layer: _Layer, weight: Tensor) -> bool:
     a, b = layer.down, layer.up
-    if a is None or b is None or a.ndim not in (2, 4) or b.numel() != b.shape[0] * b.shape[1]:
+    if a is None or b is None or a.ndim not in (2, 4) or b.ndim < 2 or 0 in a.shape:
         return False
     made = (len(b), *a.shape[1:], 1, 1)[:4]  # kohya's may have a kernel of 1 × 1 for a linear layer
-    return b.shape[1] == len(a) and made == (*weight.shape, 1, 1)[:4]
+    return b[0].numel() == b.shape[1] == len(a) and made == (*weight.shape, 1, 1)[:4]
 
 
 @torch.no_grad()
@@ -254,10 +287,14 @@ def load_vae(given: str | Path, like: Any) -> Any:
     path = expanded(given)
     if not path.exists():
         raise FileNotFoundError(f"the VAE {path} does not exist; expected a file or a folder")
-    if path.is_file() and (path.parent / CONFIG).exists() and choose([path.name], "vae", None):
-        path = path.parent
+    weights = choose([path.name], "vae", None)
     with quiet_loading():
-        made = _vae_folder(path, like) if path.is_dir() else _vae_file(path, like)
+        if path.is_dir():
+            made = _vae_folder(path, like)
+        elif weights and (path.parent / CONFIG).exists():
+            made = _vae_folder(path.parent, like, weights)
+        else:
+            made = _vae_file(path, like)
     ours, theirs = made.config.scaling_factor, like.config.scaling_factor
     if not math.isclose(ours, theirs, rel_tol=1e-3):
         raise ValueError(
@@ -267,10 +304,10 @@ def load_vae(given: str | Path, like: Any) -> Any:
     return made
 
 
-def _vae_folder(folder: Path, like: Any) -> Any:
-    if (folder / "vae").is_dir():
+def _vae_folder(folder: Path, like: Any, weights: list[str] | None = None) -> Any:
+    if weights is None and (folder / "vae").is_dir():
         folder = folder / "vae"
-    weights = choose([path.name for path in folder.glob("*")], "vae", None)
+    weights = weights or choose([path.name for path in folder.glob("*")], "vae", None)
     if weights is None or not (folder / CONFIG).exists():
         raise FileNotFoundError(f"{folder} is no VAE: expected {CONFIG} and {plain_name('vae')}")
     usual = {"scaling_factor": like.config.scaling_factor}

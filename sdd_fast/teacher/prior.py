@@ -145,8 +145,9 @@ class DiffusionPrior:
             fuse_lora(parts, one)
         for network in parts.networks.values() if device is not None else ():
             network.to(device)
+        fused = ", its LoRA fused into it," if lora else ""
         for name, network in parts.networks.items():
-            check_finite(f"the {name} of the teacher", network.state_dict())
+            check_finite(f"the {name} of the teacher{fused}", network.state_dict())
         return cls(**parts._asdict())
 
     @property

@@ -236,6 +236,39 @@ def test_loras_that_do_not_fit(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_pa
         DiffusionPrior.from_pretrained(tiny_sd, lora=tmp_path / "empty")
 
 
+def test_damaged_loras(tiny_sd: Path, tmp_path: Path) -> None:
+    """Each field that is read says what is wrong with it, and of which file."""
+    path = tmp_path / "adapter_model.safetensors"
+    start = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    a, b = torch.ones(2, 32), torch.ones(32, 2)
+
+    def refused(
+        message: str, a: Tensor = a, b: Tensor = b, alpha: Tensor | None = None, **metadata: Any
+    ) -> None:
+        tensors = {f"{start}.lora_A.weight": a, f"{start}.lora_B.weight": b}
+        tensors |= {} if alpha is None else {f"{start}.alpha": alpha}
+        header = {f"unet.{key}": value for key, value in metadata.items()}
+        save_file(tensors, path, {"lora_adapter_metadata": json.dumps(header)} if header else None)
+        with pytest.raises(ValueError, match=message):
+            DiffusionPrior.from_pretrained(tiny_sd, lora=path)
+
+    refused(r"A \[0, 32\] and B \[32, 0\]", a[:0], b[:, :0])
+    refused(r"A \[2, 32\] and B \[32\] do not", b=b[:, 0].clone())
+    refused(r"A \[2, 32\] and B \[\] do not", b=torch.tensor(1.0))
+    refused("the LoRA .*adapter_model.safetensors holds NaN", a * float("nan"))
+    refused("the LoRA .*adapter_model.safetensors holds NaN", alpha=torch.tensor(float("inf")))
+    refused("are neither A", a.to(torch.complex64))
+    for value in ("x", [1], {}, True, 10**200):
+        refused("adapter_metadata in .*: unet.lora_alpha must be a finite number", lora_alpha=value)
+    for value in (["x"], "x", {"(": 1}, {"to_q": "x"}, {"to_q": None}):
+        refused("unet.alpha_pattern must be an object of a number for each", alpha_pattern=value)
+    refused("unet.use_rslora must be true or false, got 'no'", use_rslora="no")
+    config = tmp_path / "adapter_config.json"
+    for text, message in (("[]", "expected an object"), ('{"lora_alpha": "4"}', "got '4'")):
+        config.write_text(text, encoding="utf-8")
+        refused(f"adapter_config.json: .*{message}")
+
+
 def test_in_the_place_of_a_teacher_or_generator_they_are_named(
     tiny_sd: Path, tmp_path: Path
 ) -> None:
@@ -282,6 +315,8 @@ def test_a_vae_in_every_layout(tiny_sd: Path, tmp_path: Path) -> None:
     other.save_pretrained(tmp_path / "folder")
     saved = tmp_path / "folder/diffusion_pytorch_model.safetensors"
     save_file(load_file(saved), tmp_path / "renamed.safetensors")
+    half = {key: t.half() for key, t in load_file(tiny_sd / "vae" / saved.name).items()}
+    save_file(half, saved.with_suffix(".fp16.safetensors"))  # another, which was not asked for
     (tmp_path / "whole").mkdir()
     other.save_pretrained(tmp_path / "whole/vae")
     expected = other.state_dict()
@@ -293,8 +328,10 @@ def test_a_vae_in_every_layout(tiny_sd: Path, tmp_path: Path) -> None:
         state = prior.vae.state_dict()
         assert all(torch.equal(state[key], expected[key]) for key in expected), given
         assert prior.vae.config.scaling_factor == 0.18215
-    half = DiffusionPrior.from_pretrained(tiny_sd, vae=tmp_path / "bare.ckpt", dtype=torch.bfloat16)
-    assert half.vae.dtype == torch.bfloat16
+    named = DiffusionPrior.from_pretrained(tiny_sd, vae=saved.with_suffix(".fp16.safetensors"))
+    assert torch.equal(named.vae.quant_conv.weight, half["quant_conv.weight"].float())
+    bf16 = DiffusionPrior.from_pretrained(tiny_sd, vae=tmp_path / "bare.ckpt", dtype=torch.bfloat16)
+    assert bf16.vae.dtype == torch.bfloat16
 
 
 def test_vaes_that_do_not_fit(tiny_sd: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
