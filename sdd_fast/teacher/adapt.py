@@ -27,6 +27,7 @@ from ..files import expanded, parse_json, read_json
 from ..models.save import check_finite
 from ..quiet import quiet_loading
 from ..schema import Rule, is_number, is_object_of, problems
+from .configs import check_scaling
 from .folder import CONFIG, load_network
 from .parts import Components
 from .weights import build_network, choose, plain_name
@@ -296,6 +297,8 @@ def load_vae(given: str | Path, like: Any) -> Any:
         else:
             made = _vae_file(path, like)
     ours, theirs = made.config.scaling_factor, like.config.scaling_factor
+    for factor in (ours, theirs):
+        check_scaling(factor)
     if not math.isclose(ours, theirs, rel_tol=1e-3):
         raise ValueError(
             f"the VAE {path} has a scaling_factor of {ours:g}, the teacher's own {theirs:g}: it is "

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..checkpoints.stable_diffusion import SUPPORTED
+from ..schema import is_number, is_whole
 from .schedule import PREDICTION_TYPES
 
+MOST_TIMESTEPS = 100_000
 SIZE_CONDITIONS = 6  # original height and width, top and left of the crop, target height and width
 
 # Of a U-Net, what its forward pass does by itself, and the inputs that it gets here.
@@ -111,6 +113,7 @@ def check_configs(configs: Configs) -> None:
             f"the VAE is of images of {vae['in_channels']} to {vae['out_channels']} channels; "
             "expected 3, red, green and blue"
         )
+    check_scaling(vae["scaling_factor"])
     _check_keys("U-Net", unet, UNet2DConditionModel, _UNET)
     _check_keys("VAE", vae, AutoencoderKL, _VAE)
     native_size(unet["sample_size"])
@@ -122,6 +125,15 @@ def check_configs(configs: Configs) -> None:
             f"{' + '.join(map(str, sizes))}; these parts belong to different models"
         )
     _check_conditions(unet, configs.text_encoders)
+
+
+def check_scaling(factor: Any) -> None:
+    """Raise ValueError unless latents can be multiplied by it."""
+    if not (is_number(factor) and factor > 0):
+        raise ValueError(
+            f"the VAE's scaling_factor is {_shorten(factor)}; expected a positive number, such as "
+            "0.18215 of SD 1.x and 2.x"
+        )
 
 
 def _check_keys(part: str, config: Mapping[str, Any], cls: type, handled: frozenset[str]) -> None:
@@ -185,7 +197,9 @@ def check_scheduler_config(config: Mapping[str, Any]) -> None:
     import diffusers
 
     name = config.get("_class_name")
-    if "beta_schedule" not in config:
+    cls = getattr(diffusers, str(name), None)
+    # One of flow matching that was made of another's configuration still has its betas.
+    if "beta_schedule" not in (defaults(cls) if isinstance(cls, type) else config):
         raise ValueError(
             f"the scheduler {name!r} has no beta_schedule; supported are the schedulers of "
             f"{SUPPORTED} (DDIM, PNDM, DDPM, Euler, DPM-Solver …), not flow matching nor EDM"
@@ -196,9 +210,14 @@ def check_scheduler_config(config: Mapping[str, Any]) -> None:
             f"prediction type {predicts!r} is not supported; supported: "
             f"{', '.join(PREDICTION_TYPES)}"
         )
-    cls = getattr(diffusers, str(name), None)
     known = cls if isinstance(cls, type) else diffusers.DDIMScheduler
     _check_keys("scheduler", config, known, _SCHEDULER)
+    steps = config.get("num_train_timesteps")
+    if not (is_whole(steps) and 1 <= steps <= MOST_TIMESTEPS):
+        raise ValueError(
+            f"the scheduler's num_train_timesteps is {_shorten(steps)}; expected a whole number "
+            f"from 1 to {MOST_TIMESTEPS:,}"
+        )
     betas = config.get("trained_betas")
     if betas is None and config["beta_schedule"] not in _BETA_SCHEDULES:
         raise ValueError(

@@ -290,6 +290,7 @@ def check_folder(folder: Path, xl: bool) -> Configs:
     configs = Configs(found["unet"], found["vae"], texts, found["scheduler"])
     try:
         check_configs(configs)
+        new_scheduler(configs.scheduler)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     except (TypeError, AttributeError, LookupError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,10 @@ def test_vaes_that_do_not_fit(tiny_sd: Path, tiny_sdxl: Path, tmp_path: Path) ->
     refused(tiny_sdxl / "vae", "scaling_factor of 0.13025, the teacher's own 0.18215.*family")
     refused(tmp_path / "nothing", "VAE .*nothing does not exist", FileNotFoundError)
     refused(tmp_path, "is no VAE: expected config.json", FileNotFoundError)
+    odd = Path(shutil.copytree(tiny_sd / "vae", tmp_path / "odd"))
+    config = json.loads((odd / "config.json").read_text(encoding="utf-8"))
+    (odd / "config.json").write_text(json.dumps(config | {"scaling_factor": None}))
+    refused(odd, "scaling_factor is None; expected a positive number")
     path = tmp_path / "file.safetensors"
     save_file({"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}, path)
     refused(path, "is a LoRA, .*expected a VAE")

@@ -51,6 +51,9 @@ UNET, VAE, SCHEDULER = "unet/config.json", "vae/config.json", "scheduler/schedul
         (VAE, {"latents_mean": [0.0] * 4, "latents_std": [2.0] * 4}, "latents_mean.*latents_std"),
         (VAE, {"in_channels": 4}, "VAE is of images of 4 to 3 channels"),
         (VAE, {"in_channels": None}, "VAE is of images of None to 3 channels"),
+        (VAE, {"scaling_factor": None}, "VAE's scaling_factor is None; expected a positive"),
+        (VAE, {"scaling_factor": 0}, "VAE's scaling_factor is 0; expected a positive"),
+        (VAE, {"scaling_factor": "0.18"}, "VAE's scaling_factor is '0.18'; expected a positive"),
         (SCHEDULER, {"prediction_type": "flow_prediction"}, "'flow_prediction' is not supported"),
         (SCHEDULER, {"snr_shift_scale": 3.0}, "scheduler's config says snr_shift_scale = 3.0"),
         (SCHEDULER, {"predict_epsilon": False}, "predict_epsilon = False"),
@@ -59,6 +62,11 @@ UNET, VAE, SCHEDULER = "unet/config.json", "vae/config.json", "scheduler/schedul
         (SCHEDULER, {"beta_schedule": "sigmoid"}, "beta_schedule is 'sigmoid'; supported: linear"),
         (SCHEDULER, {"trained_betas": [0.01] * 7}, "7 trained_betas for num_train_timesteps = 10"),
         (SCHEDULER, {"trained_betas": [1.5] * 1000}, "betas give no noise schedule"),
+        (SCHEDULER, {"rescale_betas_zero_snr": True}, "zero terminal SNR .* but predicts epsilon"),
+        (SCHEDULER, {"num_train_timesteps": 10**9}, "is 1000000000; expected .* to 100,000"),
+        (SCHEDULER, {"num_train_timesteps": "1000"}, "is '1000'; expected a whole number"),
+        (SCHEDULER, {"num_train_timesteps": 0}, "is 0; expected a whole number"),
+        (SCHEDULER, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "not flow matching"),
     ],
 )
 def test_what_is_not_handled_is_named_before_weights_are_read(
@@ -69,8 +77,7 @@ def test_what_is_not_handled_is_named_before_weights_are_read(
         weights.write_bytes(b"")
     with pytest.raises(ValueError, match=message):
         DiffusionPrior.from_pretrained(folder)
-    if "trained_betas give" not in message and "betas give" not in message:
-        assert describe_folder(folder)["teacher"].startswith("not supported: ")
+    assert describe_folder(folder)["teacher"].startswith("not supported: ")
 
 
 @pytest.mark.parametrize(
@@ -163,8 +170,10 @@ def test_pipelines_that_make_no_teacher(tiny_sd: Path) -> None:
     import diffusers
 
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tiny_sd)
+    flow, usual = diffusers.FlowMatchEulerDiscreteScheduler, pipeline.scheduler.config
     for scheduler, message in (
-        (diffusers.FlowMatchEulerDiscreteScheduler(), "no beta_schedule.*not flow matching nor ED"),
+        (flow(), "no beta_schedule.*not flow matching nor ED"),
+        (flow.from_config(usual), "no beta_schedule.*not flow matching nor ED"),  # but betas
         (diffusers.EDMEulerScheduler(), "no beta_schedule.*not flow matching nor EDM"),
         (diffusers.EulerDiscreteScheduler(timestep_type="continuous"), "continuous timesteps"),
         (diffusers.DDIMScheduler(prediction_type="sample"), "'sample' is not supported"),
