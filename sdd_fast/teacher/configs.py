@@ -212,7 +212,7 @@ def check_scheduler_config(config: Mapping[str, Any]) -> None:
         )
     known = cls if isinstance(cls, type) else diffusers.DDIMScheduler
     _check_keys("scheduler", config, known, _SCHEDULER)
-    steps = config.get("num_train_timesteps")
+    steps: Any = config.get("num_train_timesteps")
     if not (is_whole(steps) and 1 <= steps <= MOST_TIMESTEPS):
         raise ValueError(
             f"the scheduler's num_train_timesteps is {_shorten(steps)}; expected a whole number "
