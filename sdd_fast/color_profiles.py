@@ -33,10 +33,12 @@ def to_srgb(picture: Image.Image, name: str, strict: bool = False) -> Image.Imag
     Raises:
         ValueError: `strict`, and the profile is broken or of another color space than the image.
     """
-    profile = picture.info.get("icc_profile")
-    if not profile:
+    profile = picture.info.get("icc_profile", b"")
+    if profile == b"":
         return picture
     try:
+        if profile is None:  # so Pillow tells of one that it could not put together
+            raise ValueError("it is damaged or incomplete")
         mode, transform = _transform(profile)
         if transform is None:
             return picture
@@ -63,9 +65,9 @@ def to_srgb(picture: Image.Image, name: str, strict: bool = False) -> Image.Imag
 
 def is_srgb(picture: Image.Image) -> bool:
     """Return whether nothing says that an image is not sRGB."""
-    profile = picture.info.get("icc_profile")
+    profile = picture.info.get("icc_profile", b"")
     try:
-        return not profile or _transform(profile)[1] is None
+        return profile == b"" or _transform(profile)[1] is None
     except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
         return False
 

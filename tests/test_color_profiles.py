@@ -127,6 +127,18 @@ def test_broken_profiles_are_told(
         load_image(path, strict=True)
 
 
+def test_profiles_that_pillow_cannot_put_together_are_told(tmp_path: Path, rgb: np.ndarray) -> None:
+    """It leaves None in their place."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(rgb).save(path, icc_profile=icc.rgb_profile(icc.DISPLAY_P3))
+    first_of = b"ICC_PROFILE\0\1"
+    path.write_bytes(path.read_bytes().replace(first_of + b"\1", first_of + b"\2"))
+    with pytest.warns(UserWarning, match=r"a\.jpg: its color profile .*incomplete.* read as sRGB"):
+        load_image(path)
+    with pytest.raises(ValueError, match=r"a\.jpg: its color profile cannot be used .*incomplete"):
+        load_image(path, strict=True)
+
+
 def test_the_caller_s_image_is_left_as_it_is(rgb: np.ndarray) -> None:
     picture = Image.fromarray(rgb)
     picture.info["icc_profile"] = icc.rgb_profile(icc.DISPLAY_P3)
