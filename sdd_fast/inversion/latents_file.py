@@ -103,7 +103,13 @@ def restore(target: Path, settings: dict[str, Any], resume: bool, empty: Tensor)
     for path, kind in ((target, KIND), (partial_path(target), UNFINISHED)):
         if not path.exists():
             continue
-        tensors, metadata = load_tensors(path)
+        try:
+            tensors, metadata = load_tensors(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. It is kept: delete it and give the same again, or choose another file "
+                "to write"
+            ) from error
         if metadata.get("kind") != kind:
             raise ValueError(f"{path} exists and holds no inversion; choose another file to write")
         if not resume:

@@ -348,6 +348,10 @@ def test_wrong_arguments(networks: Networks, folder: Path, tmp_path: Path) -> No
     for resume in (True, False):
         with pytest.raises(ValueError, match=r"mapper\.safetensors exists and holds no inversion"):
             networks.invert(folder, other, resume=resume)
+        half = tmp_path / "half.partial.safetensors"
+        half.write_bytes(other.read_bytes()[:-4])
+        with pytest.raises(ValueError, match=r"half\.partial.* truncated.*delete it and"):
+            networks.invert(folder, tmp_path / "half.safetensors", resume=resume)
     networks.encoder.latent_avg.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="encoder's latents hold NaN"):
         networks.invert(folder, tmp_path / "w.safetensors")
