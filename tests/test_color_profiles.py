@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -125,6 +126,22 @@ def test_broken_profiles_are_told(
     assert torch.equal(image, load_image(rgb))
     with pytest.raises(ValueError, match=rf"a\.png: its color profile cannot be used .*{message}"):
         load_image(path, strict=True)
+
+
+def test_jpeg_2000_is_converted(tmp_path: Path, rgb: np.ndarray) -> None:
+    """Pillow neither writes profiles into its header nor reads them."""
+    Image.fromarray(rgb).save(tmp_path / "plain.jp2")
+    data, profile = (tmp_path / "plain.jp2").read_bytes(), icc.rgb_profile(icc.DISPLAY_P3)
+    old = b"\0\0\0\x0fcolr\1\0\0\0\0\0\x10"
+    new = struct.pack(">I", 11 + len(profile)) + b"colr\2\0\0" + profile
+    start = data.index(b"jp2h") - 4
+    (size,) = struct.unpack(">I", data[start : start + 4])
+    longer = struct.pack(">I", size - len(old) + len(new))
+    data = data[:start] + longer + data[start + 4 :].replace(old, new, 1)
+    (tmp_path / "a.jp2").write_bytes(data)
+    expected = icc.rgb_in_srgb(rgb, icc.DISPLAY_P3)
+    assert abs(values(load_image(tmp_path / "a.jp2")) - expected).max() < 1.5
+    assert torch.equal(load_image(tmp_path / "plain.jp2"), load_image(rgb))
 
 
 def test_profiles_that_pillow_cannot_put_together_are_told(tmp_path: Path, rgb: np.ndarray) -> None:
