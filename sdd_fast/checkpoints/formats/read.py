@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from ...files import PathLike, content_kind, load_tensors, regular_file
-from ...out_of_memory import check_ran_out
 from .allowed import ALLOWED, encoded
 from .bounds import Budget
 from .pickles import Call, Unpickler
@@ -131,15 +130,15 @@ def _is_npy(path: Path) -> bool:
 def _read_npy(path: Path) -> torch.Tensor:
     try:
         # Mapped first: a header that promises more than the file holds then claims no memory.
-        array = np.array(np.lib.format.open_memmap(path, mode="r"))
-        return torch.from_numpy(array)
+        mapped = np.lib.format.open_memmap(path, mode="r")
+        torch.from_numpy(np.empty(0, mapped.dtype))  # raises where torch has no such dtype
     except OSError:
         raise
     except Exception as error:  # the header is a Python expression: whatever its parser raises
-        check_ran_out(error, path)
         raise ValueError(
             f"{path} is no complete .npy file of numbers; it may be truncated or corrupt"
         ) from error
+    return torch.from_numpy(np.array(mapped))
 
 
 @contextlib.contextmanager
