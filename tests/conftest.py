@@ -20,6 +20,8 @@ TINY_RESOLUTION = 32  # image pixels; the VAE halves twice, so latents are 8x8
 def _interruptible() -> None:
     """Whoever runs the tests in the background lets them ignore Ctrl-C, and what they start too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def write_sd_folder(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
