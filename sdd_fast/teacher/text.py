@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,9 @@ def encode_prompt(
 
 
 def check_prompt(prompt: str) -> None:
-    """Raise ValueError for a prompt that says nothing, or is no text that could be encoded."""
+    """Refuse a prompt that says nothing, or is no text that could be encoded."""
+    if not isinstance(prompt, str):
+        raise TypeError(f"a prompt must be a string, got {prompt!r}")
     if not prompt.strip():
         raise ValueError(f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'")
     try:
@@ -120,7 +122,8 @@ def check_prompt(prompt: str) -> None:
 
 
 def _list(texts: str | Sequence[str], name: str) -> list[str]:
-    result = [texts] if isinstance(texts, str) else list(texts)
+    several = isinstance(texts, Iterable) and not isinstance(texts, str)
+    result = list(texts) if several else [texts]
     if not all(isinstance(text, str) for text in result):
         raise TypeError(f"{name} must be a string or a list of strings, got {texts!r}")
     return result

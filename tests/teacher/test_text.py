@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sdd_fast.teacher.prior import DiffusionPrior
-from sdd_fast.teacher.text import LARGE_VOCABULARY, unknown_words
+from sdd_fast.teacher.text import LARGE_VOCABULARY, check_prompt, unknown_words
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,11 @@ def test_halves_of_words_are_not_words(tiny_prior: DiffusionPrior) -> None:
             trained.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(token)] *= 3
     prior = SimpleNamespace(tokenizer=tokenizer, text_encoder=trained)
     assert unknown_words(prior, "a old ir, q 3!") == ["ir", "q", "3"]
+
+
+@pytest.mark.parametrize("prompt", [None, 3, ["hair", None]])
+def test_a_prompt_that_is_no_text(tiny_prior: DiffusionPrior, prompt: Any) -> None:
+    with pytest.raises(TypeError, match="prompt must be a string"):
+        tiny_prior.encode_prompt(prompt)
+    with pytest.raises(TypeError, match="prompt must be a string"):
+        check_prompt(prompt)
