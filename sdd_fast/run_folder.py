@@ -96,7 +96,8 @@ def pending(folder: Path) -> Iterator[Path]:
     apart = folder / f"{_PENDING}{os.getpid()}"
     token = _pending.set(apart)
     try:
-        yield apart if (folder / RUN_FILE).exists() else folder
+        earlier = any((folder / name).exists() for name in (RUN_FILE, *TRAINED))
+        yield apart if earlier else folder
     finally:
         _pending.reset(token)
         shutil.rmtree(apart, ignore_errors=True)

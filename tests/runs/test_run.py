@@ -303,6 +303,18 @@ def test_a_refused_run_changes_nothing_of_an_unfinished_one(
         assert snapshot(tmp_path) == before
 
 
+def test_a_refused_run_leaves_no_record_where_that_is_lost(domain: Domain, tmp_path: Path) -> None:
+    make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
+    (tmp_path / "run.json").unlink()
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match="other settings"):
+        run_edit(domain, "old hair", tmp_path, timesteps=[300], config=config(), progress=False)
+    assert snapshot(tmp_path) == before
+    make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
+    assert read_run(tmp_path)["complete"]
+    assert (tmp_path / "mapper.safetensors").read_bytes() == before["mapper.safetensors"]
+
+
 def test_a_folder_in_use_is_refused(domain: Domain, tmp_path: Path) -> None:
     refused: list[BlockingIOError] = []
 
