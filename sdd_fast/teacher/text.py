@@ -122,8 +122,9 @@ def check_prompt(prompt: str) -> None:
 
 
 def _list(texts: str | Sequence[str], name: str) -> list[str]:
-    several = isinstance(texts, Iterable) and not isinstance(texts, str)
-    result = list(texts) if several else [texts]
+    given: Any = texts
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    result: list[str] = list(given) if several else [given]
     if not all(isinstance(text, str) for text in result):
         raise TypeError(f"{name} must be a string or a list of strings, got {texts!r}")
     return result
