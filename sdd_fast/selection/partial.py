@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,14 +15,15 @@ from torch import Tensor
 from ..files import load_tensors, save_tensors
 from ..interrupt import InterruptAfterStep
 
+_KIND = "unfinished HQS curve"
 _SAVE_AFTER = 1.0  # seconds between two writes of the file, which is small
 
 
 class PartialCurve:
     """The statistics of a curve while they are computed; a context manager.
 
-    The file is read at the beginning, unless it is damaged or of another request, written now and
-    then and when the work ends early, and removed when it is complete.
+    The file is read at the beginning, written now and then and when the work ends early, and
+    removed when it is complete. One of another request is replaced with a warning.
 
     Args:
         path: of the file; None: nothing is kept.
@@ -31,6 +32,9 @@ class PartialCurve:
 
     Attributes:
         statistics: [3, N, T] float64. done: [N, T] bool, where they are there.
+
+    Raises:
+        ValueError, FileExistsError: what stands at `path` is damaged, or something else.
     """
 
     def __init__(self, path: Path | None, shape: tuple[int, int], request: Any) -> None:
@@ -38,11 +42,25 @@ class PartialCurve:
         self.statistics = torch.zeros(3, *shape, dtype=torch.float64)
         self.done = torch.zeros(shape, dtype=torch.bool)
         self._interrupt, self._saved = InterruptAfterStep(), time.monotonic()
-        if path is not None:
-            with suppress(FileNotFoundError, ValueError):
-                tensors, metadata = load_tensors(path)
-                if metadata.get("request") == self._request:
-                    self.statistics, self.done = tensors["statistics"], tensors["done"]
+        if path is not None and path.exists():
+            self._resume(path)
+
+    def _resume(self, path: Path) -> None:
+        try:
+            tensors, metadata = load_tensors(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it, or choose another folder") from error
+        if metadata.get("kind") != _KIND:
+            raise FileExistsError(
+                f"{path} is in the place of an unfinished HQS curve, and is none; move it, or "
+                "choose another folder"
+            )
+        if metadata.get("request") == self._request:
+            self.statistics, self.done = tensors["statistics"], tensors["done"]
+        else:
+            warnings.warn(
+                f"the unfinished curve {path} is of another request and starts over", stacklevel=4
+            )
 
     def __enter__(self) -> PartialCurve:
         if self.path is not None:
@@ -85,5 +103,5 @@ class PartialCurve:
 
     def _save(self, path: Path) -> None:
         tensors = {"statistics": self.statistics, "done": self.done}
-        save_tensors(path, tensors, {"kind": "unfinished HQS curve", "request": self._request})
+        save_tensors(path, tensors, {"kind": _KIND, "request": self._request})
         self._saved = time.monotonic()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from sdd_fast.files import load_tensors
+from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.progress import Progress
 from sdd_fast.selection.hqs import default_timesteps, hqs, image_noise
@@ -416,5 +416,14 @@ def test_what_was_kept_is_of_the_same_request_only(
             assert begun(y) == 0
         finally:
             weight.neg_()
-    partial.write_bytes(partial.read_bytes()[:50])
-    assert begun(y) == 0
+    with pytest.warns(UserWarning, match="of another request and starts over"):
+        begun(y, seed=2)
+    whole = partial.read_bytes()
+    partial.write_bytes(whole[:50])
+    with pytest.raises(ValueError, match=r"p\.safetensors .*delete it, or choose another folder"):
+        hqs(tiny_prior, y, "white hair", STEPS, partial=partial)
+    save_tensors(partial, {"mine": torch.zeros(2)}, {})
+    mine = partial.read_bytes()
+    with pytest.raises(FileExistsError, match="is in the place of an unfinished HQS curve"):
+        hqs(tiny_prior, y, "white hair", STEPS, partial=partial)
+    assert partial.read_bytes() == mine
