@@ -278,7 +278,10 @@ def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> 
     if timesteps is None:
         usual = default_timesteps(prior.num_train_timesteps)
         return [t for t in usual if t < prior.schedule.with_signal]
-    given = torch.as_tensor(timesteps).flatten().cpu()
+    try:
+        given = torch.as_tensor(timesteps).flatten().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"timesteps must be integers, got {timesteps!r}") from error
     if len(given) == 0:
         raise ValueError("timesteps is empty; give at least one, or None for the default")
     timesteps = prior.timesteps_tensor(given, len(given)).tolist()

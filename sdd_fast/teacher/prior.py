@@ -105,7 +105,7 @@ class DiffusionPrior:
         variant: str | None = None,
         tokenizer: str | Path | None = None,
         vae: str | Path | None = None,
-        lora: str | Path | Sequence[str | Path] = (),
+        lora: str | Path | Sequence[str | Path] | None = None,
     ) -> DiffusionPrior:
         """Load a Stable Diffusion folder, single file or hub id, or take a pipeline's parts.
 
@@ -141,7 +141,7 @@ class DiffusionPrior:
         parts = _load(source, dtype, {k: v for k, v in given.items() if v is not None})
         if vae is not None:
             parts = parts._replace(vae=load_vae(vae, parts.vae))
-        for one in [lora] if isinstance(lora, str | PathLike) else lora:
+        for one in [lora] if isinstance(lora, str | PathLike) else lora or ():
             fuse_lora(parts, one)
         for network in parts.networks.values() if device is not None else ():
             network.to(device)

@@ -194,8 +194,8 @@ def unknown_words(prior: Any, prompt: str) -> list[str]:
     """List the words that no caption of the teacher's training contained, in order, each once.
 
     A byte-pair tokenizer learned from captions keeps every word of theirs as one token, and takes
-    other words apart; so it does with numbers and emoji. Punctuation is not looked at. Teachers
-    with a vocabulary of general language know any word: [] for them.
+    other words apart; so it does with numbers and emoji. Punctuation is looked at in a prompt of
+    nothing else only. Teachers with a vocabulary of general language know any word: [] for them.
 
     Args:
         prior: a `DiffusionPrior`.
@@ -205,9 +205,11 @@ def unknown_words(prior: Any, prompt: str) -> list[str]:
         return []
     words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", prompt.lower()))
     untrained, unknown = _untrained_tokens(prior), []
+    nothing_else = not any(word[0].isalnum() for word in words)
     for word in words:
-        if not word[0].isalnum() and unicodedata.category(word[0]) != "So":
-            continue  # punctuation
+        if not word[0].isalnum() and unicodedata.category(word[0]) != "So":  # punctuation
+            unknown += [word] * nothing_else
+            continue
         tokens = tokenizer.tokenize(word)
         if len(tokens) != 1 or tokenizer.convert_tokens_to_ids(tokens[0]) in untrained:
             unknown.append(word)

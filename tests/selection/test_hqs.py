@@ -297,6 +297,8 @@ def test_nan_names_timestep_and_image(tiny_prior: DiffusionPrior) -> None:
         ({"timesteps": [10, 10, 20]}, ValueError, "distinct, got"),
         ({"timesteps": 1000}, ValueError, "timestep 1000 is out of range"),
         ({"timesteps": [0.5]}, TypeError, "must be integers"),
+        ({"timesteps": "500"}, TypeError, "must be integers, got '500'"),
+        ({"timesteps": [None]}, TypeError, "must be integers"),
         ({"prompt": ""}, ValueError, "prompt is empty"),
         ({"prompt": ["old", "hair"]}, ValueError, "one prompt at a time, got 2"),
         ({"gradient_map": "abs"}, ValueError, "must be one of signed, abs-mean; got 'abs'"),

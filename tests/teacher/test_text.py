@@ -22,6 +22,8 @@ from sdd_fast.teacher.text import LARGE_VOCABULARY, check_prompt, unknown_words
         ("old 😀 hair", ["😀"]),
         ("笑顔 old", ["笑顔"]),
         ("old 123", ["123"]),
+        ("!!!", ["!"]),
+        (". ?", [".", "?"]),
     ],
 )
 def test_words_that_the_tokenizer_takes_apart(
