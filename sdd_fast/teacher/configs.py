@@ -52,6 +52,7 @@ _SCHEDULER = frozenset(
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "shift_factor": (0,),
+    "snr_shift_scale": (1,),
     "timestep_type": ("discrete",),
     "predict_epsilon": (True,),  # of schedulers before prediction_type
 }
@@ -66,6 +67,7 @@ _MEANING = {
     "shift_factor": "latents that are shifted",
     "latents_mean": "latents that are shifted",
     "latents_std": "latents that are scaled channel by channel",
+    "snr_shift_scale": "shifted noise levels, as CogVideoX has them",
     "timestep_type": "continuous timesteps, as EDM models have them",
     "use_flow_sigmas": "flow matching",
     "quantization_config": "quantized weights",
