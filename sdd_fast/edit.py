@@ -178,10 +178,11 @@ class Editor:
         for i, source in enumerate(images, first):
             try:
                 loaded.append(self._load_image(source, aligned))
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 if isinstance(source, (str, os.PathLike)) or (i == 0 and len(images) == 1):
                     raise  # it is named, or there is no other
-                raise ValueError(f"images[{i}]: {error}") from error
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"images[{i}]: {error}") from error
         return torch.stack(loaded)
 
     def load_pictures(self, pictures: Sequence[ImageSource], *, aligned: bool = False) -> Tensor:

@@ -349,6 +349,8 @@ def test_bad_input(editor: Editor, generator: StyleGAN2, w_plus: Tensor, photo: 
         editor.edit(w_plus, batch_size=0)
     with pytest.raises(ValueError, match=r"images\[2\]: the image is too small: 9×9"):
         editor.edit([photo, Image.fromarray(photo), Image.new("RGB", (9, 9))], batch_size=2)
+    with pytest.raises(TypeError, match=r"images\[1\]: .*uint8.*got int64"):
+        editor.edit([photo, photo.astype("int64")])
     with pytest.raises(ValueError, match="no encoder"):
         Editor(generator, make_mapper(0)).edit(photo)
     with pytest.raises(ValueError, match="at least one mapper"):
