@@ -33,12 +33,10 @@ def to_srgb(picture: Image.Image, name: str, strict: bool = False) -> Image.Imag
     Raises:
         ValueError: `strict`, and the profile is broken or of another color space than the image.
     """
-    profile = picture.info.get("icc_profile", b"")
-    if profile == b"":
-        return picture
     try:
-        if profile is None:  # so Pillow tells of one that it could not put together
-            raise ValueError("it is damaged or incomplete")
+        profile = _profile(picture)
+        if not profile:
+            return picture
         mode, transform = _transform(profile)
         if transform is None:
             return picture
@@ -65,11 +63,21 @@ def to_srgb(picture: Image.Image, name: str, strict: bool = False) -> Image.Imag
 
 def is_srgb(picture: Image.Image) -> bool:
     """Return whether nothing says that an image is not sRGB."""
-    profile = picture.info.get("icc_profile", b"")
     try:
-        return profile == b"" or _transform(profile)[1] is None
+        profile = _profile(picture)
+        return not profile or _transform(profile)[1] is None
     except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
         return False
+
+
+def _profile(picture: Image.Image) -> bytes:
+    """The profile of an image, b"" if it says nothing of its colors."""
+    profile: bytes | None = picture.info.get("icc_profile", b"")
+    if profile is None:  # so Pillow tells of one that it could not put together
+        raise ValueError("it is damaged or incomplete")
+    if not profile and "code_points" in picture.info:  # see image_files
+        raise ValueError(f"code points {picture.info['code_points']}, a cICP chunk, are not known")
+    return profile
 
 
 @lru_cache(maxsize=16)

@@ -177,7 +177,18 @@ def _decoded(picture: ImageFile.ImageFile, path: Path) -> Image.Image:
         ImageOps.exif_transpose(picture, in_place=True)
         if picture.format == "JPEG2000" and (profile := _profile_of_jp2(path)):
             picture.info["icc_profile"] = profile
+        if picture.format == "PNG" and (colors := _code_points_of_png(path)):
+            picture.info.setdefault("code_points", colors)
     return picture
+
+
+def _code_points_of_png(path: Path) -> str:
+    """What a cICP chunk says of the colors, unless they are sRGB's; Pillow passes over it."""
+    with open(path, "rb") as file:
+        header, _, _ = file.read(2**20).partition(b"IDAT")
+    primaries, transfer = header.partition(b"\0\0\0\4cICP")[2][:2] or b"\1\r"
+    # Those of BT.709; the transfer of sRGB, or of video, which is close to it.
+    return "" if primaries == 1 and transfer in (1, 6, 13) else f"{primaries}/{transfer}"
 
 
 def _profile_of_jp2(path: Path) -> bytes:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import icc_profiles as icc
@@ -154,6 +155,27 @@ def test_profiles_that_pillow_cannot_put_together_are_told(tmp_path: Path, rgb: 
         load_image(path)
     with pytest.raises(ValueError, match=r"a\.jpg: its color profile cannot be used .*incomplete"):
         load_image(path, strict=True)
+
+
+@pytest.mark.parametrize(("primaries", "transfer", "told"), [(12, 13, True), (1, 13, False)])
+def test_code_points_of_a_png_are_told(
+    tmp_path: Path, rgb: np.ndarray, primaries: int, transfer: int, told: bool
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(rgb).save(path)
+    start, size, rest = path.read_bytes().partition(b"\0\0\0\x0dIHDR")
+    said = b"cICP" + bytes([primaries, transfer, 0, 1])
+    chunk = b"\0\0\0\4" + said + zlib.crc32(said).to_bytes(4, "big")
+    path.write_bytes(start + size + rest[:17] + chunk + rest[17:])
+    if told:
+        with pytest.warns(UserWarning, match=r"a\.png: its color profile .*code points 12/13"):
+            load_image(path)
+        with pytest.raises(ValueError, match="code points 12/13"):
+            load_image(path, strict=True)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load_image(path, strict=True)
 
 
 def test_the_caller_s_image_is_left_as_it_is(rgb: np.ndarray) -> None:
