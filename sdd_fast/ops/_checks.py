@@ -58,10 +58,9 @@ def match_dtype_and_device(
         raise ValueError(
             f"{op}: {name} is on {tensor.device} but {x_name} on {x.device}; move one of them"
         )
-    if or_float32:
-        if tensor.dtype == torch.float32 and x.dtype != torch.float64:
-            return tensor
-    elif autocast_dtype(x) is not None:
+    if or_float32 and tensor.dtype == torch.float32 and x.dtype != torch.float64:
+        return tensor
+    if autocast_dtype(x) is not None:
         return tensor.to(x.dtype)
     if tensor.dtype != x.dtype:
         raise TypeError(

@@ -41,7 +41,7 @@ def conv_epilogue(
         bias: one value per channel, of the dtype of `x`; None for none.
         act, alpha, gain, clamp: see `bias_act`, except that `act` is "linear" by default.
 
-    Under autocast, noise and bias may have any dtype and are converted to that of `x`.
+    Under autocast all three may have any dtype; what does not fit is converted to that of `x`.
 
     Returns:
         Feature maps of the dtype of `x`, channels_last if `x` is, else contiguous. Differentiable
