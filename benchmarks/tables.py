@@ -118,6 +118,46 @@ def gpu_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+SELECTION = """# Selection
+
+What selection consists of, timed by `benchmarks/time_selection.py`, which says what each side is;
+[baselines/](../benchmarks/baselines) has *paper*, the authors' recipe written plainly, and *tuned*,
+what an expert gets from stock parts. At full size (StyleGAN2-1024, Stable Diffusion 1.x at 512²)
+the weights are random. In brackets: 20th and 80th percentile of so many samples; sides took turns,
+and compare within a case.
+"""
+
+
+def selection_part(results: dict[Path, dict[str, Any]]) -> list[str]:
+    parts = [SELECTION]
+    for result in results.values():
+        parts.append(f"## Selection: {result['device']}\n")
+        parts.append(
+            f"{result['clock'].capitalize()}; torch {result['torch']}, diffusers "
+            f"{result['diffusers']}, Python {result['python']}, sdd_fast {result['sdd_fast']}.\n"
+        )
+        parts += ["\n".join(selection_table(row)) + "\n" for row in result["cases"]]
+    if not any(path.parent.name.startswith("nvidia") for path in results):
+        parts.append("On a GPU: not measured.\n")
+    return parts
+
+
+def selection_table(row: dict[str, Any]) -> list[str]:
+    """Every side of a case, the slowest first."""
+    lines = [f"| {row['case']} | seconds | samples | vs ours |", "|---|---|---|---|"]
+    ours = row["sides"].get("ours", {}).get("median_ms")
+    for side, times in sorted(row["sides"].items(), key=lambda item: -item[1]["median_ms"]):
+        median, low, high = (times[f"{name}_ms"] / 1e3 for name in ("median", "p20", "p80"))
+        ratio = "–" if ours is None or side == "ours" else f"{times['median_ms'] / ours:.2f}×"
+        peak = row["peak_gb"].get(side)
+        name = side if peak is None else f"{side}; {peak:.1f} GB"
+        lines.append(
+            f"| {name} | {median:.3g} [{low:.3g}, {high:.3g}] | {len(row['samples_s'][side])} "
+            f"| {ratio} |"
+        )
+    return lines
+
+
 def cpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
     parts = []
     for folder in sorted({path.parent for path in results}):
@@ -205,7 +245,11 @@ def page() -> str:
         for path in sorted((ROOT / "benchmarks" / "results").glob("*/*.json"))
     }
     found = {path: result for path, result in found.items() if "cases" in result}
+    selection = {path: result for path, result in found.items() if path.stem == "selection"}
+    found = {path: result for path, result in found.items() if path not in selection}
     parts = [HEAD]
+    if selection:
+        parts += selection_part(selection)
     parts += cpu_part({path: r for path, r in found.items() if "ceilings" not in r})
     parts += gpu_part({path: r for path, r in found.items() if "ceilings" in r})
     return "\n".join(parts)

@@ -3,61 +3,22 @@ against the factored form that an expert writes; and the bare convolution in all
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from baselines.stylegan2 import factored, grouped, taps
 from op_cases import feature_maps
 from torch import Tensor
 
 from sdd_fast.ops import modulated_conv2d, upfirdn2d
 
 
-@functools.cache
-def taps(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device) / 8
+def expert(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, up: int) -> Tensor:
+    def blur(y: Tensor) -> Tensor:
+        return upfirdn2d(y, taps(y.dtype, y.device), padding=1, gain=4.0)
 
-
-def finish(y: Tensor, noise: Tensor, bias: Tensor) -> Tensor:
-    return F.leaky_relu(y + noise + bias.reshape(1, -1, 1, 1), 0.2) * 2**0.5
-
-
-def grouped(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, up: int) -> Tensor:
-    n, inputs, height, width = x.shape
-    outputs = w.shape[0]
-    k = w[None] * styles[:, None, :, None, None]
-    k = k * torch.rsqrt(k.square().sum((2, 3, 4), keepdim=True) + 1e-8)
-    x = x.reshape(1, n * inputs, height, width)
-    if up == 1:
-        y = F.conv2d(x, k.reshape(n * outputs, inputs, 3, 3), padding=1, groups=n)
-    else:
-        k = k.transpose(1, 2).reshape(n * inputs, outputs, 3, 3)
-        y = F.conv_transpose2d(x, k, stride=2, groups=n)
-        line = taps(y.dtype, y.device)
-        blur = (4 * torch.outer(line, line)).expand(n * outputs, 1, 4, 4)
-        y = F.conv2d(F.pad(y, (1, 1, 1, 1)), blur, groups=n * outputs)
-    return finish(y.reshape(n, outputs, height * up, width * up), noise, bias)
-
-
-def expert(
-    x: Tensor,
-    w: Tensor,
-    styles: Tensor,
-    noise: Tensor,
-    bias: Tensor,
-    up: int,
-    resample: Callable[..., Tensor] = upfirdn2d,
-) -> Tensor:
-    factor = torch.rsqrt(styles.square() @ w.square().sum((2, 3)).t() + 1e-8)
-    y = x * styles[:, :, None, None]
-    if up == 1:
-        y = F.conv2d(y, w, padding=1)
-    else:
-        y = F.conv_transpose2d(y, w.transpose(0, 1), stride=2)
-        y = resample(y, taps(y.dtype, y.device), padding=1, gain=4.0)
-    return finish(y * factor[:, :, None, None], noise, bias)
+    return factored(x, w, styles, noise, bias, up, blur)
 
 
 def ours(x: Tensor, w: Tensor, styles: Tensor, noise: Tensor, bias: Tensor, up: int) -> Tensor:

@@ -8,18 +8,15 @@ float32. graph: ours, replayed as one CUDA graph. The weights are random and fro
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from test_modulated_conv2d import expert, grouped
+from baselines.stylegan2 import factored, factored_to_rgb, grouped, grouped_to_rgb, synthesis
 from torch import Tensor
 
-from sdd_fast.models import StyleGAN2, stylegan2, stylegan2_layers
-from sdd_fast.ops import upfirdn2d_ref
+from sdd_fast.models import StyleGAN2
 
 TINY = {"resolution": 16, "w_dim": 8, "channel_base": 128, "channel_max": 8, "n_mlp": 1}
 
@@ -48,55 +45,6 @@ def network(resolution: int, dtype: torch.dtype, device: str) -> StyleGAN2:
             if name.endswith(("noise.weight", "activate.bias")):
                 parameter.fill_(0.1)
     return generator.requires_grad_(False).to(device, dtype)
-
-
-@contextmanager
-def with_ops(convolution: Callable[..., Tensor], resample: Callable[..., Tensor]) -> Iterator[None]:
-    """The generator calls these instead of ours."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stylegan2_layers, "modulated_conv2d", convolution)
-        patch.setattr(stylegan2, "upfirdn2d", resample)
-        yield
-
-
-def layer(styled: Callable[..., Tensor], to_rgb: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """What the generator calls in place of modulated_conv2d."""
-
-    def convolve(
-        x: Tensor,
-        weight: Tensor,
-        styles: Tensor,
-        *,
-        demodulate: bool = True,
-        up: int = 1,
-        resample_filter: Tensor | None = None,
-        noise: Tensor | None = None,
-        bias: Tensor | None = None,
-        act: str = "linear",
-        clamp: float | None = None,
-    ) -> Tensor:
-        assert bias is not None and clamp is None
-        if not demodulate:
-            return to_rgb(x, weight, styles, bias)
-        assert noise is not None and act == "lrelu"
-        return styled(x, weight, styles, noise, bias, up)
-
-    return convolve
-
-
-def grouped_to_rgb(x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor) -> Tensor:
-    n, inputs, height, width = x.shape
-    kernels = (weight[None] * styles[:, None, :, None, None]).flatten(0, 1)
-    y = F.conv2d(x.reshape(1, n * inputs, height, width), kernels, groups=n)
-    return y.reshape(n, -1, height, width) + bias.reshape(1, -1, 1, 1)
-
-
-def factored_to_rgb(x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor) -> Tensor:
-    return F.conv2d(x * styles[:, :, None, None], weight, bias)
-
-
-grouped_layer = layer(grouped, grouped_to_rgb)
-factored_layer = layer(functools.partial(expert, resample=upfirdn2d_ref), factored_to_rgb)
 
 
 def multiplications(generator: StyleGAN2) -> int:
@@ -146,12 +94,10 @@ def test_stylegan2(compare: Any, device: str, case: tuple[int, str, bool, int]) 
     w_plus.requires_grad_(gradient)
 
     def eager(w_plus: Tensor) -> Tensor:
-        with with_ops(factored_layer, upfirdn2d_ref):
-            return generator.synthesis(w_plus)
+        return synthesis(generator, w_plus, factored, factored_to_rgb)
 
     def recipe(w_plus: Tensor) -> Tensor:
-        with with_ops(grouped_layer, upfirdn2d_ref):
-            return wide.synthesis(w_plus)
+        return synthesis(wide, w_plus, grouped, grouped_to_rgb)
 
     cotangent = torch.randn_like(generator.synthesis(w_plus.detach()))
 

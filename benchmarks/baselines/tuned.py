@@ -1,0 +1,127 @@
+"""HQS as an expert writes it in an afternoon, from stock parts of torch and diffusers.
+
+Everything is frozen; U-Net and VAE in a low precision, channels_last, attention by
+`scaled_dot_product_attention` (diffusers' default), compiled where that wins. Images are generated
+once, by a factored modulated convolution in float32, and encoded once; all timesteps of a batch of
+images go through the U-Net in calls of many rows; each gradient is one more backward pass through
+the VAE's graph.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .networks import Networks
+from .paper import GUIDANCE_SCALE
+from .stylegan2 import factored, factored_to_rgb, synthesis
+
+
+def low_precision(device: str) -> torch.dtype:
+    """The lowest that is safe: bfloat16 where the CPU multiplies it natively, float16 on a GPU."""
+    if device == "cuda":
+        return torch.float16
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def prepare(
+    networks: Networks, dtype: torch.dtype, compiled: bool = False, reindexing: bool = True
+) -> Networks:
+    """Return the teacher in `dtype`, channels_last.
+
+    Args:
+        compiled: U-Net and VAE encoder by torch.compile.
+        reindexing: an option of Inductor. On, as it is by default, some versions generate slow code
+            for convolution, GroupNorm and SiLU in a row.
+    """
+    unet, vae = (
+        copy.deepcopy(part).to(dtype, memory_format=torch.channels_last).requires_grad_(False)
+        for part in (networks.unet, networks.vae)
+    )
+    if compiled:
+        torch._functorch.config.donated_buffer = False  # several backward passes of one graph
+        options = {"loop_reindexing_after_fusion": reindexing}
+        if networks.w_plus.is_cuda:
+            options |= torch._inductor.list_mode_options("max-autotune-no-cudagraphs")
+        unet = torch.compile(unet, options=options, fullgraph=True, dynamic=False)
+        vae.encoder = torch.compile(vae.encoder, options=options, dynamic=False)
+    return replace(networks, unet=unet, vae=vae)
+
+
+def entropies_and_l1(d: Tensor) -> Tensor:
+    """Entropy and L1 norm [2, N] of gradients [N, 3, R, R]."""
+    log_p = d.flatten(1).log_softmax(1)
+    return torch.stack([-(log_p.exp() * log_p).sum(1), d.abs().sum((1, 2, 3))])
+
+
+def statistics(
+    networks: Networks,  # of `prepare`
+    w_plus: Tensor,  # [N, num_layers, w_dim]
+    text: Tensor,  # [1, S, D]
+    timesteps: Sequence[int],
+    noise: Tensor,  # [N, C, h, w]
+    images_at_once: int = 8,
+    rows_at_once: int = 16,
+) -> Tensor:
+    """Return entropy and L1 [2, N, T] of one prompt."""
+    parts = [
+        _statistics(networks, w, text, list(timesteps), e, rows_at_once)
+        for w, e in zip(w_plus.split(images_at_once), noise.split(images_at_once), strict=True)
+    ]
+    return torch.cat(parts, 1)
+
+
+def _statistics(
+    networks: Networks,
+    w_plus: Tensor,
+    text: Tensor,
+    timesteps: list[int],
+    noise: Tensor,
+    rows_at_once: int,
+) -> Tensor:
+    vae, dtype = networks.vae, networks.vae.dtype
+    with torch.no_grad():
+        images = synthesis(networks.generator, w_plus, factored, factored_to_rgb)
+    images.requires_grad_()
+    seen = images
+    if images.shape[-1] != networks.resolution:
+        seen = F.interpolate(images, (networks.resolution,) * 2, mode="bilinear")
+    seen = seen.to(dtype, memory_format=torch.channels_last)
+    latents = vae.encode(seen).latent_dist.mode().float() * vae.config.scaling_factor
+
+    residuals = _residuals(networks, latents.detach(), text, timesteps, noise, rows_at_once)
+    found = []
+    for r in residuals:
+        (d,) = torch.autograd.grad(latents, images, r, retain_graph=True)
+        found.append(entropies_and_l1(d))
+    return torch.stack(found, 2).cpu()
+
+
+@torch.no_grad()
+def _residuals(
+    networks: Networks,
+    latents: Tensor,  # [N, C, h, w]
+    text: Tensor,
+    timesteps: list[int],
+    noise: Tensor,
+    rows_at_once: int,
+) -> Tensor:  # [T, N, C, h, w]
+    n, unet = len(latents), networks.unet
+    t = torch.tensor(timesteps, device=latents.device).repeat_interleave(n)
+    z, e = (x.repeat(len(timesteps), 1, 1, 1) for x in (latents, noise))
+    weight = 1 - networks.scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
+    noised = networks.scheduler.add_noise(z, e, t)
+    predicted = []
+    for x, at in zip(noised.split(rows_at_once), t.split(rows_at_once), strict=True):
+        both = torch.cat([networks.no_text.expand(len(x), -1, -1), text.expand(len(x), -1, -1)])
+        rows = torch.cat([x, x]).to(networks.vae.dtype, memory_format=torch.channels_last)
+        out = unet(rows, torch.cat([at, at]), both.to(rows.dtype), return_dict=False)[0].float()
+        without, with_prompt = out.chunk(2)
+        predicted.append(without + GUIDANCE_SCALE * (with_prompt - without))
+    return (weight * (torch.cat(predicted) - e)).view(len(timesteps), *latents.shape)
