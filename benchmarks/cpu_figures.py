@@ -24,6 +24,10 @@ def of_512(row: Row) -> bool:
     return "512, 512] to" in row["case"]
 
 
+def named(start: str) -> Callable[[Row], bool]:
+    return lambda row: str(row["case"]).startswith(start)
+
+
 @dataclass(frozen=True)
 class Figure:
     """`side` / ours of the rows of a suite is to be `least`; of "bandwidth" it is a share."""
@@ -49,6 +53,11 @@ FIGURES = [
         "softmax_entropy_l1", "softmax_entropy_l1_gradient", "bias_act", "conv_epilogue",
         "upfirdn2d", "demodulation", "modulated_conv2d",
     )),
+    Figure("selection", "paper", 6),
+    Figure("selection", "tuned", 1.3, named("HQS, full size"), "full size"),
+    Figure("selection", "in turn", 1.5),
+    Figure("selection", "diffusers, float32", 4.5, named("VAE"), "VAE"),
+    Figure("selection", "diffusers, bfloat16 channels_last", 1.5, named("VAE"), "VAE"),
 ]  # fmt: skip
 
 

@@ -208,11 +208,11 @@ def unet_case(make: Callable[[], Networks], latents: int, device: str) -> Case:
         out: Tensor = unet(rows, torch.cat([t, t]), both.to(unet.dtype), return_dict=False)[0]
         return out
 
-    def of(module: Callable[[], Any]) -> Run:
+    def of(module: Callable[[], Any], compiled: bool) -> Run:
         unet = module()
-        return functools.partial(
-            predict, unet, torch.channels_last if last(unet) else torch.contiguous_format
-        )
+        memory = torch.channels_last if last(unet) else torch.contiguous_format
+        call = torch.compile(unet, dynamic=False) if compiled else unet
+        return functools.partial(predict, call, memory)
 
     def ours() -> Run:
         prior, (z, t), networks = teacher(make(), device), inputs(), make()
@@ -220,7 +220,9 @@ def unet_case(make: Callable[[], Networks], latents: int, device: str) -> Case:
         return torch.no_grad()(lambda: prior.predict_noise(z, t, embeds, paper.GUIDANCE_SCALE))
 
     modules = formats(lambda: make().unet, device)
-    sides = {name: functools.partial(of, module) for name, module in modules.items()}
+    sides = {name: functools.partial(of, module, False) for name, module in modules.items()}
+    fastest = list(modules)[-1]
+    sides[f"{fastest}, compiled"] = functools.partial(of, modules[fastest], True)
     return Case(f"U-Net: {2 * latents} rows", {**sides, "ours": ours})
 
 

@@ -308,6 +308,27 @@ def bench(suite: Suite) -> str:
     return last_line(ran.output)
 
 
+def bench_selection(suite: Suite) -> str:
+    """Selection at full size, every side; then ours alone within the memory of a 24 GB card."""
+    lacking = [n for n in ("diffusers", "transformers") if importlib.util.find_spec(n) is None]
+    if lacking:
+        raise Skip(f"{sys.executable} lacks {', '.join(lacking)}")
+    (results_folder(suite) / "selection.json").unlink(missing_ok=True)
+    device = "emulated" if suite.dry else "cuda"
+    command = [
+        sys.executable, "benchmarks/time_selection.py", "--device", device,
+        "--results", str(suite.results), "--cases", "HQS, full", "VAE", "U-Net",
+    ]  # fmt: skip
+    calls = [["--rounds", "1" if suite.dry else "3"]]
+    if not suite.dry:
+        calls.append(["--sides", "ours", "--cap", "24"])
+    for more in calls:
+        ran = suite.run([*command, *more], min(240.0, max(suite.left(), 30)), show=True)
+        if ran.status != 0:
+            raise Failed(f"exit status {ran.status} with {' '.join(more)}", ran.output)
+    return f"{len(calls)} calls"
+
+
 # --- all of them --------------------------------------------------------------------------------
 
 
@@ -327,6 +348,7 @@ def all_steps(suite: Suite) -> None:
         tools[tool] = lambda tool=tool: sanitize(suite, tool)  # type: ignore[misc]
     suite.at_once(tools, workers=3)
     suite.step("Benchmarks", lambda: bench(suite))
+    suite.step("Selection", lambda: bench_selection(suite))
 
 
 def results_folder(suite: Suite) -> Path:
