@@ -130,6 +130,7 @@ class OutputOptions:
     restart: options.Restart = False
     device: options.Device = "cpu"
     dtype: options.Dtype = "float32"
+    attention: options.Attention = "auto"
 
 
 @command
@@ -172,7 +173,7 @@ def distill(
     top = 1 if choice.largest else choice.top
     selection = Selection(top=top, threshold=choice.threshold, seed=training.seed)
     curve = HQSCurve.load(choice.curve) if choice.curve else None
-    loaded = checkpoints.open(output.device, output.dtype)
+    loaded = checkpoints.open(output.device, output.dtype, output.attention)
     if training.batch_size is None:
         # The generator first: if it is missing, no teacher is downloaded before that is said.
         fitting = training_batch(loaded.generator, loaded.prior)

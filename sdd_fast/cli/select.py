@@ -108,6 +108,7 @@ def select(
     overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
+    attention: options.Attention = "auto",
 ) -> None:
     """Find the timesteps at which the diffusion model has most to say about a prompt.
 
@@ -132,7 +133,7 @@ def select(
 
     selection, guidance = how.selection(), how.guidance()
     place = out or Path("runs") / slug(prompt)
-    loaded = checkpoints.open(device, dtype)
+    loaded = checkpoints.open(device, dtype, attention)
     text = loaded.prompt(prompt, template)
     check_prompt(text)
     images = None

@@ -23,6 +23,8 @@ from ..files import PathLike, expanded
 from ..models import ConvClassifier, StyleGAN2
 from ..models.encoder import check_encoder
 from ..shield import shielded
+from ..teacher.attention import check_attention
+from ..teacher.precision import IN_DOMAINS, check_dtype
 from .embedded import EMBEDDED, find_weights, missing_weights, reader_of
 from .latents import latents_of, read_latents, sample_latents
 from .quality import read_held_out_images, read_quality
@@ -38,9 +40,6 @@ if TYPE_CHECKING:
     from ..models.clip import Clip, PublishedClip
     from ..teacher.prior import DiffusionPrior
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""Precisions that the teacher may compute in."""
-
 
 class Domain:
     """The parts of a domain, each loaded when first used.
@@ -50,7 +49,8 @@ class Domain:
         device: where networks are loaded to.
         folder: where `quality.json` and a model card lie; None if nowhere.
         reference: what `load_domain` finds the same domain by; default: `spec.to_json()`.
-        dtype: what the teacher computes in; everything else is float32.
+        dtype: what the teacher computes in; everything else is float32. attention: which kernel
+            computes its attention.
     """
 
     def __init__(
@@ -59,9 +59,11 @@ class Domain:
         device: str = "cpu",
         folder: Path | None = None,
         reference: str | dict[str, Any] | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = torch.float32,
+        attention: str = "auto",
     ) -> None:
-        self.spec, self.device, self.folder, self.dtype = spec, device, folder, dtype
+        self.spec, self.device, self.folder = spec, device, folder
+        self.dtype, self.attention = dtype, attention
         self.reference: str | dict[str, Any] = reference or spec.to_json()
         self.name, self.source_text = spec.name, spec.source_text
         self.prompts, self.prompt_templates = spec.prompts, spec.prompt_templates
@@ -177,6 +179,7 @@ class Domain:
             source,
             device=self.device,
             dtype=self.dtype,
+            attention=self.attention,
             variant=self.spec.variant,
             vae=self._optional("vae"),
             lora=self.spec.lora,
@@ -305,6 +308,7 @@ def load_domain(
     *,
     device: str = "cpu",
     dtype: str | torch.dtype = "float32",
+    attention: str = "auto",
     source_text: str = "a photo",
     lora: PathLike | Sequence[PathLike] | None = None,
     variant: str | None = None,
@@ -318,8 +322,10 @@ def load_domain(
             `checkpoints` or $SDD_FAST_CHECKPOINTS), a folder with a `domain.json`, a domain
             file, or what such a file holds. None: `faces64`, or, if a generator is given, the
             domain that the parts make, named after the generator's file.
-        dtype: what the teacher computes in: float32, float16 or bfloat16. Half precision takes half
-            the memory; its residuals and gradients are float32 still. All else is float32.
+        dtype: what the teacher computes in: float32, float16, bfloat16, or auto for the fastest
+            that this teacher's gradients are known to bear. Half precision takes half the memory;
+            its residuals and gradients are float32 still. All else is float32.
+        attention: what computes the teacher's attention, see `DiffusionPrior.from_pretrained`.
         source_text: what the images of a domain that the parts make show before an edit.
         lora: "FILE" or "FILE:scale", one or several, fused into the diffusion model. variant: of
             the weights in its folder, such as "fp16". Default: what the domain names, if the
@@ -331,17 +337,18 @@ def load_domain(
     Raises:
         FileNotFoundError: neither a known name nor such a file, or one of its files is missing; of
             a preset, only once the part is used. The weights of `faces64` are not installed.
-        ValueError: the domain file is not what it should be, an unknown dtype, or a device that
-            this machine does not have.
+        ValueError: the domain file is not what it should be, an unknown attention, a dtype that the
+            device lacks, or a device that this machine does not have.
         TypeError: an unknown part.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise TypeError(f"load_domain: unknown part {unknown[0]!r}; parts are {', '.join(PARTS)}")
-    precision = DTYPES.get(str(dtype).removeprefix("torch."))
-    if precision is None:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     device = check_device(device)
+    engine: dict[str, Any] = {
+        "dtype": check_dtype(dtype, device, IN_DOMAINS),
+        "attention": check_attention(attention),
+    }
     replaced: dict[str, Any]
     replaced = {part: None if path is None else str(path) for part, path in parts.items()}
     if lora is not None:
@@ -358,14 +365,14 @@ def load_domain(
     if domain is None and replaced.get("generator") is not None:
         content = {"name": Path(str(replaced["generator"])).stem, "source_text": source_text}
         spec = make_spec(content, Path(), "the domain", replaced, lenient=False)
-        return Domain(spec, device, dtype=precision)
+        return Domain(spec, device, **engine)
     if isinstance(domain, Mapping):
         spec = make_spec(dict(domain), Path(), "the domain", replaced, lenient=False)
-        return Domain(spec, device, dtype=precision)
+        return Domain(spec, device, **engine)
     name = os.fspath(domain or "faces64")
     if name in PRESETS:
         spec = read_spec(PRESETS[name], replaced, lenient=True)
-        return Domain(spec, device, dtype=precision)
+        return Domain(spec, device, **engine)
     path = find_weights(name) if name in EMBEDDED else expanded(name)
     listing = path / "domain.json" if path.is_dir() else path
     if not listing.is_file():
@@ -373,7 +380,7 @@ def load_domain(
     spec = read_spec(listing, replaced, lenient=False)
     # An embedded domain is found by its name, wherever the package is.
     here = name if name in EMBEDDED else str(path.resolve())
-    return Domain(spec, device, listing.parent.resolve(), None if replaced else here, precision)
+    return Domain(spec, device, listing.parent.resolve(), None if replaced else here, **engine)
 
 
 def _why_missing(name: str, path: Path) -> str:

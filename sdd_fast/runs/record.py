@@ -89,6 +89,8 @@ _BEGUN = {
     "known_prompts": Rule(is_list_of(_is_string), "a list of prompts"),
     "timesteps": Rule(is_list_of(is_whole), "a list of timesteps"),
     "rule": Rule(_is_string, "text"),
+    "dtype": Rule(_is_string, "text"),
+    "attention": Rule(_is_object, "an object"),
 }
 """What every record has from its beginning, see `new_record`."""
 
@@ -166,7 +168,8 @@ def new_record(
         "source_text": domain.source_text,
         "complete": False,
         "command": command or earlier.get("command", ""),
-        "dtype": str(domain.dtype).removeprefix("torch."),
+        "dtype": str(domain.prior.dtype).removeprefix("torch."),
+        "attention": domain.prior.attention,
         "distill": asdict(config),
         "seconds": earlier.get("seconds", {}),
         "started": earlier.get("started", now),

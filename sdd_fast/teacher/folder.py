@@ -81,7 +81,7 @@ def load_components(
         warnings.warn(
             f"{folder / SCHEDULER} does not state prediction_type: epsilon is taken, the default. "
             "If the model predicts v, write that into it; its guidance is wrong otherwise",
-            stacklevel=4,  # the caller of DiffusionPrior.from_pretrained
+            stacklevel=6,  # the caller of DiffusionPrior.from_pretrained
         )
     with quiet_loading():
         with _explained(folder, "scheduler"):

@@ -10,23 +10,19 @@ need.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..device import check_device
-from ..files import expanded
-from ..models.save import check_finite
 from ..shield import shielded
-from .adapt import fuse_lora, load_vae
+from .attention import attention_in_use
 from .configs import native_size
-from .folder import INDEX, load_components, parts_of
+from .load import load_parts
 from .parts import Components, adopt_scheduler, check_fit, make_uniform
+from .precision import Dtype
 from .schedule import Schedule, Timesteps
-from .single_file import load_single_file
 from .text import PromptEmbeds, encode_prompt
 from .vae_encoder import VAEEncoder, vae_scale_factor
 
@@ -100,8 +96,9 @@ class DiffusionPrior:
         cls,
         source: str | Path | Any,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype | None = None,
         device: str | torch.device | None = None,
+        attention: str | None = None,
         variant: str | None = None,
         tokenizer: str | Path | None = None,
         vae: str | Path | None = None,
@@ -116,9 +113,14 @@ class DiffusionPrior:
             source: folder as diffusers writes it, or its model_index.json; `.safetensors` or
                 `.ckpt` file in the original layout; hub id "owner/name", if there is no such path;
                 or a pipeline of diffusers, whose parts are used and frozen as they are.
-            dtype: precision of the networks: float32, float16, bfloat16 or float64. The VAE of
+            dtype: precision of the networks: float32, float16, bfloat16 or float64, by name or as
+                torch's; "auto": float16 on an NVIDIA GPU, bfloat16 on a CPU that has it, else
+                float32, and float32 where the teacher failed `sdd bench precision`. The VAE of
                 SDXL stays in float32 when float16 would overflow (its `force_upcast`). None:
                 float32, or what a pipeline has. device: None: the CPU, or where a pipeline is.
+            attention: "sdpa", PyTorch's; another key of `teacher.attention.BACKENDS`, such as
+                "xformers"; or "auto", the fastest for each layer, timed once on a GPU and kept in
+                the user's cache; on a CPU that is "sdpa". None: "auto", or as a pipeline has it.
             variant: of a folder, load `*.{variant}.safetensors`, e.g. "fp16", and the plain weights
                 of parts without it. None takes the plain weights, or the only variant there is.
             tokenizer: of a single file, which has none: a folder with vocab.json and merges.txt,
@@ -130,25 +132,20 @@ class DiffusionPrior:
         Raises:
             FileNotFoundError: no such folder or file, or parts of it are missing; the message
                 lists what it must contain.
-            ValueError: corrupt files, or a pipeline, prediction type, dtype or device that is not
-                supported; something that a config says and nothing here handles; a LoRA or VAE of
-                another model.
+            ValueError: corrupt files, or a pipeline, prediction type, dtype, device or attention
+                that is not supported here; something that a config says and nothing here handles;
+                a LoRA or VAE of another model.
         """
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ValueError(f"dtype must be a floating torch dtype, got {dtype!r}")
-        device = None if device is None else check_device(device)
-        given = {"variant": variant, "tokenizer": tokenizer}
-        parts = _load(source, dtype, {k: v for k, v in given.items() if v is not None})
-        if vae is not None:
-            parts = parts._replace(vae=load_vae(vae, parts.vae))
-        for one in [lora] if isinstance(lora, str | PathLike) else lora or ():
-            fuse_lora(parts, one)
-        for network in parts.networks.values() if device is not None else ():
-            network.to(device)
-        fused = ", its LoRA fused into it," if lora else ""
-        for name, network in parts.networks.items():
-            check_finite(f"the {name} of the teacher{fused}", network.state_dict())
+        parts = load_parts(
+            source, dtype=dtype, device=device, attention=attention, vae=vae, lora=lora,
+            variant=variant, tokenizer=tokenizer,
+        )  # fmt: skip
         return cls(**parts._asdict())
+
+    @property
+    def attention(self) -> dict[str, dict[str, Any]]:
+        """Which backend computes the attention layers of each shape, and what each took in ms."""
+        return attention_in_use({"unet": self.unet, "vae": self.vae})
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -332,20 +329,3 @@ class DiffusionPrior:
             prediction = self._predict(z_t, t.to(self.device).expand(batch), embeds, guidance_scale)
             z_t = scheduler.step(prediction, t, z_t).prev_sample
         return self.decode(z_t).clamp(-1, 1)
-
-
-def _load(source: Any, dtype: torch.dtype | None, given: dict[str, Any]) -> Components:
-    """Load the parts of whatever `source` is; `given`: variant or tokenizer."""
-    if not isinstance(source, str | PathLike):
-        if given:
-            raise ValueError(f"a pipeline has its parts already; give no {' and '.join(given)}")
-        return parts_of(source, dtype)
-    source = source if isinstance(source, str) else Path(source)
-    path = expanded(source)
-    if path.is_file() and path.name != INDEX:
-        if "variant" in given:
-            raise ValueError(f"{source} is a single file and has no variant {given['variant']!r}")
-        return load_single_file(source, dtype=dtype or torch.float32, **given)
-    if "tokenizer" in given:
-        raise ValueError("tokenizer is for single files; a folder brings its own")
-    return load_components(source, dtype=dtype or torch.float32, **given)

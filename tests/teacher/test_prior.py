@@ -454,7 +454,7 @@ def test_pndm_schedulers_are_read(broken: Path, tiny_prior: DiffusionPrior) -> N
 
 
 def test_bad_dtype_and_device(tiny_sd: Path) -> None:
-    with pytest.raises(ValueError, match="floating torch dtype, got torch.int8"):
+    with pytest.raises(ValueError, match="bfloat16, float64 or auto, got torch.int8"):
         DiffusionPrior.from_pretrained(tiny_sd, dtype=torch.int8)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="this machine and torch have none"):

@@ -1,0 +1,143 @@
+"""What the teacher's networks compute in: dtype and memory format, by device and by what was found.
+
+Latents, noise, guidance, residuals and statistics are float32 whatever this is. Guidance multiplies
+the rounding of two predictions by its scale, so a mode is trusted once it has passed the gate of
+`sdd bench precision` with the teacher at hand.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from .. import measured
+from ..fingerprint import fingerprint
+
+DTYPES = {
+    "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}  # fmt: skip
+IN_DOMAINS = ("float32", "float16", "bfloat16")
+"""What the teacher of a domain may compute in; nothing else there is in double precision."""
+
+AUTO = "auto"
+
+Dtype = torch.dtype | str
+
+
+def check_dtype(dtype: Dtype, device: str | torch.device, offered: Iterable[str] = DTYPES) -> Dtype:
+    """Return a dtype that the device computes in, or "auto".
+
+    Raises:
+        ValueError: it is none of those `offered`, or the device lacks it.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name == AUTO:
+        return AUTO
+    if name not in offered:
+        raise ValueError(f"dtype must be one of {', '.join(offered)} or {AUTO}, got {dtype!r}")
+    kind = torch.device(device)
+    if name not in usable_dtypes(kind):
+        raise ValueError(
+            f"{measured.device_name(kind)} has no {name}; give one of "
+            f"{', '.join(usable_dtypes(kind))}, or {AUTO}"
+        )
+    return DTYPES[name]
+
+
+def usable_dtypes(device: torch.device) -> list[str]:
+    """List the names of the dtypes that a device computes in."""
+    lacks = set()
+    if device.type == "cuda" and torch.version.cuda:
+        with torch.cuda.device(device):
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                lacks.add("bfloat16")
+    if device.type == "mps":
+        lacks.add("float64")
+    return [name for name in DTYPES if name not in lacks]
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype that "auto" would rather take: half precision where the hardware has it."""
+    if device.type == "cuda":
+        return torch.float16
+    # Without these instructions bfloat16 is converted to float32 and back at every step.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if device.type == "cpu" and native else torch.float32
+
+
+def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """Return how the images of U-Net and VAE lie in memory.
+
+    Measured on a CPU with AMX, Stable Diffusion 1.x at full size: channels_last wins in bfloat16
+    and loses in float32. Tensor cores take it without a copy.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    return torch.channels_last if half and device.type != "mps" else torch.contiguous_format
+
+
+def choose_dtype(networks: Mapping[str, Any], device: torch.device) -> torch.dtype:
+    """Return what "auto" means for a teacher on a device: the fastest that did not fail its gate.
+
+    Args:
+        networks: of the teacher, in the precision of their files.
+
+    Warns:
+        UserWarning: float32 is taken, as the gate failed; or nobody has tried it yet.
+    """
+    dtype = fastest_dtype(device)
+    if dtype == torch.float32:
+        return dtype
+    name = str(dtype).removeprefix("torch.")
+    passed = gate_results(networks, device, dtype).get("sdpa")
+    if passed is None:
+        warnings.warn(
+            f"dtype=auto takes {name}, whose error is not measured with this teacher yet: run "
+            "sdd bench precision with the same domain and files, once",
+            stacklevel=2,
+        )
+    elif not passed:
+        warnings.warn(
+            f"dtype=auto takes float32: {name} has failed the gate of sdd bench precision with "
+            "this teacher",
+            stacklevel=2,
+        )
+        return torch.float32
+    return dtype
+
+
+# --- what the gate found --------------------------------------------------------------------------
+
+
+def gate_results(
+    networks: Mapping[str, Any], device: torch.device, dtype: torch.dtype
+) -> dict[str, bool]:
+    """Return which attention backends passed the gate in a dtype with a teacher, as far as tried.
+
+    Args:
+        networks: of the teacher, in `dtype` or in the precision of their files.
+    """
+    known = measured.everything().get(_key(networks, device, dtype))
+    found = known if isinstance(known, dict) else {}
+    return {name: passed for name, passed in found.items() if isinstance(passed, bool)}
+
+
+def keep_gate_result(
+    networks: Mapping[str, Any],
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str,
+    passed: bool,
+) -> None:
+    """Keep whether a teacher passed the gate in a mode, for "auto"."""
+    results = gate_results(networks, device, dtype) | {attention: passed}
+    measured.keep(_key(networks, device, dtype), results)
+
+
+def _key(networks: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> str:
+    # Rounded, so that the teacher is known in this dtype and in float32 alike.
+    teacher = fingerprint(networks["unet"], networks["vae"], rounded=dtype)
+    return measured.key_of("gate", teacher, dtype, measured.device_name(device))
