@@ -11,7 +11,7 @@ import warnings
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's color space → Pillow's mode
 _GRAY = ("1", "L", "LA", "La")
@@ -75,9 +75,22 @@ def _profile(picture: Image.Image) -> bytes:
     profile: bytes | None = picture.info.get("icc_profile", b"")
     if profile is None:  # so Pillow tells of one that it could not put together
         raise ValueError("it is damaged or incomplete")
-    if not profile and "code_points" in picture.info:  # see image_files
-        raise ValueError(f"code points {picture.info['code_points']}, a cICP chunk, are not known")
+    if not profile and (told := _told_otherwise(picture)):
+        raise ValueError(f"there is none, but {told}, and that is not sRGB")
     return profile
+
+
+def _told_otherwise(picture: Image.Image) -> str:
+    """What an image without a profile says of its colors, unless they are sRGB's."""
+    info = picture.info
+    if "code_points" in info:  # see image_files
+        return f"code points {info['code_points']} (H.273)"
+    gamma = info.get("gamma") or 1 / 2.2
+    if "srgb" not in info and abs(2.2 * gamma - 1) > 0.05:
+        return f"a gamma of {gamma:g} (gAMA)"
+    # So cameras tell of Adobe RGB.
+    adobe = picture.getexif().get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+    return "EXIF data of Adobe RGB" if adobe == "R03" else ""
 
 
 @lru_cache(maxsize=16)

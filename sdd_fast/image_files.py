@@ -34,7 +34,7 @@ as many pixels are read at half their size."""
 MIN_SIDE = 16  # pixels; below this nothing recognizable is left to edit
 
 _JPEG = ("JPEG", "MPO")
-_JPEG_END = b"\xff\xd9"
+_JPEG_TABLES = (b"\xff\xc4", b"\xff\xda", b"\xff\xdb")  # what stands between its scans
 
 # What Pillow's decoders raise on broken files; SyntaxError is its PNG decoder's.
 _BROKEN = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, struct.error)
@@ -123,14 +123,22 @@ def read_image(path: Path, strict: bool = False) -> Image.Image:
         except ValueError:
             if strict or picture.format not in _JPEG:
                 raise
-    # An end that comes too early makes libjpeg leave the rest of the picture gray.
-    with _opened(path, io.BytesIO(path.read_bytes() + _JPEG_END)) as picture:
+    with _opened(path, io.BytesIO(_ended(path.read_bytes()))) as picture:
         decoded = _decoded(picture, path)
     warnings.warn(
         f"{path} lacks its end, as after a broken download: the part that is missing is gray",
         stacklevel=2,
     )
     return decoded
+
+
+def _ended(jpeg: bytes) -> bytes:
+    """A JPEG with an end, which libjpeg takes early: it leaves the rest of the picture gray."""
+    last = max(jpeg.rfind(marker) for marker in _JPEG_TABLES)
+    length = int.from_bytes(jpeg[last + 2 : last + 4].ljust(2, b"\xff"), "big")
+    if len(jpeg) < last + 2 + length:
+        jpeg = jpeg[:last]  # half a table of a progressive JPEG is damage to libjpeg
+    return jpeg + b"\xff\xd9"
 
 
 @contextlib.contextmanager
@@ -177,18 +185,29 @@ def _decoded(picture: ImageFile.ImageFile, path: Path) -> Image.Image:
         ImageOps.exif_transpose(picture, in_place=True)
         if picture.format == "JPEG2000" and (profile := _profile_of_jp2(path)):
             picture.info["icc_profile"] = profile
-        if picture.format == "PNG" and (colors := _code_points_of_png(path)):
-            picture.info.setdefault("code_points", colors)
+        if colors := _code_points(picture, path):
+            picture.info["code_points"] = colors
     return picture
 
 
-def _code_points_of_png(path: Path) -> str:
-    """What a cICP chunk says of the colors, unless they are sRGB's; Pillow passes over it."""
+def _code_points(picture: Image.Image, path: Path) -> str:
+    """What a file says of its colors in numbers of H.273, unless they are sRGB's.
+
+    Pillow passes over them: the chunk cICP of a PNG, the box colr of AVIF and HEIF, of which the
+    first is the image's, others those of a gain map or a thumbnail.
+    """
+    if picture.format not in ("PNG", "AVIF", "HEIF"):
+        return ""
     with open(path, "rb") as file:
-        header, _, _ = file.read(2**20).partition(b"IDAT")
-    primaries, transfer = header.partition(b"\0\0\0\4cICP")[2][:2] or b"\1\r"
-    # Those of BT.709; the transfer of sRGB, or of video, which is close to it.
-    return "" if primaries == 1 and transfer in (1, 6, 13) else f"{primaries}/{transfer}"
+        start = file.read(2**20)
+    if picture.format == "PNG":
+        said = start.partition(b"IDAT")[0].partition(b"\0\0\0\4cICP")[2][:2]
+    else:
+        said = start.partition(b"colrnclx")[2][1:4:2]
+    primaries, transfer = said if len(said) == 2 else b"\2\2"
+    # Those of BT.709; the transfer of sRGB, or of video, which is close to it; 2: unspecified.
+    usual = primaries in (1, 2) and transfer in (1, 2, 6, 13)
+    return "" if usual else f"{primaries}/{transfer}"
 
 
 def _profile_of_jp2(path: Path) -> bytes:
@@ -212,6 +231,11 @@ def named(name: str) -> Iterator[None]:
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's error (permission, too many open files), not the decoder's
+        if "MAX_TEXT" in str(error):
+            raise ValueError(
+                f"{name} holds a color profile or texts that unpack to more than Pillow accepts "
+                f"({error}); save it again without them"
+            ) from error
         raise ValueError(f"{name} is a truncated or corrupt image ({error})") from error
 
 

@@ -217,7 +217,8 @@ def _upright(source: PathLike | Image.Image, strict: bool) -> tuple[Image.Image,
         path = expanded(source)
         return read_image(path, strict), str(path)
     with named("the PIL image"):
-        return ImageOps.exif_transpose(source), "the PIL image"
+        picture = ImageOps.exif_transpose(source)
+        return picture.convert("LA") if picture.mode == "La" else picture, "the PIL image"
 
 
 def _from_pil(picture: Image.Image, name: str, strict: bool) -> tuple[_Pixels, int]:

@@ -9,7 +9,7 @@ import icc_profiles as icc
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from sdd_fast.images import load_image, load_pil
 
@@ -63,6 +63,14 @@ def test_the_red_of_srgb_in_display_p3(tmp_path: Path) -> None:
     clear.putalpha(51)
     clear.save(tmp_path / "c.png", icc_profile=profile)
     assert abs(values(load_image(tmp_path / "c.png")) - (255, 204, 204)).max() < 3
+
+
+def test_premultiplied_gray() -> None:
+    gray = Image.fromarray(np.full((H, W), 128, dtype=np.uint8)).convert("LA")
+    gray.putalpha(128)
+    assert abs(values(load_image(gray.convert("La"))) - values(load_image(gray))).max() < 1.5
+    gray.info["icc_profile"] = icc.gray_profile(1.0)
+    assert abs(values(load_image(gray.convert("La"))) - values(load_image(gray))).max() < 1.5
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
@@ -157,25 +165,79 @@ def test_profiles_that_pillow_cannot_put_together_are_told(tmp_path: Path, rgb: 
         load_image(path, strict=True)
 
 
-@pytest.mark.parametrize(("primaries", "transfer", "told"), [(12, 13, True), (1, 13, False)])
-def test_code_points_of_a_png_are_told(
-    tmp_path: Path, rgb: np.ndarray, primaries: int, transfer: int, told: bool
+def with_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
+    start, size, rest = png.partition(b"\0\0\0\x0dIHDR")
+    chunk = struct.pack(">I", len(data)) + kind + data
+    return start + size + rest[:17] + chunk + struct.pack(">I", zlib.crc32(kind + data)) + rest[17:]
+
+
+def with_code_points(image: bytes, primaries: int, transfer: int) -> bytes:
+    """Of a PNG or AVIF file, in the numbers of H.273."""
+    if image.startswith(b"\x89PNG"):
+        return with_chunk(image, b"cICP", bytes([primaries, transfer, 0, 1]))
+    start, box, rest = image.partition(b"colrnclx")
+    return start + box + struct.pack(">2H", primaries, transfer) + rest[4:]
+
+
+def adobe_by_exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {1: "R03", 2: b"0100"}
+    return exif
+
+
+@pytest.mark.parametrize(
+    ("suffix", "points", "gamma", "told"),
+    [
+        ("png", (12, 13), None, "code points 12/13"),
+        ("avif", (12, 13), None, "code points 12/13"),
+        ("avif", (9, 16), None, "code points 9/16"),
+        ("png", None, 1.0, "gamma of 1"),
+        ("jpg", None, None, "Adobe RGB"),
+        ("png", (1, 13), 0.45455, ""),
+        ("png", (2, 2), 0.0, ""),
+        ("avif", (1, 1), None, ""),
+        ("avif", (2, 2), None, ""),
+    ],
+)
+def test_colors_told_without_a_profile_are_told_of(
+    tmp_path: Path,
+    rgb: np.ndarray,
+    suffix: str,
+    points: tuple[int, int] | None,
+    gamma: float | None,
+    told: str,
 ) -> None:
-    path = tmp_path / "a.png"
-    Image.fromarray(rgb).save(path)
-    start, size, rest = path.read_bytes().partition(b"\0\0\0\x0dIHDR")
-    said = b"cICP" + bytes([primaries, transfer, 0, 1])
-    chunk = b"\0\0\0\4" + said + zlib.crc32(said).to_bytes(4, "big")
-    path.write_bytes(start + size + rest[:17] + chunk + rest[17:])
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(rgb).save(path, **({"exif": adobe_by_exif()} if suffix == "jpg" else {}))
+    if points:
+        path.write_bytes(with_code_points(path.read_bytes(), *points))
+    if gamma is not None:
+        said = struct.pack(">I", round(gamma * 100_000))
+        path.write_bytes(with_chunk(path.read_bytes(), b"gAMA", said))
     if told:
-        with pytest.warns(UserWarning, match=r"a\.png: its color profile .*code points 12/13"):
+        with pytest.warns(UserWarning, match=rf"a\.{suffix}: its color profile .*{told}.*as sRGB"):
             load_image(path)
-        with pytest.raises(ValueError, match="code points 12/13"):
+        with pytest.raises(ValueError, match=told):
             load_image(path, strict=True)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             load_image(path, strict=True)
+
+
+def test_the_profile_goes_before_what_else_is_told(tmp_path: Path, rgb: np.ndarray) -> None:
+    profile = icc.rgb_profile(icc.DISPLAY_P3)
+    Image.fromarray(rgb).save(tmp_path / "a.png", icc_profile=profile)
+    data = with_code_points((tmp_path / "a.png").read_bytes(), 9, 16)
+    (tmp_path / "a.png").write_bytes(with_chunk(data, b"gAMA", struct.pack(">I", 100_000)))
+    want = icc.rgb_in_srgb(rgb, icc.DISPLAY_P3)
+    assert abs(values(load_image(tmp_path / "a.png", strict=True)) - want).max() < 1.5
+
+
+def test_a_profile_larger_than_pillow_accepts_is_told(tmp_path: Path, rgb: np.ndarray) -> None:
+    Image.fromarray(rgb).save(tmp_path / "a.png", icc_profile=bytes(2 * 2**20))
+    with pytest.raises(ValueError, match=r"a\.png holds a color profile .* save it again without"):
+        load_image(tmp_path / "a.png")
 
 
 def test_the_caller_s_image_is_left_as_it_is(rgb: np.ndarray) -> None:

@@ -197,6 +197,19 @@ def test_truncated_files_are_refused(
         images.load_image(path, strict=True)
 
 
+def test_a_progressive_jpeg_is_read_wherever_it_ends(tmp_path: Path, rgb: np.ndarray) -> None:
+    """Between two scans it has tables, half of which no decoder takes."""
+    buffer, path = io.BytesIO(), tmp_path / "a.jpg"
+    Image.fromarray(rgb).save(buffer, "JPEG", progressive=True, quality=50)
+    data = buffer.getvalue()
+    first = data.index(b"\xff\xda")
+    header = int.from_bytes(data[first + 2 : first + 4], "big")
+    for length in range(first + 2 + header, len(data), 3):
+        path.write_bytes(data[:length])
+        with pytest.warns(UserWarning, match=r"a\.jpg lacks its end"):
+            assert images.load_image(path).shape == (3, *rgb.shape[:2])
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_without_its_end_is_read_with_a_warning(tmp_path: Path, progressive: bool) -> None:
     smooth = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
