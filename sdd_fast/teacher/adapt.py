@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ _FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors",
           "pytorch_lora_weights.bin", "adapter_model.bin")  # fmt: skip
 _FACTOR = re.compile(
     r"(?P<module>.+?)(?:[._]lora\.|\.lora_linear_layer\.|\.lora_)(?P<role>down|up|A|B)"
-    r"(?:\.default(?:_\d+)?)?\.weight"
+    r"(?:\.(?P<adapter>\w+))?\.weight"
 )
 _NETWORKS = {
     "lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder",
@@ -81,8 +82,8 @@ def split_scale(given: str | Path) -> tuple[Path, float]:
     return path, scale
 
 
-def fuse_lora(parts: Components, given: str | Path) -> None:
-    """Add a LoRA to the weights of a pipeline's networks, in place.
+def fuse_loras(parts: Components, given: Sequence[str | Path]) -> None:
+    """Add LoRAs to the weights of a pipeline's networks, in place, each weight rounded once.
 
     Args:
         given: "FILE" or "FILE:scale"; or the folder of one, as diffusers or peft writes it.
@@ -92,13 +93,25 @@ def fuse_lora(parts: Components, given: str | Path) -> None:
         ValueError: it is no LoRA, one of a kind that is not supported (DoRA, LoHa, LoKr …) or of
             another model; nothing is changed then.
     """
-    path, scale = split_scale(given)
+    changes = defaultdict(list)
+    for one in given:
+        for weight, layer, factor in _changes(parts, *split_scale(one)):
+            changes[weight].append((layer, factor))
+    for weight, added in changes.items():
+        _add(weight, added)
+
+
+def _changes(
+    parts: Components, path: Path, scale: float
+) -> Iterator[tuple[Tensor, _Layer, float]]:
+    """Yield what one LoRA changes: a weight, B and A, and what their product is multiplied by."""
     path = _lora_in(path) if path.is_dir() else path
     checkpoint = read_checkpoint(path)
     layers = _layers(checkpoint)
     alphas = _Alphas(path, checkpoint.metadata)
     modules = {name: _by_joined_name(network) for name, network in parts.networks.items()}
-    changes, problems = [], []
+    changes: dict[Tensor, tuple[_Layer, float]] = {}
+    problems = []
     for (network, name), layer in layers.items():
         joined = _joined(network, name, parts.unet.config)
         module = modules.get(network, {}).get(joined)
@@ -109,16 +122,17 @@ def fuse_lora(parts: Components, given: str | Path) -> None:
             problems.append(
                 f"{network} {name}: A {a} and B {b} do not make {list(module.weight.shape)}"
             )
+        elif module.weight in changes:
+            raise _several(path, f"{name} and the same layer by another name")
         else:
-            changes.append((module.weight, layer, scale * alphas.over_rank(network, name, layer)))
+            changes[module.weight] = layer, scale * alphas.over_rank(network, name, layer)
     if problems:
         shown = "\n  ".join(problems[:10] + ["…"] * (len(problems) > 10))
         raise ValueError(
             f"the LoRA {path} does not fit this teacher, {len(problems)} of its {len(layers)} "
             f"layers; it is of another model (SD 1.x, 2.x and XL differ):\n  {shown}"
         )
-    for weight, layer, factor in changes:
-        _add(weight, layer, factor)
+    return ((weight, *change) for weight, change in changes.items())
 
 
 def _lora_in(folder: Path) -> Path:
@@ -134,7 +148,7 @@ def _lora_in(folder: Path) -> Path:
 def _layers(checkpoint: Checkpoint) -> dict[tuple[str, str], _Layer]:
     """Sort the tensors of a file by (network, layer as it is named there)."""
     layers: dict[tuple[str, str], _Layer] = {}
-    unknown = []
+    adapters, repeated, unknown = set(), False, []
     tensors = tensors_of(checkpoint)
     for key, tensor in tensors.items():
         found = _FACTOR.fullmatch(key)
@@ -147,11 +161,12 @@ def _layers(checkpoint: Checkpoint) -> dict[tuple[str, str], _Layer]:
         name = module.removeprefix(start).replace(".processor.", ".")
         layer = layers.setdefault((_NETWORKS.get(start, "unet"), name), _Layer())
         if found is None:
-            layer.alpha = float(tensor)
-        elif found["role"] in ("down", "A"):
-            layer.down = tensor
+            role = "alpha"
         else:
-            layer.up = tensor
+            role = "down" if found["role"] in ("down", "A") else "up"
+            adapters.add(found["adapter"] or "one without a name")
+        repeated |= getattr(layer, role) is not None
+        setattr(layer, role, tensor if found else float(tensor))
     if kin(checkpoint) != A_LORA:
         raise ValueError(f"{checkpoint.path} is {summarize(checkpoint)}; expected a LoRA")
     if unknown:
@@ -160,21 +175,42 @@ def _layers(checkpoint: Checkpoint) -> dict[tuple[str, str], _Layer]:
             f"with biases, say): {len(unknown)} tensors such as {unknown[0]} are neither A (down)"
             ", B (up) nor alpha"
         )
+    if repeated or len(adapters) > 1:
+        names = sorted(adapters) if len(adapters) > 1 else ["some layers are there twice"]
+        raise _several(checkpoint.path, ", ".join(names[:10]))
     check_finite(f"the LoRA {checkpoint.path}", tensors)
     return layers
 
 
+def _several(path: Path, what: str) -> ValueError:
+    return ValueError(
+        f"{path} holds several LoRAs ({what}), and which is meant is not known. Save each in a "
+        "file of its own (in diffusers, pipe.delete_adapters the others, then "
+        "pipe.save_lora_weights), and give those that are meant as --lora FILE:scale"
+    )
+
+
 def _are_patterns(value: Any) -> bool:
-    try:
-        return is_object_of(is_number)(value) and all(map(re.compile, value))
-    except re.error:
-        return False
+    """peft's are regular expressions, which may run forever: those that are names are all."""
+    return is_object_of(is_number)(value) and all(
+        re.fullmatch(r"\^?(\w|\\?\.)+\$?", pattern) for pattern in value
+    )
+
+
+def _means(pattern: str, name: str) -> bool:
+    """Tell whether a pattern is the end of a layer's name, or after ^ the whole of it."""
+    plain = pattern.replace("\\", "").removesuffix("$")
+    return plain == f"^{name}" or f".{name}".endswith(f".{plain}")
 
 
 _SWITCH = Rule(lambda value: isinstance(value, bool), "true or false")
 _RULES = {
     "lora_alpha": Rule(is_number, "a finite number"),
-    "alpha_pattern": Rule(_are_patterns, "an object of a number for each pattern of names"),
+    "alpha_pattern": Rule(
+        _are_patterns,
+        "an object of a number for each name of layers, or the end of one, such as attn1.to_q; "
+        "other regular expressions are not run",
+    ),
     "use_rslora": _SWITCH,
     "use_dora": _SWITCH,
     "lora_bias": _SWITCH,
@@ -213,9 +249,10 @@ class _Alphas:
         alpha = layer.alpha
         if alpha is None:
             alpha = self.config.get(f"{network}.lora_alpha", rank)
-            for pattern, value in (self.config.get(f"{network}.alpha_pattern") or {}).items():
-                if re.fullmatch(rf"(.*\.)?({pattern})", name):
+            for pattern, value in self.config.get(f"{network}.alpha_pattern", {}).items():
+                if _means(pattern, name):
                     alpha = value
+                    break  # as peft does
         return float(alpha) / (
             math.sqrt(rank) if self.config.get(f"{network}.use_rslora") else rank
         )
@@ -266,12 +303,15 @@ def _fits(layer: _Layer, weight: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _add(weight: Tensor, layer: _Layer, factor: float) -> None:
-    """Add factor · B A to `weight`, in float32 at least, rounded once."""
-    assert layer.up is not None and layer.down is not None
+def _add(weight: Tensor, added: Sequence[tuple[_Layer, float]]) -> None:
+    """Add all factor · B A to `weight`, in float32 at least, rounded once."""
     kind = torch.promote_types(weight.dtype, torch.float32)
-    b, a = (t.to(weight.device, kind).flatten(1) for t in (layer.up, layer.down))
-    weight.copy_(weight.to(kind) + factor * (b @ a).view_as(weight))
+    total = weight.to(kind, copy=True)
+    for layer, factor in added:
+        assert layer.up is not None and layer.down is not None
+        b, a = (t.to(weight.device, kind).flatten(1) for t in (layer.up, layer.down))
+        total += factor * (b @ a).view_as(weight)
+    weight.copy_(total)
 
 
 def load_vae(given: str | Path, like: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 from ..device import check_device
 from ..files import expanded
 from ..models.save import check_finite
-from .adapt import fuse_lora, load_vae
+from .adapt import fuse_loras, load_vae
 from .attention import AUTO, check_attention, set_attention
 from .folder import INDEX, load_components, parts_of
 from .parts import Components
@@ -47,28 +47,36 @@ def load_parts(
         check_attention(attention)
     elif not is_pipeline:
         attention = AUTO
+    loras = [lora] if isinstance(lora, str | PathLike) else lora or ()
     read_in = dtype if isinstance(dtype, torch.dtype) else None
+    if loras and read_in is not None:
+        # What is rounded to half precision is the sum, not the weights that a LoRA is added to.
+        read_in = torch.promote_types(read_in, torch.float32)
     parts = _load(source, read_in, {k: v for k, v in given.items() if v is not None})
     if vae is not None:
         parts = parts._replace(vae=load_vae(vae, parts.vae))
-    for one in [lora] if isinstance(lora, str | PathLike) else lora or ():
-        fuse_lora(parts, one)
+    fuse_loras(parts, loras)
     if device is not None:
         for network in parts.networks.values():
             network.to(device)
+    if read_in != dtype and isinstance(dtype, torch.dtype):
+        _cast(parts, dtype)
     fused = ", its LoRA fused into it," if lora else ""
     for name, network in parts.networks.items():
         check_finite(f"the {name} of the teacher{fused}", network.state_dict())
     if dtype == AUTO:
-        dtype = choose_dtype(parts.networks, parts.unet.device)
-        for network in parts.networks.values():
-            nn.Module.to(network, dtype)  # diffusers' own warns of any cast
+        _cast(parts, choose_dtype(parts.networks, parts.unet.device))
     if not is_pipeline:
         for network in (parts.unet, parts.vae):
             network.to(memory_format=memory_format(network.device, network.dtype))
     if attention is not None:
         _attend(parts, attention)
     return parts
+
+
+def _cast(parts: Components, dtype: torch.dtype) -> None:
+    for network in parts.networks.values():
+        nn.Module.to(network, dtype)  # diffusers' own warns of any cast
 
 
 def _attend(parts: Components, attention: str) -> None:

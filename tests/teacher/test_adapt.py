@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from original_layout import original_unet, original_vae
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -153,7 +154,16 @@ def test_patterns_of_alpha(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_path: 
         tensors[f"base_model.model.{name}.lora_A.weight"] = a
         tensors[f"base_model.model.{name}.lora_B.weight"] = b
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    config = {"r": RANK, "lora_alpha": 6, "alpha_pattern": {"to_k": 2, "attn2.to_q": 2}}
+    first = next(name for network, name in made if name.endswith("to_q"))
+    config = {"r": RANK, "lora_alpha": 6}
+    config["alpha_pattern"] = {
+        "^attn2.to_k$": 7,  # the whole name
+        f"^{first}": 2,
+        r"attn2\.to_q$": 2,
+        "o_k": 7,  # no name between points
+        "to_k": 2,
+        "attn2.to_k": 7,  # the first that fits is meant
+    }
     (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     check(tmp_path, made, 2 / RANK, tiny_sd)
 
@@ -179,6 +189,12 @@ def test_early_names_of_diffusers(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp
     check(tmp_path / "lora.safetensors", some, 1.0, tiny_sd)
 
 
+def half_ulp(exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """How far a number that is rounded to a dtype may be from itself."""
+    _, exponent = torch.frexp(exact)  # of a number of 0.5 … 1
+    return torch.finfo(dtype).eps / 4 * 2.0 ** exponent.double()
+
+
 def test_several_loras_add_up_and_half_precision_rounds_once(
     tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_path: Path
 ) -> None:
@@ -193,12 +209,24 @@ def test_several_loras_add_up_and_half_precision_rounds_once(
         given.append(f"{path}:{scale}")
         change += scale * (b.double() @ a.double())
     prior = DiffusionPrior.from_pretrained(tiny_sd, lora=given)
-    fused = prior.unet.get_submodule(name).weight
-    torch.testing.assert_close(fused.double(), module.weight.double() + change, atol=1e-5, rtol=0)
-    half = DiffusionPrior.from_pretrained(tiny_sd, lora=given[0], dtype=torch.bfloat16)
-    a, b = factors(module, 0)
-    expected = (module.weight.bfloat16().float() + 0.5 * (b @ a)).bfloat16()
-    torch.testing.assert_close(half.unet.get_submodule(name).weight, expected)
+    fused, exact = prior.unet.get_submodule(name).weight, module.weight.double() + change
+    torch.testing.assert_close(fused.double(), exact, atol=1e-5, rtol=0)
+    for dtype in (torch.bfloat16, torch.float16):  # of float32 weights as they are in the files
+        half = DiffusionPrior.from_pretrained(tiny_sd, lora=given, dtype=dtype)
+        assert half.dtype == half.vae.dtype == half.text_encoder.dtype == dtype
+        fused = half.unet.get_submodule(name).weight
+        assert bool(((fused.double() - exact).abs() <= 1.01 * half_ulp(exact, dtype)).all())
+        untouched = half.unet.conv_in.weight
+        assert torch.equal(untouched, tiny_prior.unet.conv_in.weight.to(dtype))
+    # A pipeline has its weights in half precision.
+    parts = {k: getattr(half, k) for k in ("vae", "unet", "text_encoder", "tokenizer", "scheduler")}
+    pipeline = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    exact = fused.double() + change
+    again = DiffusionPrior.from_pretrained(pipeline, lora=given).unet.get_submodule(name).weight
+    assert again.dtype == torch.float16
+    assert bool(((again.double() - exact).abs() <= 1.01 * half_ulp(exact, torch.float16)).all())
 
 
 # ── what is refused ───────────────────────────────────────────────────────────────────────────────
@@ -237,6 +265,35 @@ def test_loras_that_do_not_fit(tiny_sd: Path, tiny_prior: DiffusionPrior, tmp_pa
         DiffusionPrior.from_pretrained(tiny_sd, lora=tmp_path / "empty")
 
 
+def test_several_loras_in_one_file(tiny_sd: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    joined = "lora_unet_" + name.removeprefix("unet.").replace(".", "_")
+    a, b = torch.ones(2, 32), torch.ones(32, 2)
+
+    def of(*starts: str, between: str = "") -> dict[str, Tensor]:
+        return {
+            f"{start}.lora_{side}{between}.weight": tensor.clone()
+            for start in starts
+            for side, tensor in (("A", a), ("B", b))
+        }
+
+    kohya = {f"{joined}.lora_down.weight": a, f"{joined}.lora_up.weight": b}
+    for tensors, told in (
+        (of(name, between=".style") | of(name, between=".face"), "several LoRAs .face, style."),
+        (of(name) | of(name.replace("to_q", "to_k"), between=".face"), "face, one without a name"),
+        (of(name) | {f"{name}.lora.down.weight": a}, "some layers are there twice"),
+        (of(name) | kohya, r"several LoRAs .mid_block.* by another name"),
+    ):
+        save_file(tensors, path)
+        with pytest.raises(ValueError, match=f"{told}.* file of its own .*--lora FILE:scale"):
+            DiffusionPrior.from_pretrained(tiny_sd, lora=path)
+    save_file(of(name, between=".style"), path)
+    weight = DiffusionPrior.from_pretrained(tiny_sd, lora=path).unet.get_submodule(name[5:]).weight
+    plain = DiffusionPrior.from_pretrained(tiny_sd).unet.get_submodule(name[5:]).weight
+    torch.testing.assert_close(weight - plain, torch.full_like(plain, 2.0))
+
+
 def test_damaged_loras(tiny_sd: Path, tmp_path: Path) -> None:
     """Each field that is read says what is wrong with it, and of which file."""
     path = tmp_path / "adapter_model.safetensors"
@@ -261,7 +318,8 @@ def test_damaged_loras(tiny_sd: Path, tmp_path: Path) -> None:
     refused("are neither A", a.to(torch.complex64))
     for value in ("x", [1], {}, True, 10**200):
         refused("adapter_metadata in .*: unet.lora_alpha must be a finite number", lora_alpha=value)
-    for value in (["x"], "x", {"(": 1}, {"to_q": "x"}, {"to_q": None}):
+    slow = r"(\w+\.?)+!"  # on any name of a layer: longer than anybody waits
+    for value in (["x"], "x", {"(": 1}, {"to_q": "x"}, {"to_q": None}, {slow: 1}, {".*to_q": 1}):
         refused("unet.alpha_pattern must be an object of a number for each", alpha_pattern=value)
     refused("unet.use_rslora must be true or false, got 'no'", use_rslora="no")
     config = tmp_path / "adapter_config.json"
