@@ -149,7 +149,7 @@ def _with_average(
     decoder = None
     if _options(state).get("start_from_latent_avg") is False:
         value, told = none, ", without an average latent"
-    elif isinstance(stored, Tensor):
+    elif stored is not None:
         value = stored
     elif decoder := _decoder(checkpoint, w_dim):
         value, told = none, told + " of the generator beside it"  # which `finish` fills in
@@ -162,10 +162,11 @@ def _with_average(
             "load_generator(GENERATOR).latent_avg), or zeros if it was trained without (sdd "
             "convert --generator GENERATOR)"
         )
-    if tuple(value.shape) not in ((w_dim,), (1, w_dim), (rows, w_dim)):
+    shape = list(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if shape not in ([w_dim], [1, w_dim], [rows, w_dim]):
         raise ValueError(
-            f"{found.source}: shape of latent_avg: the file has {list(value.shape)}, "
-            f"expected [{w_dim}] or [{rows}, {w_dim}]"
+            f"{found.source}: shape of latent_avg: the file has {shape}, expected [{w_dim}] or "
+            f"[{rows}, {w_dim}]"
         )
 
     def start_from_decoder(encoder: PyramidEncoder) -> None:

@@ -112,7 +112,7 @@ def _port(
         )
     filters = {key: value for key, value in named.items() if _KERNEL.fullmatch(key)}
     tensors = {key: value for key, value in named.items() if key not in filters}
-    if "latent_avg" in state.beside:
+    if state.beside.get("latent_avg") is not None:
         tensors["latent_avg"] = _one_average(state.beside["latent_avg"])
     config = _shapes_tell(tensors)
     config["resample_filter"] = resampling_taps(filters, total=4.0)

@@ -112,11 +112,18 @@ def test_the_average_of_the_generator_in_the_file(tmp_path: Path) -> None:
     assert ((encoder.latent_avg[0].double() - w.mean(0)).abs() < 0.06 * w.std(0)).all()
     facts = ENCODER.describe(read_checkpoint(path))
     assert facts is not None and "average latent of the generator beside it" in facts["encoder"]
+    none = write(tmp_path / "none.pt", {**content, "latent_avg": None})
+    assert torch.equal(load_encoder(none).latent_avg, encoder.latent_avg)
+    assert torch.equal(load_generator(none).latent_avg, load_generator(path).latent_avg)
     alone = write(tmp_path / "alone.pt", content["state_dict"])
     assert torch.equal(load_encoder(alone, kind="e4e").latent_avg, encoder.latent_avg)
     del content["state_dict"]["decoder.conv1.conv.weight"]  # of a generator that is not whole
     with pytest.raises(ValueError, match="missing: latent_avg, which this encoder starts from"):
         load_encoder(write(tmp_path / "encoder.pt", content))
+    with pytest.raises(ValueError, match="missing: latent_avg, which this encoder starts from"):
+        load_encoder(write(tmp_path / "encoder.pt", {**content, "latent_avg": None}))
+    with pytest.raises(ValueError, match="shape of latent_avg: the file has a list, expected"):
+        load_encoder(write(tmp_path / "encoder.pt", {**content, "latent_avg": [0.0]}))
 
 
 def test_cars_are_wider_than_high(tmp_path: Path) -> None:
