@@ -104,7 +104,7 @@ def _config(path: Path) -> CLIPConfig:
     content = _object(path)
     if content.get("model_type") != "clip":
         raise ValueError(
-            f"{path} describes a {content.get('model_type')!r} model, which is not supported; "
+            f"{path} describes a {content.get('model_type')!r:.80} model, which is not supported; "
             + CONTENTS
         )
     kept: dict[str, Any] = {}

@@ -176,10 +176,10 @@ class _Settings:
             return None
         value = state[name]
         if kind is bool and not isinstance(value, bool):
-            self.problems.append(f"{place}: {name} is {value!r}, not True or False")
+            self.problems.append(f"{place}: {name} is {value!r:.80}, not True or False")
             return None
         if kind is float and not (isinstance(value, (int, float)) and abs(value) < 1e30):
-            self.problems.append(f"{place}: {name} is {value!r}, not a finite number")
+            self.problems.append(f"{place}: {name} is {value!r:.80}, not a finite number")
             return None
         return float(value) if kind is float else value
 
@@ -192,7 +192,7 @@ class _Settings:
             fits = value is None or math.isclose(value, wanted, rel_tol=1e-5)
         if not fits:
             self.problems.append(
-                f"{path or 'the network'}: {name} is {value!r}, only {wanted!r} is supported"
+                f"{path or 'the network'}: {name} is {value!r:.80}, only {wanted!r} is supported"
             )
 
 

@@ -28,7 +28,7 @@ from .content import (
     states_in,
     strangers,
 )
-from .formats.read import Checkpoint
+from .formats.read import Checkpoint, shown
 from .irse import trunk_config, trunk_name, with_counters
 from .stylegan2 import GENERATOR
 
@@ -109,7 +109,9 @@ def _check_kind(tensors: Mapping[str, Tensor], opts: dict[str, Any], source: str
 
 def _encoder_type(opts: dict[str, Any]) -> str | None:
     kind = opts.get("encoder_type")
-    return kind if isinstance(kind, str) or kind is None else f"<{type(kind).__name__}>"
+    if isinstance(kind, str):
+        return shown(kind)
+    return None if kind is None else f"<{type(kind).__name__}>"
 
 
 def _deltas(config: dict[str, Any], opts: dict[str, Any], kind: str | None, source: str) -> bool:
@@ -124,7 +126,7 @@ def _deltas(config: dict[str, Any], opts: dict[str, Any], kind: str | None, sour
     if told is not None and given is not None and told != given:
         raise ValueError(
             f'{source}: kind="{kind}", but the file says that its encoder is '
-            f"{opts['encoder_type']}; leave kind out"
+            f"{_encoder_type(opts)}; leave kind out"
         )
     return bool(told if told is not None else given)
 

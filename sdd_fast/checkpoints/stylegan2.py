@@ -26,7 +26,7 @@ from .. import draws
 from ..models.stylegan2 import StyleGAN2
 from .content import Found, Layout, State, below, find_own, states_in, strangers
 from .filters import USUAL, resampling_taps
-from .formats.read import Checkpoint, PickledObject
+from .formats.read import Checkpoint, PickledObject, shown
 from .nvidia import generator_in, read_generator
 
 _MARKS = ("input.input", "conv1.conv.weight", "to_rgb1.conv.weight", "convs.0.conv.weight")
@@ -69,7 +69,7 @@ def _foreign(checkpoint: Checkpoint) -> Found | None:
             stated = network.state.get(theirs)
             if not isinstance(stated, int) or stated != config[ours]:
                 raise ValueError(
-                    f"its {theirs} is {stated!r}, but its tensors are those of "
+                    f"its {theirs} is {stated!r:.80}, but its tensors are those of "
                     f"{theirs} {config[ours]}"
                 )
         beside = {k: v for k, v in content.items() if k != "G_ema"} if type(content) is dict else {}
@@ -98,12 +98,14 @@ def _port(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The arguments and tensors of a state dict of the PyTorch port, `named` as ours are."""
     others = [
-        f"{key} is a {type(value).__name__}" if isinstance(key, str) else f"{key!r} is no name"
+        f"{shown(key)} is a {type(value).__name__}"
+        if isinstance(key, str)
+        else f"{key!r:.80} is no name"
         for key, value in state.entries.items()
         if not prefix and not (isinstance(key, str) and isinstance(value, Tensor))
     ]
     if others:
-        raise ValueError("a generator with entries that are no tensors: " + ", ".join(others))
+        raise ValueError("a generator with entries that are no tensors: " + ", ".join(others[:5]))
     if "style_conv1.bias" in named:
         raise ValueError(
             "a generator of GFPGAN's 'clean' layout, which enlarges by bilinear interpolation and "

@@ -14,7 +14,7 @@ def os_error_text(error: OSError) -> str:
     return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
-def library_text(error: BaseException, most: int = 300) -> str:
+def library_text(error: BaseException, most: int = 160) -> str:
     """Return the first `most` characters of what a library says of a file.
 
     It may repeat what is in the file, or advise to lift Python's limit on the length of integers.

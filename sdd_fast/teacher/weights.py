@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checkpoints.formats.read import read_checkpoint
 from ..checkpoints.stable_diffusion import Traced, assign, match
-from ..files import read_json
+from ..files import listed, read_json
 from ..models.save import outline
 from .configs import defaults
 
@@ -130,7 +130,7 @@ def build_network(
     }
     found, problems = match(network, renamed, part)
     if problems:
-        raise ValueError("its weights do not fit its config:\n  " + "\n  ".join(problems))
+        raise ValueError("its weights do not fit its config:" + listed(problems))
     assign(network, found, dtype)
     return network.eval().requires_grad_(False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.checkpoints.inspect import contents, describe_file, summarize
+from sdd_fast.checkpoints.load import load_generator
 from sdd_fast.files import save_tensors
 from sdd_fast.models import ConvClassifier
 
@@ -137,3 +139,29 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
             describe_file(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         describe_file(tmp_path / "none.pt")
+
+
+def _refers_to(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode() + b"(tR."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _refers_to("os", "system" * 200),
+        _refers_to("😀" * 100, "é" * 300),
+        _refers_to("\x1b[31m" * 100, "x"),
+        b"Np" + b"9" * 3000 + b"x\n.",
+        pickle.dumps({"é" * 3000: 1, "state_dict": torch.zeros(1)}),
+    ],
+)
+def test_what_a_file_calls_things_is_told_short(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(content if content[:1] == b"\x80" else b"\x80\x02" + content)
+    told = []
+    with contextlib.suppress(ValueError):
+        told += [str(fact) for fact in describe_file(path).values()]
+    with pytest.raises(ValueError, match="a.pkl") as error:
+        load_generator(path)
+    told.append(str(error.value).replace(str(path), ""))
+    assert max(map(len, told)) < 400 and all(text.isprintable() for text in told)

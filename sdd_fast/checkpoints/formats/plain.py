@@ -39,6 +39,7 @@ MOST_PATHS = 16_000_000  # of 64 characters: how long "a.b.0" and so on are for 
 DEEPEST = 100  # networks of networks stay below 30
 SPARE_BYTES = 64 * 2**20
 SHARED = 8  # how often all tensors of a file may be shared
+_LONGEST_SHOWN = 80  # characters; the name of torch's longest function has 60
 
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray, memoryview)
 _LEAVES = frozenset((*_SCALARS, slice, torch.dtype, torch.Tensor, np.ndarray, Global))
@@ -137,5 +138,7 @@ def _parts(value: Any) -> tuple[list[Any], list[Any]]:
 
 
 def shown(name: str) -> str:
-    """Make `name` printable: it comes from a file and may hold escape sequences."""
-    return name[:200] if name.isascii() and name.isprintable() else ascii(name[:200])
+    """Make `name` printable and short: it comes from a file and may hold escape sequences."""
+    start = name[: _LONGEST_SHOWN + 1]
+    text = start if start.isascii() and start.isprintable() else ascii(start)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
