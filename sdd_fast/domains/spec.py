@@ -38,8 +38,8 @@ from typing import Any
 
 from ..files import expanded, read_json
 from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
-from ..teacher.adapt import split_scale
 from ..teacher.hub import is_hub_id
+from ..teacher.lora import split_scale
 
 FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"
 PRESETS_FOLDER = Path(__file__).parent / "presets"

@@ -13,9 +13,10 @@ from torch import nn
 from ..device import check_device
 from ..files import expanded
 from ..models.save import check_finite
-from .adapt import fuse_loras, load_vae
 from .attention import AUTO, check_attention, set_attention
 from .folder import INDEX, load_components, parts_of
+from .lora import fuse_loras
+from .other_vae import load_vae
 from .parts import Components
 from .precision import Dtype, check_dtype, choose_dtype, gate_results, memory_format
 from .single_file import load_single_file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from sdd_fast.checkpoints.load import load_generator
 from sdd_fast.checkpoints.stable_diffusion import A_LORA, A_VAE
 from sdd_fast.cli.describe import describe
-from sdd_fast.teacher.adapt import split_scale
+from sdd_fast.teacher.lora import split_scale
 from sdd_fast.teacher.prior import DiffusionPrior
 
 RANK, ALPHA, SCALE = 3, 1.5, 0.7
@@ -383,14 +384,37 @@ def test_a_vae_in_every_layout(tiny_sd: Path, tmp_path: Path) -> None:
         "named.safetensors", "bare.safetensors", "bare.ckpt", "folder", "renamed.safetensors",
         "folder/diffusion_pytorch_model.safetensors", "whole",
     ):  # fmt: skip
-        prior = DiffusionPrior.from_pretrained(tiny_sd, vae=tmp_path / given)
+        with pytest.warns(UserWarning, match="VAE .* makes other latents than the teacher's own"):
+            prior = DiffusionPrior.from_pretrained(tiny_sd, vae=tmp_path / given)
         state = prior.vae.state_dict()
         assert all(torch.equal(state[key], expected[key]) for key in expected), given
         assert prior.vae.config.scaling_factor == 0.18215
     named = DiffusionPrior.from_pretrained(tiny_sd, vae=saved.with_suffix(".fp16.safetensors"))
     assert torch.equal(named.vae.quant_conv.weight, half["quant_conv.weight"].float())
-    bf16 = DiffusionPrior.from_pretrained(tiny_sd, vae=tmp_path / "bare.ckpt", dtype=torch.bfloat16)
+    with pytest.warns(UserWarning, match="other latents"):
+        bf16 = DiffusionPrior.from_pretrained(
+            tiny_sd, vae=tmp_path / "bare.ckpt", dtype=torch.bfloat16
+        )
     assert bf16.vae.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_a_vae_whose_latents_are_the_teacher_s(
+    tiny_sd: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """It was trained further, the decoder alone or all of it."""
+    path = tmp_path / "better.safetensors"
+    tensors = load_file(tiny_sd / "vae/diffusion_pytorch_model.safetensors")
+    rng = torch.Generator().manual_seed(0)
+    for key, weight in tensors.items():
+        noise = torch.randn(weight.shape, generator=rng)
+        weight.mul_(1 + (0.5 if key.startswith("decoder") else 0.01) * noise)
+    save_file(tensors, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prior = DiffusionPrior.from_pretrained(tiny_sd, vae=path, dtype=dtype)
+    weight = prior.vae.decoder.conv_in.weight
+    assert torch.equal(weight, tensors["decoder.conv_in.weight"].to(dtype))
 
 
 def test_vaes_that_do_not_fit(tiny_sd: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
@@ -405,6 +429,15 @@ def test_vaes_that_do_not_fit(tiny_sd: Path, tiny_sdxl: Path, tmp_path: Path) ->
     config = json.loads((odd / "config.json").read_text(encoding="utf-8"))
     (odd / "config.json").write_text(json.dumps(config | {"scaling_factor": None}))
     refused(odd, "scaling_factor is None; expected a positive number")
+    named = original_vae(DiffusionPrior.from_pretrained(tiny_sd).vae)
+    marks = (
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
+        "conditioner.embedders.1.model.token_embedding.weight",
+    )
+    whole = {key: t.contiguous() for key, t in named.items()} | dict.fromkeys(marks, torch.ones(1))
+    torch.save(whole, tmp_path / "xl.ckpt")
+    refused(tmp_path / "xl.ckpt", "scaling_factor of 0.13025, the teacher's own 0.18215.*family")
     path = tmp_path / "file.safetensors"
     save_file({"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}, path)
     refused(path, "is a LoRA, .*expected a VAE")

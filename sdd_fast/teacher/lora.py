@@ -1,4 +1,4 @@
-"""What people put beside a teacher: LoRAs, fused into its weights, and another VAE.
+"""LoRAs that people put beside a teacher, fused into its weights.
 
     W' = W + scale · α/r · B A        A [r, in, …] and B [out, r, …] of a LoRA; α = r if unsaid
 
@@ -23,15 +23,11 @@ from torch import Tensor, nn
 
 from ..checkpoints.formats.read import Checkpoint, read_checkpoint
 from ..checkpoints.inspect import summarize
-from ..checkpoints.stable_diffusion import A_LORA, build_vae, kin, tensors_of
+from ..checkpoints.stable_diffusion import A_LORA, kin, tensors_of
 from ..files import expanded, parse_json, read_json
 from ..models.save import check_finite
-from ..quiet import quiet_loading
 from ..schema import Rule, is_number, is_object_of, problems
-from .configs import check_scaling
-from .folder import CONFIG, load_network
 from .parts import Components
-from .weights import build_network, choose, plain_name
 
 _FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors",
           "pytorch_lora_weights.bin", "adapter_model.bin")  # fmt: skip
@@ -101,9 +97,7 @@ def fuse_loras(parts: Components, given: Sequence[str | Path]) -> None:
         _add(weight, added)
 
 
-def _changes(
-    parts: Components, path: Path, scale: float
-) -> Iterator[tuple[Tensor, _Layer, float]]:
+def _changes(parts: Components, path: Path, scale: float) -> Iterator[tuple[Tensor, _Layer, float]]:
     """Yield what one LoRA changes: a weight, B and A, and what their product is multiplied by."""
     path = _lora_in(path) if path.is_dir() else path
     checkpoint = read_checkpoint(path)
@@ -312,62 +306,3 @@ def _add(weight: Tensor, added: Sequence[tuple[_Layer, float]]) -> None:
         b, a = (t.to(weight.device, kind).flatten(1) for t in (layer.up, layer.down))
         total += factor * (b @ a).view_as(weight)
     weight.copy_(total)
-
-
-def load_vae(given: str | Path, like: Any) -> Any:
-    """Load the VAE that takes the place of the teacher's own, `like`, in its dtype.
-
-    Args:
-        given: a folder of diffusers (of the VAE, or of a whole pipeline), or a `.safetensors` or
-            `.ckpt` file, whose names may begin with "first_stage_model.".
-
-    Raises:
-        FileNotFoundError: there is no such file or folder, or it lacks files.
-        ValueError: it holds something else, does not fit, or is the VAE of another family.
-    """
-    path = expanded(given)
-    if not path.exists():
-        raise FileNotFoundError(f"the VAE {path} does not exist; expected a file or a folder")
-    weights = choose([path.name], "vae", None)
-    with quiet_loading():
-        if path.is_dir():
-            made = _vae_folder(path, like)
-        elif weights and (path.parent / CONFIG).exists():
-            made = _vae_folder(path.parent, like, weights)
-        else:
-            made = _vae_file(path, like)
-    ours, theirs = made.config.scaling_factor, like.config.scaling_factor
-    for factor in (ours, theirs):
-        check_scaling(factor)
-    if not math.isclose(ours, theirs, rel_tol=1e-3):
-        raise ValueError(
-            f"the VAE {path} has a scaling_factor of {ours:g}, the teacher's own {theirs:g}: it is "
-            "of another family (SD 1.x and 2.x share theirs, SDXL has its own)"
-        )
-    return made
-
-
-def _vae_folder(folder: Path, like: Any, weights: list[str] | None = None) -> Any:
-    if weights is None and (folder / "vae").is_dir():
-        folder = folder / "vae"
-    weights = weights or choose([path.name for path in folder.glob("*")], "vae", None)
-    if weights is None or not (folder / CONFIG).exists():
-        raise FileNotFoundError(f"{folder} is no VAE: expected {CONFIG} and {plain_name('vae')}")
-    usual = {"scaling_factor": like.config.scaling_factor}
-    try:
-        return load_network("vae", folder, weights, like.dtype, usual)
-    except ValueError as error:
-        raise ValueError(f"the VAE {folder}: {error}") from error
-
-
-def _vae_file(path: Path, like: Any) -> Any:
-    checkpoint = read_checkpoint(path)
-    tensors, config = tensors_of(checkpoint), dict(like.config)
-    if any(key.startswith("encoder.down_blocks.") for key in tensors):
-        try:
-            return build_network("vae", config, tensors, like.dtype)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    if not any(key.endswith("encoder.down.0.block.0.conv1.weight") for key in tensors):
-        raise ValueError(f"{path} is {summarize(checkpoint)}; expected a VAE")
-    return build_vae(path, tensors, config, like.dtype)
