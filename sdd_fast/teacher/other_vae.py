@@ -63,7 +63,7 @@ def load_vae(given: str | Path, like: Any) -> Any:
             f"trained on: those of a test image differ by {100 * apart:.0f} %. Guidance is wrong, "
             "unless the teacher was made for this VAE; SD 1.x and 2.x share theirs, SDXL has its "
             "own",
-            stacklevel=4,  # the caller of DiffusionPrior.from_pretrained
+            stacklevel=5,  # the caller of DiffusionPrior.from_pretrained
         )
     return made
 
@@ -82,9 +82,9 @@ def _apart(vae: Any, like: Any) -> float:
         dtype = one.dtype
         wide = torch.promote_types(dtype, torch.float32)  # SDXL's exceeds the range of float16
         nn.Module.to(one, wide)  # diffusers' own warns of any cast
-        latents.append(one.encode(image.to(one.device, one.dtype)).latent_dist.mode().double())
+        latents.append(one.encode(image.to(one.device, one.dtype)).latent_dist.mode().cpu())
         nn.Module.to(one, dtype)
-    z, expected = (latent.cpu() for latent in latents)
+    z, expected = (latent.double() for latent in latents)
     return float((z - expected).norm() / expected.norm()) if z.shape == expected.shape else math.inf
 
 
