@@ -51,7 +51,7 @@ FIGURES = [
     Figure("modulated_conv2d", "grouped", 1),
     *(Figure(suite, "eager", 1) for suite in (
         "softmax_entropy_l1", "softmax_entropy_l1_gradient", "bias_act", "conv_epilogue",
-        "upfirdn2d", "demodulation", "modulated_conv2d",
+        "upfirdn2d", "demodulation", "modulated_conv2d", "group_norm_silu",
     )),
     Figure("selection", "paper", 6),
     Figure("selection", "tuned", 1.3, named("HQS, full size"), "full size"),

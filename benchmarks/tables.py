@@ -56,6 +56,9 @@ Rows with *gradients* include the backward pass to the input and to the factors.
 squares of the styles, and the inverse root. Rows with *gradients* include the backward pass to
 the styles.
 """,
+    "group_norm_silu": """*eager*: `F.silu(F.group_norm(…))` in 32 groups, whose parameters are
+frozen. Rows with *gradients* include the backward pass to the input.
+""",
     "modulated_conv2d": """*grouped*: the formulation of the paper: a scaled and normalized kernel
 for each sample, one grouped convolution, for upsampling a zero-padded depthwise blur, then noise,
 bias and activation. *eager*: what an expert writes: features times styles, one convolution, for

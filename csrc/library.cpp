@@ -32,6 +32,12 @@ STABLE_TORCH_LIBRARY(sdd_fast, m) {
       "upfirdn2d(Tensor x, Tensor f, int up, int down, SymInt left, SymInt right, SymInt top, "
       "SymInt bottom, bool flip_filter, float gain) -> Tensor");
   m.def("demodulation(Tensor weight, Tensor styles, float eps) -> (Tensor factor, Tensor energy)");
+  m.def(
+      "group_norm_silu(Tensor x, int num_groups, Tensor weight, Tensor bias, float eps, bool silu) "
+      "-> (Tensor y, Tensor mean, Tensor rstd)");
+  m.def(
+      "group_norm_silu_backward(Tensor grad, Tensor x, Tensor mean, Tensor rstd, Tensor weight, "
+      "Tensor bias, bool silu) -> Tensor x_grad");
 }
 
 // Read by sdd_fast.build_info() through ctypes.

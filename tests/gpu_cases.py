@@ -15,6 +15,7 @@ from sdd_fast.ops import (
     bias_act,
     conv_epilogue,
     demodulation,
+    group_norm_silu,
     modulated_conv2d,
     softmax_entropy_l1,
     upfirdn2d,
@@ -171,6 +172,23 @@ def demodulation_calls(device: str, dtype: torch.dtype) -> Iterator[Call]:
         )  # fmt: skip
 
 
+def group_norm_calls(device: str, dtype: torch.dtype) -> Iterator[Call]:
+    """group_norm_silu, of whose inputs one has a gradient."""
+    for shape, groups, layout in (
+        ((2, 6, 5, 7), 3, "contiguous"),
+        ((2, 6, 5, 7), 3, "channels_last"),
+        ((1, 40, 33, 34), 8, "channels_last"),
+        ((1, 8, 65, 68), 2, "contiguous"),
+        ((2, 6, 5, 7), 2, "sliced"),
+    ):
+        x = random(*shape, dtype=dtype, device=device, layout=layout)
+        w, b = (random(shape[1], dtype=dtype, device=device, seed=s) for s in (1, 2))
+        yield call(
+            f"group_norm_silu {list(shape)} {layout}",
+            lambda x, g=groups, w=w, b=b: group_norm_silu(x, g, w, b), shape, x,
+        )  # fmt: skip
+
+
 def convolution_calls(device: str, dtype: torch.dtype) -> Iterator[Call]:
     """modulated_conv2d, large enough for its native way, and the synthesis of StyleGAN2."""
 
@@ -220,4 +238,5 @@ def native_calls(device: str, dtype: torch.dtype) -> Iterator[Call]:
     yield from elementwise_calls(device, dtype)
     yield from filter_calls(device, dtype)
     yield from demodulation_calls(device, dtype)
+    yield from group_norm_calls(device, dtype)
     yield from entropy_calls(device, dtype)

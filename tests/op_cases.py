@@ -334,14 +334,24 @@ def largest_share(actual: Tensor, expected: np.ndarray) -> float:
     return float((difference / np.maximum(np.abs(expected), 1e-300)).max(initial=0))
 
 
-# Largest error of group_norm_silu and its gradient relative to the largest value that occurs, by
-# the dtype of x: a few roundings, and of the 16-bit types one of their own.
+# Largest error of group_norm_silu relative to the largest value that occurs, and of its gradient to
+# the largest that occurs in its sum, by the dtype of x: a few roundings, and of the 16-bit types
+# one of their own.
 GROUP_NORM_TOLERANCE = {
     torch.float64: 16 * 2.0**-53,
     torch.float32: 8 * 2.0**-24,
     torch.bfloat16: 1.01 * 2.0**-8,
     torch.float16: 1.01 * 2.0**-11,
 }
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """The result, the gradient, and the largest of the three terms that the gradient is made of."""
+
+    y: np.ndarray
+    x_grad: np.ndarray
+    magnitude: float
 
 
 def group_norm_silu_reference(
@@ -352,33 +362,33 @@ def group_norm_silu_reference(
     eps: float,
     silu: bool,
     grad: Tensor | None = None,  # [N, C, ...]
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> Normalized:
     """The result and the gradient in x of sum(grad * y), by the definition and the chain rule in
-    extended precision, of one group of one sample after the other."""
+    extended precision, of one group of one sample after the other. grad=None: of sum(y)."""
 
     def wide(t: Tensor) -> np.ndarray:
         return t.detach().cpu().to(torch.float64).numpy().astype(np.longdouble)
 
     values, w, b = wide(x), wide(weight), wide(bias)
-    y = np.zeros(values.shape, np.longdouble)
-    dx = None if grad is None else np.zeros(values.shape, np.longdouble)
-    g = values if grad is None else wide(grad)
+    y, x_grad = np.zeros_like(values), np.zeros_like(values)
+    magnitude = np.longdouble(0)
+    g = np.ones_like(values) if grad is None else wide(grad)
     per_group = values.shape[1] // groups
     for n, k in np.ndindex(len(values), groups):
         channels = slice(k * per_group, (k + 1) * per_group)
-        rows = values[n, channels].reshape(per_group, -1)
-        if rows.size == 0:
+        if y[n, channels].size == 0:
             continue
+        rows = values[n, channels].reshape(per_group, -1)
         centered = rows - rows.mean()
         inverse = 1 / np.sqrt((centered * centered).mean() + np.longdouble(eps))
         normal, scale = centered * inverse, w[channels, None]
         z = normal * scale + b[channels, None]
         sigmoid = 1 / (1 + np.exp(-z))
         y[n, channels] = (z * sigmoid if silu else z).reshape(y[n, channels].shape)
-        if dx is None:
-            continue
         slope = sigmoid * (1 + z * (1 - sigmoid)) if silu else np.ones_like(z)
         h = g[n, channels].reshape(rows.shape) * slope * scale  # of the normalized
-        of_x = inverse * (h - h.mean() - normal * (h * normal).mean())
-        dx[n, channels] = of_x.reshape(dx[n, channels].shape)
-    return y.astype(np.float64), None if dx is None else dx.astype(np.float64)
+        terms = h, h.mean(), normal * (h * normal).mean()
+        of_x = inverse * (terms[0] - terms[1] - terms[2])
+        x_grad[n, channels] = of_x.reshape(x_grad[n, channels].shape)
+        magnitude = max(magnitude, *(inverse * np.abs(term).max() for term in terms))
+    return Normalized(y.astype(np.float64), x_grad.astype(np.float64), float(magnitude))

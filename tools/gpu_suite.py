@@ -34,7 +34,8 @@ TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FAULT = 86  # exit status of compute-sanitizer when it found something
 TO_IMPORT = ("safetensors", "PIL", "tqdm")  # what is tested imports these, too
 SUITES = ("softmax_entropy_l1", "softmax_entropy_l1_gradient", "bias_act", "conv_epilogue",
-          "demodulation", "upfirdn2d", "stylegan2", "modulated_conv2d")  # fmt: skip
+          "demodulation", "group_norm_silu", "upfirdn2d", "stylegan2",
+          "modulated_conv2d")  # fmt: skip
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from figures import figures  # noqa: E402

@@ -56,6 +56,7 @@ def call(op, seeded):
         "conv_epilogue": (torch.ones(1, 1), None, None, 2, 0.2, 1.0, None),
         "upfirdn2d": (torch.ones(4), 2, 1, 2, 1, 2, 1, False, 1.0),
         "demodulation": (torch.ones(1, 13), 0.0),
+        "group_norm_silu": (1, torch.ones(1), torch.ones(1), 1e-6, True),
     }[op]
     if seeded:
         x.untyped_storage().resize_(4 * 64)
@@ -79,7 +80,10 @@ for op in sys.argv[1:]:
             said.seek(0)
             print(json.dumps([op, seeded, status, said.read()]), flush=True)
 """
-OPS = ("softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d", "demodulation")
+OPS = (
+    "softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d", "demodulation",
+    "group_norm_silu",
+)  # fmt: skip
 
 
 class Failed(Exception):

@@ -54,6 +54,25 @@ SDD_FN Compute<Stored> as_stored(double x) {
   return widened(narrowed<Stored>(Compute<Stored>(x)));
 }
 
+// Elements whose type is told at run time, of those that C computes for: small tensors.
+template <class C>
+struct AnyElements {
+  const void* values;
+  Element element;
+
+  SDD_FN C operator[](int64_t i) const {
+    if constexpr (sizeof(C) == sizeof(double)) {
+      return static_cast<const double*>(values)[i];
+    } else if (element == Element::kFloat32) {
+      return static_cast<const float*>(values)[i];
+    } else if (element == Element::kFloat16) {
+      return widened(static_cast<const __half*>(values)[i]);
+    } else {
+      return widened(static_cast<const __nv_bfloat16*>(values)[i]);
+    }
+  }
+};
+
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
   T values[N];

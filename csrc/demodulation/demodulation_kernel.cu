@@ -60,30 +60,12 @@ __global__ void __launch_bounds__(kThreads)
   if (index < count && threadIdx.x % width == 0) energy[row * row_columns + column] = C(sum);
 }
 
-// What is squared and weighted: the styles of one sample, in any of the types that C computes for.
-template <class C>
-struct Styles {
-  const void* values;
-  Element element;
-
-  __device__ __forceinline__ C operator[](int64_t i) const {
-    if constexpr (sizeof(C) == sizeof(double)) {
-      return static_cast<const double*>(values)[i];
-    } else if (element == Element::kFloat32) {
-      return static_cast<const float*>(values)[i];
-    } else if (element == Element::kFloat16) {
-      return widened(static_cast<const __half*>(values)[i]);
-    } else {
-      return widened(static_cast<const __nv_bfloat16*>(values)[i]);
-    }
-  }
-};
-
-// (2): a warp makes each factor. energy: [outputs, inputs]
+// (2): a warp makes each factor. energy: [outputs, inputs], styles: [samples, inputs]
 template <class C>
 __global__ void __launch_bounds__(kThreads)
-    demodulation_factors(const C* __restrict__ energy, Styles<C> styles, C* __restrict__ factor,
-                         int64_t first_sample, int64_t outputs, int64_t inputs, double eps) {
+    demodulation_factors(const C* __restrict__ energy, AnyElements<C> styles,
+                         C* __restrict__ factor, int64_t first_sample, int64_t outputs,
+                         int64_t inputs, double eps) {
   const int64_t sample = first_sample + blockIdx.y;
   const int64_t output = blockIdx.x * int64_t(kWarps) + threadIdx.x / kWarp;
   if (output >= outputs) return;
@@ -126,7 +108,7 @@ void factors(const Demodulation& c, Stream stream) {
   for (int64_t first = 0; first < c.samples; first += kMaxGrid) {
     launch("demodulation", demodulation_factors<C>,
            dim3(unsigned(blocks), unsigned(std::min(kMaxGrid, c.samples - first))), kThreads,
-           stream, static_cast<const C*>(c.energy), Styles<C>{c.styles, c.element},
+           stream, static_cast<const C*>(c.energy), AnyElements<C>{c.styles, c.element},
            static_cast<C*>(c.factor), first, c.outputs, c.inputs, c.eps);
   }
 }

@@ -28,7 +28,7 @@ REBUILD = "pip install -e . --no-build-isolation"
 # of them and the convolution of PyTorch's libraries.
 OPS = (
     "softmax_entropy_l1", "bias_act", "conv_epilogue", "upfirdn2d", "demodulation",
-    "modulated_conv2d",
+    "group_norm_silu", "modulated_conv2d",
 )  # fmt: skip
 
 # Whether the user wants no CUDA kernels; then PyTorch's operations on a GPU are no surprise.

@@ -148,6 +148,9 @@ def calls(memory_format: torch.memory_format) -> dict[str, tuple[int, Callable[[
     f, square = randn(4, seed=7), randn(3, 5, seed=8)
     weight, styles = maps(40, 37, 3, 3), randn(3, 37, seed=9)
     large = maps(9, 37, 7, 7)
+    of_groups = OPS.group_norm_silu(x, 4, bias, bias, 1e-6, True)[1:]
+    odd_groups = OPS.group_norm_silu(odd, 1, bias[:7], bias[:7], 1e-6, True)[1:]
+    norm_back, twice = OPS.group_norm_silu_backward, torch.cat([grad, x])
     pads = (2, 1, 2, 1, False, 1.0)
     back, epilogue_back = OPS.bias_act_backward, OPS.conv_epilogue_backward
 
@@ -184,6 +187,19 @@ def calls(memory_format: torch.memory_format) -> dict[str, tuple[int, Callable[[
         "upfirdn2d, any, odd": (1, lambda: OPS.upfirdn2d(odd, square, 3, 2, *pads)),
         "demodulation": (2, lambda: OPS.demodulation(weight, styles, 1e-8)),
         "demodulation, large": (2, lambda: OPS.demodulation(large, styles, 1e-8)),
+        "group_norm_silu": (3, lambda: OPS.group_norm_silu(x, 4, bias, bias, 1e-6, True)),
+        "group_norm_silu, odd": (
+            3, lambda: OPS.group_norm_silu(odd, 7, bias[:7], bias[:7], 1e-6, True)
+        ),
+        "group_norm_silu, float16": (
+            3, lambda: OPS.group_norm_silu(half, 2, *[torch.ones(16)] * 2, 1e-6, False)
+        ),
+        "group_norm_silu_backward": (
+            3, lambda: norm_back(twice, x, *of_groups, bias, bias, True)
+        ),
+        "group_norm_silu_backward, odd": (
+            3, lambda: norm_back(odd_grad, odd, *odd_groups, bias[:7], bias[:7], True)
+        ),
         "softmax_entropy_l1": (2, lambda: OPS.softmax_entropy_l1(rows, False)),
         "softmax_entropy_l1, abs-mean": (2, lambda: OPS.softmax_entropy_l1(channels, True)),
         "softmax_entropy_l1_backward": (1, lambda: entropy_back(rows, False)),
@@ -249,6 +265,7 @@ def test_nothing_is_launched_for_nothing(emulation: Any) -> None:
     OPS.conv_epilogue(x, None, None, None, *ACT)
     OPS.upfirdn2d(x, torch.ones(4), 2, 1, 2, 1, 2, 1, False, 4.0)
     OPS.softmax_entropy_l1(torch.empty(0, 9), False)
+    OPS.group_norm_silu(x, 3, *[torch.ones(3)] * 2, 1e-6, True)
     none = torch.empty(0, dtype=torch.float64)
     OPS.softmax_entropy_l1_backward(none, none, none, none, torch.empty(0, 9), none, none, False)
     assert emulation.counts()["launches"] == 0

@@ -22,6 +22,7 @@ from gpu_cases import (
     elementwise_calls,
     entropy_calls,
     filter_calls,
+    group_norm_calls,
     random,
 )
 from torch import Tensor
@@ -33,6 +34,8 @@ from sdd_fast.ops import (
     conv_epilogue,
     conv_epilogue_ref,
     demodulation,
+    group_norm_silu,
+    group_norm_silu_ref,
     modulated_conv2d,
     softmax_entropy_l1,
     upfirdn2d,
@@ -51,6 +54,7 @@ MAKERS: dict[str, Callable[[str, torch.dtype], Iterator[Call]]] = {
     "conv_epilogue": elementwise_calls,
     "upfirdn2d": filter_calls,
     "demodulation": demodulation_calls,
+    "group_norm_silu": group_norm_calls,
     "softmax_entropy_l1": entropy_calls,
     "modulated_conv2d": convolution_calls,
     "StyleGAN2": convolution_calls,
@@ -98,7 +102,7 @@ def test_the_kernels_are_there() -> None:
     oldest = min(int(target.removeprefix("sm_")) for target in NATIVE.cuda_targets)
     assert 10 * major + minor >= oldest
     for op in ("bias_act", "conv_epilogue", "upfirdn2d", "softmax_entropy_l1",
-               "softmax_entropy_l1_backward"):  # fmt: skip
+               "softmax_entropy_l1_backward", "group_norm_silu"):  # fmt: skip
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"sdd_fast::{op}", "CUDA"), op
 
 
@@ -291,6 +295,8 @@ def opcheck_arguments() -> list[tuple[str, tuple[Any, ...]]]:
     act = (2, 0.2, 1.5, 2.0)
     taps = torch.ones(4, device=DEVICE)
     statistic = torch.linspace(0.1, 0.3, 3, dtype=torch.float64, device=DEVICE)
+    of_groups = torch.ones(2, 1, dtype=torch.float64, device=DEVICE)
+    frozen = (bias.detach(), bias.detach())
     return [
         ("bias_act", (x, bias, *act)),
         ("bias_act_backward", (grad, x.detach(), *act, True)),
@@ -304,10 +310,12 @@ def opcheck_arguments() -> list[tuple[str, tuple[Any, ...]]]:
         ("softmax_entropy_l1", (new(3, 2, 50), True)),
         ("softmax_entropy_l1_backward", (statistic, None, statistic, None,
                                          new(3, 50).detach(), statistic, statistic, False)),
+        ("group_norm_silu", (x, 3, *frozen, 1e-6, True)),
+        ("group_norm_silu_backward", (grad, x.detach(), of_groups, of_groups, *frozen, True)),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("index", range(10))
+@pytest.mark.parametrize("index", range(12))
 def test_opcheck(index: int) -> None:
     op, arguments = opcheck_arguments()[index]
     torch.library.opcheck(getattr(torch.ops.sdd_fast, op).default, arguments)
@@ -338,6 +346,8 @@ def test_gradcheck(layout: str) -> None:
     for function, inputs in checks:
         assert torch.autograd.gradcheck(function, inputs, nondet_tol=1e-12)
         assert torch.autograd.gradgradcheck(function, inputs, nondet_tol=1e-12)
+    w, b = bias.detach(), noise.detach()[0, 0, 0, :3]
+    assert torch.autograd.gradcheck(lambda x: group_norm_silu(x, 3, w, b), (x,), nondet_tol=1e-12)
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -355,6 +365,7 @@ def test_tensors_on_two_devices() -> None:
         lambda: demodulation(torch.ones(2, 3, 3, 3), torch.ones(1, 3, device="cuda")),
         lambda: demodulation(torch.ones(2, 3, 3, 3, device="cuda"), torch.ones(1, 3)),
         lambda: modulated_conv2d(x, torch.ones(2, 3, 3, 3), torch.ones(1, 3, device="cuda")),
+        lambda: group_norm_silu(x, 1, torch.ones(3, device="cuda"), torch.ones(3)),
     ):
         with pytest.raises(ValueError, match="is on c"):
             wrong()
@@ -365,6 +376,7 @@ def test_tensors_on_two_devices() -> None:
         lambda: ops.conv_epilogue(x, torch.ones(1, 3), None, None, 2, 0.2, 1.0, None),
         lambda: ops.upfirdn2d(x, taps, 1, 1, 0, 0, 0, 0, False, 1.0),
         lambda: ops.demodulation(torch.ones(2, 3, 3, 3, device="cuda"), torch.ones(1, 3), 0.0),
+        lambda: ops.group_norm_silu(x, 1, torch.ones(3), torch.ones(3), 0.0, True),
     ):
         with pytest.raises(RuntimeError):
             wrong()
@@ -466,6 +478,33 @@ def test_demodulation_beyond_31_bits(shape: tuple[int, ...], terms_inside: bool)
         energy = sum(part.double().square().sum() for part in w[o].split(1 << 24))
         expected = (styles[:, 0].double().square() * energy).rsqrt()
         torch.testing.assert_close(factor[:, o].double(), expected, rtol=1e-6, atol=0.0)
+
+
+@needs_gpu
+@memory(20)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_group_norm_silu_beyond_31_bits(layout: torch.memory_format) -> None:
+    """Every group is made of the same numbers, those of a small one."""
+    side = 2**14
+    small = torch.randn(1, 8, 64, 64, device="cuda").half()
+    x = torch.empty(1, 8, side, side + 64, dtype=torch.float16, device="cuda", memory_format=layout)
+    for top in range(0, side, 64):
+        x[:, :, top : top + 64] = small.repeat(1, 1, 1, side // 64 + 1)
+    w, b = torch.linspace(0.5, 1.5, 8, device="cuda"), torch.linspace(-1, 1, 8, device="cuda")
+    leaf = small.double().requires_grad_()
+    expected = group_norm_silu_ref(leaf, 4, w.double(), b.double())
+    grad = torch.randn_like(small)
+    (x_grad,) = torch.autograd.grad(expected, leaf, grad.double())
+    y = group_norm_silu(x.requires_grad_(), 4, w, b)
+    cotangent = torch.empty_like(x)
+    for top in range(0, side, 64):
+        cotangent[:, :, top : top + 64] = grad.repeat(1, 1, 1, side // 64 + 1)
+    (back,) = torch.autograd.grad(y, x, cotangent)
+    for whole, part in ((y, expected), (back, x_grad)):
+        for top in (0, side // 2, side - 64):
+            for left in (0, side):
+                actual = whole.detach()[:, :, top : top + 64, left : left + 64].double()
+                assert (actual - part).abs().max() <= 2.0**-10 * part.abs().max()
 
 
 @needs_gpu

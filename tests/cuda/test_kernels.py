@@ -16,11 +16,13 @@ from op_cases import (
     DEMODULATION_TOLERANCE,
     ENTROPY_GRADIENT_TOLERANCE,
     FEATURE_TOLERANCE,
+    GROUP_NORM_TOLERANCE,
     demodulation_reference,
     entropy_gradient_reference,
     entropy_reference,
     epilogue_reference,
     gradient_rows,
+    group_norm_silu_reference,
     largest_share,
     modulated_conv2d_reference,
     norm_error,
@@ -332,6 +334,55 @@ def test_demodulation(device: torch.device, dtype: torch.dtype, shape: tuple[int
                 for a, e in zip(actual, expected, strict=True):
                     assert a.dtype == (dtype if dtype == torch.float64 else torch.float32)
                     assert largest_share(a, e) <= DEMODULATION_TOLERANCE[dtype], (layout, turned)
+
+
+# --- group_norm_silu ----------------------------------------------------------------------------
+
+NORMALIZED = [
+    ((1, 1), 1), ((2, 6), 3), ((1, 3, 1, 1), 3), ((2, 6, 5, 7), 3), ((1, 16, 8, 8), 4),
+    ((1, 64, 3, 33), 32), ((2, 65, 9, 7), 5), ((1, 33, 8, 9), 33), ((1, 32, 12, 11), 1),
+    ((1, 4, 511), 1), ((1, 4, 513), 2), ((2, 3, 4097), 1), ((0, 4, 3, 3), 2), ((2, 4, 0, 3), 4),
+]  # fmt: skip
+
+
+@DTYPES
+@pytest.mark.parametrize(("shape", "groups"), NORMALIZED, ids=str)
+def test_group_norm_silu(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], groups: int
+) -> None:
+    """Forward, and backward of two cotangents; parameters of the dtype of x and in float32."""
+    tolerance = GROUP_NORM_TOLERANCE[dtype]
+    first = randn(*shape, dtype=dtype) + 3
+    both = [randn(*shape, dtype=dtype, seed=1 + k) for k in range(2)]
+    for silu, of in ((True, dtype), (False, torch.promote_types(dtype, torch.float32))):
+        w, b = (randn(shape[1], dtype=of, seed=5 + k) for k in range(2))
+        right = [group_norm_silu_reference(first, groups, w, b, 1e-3, silu, g) for g in both]
+        x_grads = np.concatenate([r.x_grad for r in right])
+        magnitude = max(r.magnitude for r in right)
+        w, b = placed(w, device), placed(b, device)
+        for layout, x in in_layouts(first, device):
+            y, *s = torch.ops.sdd_fast.group_norm_silu(x, groups, w, b, 1e-3, silu)
+            assert y.dtype == dtype
+            assert error(y, right[0].y) <= tolerance, layout
+            for other in {"dense", layout}:
+                grad = placed(torch.cat(both), device, other)
+                back = torch.ops.sdd_fast.group_norm_silu_backward(grad, x, *s, w, b, silu)
+                assert error(back, x_grads, magnitude) <= tolerance, (layout, other)
+
+
+@pytest.mark.parametrize("layout", ["dense", "channels_last"])
+def test_group_norm_silu_of_many_samples_and_a_mean_far_from_zero(
+    device: torch.device, layout: str
+) -> None:
+    samples = 65_535 + 3  # more than a grid has places in y
+    first = randn(samples, 2, 2, 1, dtype=torch.float32) + 1e4
+    w, b = torch.ones(2), torch.zeros(2)
+    x = placed(first, device, layout)
+    y, *s = torch.ops.sdd_fast.group_norm_silu(
+        x, 1, *(placed(p, device) for p in (w, b)), 1e-6, True
+    )
+    z = torch.nn.functional.group_norm(first.double(), 1, eps=1e-6)
+    assert error(y, torch.nn.functional.silu(z).numpy()) <= GROUP_NORM_TOLERANCE[torch.float32]
 
 
 # --- softmax_entropy_l1 -------------------------------------------------------------------------

@@ -36,6 +36,10 @@ def good() -> dict[str, dict[str, Any]]:
         "demodulation": {
             "weight": torch.ones(2, 3, 3, 3), "styles": torch.ones(2, 3), "eps": 1e-8,
         },
+        "group_norm_silu": {
+            "x": x, "num_groups": 3, "weight": torch.ones(3), "bias": torch.ones(3), "eps": 1e-6,
+            "silu": True,
+        },
         "modulated_conv2d": {
             "x": x, "weight": torch.ones(2, 3, 3, 3), "styles": torch.ones(2, 3),
             "demodulate": True, "up": 2, "resample_filter": torch.ones(4) / 4,
@@ -66,6 +70,11 @@ NATIVE_GOOD: dict[str, list[Any]] = {
     ],
     "upfirdn2d": [torch.ones(2, 3, 4, 5), torch.ones(4), 2, 1, 2, 1, 2, 1, False, 4.0],
     "demodulation": [torch.ones(2, 3, 3, 3), torch.ones(2, 3), 1e-8],
+    "group_norm_silu": [torch.ones(2, 3, 4, 5), 3, torch.ones(3), torch.ones(3), 1e-6, True],
+    "group_norm_silu_backward": [
+        torch.ones(4, 3, 4, 5), torch.ones(2, 3, 4, 5),
+        *[torch.ones(2, 3, dtype=torch.float64)] * 2, torch.ones(3), torch.ones(3), True,
+    ],
 }  # fmt: skip
 
 DTYPES = [
