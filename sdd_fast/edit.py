@@ -27,7 +27,7 @@ from .memory import rendering_batch
 from .models.encoder import check_encoder
 from .models.save import check_finite
 from .progress import Listener, Task
-from .run_folder import MAPPER_FILE
+from .run_folder import MAPPER_FILE, check_mapper_is_own
 from .shield import shielded
 
 if TYPE_CHECKING:
@@ -361,7 +361,11 @@ class Editor:
 
 
 def mapper_file(source: Path) -> Path:
-    """Return what `load_mapper` reads of a run folder; a file is itself."""
+    """Return what `load_mapper` reads of a run folder; a file is itself.
+
+    Raises:
+        FileNotFoundError: the folder holds no mapper. ValueError: it is not that of its run.
+    """
     if not source.is_dir():
         return source
     if not (source / MAPPER_FILE).exists():
@@ -369,6 +373,7 @@ def mapper_file(source: Path) -> Path:
             f"{source} holds no {MAPPER_FILE}: the distillation there has not finished, or it is "
             "no run folder. Run the same distillation again to resume it"
         )
+    check_mapper_is_own(source)
     return source / MAPPER_FILE
 
 

@@ -1,12 +1,13 @@
 """The folder of a run: the names of its files, and how a distillation is resumed in it.
 
-config.json              what was requested and what that came to, for people and to compare with
+config.json              what was requested, what that came to, and the checksum of the mapper
 checkpoint.safetensors   mapper, optimizer, history and step: all of a moment in one file
 mapper.safetensors       the mapper alone, once training is complete
 history.json             the measurements, for plots and reports
 
 A finished mapper is kept: only a restart of its run replaces it, once its own mapper is complete.
-Without its checkpoint, which may be deleted, a finished run is known by config.json.
+Without its checkpoint, which may be deleted, a finished run is known by config.json. A mapper that
+somebody put in the place of a run's own is known by its checksum, and is neither used nor replaced.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ _pending: ContextVar[Path | None] = ContextVar("_pending", default=None)
 
 _OTHERWISE = "choose another run folder, or pass resume=False to start over and discard it"
 _REQUEST = "request"  # in a mapper's metadata: the digest of the request that it answers
+_MADE, _REPLACED = "mapper_sha256", "replaces_sha256"
+"""In config.json: of the finished mapper, and, until there is one, of what lies in its place."""
 
 
 def remembered_domain(folder: Path) -> str | dict[str, Any] | None:
@@ -69,6 +72,38 @@ def remembered_domain(folder: Path) -> str | dict[str, Any] | None:
         f"{path} is damaged, or not of a run, and does not tell the domain; name it yourself "
         "(domain=…, --domain on the command line)"
     )
+
+
+def check_mapper_is_own(folder: Path, answers: bool = True) -> None:
+    """Raise ValueError if a run's mapper is whole, but not the one that the run finished with.
+
+    Args:
+        answers: whether it says that it is of this run; if not, one in the folder of an unfinished
+            run has to be that which was there when the run began.
+    """
+    path = folder / MAPPER_FILE
+    try:
+        config, _ = read_json(folder / CONFIG_FILE), read_metadata(path)
+    except (OSError, ValueError):
+        return  # it says nothing, or is damaged, which is told where it is loaded
+    if not isinstance(config, dict):
+        return
+    found = _sha256(path)
+    if config.get(_MADE, found) != found or not (answers or config.get(_REPLACED, found) == found):
+        raise ValueError(
+            f"{path} is not the mapper of the run in {folder}: it was changed, or another was put "
+            "in its place. It is kept. Move it out of the folder, where it can be used by itself, "
+            "and give the same distillation again to have the run's; or pass resume=False to train "
+            "that again and replace what is there"
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def is_of_a_run(path: Path) -> bool:
@@ -139,6 +174,7 @@ class RunFolder:
         self.state_file = StateFile(self.path / CHECKPOINT_FILE, self.request, steps, _OTHERWISE)
         self._resume = resume
         self._config: dict[str, Any] = {}
+        self._described = False
         check_free((self.path / name for name in TRAINED), overwrite=True)
         self._check_record()
         self.finished = resume and self._is_finished()
@@ -148,7 +184,9 @@ class RunFolder:
 
         What a restart is to replace stays as it is until the first checkpoint.
         """
-        self._config = {**config, _REQUEST: self.request}
+        there = self.path / MAPPER_FILE
+        replaced = _sha256(there) if there.is_file() else None
+        self._config = {**config, _REQUEST: self.request, _REPLACED: replaced}
         kept = (MAPPER_FILE, CHECKPOINT_FILE)
         loaded = self._resume and self.state_file.load(state)
         if self._resume or not any((self.path / name).exists() for name in kept):
@@ -159,7 +197,7 @@ class RunFolder:
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint and the history so far."""
         self.state_file.save(state)
-        if self._config:
+        if not self._described:
             self._describe()
         self._write_history(state)
 
@@ -167,6 +205,9 @@ class RunFolder:
         """Write the mapper, unless it is there already and was not trained since."""
         if trained or self._answered() not in self._digests:
             save_mapper(self.path / MAPPER_FILE, mapper, self.info, {_REQUEST: self._digests[0]})
+        self._config[_MADE] = _sha256(self.path / MAPPER_FILE)
+        del self._config[_REPLACED]
+        write_json(self.path / CONFIG_FILE, self._config)
 
     def load_finished(self, mapper: nn.Module) -> list[dict[str, Any]]:
         """Restore the finished mapper; return the history.
@@ -215,6 +256,7 @@ class RunFolder:
         """Whether the requested mapper is there, and no checkpoint has more to tell."""
         mapper = self.path / MAPPER_FILE
         done = self._answered() in self._digests
+        check_mapper_is_own(self.path, done)
         if done:
             with suppress(OSError, ValueError):
                 self._read_history()
@@ -293,7 +335,7 @@ class RunFolder:
         Without `run_edit`, what one wrote of the mapper that is replaced goes.
         """
         write_json(self.path / CONFIG_FILE, self._config)
-        self._config = {}
+        self._described = True
         apart = _pending.get()
         if apart is None:
             if not self._resume and (self.path / RUN_FILE).exists():

@@ -7,6 +7,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from .console import explain
+
 Facts = dict[str, Any]
 """What to print; the first entry says what the thing is."""
 
@@ -60,7 +62,8 @@ def _folder(path: Path) -> Facts:
             facts["report"] = path / REPORT_FILE
         return facts
     if (path / MAPPER_FILE).exists():
-        return _checkpoint(path / MAPPER_FILE)
+        facts = _checkpoint(path / MAPPER_FILE)
+        return facts | ({"not of this run": reason} if (reason := _not_own(path)) else {})
     if (path / CURVE_FILE).exists():
         return _json_file(path / CURVE_FILE)
     if any(path.glob("training/*.checkpoint.safetensors")):
@@ -124,6 +127,8 @@ def _lost(path: Path) -> str:
     from sdd_fast.checkpoints.load import load_mapper
     from sdd_fast.run_folder import CHECKPOINT_FILE, MAPPER_FILE
 
+    if reason := _not_own(path):
+        return reason
     try:
         load_mapper(path / MAPPER_FILE)
         return ""
@@ -131,6 +136,17 @@ def _lost(path: Path) -> str:
         whole = (path / CHECKPOINT_FILE).exists()
         cure = f"{CHECKPOINT_FILE} may have it" if whole else "without a checkpoint it is trained"
         return f"the mapper is lost: {error}. Give the same command again: {cure}"
+
+
+def _not_own(path: Path) -> str:
+    """Why the mapper in a run's folder is not the run's, in words of the command line; or ""."""
+    from sdd_fast.run_folder import check_mapper_is_own
+
+    try:
+        check_mapper_is_own(path)
+        return ""
+    except ValueError as error:
+        return explain(error)
 
 
 def _domain(path: Path) -> Facts:

@@ -106,6 +106,8 @@ def test_a_folder_of_the_api_and_an_unfinished_domain(sdd: Sdd, runs: Path, tmp_
     for name in ("mapper.safetensors", "curve.json"):  # as `distill` and `curve.save` leave them
         (tmp_path / name).write_bytes((runs / "bald" / name).read_bytes())
     assert "LevelsMapper" in sdd("info", tmp_path).out
+    write_json(tmp_path / "config.json", {"mapper_sha256": "of another"})
+    assert "is not the mapper of the run in" in sdd("info", tmp_path).out
     (tmp_path / "d" / "training").mkdir(parents=True)
     (tmp_path / "d" / "training" / "vae.checkpoint.safetensors").touch()
     assert "not complete" in sdd("info", tmp_path / "d").out

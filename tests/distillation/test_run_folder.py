@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.distill import DistillResult, distill
+from sdd_fast.edit import mapper_file
 from sdd_fast.files import load_tensors, read_json, save_tensors, write_json
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.lock import locked
@@ -285,13 +286,62 @@ def test_a_finished_run_needs_no_checkpoint_however_damaged(run: Run, tmp_path: 
         assert same(run(tmp_path, monitor=never), first)
 
 
+def forget_checksum(folder: Path) -> None:
+    config = read_json(folder / CONFIG_FILE)
+    del config["mapper_sha256"]
+    write_json(folder / CONFIG_FILE, config)
+
+
 def test_a_finished_mapper_of_nan_is_named(run: Run, tmp_path: Path) -> None:
     run(tmp_path)
+    forget_checksum(tmp_path)  # as of an earlier version
     tensors, metadata = load_tensors(tmp_path / MAPPER_FILE)
     next(iter(tensors.values())).fill_(float("nan"))
     save_tensors(tmp_path / MAPPER_FILE, tensors, metadata)
     with pytest.raises(ValueError, match=r"mapper\.safetensors holds NaN(.|\n)*resume=False"):
         run(tmp_path)
+
+
+def change(path: Path) -> None:
+    tensors, metadata = load_tensors(path)
+    next(iter(tensors.values())).mul_(1.01)
+    save_tensors(path, tensors, metadata)
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_mapper_that_is_not_of_the_run_is_kept_and_not_used(
+    run: Run, tmp_path: Path, checkpoint: bool, changed: bool
+) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    first, _ = run(mine), run(other, prompt="bald")
+    own = (mine / MAPPER_FILE).read_bytes()
+    if not checkpoint:
+        (mine / CHECKPOINT_FILE).unlink()
+    if changed:
+        change(mine / MAPPER_FILE)
+    else:
+        (mine / MAPPER_FILE).write_bytes((other / MAPPER_FILE).read_bytes())
+    before = content(mine)
+    for use in (lambda: run(mine, monitor=never), lambda: mapper_file(mine)):
+        with pytest.raises(ValueError, match=r"is not the mapper of the run in .*resume=False"):
+            use()
+    assert content(mine) == before and mapper_file(other) == other / MAPPER_FILE
+    (mine / MAPPER_FILE).rename(tmp_path / "elsewhere.safetensors")
+    assert same(run(mine), first)
+    assert (mine / MAPPER_FILE).read_bytes() == own
+
+
+def test_a_mapper_put_into_an_unfinished_run_is_kept(run: Run, tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    run(other, prompt="bald")
+    with pytest.raises(KeyboardInterrupt):
+        run(mine, stop=3)
+    (mine / MAPPER_FILE).write_bytes((other / MAPPER_FILE).read_bytes())
+    before = content(mine)
+    with pytest.raises(ValueError, match="is not the mapper of the run"):
+        run(mine)
+    assert content(mine) == before
 
 
 # --- folders of earlier versions --------------------------------------------------------------
@@ -300,7 +350,7 @@ def test_a_finished_mapper_of_nan_is_named(run: Run, tmp_path: Path) -> None:
 def as_before(folder: Path, *, checkpoint: bool) -> None:
     """Turn the finished run in the folder into one as the first version left it."""
     config = read_json(folder / CONFIG_FILE)
-    del config["request"]
+    del config["request"], config["mapper_sha256"]
     config["distill"]["pull"] = config["distill"].pop("guidance_rms")
     write_json(folder / CONFIG_FILE, config)
     tensors, metadata = load_tensors(folder / MAPPER_FILE)
