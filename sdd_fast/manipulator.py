@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .files import PathLike, save_tensors
 from .models.mapper import LEVELS, LevelsMapper, StyleSpaceMapper, level_range
 from .models.save import check_finite
+from .out_of_memory import check_ran_out
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,23 @@ def try_generator(generator: Any, w_plus: Tensor) -> None:
             "the generator's images carry no gradient back to the latents, so nothing can be "
             "distilled through it; leave out no_grad and detach in its synthesis"
         )
+
+
+def try_network(name: str, network: Callable[[Tensor], Any], images: Tensor) -> None:
+    """Raise ValueError, with its name, unless a network takes `images` [1, 3, H, W].
+
+    For those that judge what a generator makes, and are needed only when there is something to
+    judge.
+    """
+    try:
+        with torch.no_grad(), frozen(network):
+            network(images)
+    except (RuntimeError, ValueError) as error:
+        check_ran_out(error, name)
+        raise ValueError(
+            f"the {name} does not take the generator's images, {list(images.shape[2:])}: {error}. "
+            "Name one that does, or do without it"
+        ) from error
 
 
 def check_mapper(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:

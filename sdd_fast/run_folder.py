@@ -27,6 +27,7 @@ from typing import Any
 from torch import nn
 
 from .files import PathLike, expanded, load_tensors, read_json, read_metadata, write_json
+from .gradients.config import GuidanceConfig
 from .manipulator import MapperInfo, save_mapper
 from .out_of_memory import check_ran_out
 from .outputs import check_free
@@ -228,6 +229,12 @@ class RunFolder:
                 f"{error}. The run in {self.path} is finished, but not all of it is left, nor its "
                 f"checkpoint; to train it again, {_OTHERWISE}"
             ) from error
+
+    def balanced_guidance(self) -> GuidanceConfig | None:
+        """The guidance that a finished run was trained with, as config.json tells it."""
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            return GuidanceConfig(**read_json(self.path / CONFIG_FILE)["distill"]["guidance"])
+        return None
 
     @property
     def _digests(self) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from ..manipulator import (
     float32_layers,
     frozen,
     try_generator,
+    try_network,
 )
 from ..memory import check_images, rendering_batch
 from ..models.mapper import LEVELS
@@ -147,6 +148,9 @@ def distill(
         timesteps=tuple(timestep_set.tolist()),
         domain=domain,
     )
+    if identity is not None:
+        size = w_plus.shape[2:] if generator is None else generator.image_size
+        try_network("identity network", identity, w_plus.new_zeros(1, 3, *size))
     if monitor is None and held_out is not None:
         monitor = _monitor(generator, held_out, prompt, identity, mapper, unknown)
     with locked(run_dir) if run_dir is not None else nullcontext():
@@ -155,7 +159,8 @@ def distill(
             request = _request(info, config, mapper, identity, w_plus, generator, prior)
             folder = RunFolder(run_dir, request, info, config.steps, resume)
         if config.guidance is None:
-            balanced = _balanced(prior, generator, w_plus, embeds, timestep_set, config)
+            known = folder.balanced_guidance() if folder and folder.finished else None
+            balanced = known or _balanced(prior, generator, w_plus, embeds, timestep_set, config)
             config = replace(config, guidance=balanced)
         if folder and folder.finished:
             state.history = folder.load_finished(mapper)

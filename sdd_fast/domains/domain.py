@@ -216,8 +216,7 @@ class Domain:
         if self.classifier is None:
             return None
         known = (found for name in EMBEDDED if (found := reader_of(name)))
-        heads = set(self.classifier.heads)
-        return next((found for found in known if set(found.HEADS) == heads), None)
+        return next((found for found in known if found.HEADS == self.classifier.heads), None)
 
     @property
     def nouns(self) -> dict[str, str]:

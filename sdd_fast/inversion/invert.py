@@ -24,6 +24,7 @@ from ..image_files import list_images
 from ..images import load_pil, load_sizes, save_png
 from ..interrupt import InterruptAfterStep
 from ..lock import locked
+from ..manipulator import try_network
 from ..memory import check_images
 from ..models.encoder import check_encoder
 from ..outputs import check_free
@@ -144,6 +145,9 @@ class _Job:
         tall, wide = generator.image_size
         scale = min(tall / height, wide / width)
         self.target_size = (round(height * scale), round(width * scale))
+        if self.identity is not None and self.target_size == generator.image_size:
+            blank = torch.zeros(1, 3, tall, wide, device=self.device)
+            try_network("identity network", self.identity, blank)
 
     def empty(self) -> Tensor:
         return torch.zeros(0, self.generator.num_layers, self.generator.w_dim)

@@ -58,7 +58,7 @@ def run_demo(
 ) -> Demo:
     """Distill an edit per prompt, edit picture files with each and with all together, and report.
 
-    An interrupted demo in `out` is continued, a finished one measured and reported again.
+    An interrupted demo in `out` is continued; of a finished one only its pictures are edited again.
 
     Args:
         domain: one with labels, such as faces64: the demo draws the images that it edits.
@@ -83,6 +83,8 @@ def run_demo(
         raise ValueError(f"the demo needs one or more different prompts, got {list(prompts)}")
     for prompt in prompts:
         check_prompt(prompt)
+    lacking = [target for prompt in prompts if (target := reader.target_in(prompt))]
+    drawn = reader.sample_images(SHOWN, domain.resolution, lacking)
     image, images = domain.nouns["image"], domain.nouns["images"]
     files = [folder / images / f"{image}-{i + 1}.png" for i in range(SHOWN)]
     with locked(folder):
@@ -104,8 +106,6 @@ def run_demo(
             )
             say(f"→ {run.headline}")
             runs.append(run)
-        lacking = [target for prompt in prompts if (target := reader.target_in(prompt))]
-        drawn = reader.sample_images(SHOWN, domain.resolution, lacking)
         for path, picture in zip(files, drawn, strict=True):
             save_png(path, picture)
         say(f"\nediting {len(files)} held-out {images}: {files[0].parent} …")

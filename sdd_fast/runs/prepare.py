@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..checks import check_count
+from ..manipulator import try_network
 from ..memory import check_images, check_memory
 from ..models.mapper import level_range
 from ..outputs import check_free
@@ -66,6 +69,7 @@ def check(
     for level in levels or ():
         level_range(level, domain.generator.num_layers)
     size = domain.generator.image_size
+    _try_judges(domain, prompt)
     check_images(batch_size, size, f"batch_size={batch_size:,}", domain.device)
     if domain.reader is not None:
         measured = 24.0 * faces * math.prod(size)  # before and after, on the CPU
@@ -73,6 +77,19 @@ def check(
     if timesteps is not None:
         domain.prior.timesteps_tensor(list(timesteps), len(timesteps))
         domain.prior.schedule.check_signal(list(timesteps))
+
+
+def _try_judges(domain: Domain, prompt: str) -> None:
+    """Refuse networks that are to measure an edit, and could not, before there is one."""
+    clip, images = domain.clip, torch.zeros(1, 3, *domain.generator.image_size).to(domain.device)
+    if clip is not None:
+        texts = clip.encode_texts([domain.source_text, prompt])
+        try_network("CLIP", lambda some: clip.encode_images(some) @ texts.mT, images)
+    for name in ("identity", "classifier", "encoder"):
+        network = getattr(domain, name)
+        needed = name == "identity" or domain.reader is not None  # which draws images to measure
+        if needed and network is not None:
+            try_network(name, network, images)
 
 
 def _is_curve(path: Path) -> bool:

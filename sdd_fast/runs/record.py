@@ -171,7 +171,7 @@ def new_record(
         "dtype": str(domain.prior.dtype).removeprefix("torch."),
         "attention": domain.prior.attention,
         "distill": asdict(config),
-        "seconds": earlier.get("seconds", {}),
+        "seconds": dict(earlier.get("seconds", {})),
         "started": earlier.get("started", now),
         "versions": versions(domain.device),
     }

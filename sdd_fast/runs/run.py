@@ -5,7 +5,8 @@
     config.json, checkpoint.safetensors, history.json, mapper.safetensors   see `run_folder`
     training.png, before-after.png, report.html
 
-The same call again continues an interrupted run, and only measures and reports a finished one.
+The same call again continues an interrupted run. Of a finished one it does what is not done yet: it
+measures and reports anew for other figures than there are, for another judge or version.
 """
 
 from __future__ import annotations
@@ -103,7 +104,12 @@ class _Job:
     progress: bool | Listener
     say: Say
     record: dict[str, Any]
-    finished: bool
+    earlier: dict[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return bool(self.earlier.get("complete")) and (self.folder / MAPPER_FILE).exists()
 
 
 def default_config(**changes: Any) -> DistillConfig:
@@ -168,20 +174,24 @@ def run_edit(
         earlier = earlier_run(folder, domain, prompt, resume)
         record = new_record(domain, prompt, config, command, earlier)
         record["unknown_words"] = warn_of_unknown_words(domain.prior, prompt)
-        finished = bool(earlier.get("complete")) and (folder / MAPPER_FILE).exists()
         job = _Job(
             domain, prompt, folder, selection, levels, config, resume, progress, say, record,
-            finished,
+            earlier,
         )  # fmt: skip
         curve = curve or _earlier_curve(job)
         write_json(place / RUN_FILE, record)
         _select(job, timesteps, curve, place)
         result = _distill(job)
-        if finished:
+        target = domain.reader.target_in(prompt) if domain.reader else None
+        if job.finished:
             restore(place, folder)
+            if _is_reported(job, target if faces else None, faces, strengths):
+                say(f"nothing is left to do: its report is {folder / REPORT_FILE}")
+                told = earlier["verdict"]
+                verdict = Verdict(told["level"], told["code"], tuple(told["advice"]))
+                return EditRun(folder, result, verdict, earlier)
         else:
             write_json(folder / RUN_FILE, record)
-        target = domain.reader.target_in(prompt) if domain.reader else None
         began = time.perf_counter()
         _measure(job, result, target, faces)
         _make_pictures(job, result, target, strengths)
@@ -198,13 +208,15 @@ def _select(
     """Choose the timesteps, into the record; write the curve, if there is one."""
     if timesteps is None:
         curve = curve or _compute_curve(job)
-    if curve is not None:
+    names = (CURVE_FILE, CURVE_PICTURE)
+    kept = job.finished and all((job.folder / name).exists() for name in names)
+    if curve is not None and not kept:
         curve.save(place / CURVE_FILE)  # first, since the choice may fail
     if timesteps is None and curve is not None:
         chosen, rule = choose(curve, job.selection)
     else:
         chosen, rule = sorted({int(t) for t in timesteps or ()}), "given by hand"
-    if curve is not None:
+    if curve is not None and not kept:
         marked = [t for t in chosen if t in curve.timesteps]
         curve.plot(place / CURVE_PICTURE, chosen=marked, threshold=job.selection.threshold)
     job.record.update(timesteps=chosen, rule=rule)
@@ -281,6 +293,20 @@ def _distill(job: _Job) -> DistillResult:
     took = "had taken" if job.finished else "took"
     job.say(f"training {took} {result.seconds:.0f} s: {wording.describe(record['monitor'])}")
     return result
+
+
+def _is_reported(job: _Job, target: Target | None, faces: int, strengths: Sequence[float]) -> bool:
+    """Whether a finished run's report is there, and tells what is asked for now."""
+    now, then, judge = job.record, job.earlier, job.domain.clip
+    told = ("domain_reference", "nouns", "known_prompts", "source_text", "unknown_words")
+    return (
+        all((job.folder / name).exists() for name in (GRID_FILE, TRAINING_FILE, REPORT_FILE))
+        and all(now[key] == then.get(key) for key in told)
+        and now["versions"]["sdd_fast"] == then["versions"].get("sdd_fast")
+        and (judge is None or "direction" in then["monitor"])
+        and then.get("strengths") == list(strengths)
+        and (then["quality"] or {}).get("faces") == (faces if target else None)
+    )
 
 
 def _monitored(entry: dict[str, Any]) -> dict[str, Any]:

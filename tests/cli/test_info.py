@@ -18,7 +18,7 @@ from tiny_clip import write_clip
 from sdd_fast.cli import main
 from sdd_fast.domains.domain import EMBEDDED
 from sdd_fast.export import export_torchscript
-from sdd_fast.files import save_tensors
+from sdd_fast.files import save_tensors, write_json
 from sdd_fast.models import LevelsMapper
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ import sdd_fast.runs.run as experiment
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.monitor import EditMonitor
 from sdd_fast.domains import Domain, load_domain
+from sdd_fast.domains.faces64.attributes import HEADS
 from sdd_fast.files import load_tensors
 from sdd_fast.lock import LOCK_FILE, locked
+from sdd_fast.models import ConvClassifier, ConvEmbedding, Encoder
 from sdd_fast.run_folder import WRITTEN
 from sdd_fast.runs.record import read_run
 from sdd_fast.runs.run import EditRun, default_config, run_edit, slug
@@ -117,23 +120,63 @@ def test_a_curve_of_pictures(domain: Domain) -> None:
     assert curve.num_images == 2 and curve.prompt == "old hair"
 
 
-def test_repeating_a_finished_run_trains_nothing(
+def test_a_finished_run_again_does_nothing(
     finished: EditRun, domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("the curve was computed again")
+        raise AssertionError("done again")
 
-    monkeypatch.setattr(experiment, "compute_curve", never)
+    for name in ("compute_curve", "before_after", "milliseconds_per_edit", "write_report"):
+        monkeypatch.setattr(experiment, name, never)
+    monkeypatch.setattr(EditMonitor, "__call__", never)
     before = snapshot(finished.folder)
     calls = domain.prior.unet_calls
-    again = make(domain, finished.folder)
-    balancing = 2 * -(-min(64, len(domain.w_plus)) // 16)
-    assert domain.prior.unet_calls - calls == balancing
-    after = snapshot(finished.folder)
-    for name in ("curve.json", "history.json", "before-after.png"):
-        assert after[name] == before[name]
-    assert_same_mapper(again.folder, finished.folder)
-    assert again.record["seconds"]["select"] == finished.record["seconds"]["select"]
+    lines: list[str] = []
+    again = make(domain, finished.folder, say=lines.append)
+    assert domain.prior.unet_calls == calls
+    assert snapshot(finished.folder) == before
+    assert again.record == read_run(finished.folder) and again.verdict == finished.verdict
+    assert again.headline == finished.headline and again.advice == finished.advice
+    assert again.result.config == finished.result.config  # with the guidance that was balanced
+    assert "nothing is left to do" in lines[-1]
+
+
+def test_a_finished_run_is_measured_for_what_is_asked_for_besides(
+    domain: Domain, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"timesteps": [500], "selection": None}
+    first = make(domain, tmp_path, faces=4, **options)
+    calls = domain.prior.unet_calls
+    for change in ({"faces": 6}, {"faces": 0}, {"strengths": (1.0,), "faces": 0}):
+        run = make(domain, tmp_path, **options, **change)
+        assert (run.record["quality"] or {}).get("faces", 0) == change["faces"]
+        assert run.record["strengths"] == list(change.get("strengths", (0.5, 1.0, 1.5)))
+        assert read_run(tmp_path)["complete"]
+    (tmp_path / "report.html").unlink()
+    assert make(domain, tmp_path, faces=4, **options).report.exists()
+    assert domain.prior.unet_calls == calls
+    assert_same_mapper(tmp_path, first.folder)
+
+
+def test_judges_that_take_no_such_images_are_found_first(domain: Domain, tmp_path: Path) -> None:
+    judges = {
+        "identity": ConvEmbedding(8, 16, width=4),
+        "classifier": ConvClassifier(HEADS, 16, width=4),
+        "encoder": Encoder(64, 8, W_DIM, channel_base=256, channel_max=8, head_channels=2),
+    }
+    for part, network in judges.items():
+        network.save(tmp_path / f"{part}.safetensors")
+        other = load_domain(domain.folder, **{part: tmp_path / f"{part}.safetensors"})
+        with pytest.raises(ValueError, match=f"the {part}.* does not take .*32, 32.*must be"):
+            make(other, tmp_path / "run")
+    clip = load_domain(domain.folder)
+    clip.clip = SimpleNamespace(  # type: ignore[assignment]
+        encode_images=lambda images: images.new_zeros(1, 5),
+        encode_texts=domain.clip.encode_texts if domain.clip else None,
+    )
+    with pytest.raises(ValueError, match="the CLIP does not take"):
+        make(clip, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_large_pictures_are_trained_on_few_at_once(
