@@ -20,7 +20,7 @@ from . import edit_files
 from ._deprecated import renamed_arguments, warn
 from .checkpoints.load import load_latents, load_mapper
 from .device import check_device
-from .files import PathLike, expanded
+from .files import PathLike, expanded, settled
 from .images import ImageSource, load_image, load_pil, save_png, to_pil
 from .manipulator import MapperInfo, check_generator, check_mapper, manipulate
 from .memory import rendering_batch
@@ -96,15 +96,16 @@ class Editor:
         Args:
             sources: a run folder of `distill` or a mapper file, or several of them.
             domain: its name, its folder, or the domain itself; default: the one that the run folder
-                or mapper file names, else "faces64".
+                or mapper file names, else "faces64". As files may come from anybody, that is a
+                built-in one or one that lies beside the file or among the checkpoints.
             device: where the networks go; default: that of a domain given as such, else the CPU.
             parts: files that take the place of those of the domain, see `load_domain`.
 
         Raises:
             FileNotFoundError: a source or the domain does not exist, or a run folder holds no
                 mapper yet.
-            ValueError: a mapper file is damaged or does not fit the domain's generator, or the
-                edits belong to different domains.
+            ValueError: a mapper file is damaged or does not fit the domain's generator, the edits
+                belong to different domains, or to one that only the caller may name.
         """
         paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
         edits = [load_mapper(mapper_file(expanded(path))) for path in paths]
@@ -112,7 +113,7 @@ class Editor:
             from .domains.names import domain_of_edits
 
             named = [info.domain for _, info in edits]
-            domain = domain_of_edits([expanded(path) for path in paths], named)
+            domain = domain_of_edits([expanded(path) for path in paths], named, parts)
         if domain is None or isinstance(domain, (str, os.PathLike, Mapping)):
             from .domains import load_domain
 
@@ -296,7 +297,7 @@ class Editor:
                 is written.
         """
         files, latents, names = edit_files.inputs(paths, self.latents_of, on_error)
-        out = expanded(out_dir)
+        out = settled(out_dir)
         targets = [out / f"{name}{suffix}.png" for name in names]
         edit_files.check_targets(files, out, targets, overwrite, skip_existing)
         done = {target for target in targets if skip_existing and target.exists()}

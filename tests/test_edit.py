@@ -399,7 +399,7 @@ def test_load(
     Editor.load(str(tmp_path / "other.safetensors"))
     Editor.load(run, domain=tmp_path)
     assert asked == ["faces64", None, tmp_path]
-    cats, dogs = (str(tmp_path / name) for name in ("cats", "dogs"))
+    cats, dogs = str(run / "cats"), str(tmp_path / "dogs")
     for home in (cats, dogs):
         write_json(Path(home) / "domain.json", {})
     write_json(run / "run.json", {"domain_reference": cats})

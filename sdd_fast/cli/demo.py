@@ -50,6 +50,8 @@ def demo(given: DemoOptions) -> None:
       sdd demo
       sdd demo --prompt "a bald face" --prompt "a face with glasses" --out runs/mine
     """
+    from sdd_fast.domains.names import needed_options
+    from sdd_fast.files import shown
     from sdd_fast.runs.demo import run_demo
     from sdd_fast.runs.run import default_config
     from sdd_fast.selection.choose import Selection
@@ -73,7 +75,9 @@ def demo(given: DemoOptions) -> None:
         say(f"“{run.record['prompt']}”")
         show_verdict(run)
     say(f"\nfinished in {made.seconds:.0f} s")
-    say(f"look at:  {made.report}")
-    say(f"pictures: {made.pictures} → {given.out / 'edited'}")
-    again = options.command_line("edit", made.runs[0].folder, made.pictures, strength=0.6)
+    first, pictures = made.runs[0], shown(made.pictures)
+    say(f"look at:  {shown(made.report)}")
+    say(f"pictures: {pictures} → {given.out / 'edited'}")
+    domain = needed_options(first.record["domain_reference"])
+    again = options.command_line("edit", shown(first.folder), pictures, strength=0.6, **domain)
     say(f"next:     {again}")

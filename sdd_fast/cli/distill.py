@@ -159,6 +159,8 @@ def distill(
     """
     from dataclasses import replace
 
+    from sdd_fast.domains.names import needed_options
+    from sdd_fast.files import shown
     from sdd_fast.memory import training_batch
     from sdd_fast.runs.prepare import slug
     from sdd_fast.runs.run import run_edit
@@ -195,8 +197,9 @@ def distill(
     )
     say("")
     show_verdict(run)
-    say(f"report:  {run.report}")
-    say(f"next:    {options.command_line('edit', place, 'PICTURE.png')}")
+    say(f"report:  {shown(run.report)}")
+    domain = needed_options(run.record["domain_reference"])
+    say(f"next:    {options.command_line('edit', place, 'PICTURE.png', **domain)}")
 
 
 def show_verdict(run: EditRun) -> None:

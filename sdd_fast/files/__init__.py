@@ -4,12 +4,21 @@ from .atomic import TEMPORARY, atomic_path, write_bytes, write_text
 from .content import content_kind
 from .errors import library_text, listed, os_error_text
 from .json import parse_json, read_json, write_json
-from .paths import PathLike, expanded, make_folder, read_bytes, regular_file, unused
+from .paths import (
+    PathLike,
+    expanded,
+    make_folder,
+    read_bytes,
+    regular_file,
+    settled,
+    shown,
+    unused,
+)
 from .tensors import load_tensors, read_metadata, save_tensors
 
 __all__ = [
     "TEMPORARY", "PathLike", "atomic_path", "content_kind", "expanded", "library_text", "listed",
     "load_tensors", "make_folder", "os_error_text", "parse_json", "read_bytes", "read_json",
-    "read_metadata", "regular_file", "save_tensors", "unused", "write_bytes", "write_json",
-    "write_text",
+    "read_metadata", "regular_file", "save_tensors", "settled", "shown", "unused", "write_bytes",
+    "write_json", "write_text",
 ]  # fmt: skip

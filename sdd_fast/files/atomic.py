@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .paths import PathLike, expanded, make_folder
+from .paths import PathLike, make_folder, settled
 
 TEMPORARY = ".sdd-*.tmp*"
 """What temporary files are called; between stand the machine, the process and a token."""
@@ -47,7 +47,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     >>> with atomic_path("runs/hair/curve.png") as tmp:  # doctest: +SKIP
     ...     figure.savefig(tmp)
     """
-    target = expanded(path)
+    target = settled(path)
     if target.is_dir():
         raise IsADirectoryError(
             errno.EISDIR, "expected a file name to write to, but this is a folder", str(target)
@@ -56,6 +56,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     suffix = target.suffix if len(target.suffix) <= _LONGEST_SUFFIX else ""
     told = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = target.with_name(TEMPORARY.replace("*", told, 1)[:-1] + suffix)
+    made = [folder for folder in target.parents if not folder.exists()]  # innermost first
     try:
         _clear(make_folder(target.parent))
         yield temporary
@@ -75,6 +76,9 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         # After a successful rename there is nothing left; else the first error is the one to tell.
         with contextlib.suppress(OSError):
             temporary.unlink()
+        with contextlib.suppress(OSError):  # as long as they are empty
+            for folder in made:
+                folder.rmdir()
 
 
 def _clear(folder: Path) -> None:

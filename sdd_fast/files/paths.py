@@ -22,6 +22,20 @@ def expanded(path: PathLike) -> Path:
         raise ValueError(f"{os.fspath(path)!r} names no home folder: {error}") from error
 
 
+def settled(path: PathLike) -> Path:
+    """Return a path of a user's that a later change of directory does not move; ~ as above.
+
+    For places that are written to, or read from, after other work.
+    """
+    return expanded(path).absolute()
+
+
+def shown(path: Path) -> Path:
+    """Return a path as people would type it here: relative if it lies below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if here in path.parents else path
+
+
 def unused(path: Path) -> Path:
     """Return `path`, or where that exists the first free one of name-2, name-3, …."""
     names = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))

@@ -17,7 +17,8 @@ from typing import Any
 import jinja2
 
 from ..distillation.judge import worst_kept
-from ..files import PathLike, expanded, read_json, write_text
+from ..domains.names import needed_options
+from ..files import PathLike, read_json, settled, shown, write_text
 from ..run_folder import (
     CURVE_FILE,
     CURVE_PICTURE,
@@ -124,7 +125,7 @@ def write_report(folder: PathLike) -> Path:
     Raises:
         FileNotFoundError: a file of the run is missing. ValueError: the run is not complete.
     """
-    run = Run.read(expanded(folder))
+    run = Run.read(settled(folder))
     return _write(
         "report.html.jinja",
         run.folder,
@@ -151,8 +152,8 @@ def write_summary(
     """
     return _write(
         "summary.html.jinja",
-        expanded(folder),
-        [Run.read(expanded(run)) for run in runs],
+        settled(folder),
+        [Run.read(settled(run)) for run in runs],
         title=title,
         commands=commands,
         overview=Path(overview),
@@ -202,10 +203,12 @@ def _data_url(path: Path) -> str:
 
 def _edit_commands(runs: list[Run]) -> list[str]:
     # A path that begins with a dash would be taken for an option.
-    paths = [shlex.quote(re.sub("^-", "./-", str(run.folder))) for run in runs]
-    lines = [f"sdd edit {paths[0]} me.jpg --out edited --strength 0.8"]
+    paths = [shlex.quote(re.sub("^-", "./-", str(shown(run.folder)))) for run in runs]
+    needed = needed_options(runs[0].record["domain_reference"])
+    domain = "".join(f" --{name} {shlex.quote(value)}" for name, value in needed.items())
+    lines = [f"sdd edit {paths[0]} me.jpg --out edited --strength 0.8{domain}"]
     if len(paths) > 1:
-        lines.append(f"sdd edit {' '.join(paths)} me.jpg --out edited --strength 1,0.5")
+        lines.append(f"sdd edit {' '.join(paths)} me.jpg --out edited --strength 1,0.5{domain}")
     lines.append(f"sdd export {paths[0]} --out mapper.pt")
     return lines
 
@@ -214,15 +217,20 @@ def _snippet(runs: list[Run]) -> str:
     # JSON texts are Python literals in the quotes that the rest of the code has.
     domain, folder, prompt = (
         json.dumps(value, ensure_ascii=False)
-        for value in (runs[0].record["domain_reference"], str(runs[0].folder), runs[0].prompt)
+        for value in (
+            runs[0].record["domain_reference"],
+            str(shown(runs[0].folder)),
+            runs[0].prompt,
+        )
     )
     return f"""\
 import sdd_fast as sdd
 from sdd_fast.runs.run import run_edit
 
-editor = sdd.Editor.load({folder})
+domain = sdd.load_domain({domain})
+editor = sdd.Editor.load({folder}, domain)
 after = editor.edit(["me.jpg"], strength=0.8, output="pil")[0]
 after.save("me-edited.png")
 
 # the same edit again, or one of yours, with a folder and report like this one
-run_edit(sdd.load_domain({domain}), {prompt}, "runs/another", say=print)"""
+run_edit(domain, {prompt}, "runs/another", say=print)"""
