@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .files import PathLike, expanded, parse_json, read_metadata
+from .files import PathLike, parse_json, read_metadata, settled
 from .image_files import besides, check_image, list_images, suffixes
 from .progress import Task
 from .schema import is_list_of, is_text
@@ -71,7 +71,7 @@ def inputs(
     files: list[Path] = []
     latents: list[Tensor] = []
     names: list[str] = []
-    for path in find_images([expanded(path) for path in listed], on_error):
+    for path in find_images([settled(path) for path in listed], on_error):
         if path.suffix.lower() in LATENTS_SUFFIXES:
             w_plus, of_rows = latents_of(path)
             latents += w_plus

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -27,6 +28,7 @@ class InterruptAfterStep:
     def __init__(self) -> None:
         self.requested = False
         self.insisted = False
+        self._since = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> InterruptAfterStep:
@@ -40,9 +42,11 @@ class InterruptAfterStep:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
+            if signum != signal.SIGINT and time.monotonic() - self._since < _ONE_REQUEST:
+                return
             self.insisted = True
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self._since = True, time.monotonic()
         again = "press it again" if signum == signal.SIGINT else "a second signal is"
         # A terminal that has closed takes no messages.
         with contextlib.suppress(OSError, ValueError):
@@ -66,12 +70,25 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    global _stopped_at
+    again = bool(_stopped) and time.monotonic() - _stopped_at < _ONE_REQUEST
     _stopped.append(f"stopped by {_name(signum)}")
-    raise KeyboardInterrupt(_stopped[-1])
+    if not again:
+        _stopped_at = time.monotonic()
+        raise KeyboardInterrupt(_stopped[-1])
 
 
 _stopped: list[str] = []
 """What `_interrupt` has said, within `stopped_by_signals`."""
+_stopped_at = 0.0
+_ONE_REQUEST = 1.0
+"""Seconds in which several signals are one request: batch systems send them to a whole group."""
+
+
+def ignore_signals() -> None:
+    """Let a process that was stopped end in peace, with the exit status that says so."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _name(signum: int) -> str:

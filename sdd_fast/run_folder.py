@@ -26,7 +26,7 @@ from typing import Any
 
 from torch import nn
 
-from .files import PathLike, expanded, load_tensors, read_json, read_metadata, write_json
+from .files import PathLike, load_tensors, read_json, read_metadata, settled, write_json
 from .gradients.config import GuidanceConfig
 from .manipulator import MapperInfo, save_mapper
 from .out_of_memory import check_ran_out
@@ -170,7 +170,7 @@ class RunFolder:
         steps: int,
         resume: bool = True,
     ) -> None:
-        self.path, self.info = expanded(path), info
+        self.path, self.info = settled(path), info
         self.request: dict[str, Any] = json.loads(json.dumps(request))
         self.state_file = StateFile(self.path / CHECKPOINT_FILE, self.request, steps, _OTHERWISE)
         self._resume = resume

@@ -43,6 +43,27 @@ def test_atomic_path_leaves_the_old_file_on_any_error(
     assert names(tmp_path) == ["a.txt"]
 
 
+def test_a_file_that_is_not_written_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), files.atomic_path(tmp_path / "a" / "b" / "c.json"):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyboardInterrupt), files.atomic_path(tmp_path / "mine" / "b" / "c.json"):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_file_goes_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with files.atomic_path("a.json") as temporary:
+        os.chdir("elsewhere")
+        temporary.write_text("1")
+    assert (tmp_path / "a.json").exists()
+    assert files.shown(tmp_path / "elsewhere" / "b") == Path("b")
+    assert files.shown(tmp_path / "a.json") == tmp_path / "a.json"
+
+
 def test_atomic_path_refuses_a_folder(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="folder"), files.atomic_path(tmp_path):
         pass

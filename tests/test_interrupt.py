@@ -55,6 +55,32 @@ def test_a_command_is_stopped_by_sigterm_as_by_ctrl_c() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_in_a_bunch_are_one_request(number: signal.Signals) -> None:
+    with stopped_by_signals():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # while what was begun is cleaned up
+    with stopped_by_signals(), InterruptAfterStep() as interrupt:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        assert interrupt.requested and not interrupt.insisted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_later_signal_insists(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdd_fast.interrupt._ONE_REQUEST", 0.0)
+    with stopped_by_signals():
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+    with InterruptAfterStep() as interrupt:
+        os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        assert interrupt.insisted
+
+
 def test_a_signal_that_a_library_swallowed_still_stops_before_the_work() -> None:
     with stopped_by_signals():
         with contextlib.suppress(BaseException):

@@ -12,6 +12,8 @@ from typing import Annotated
 try:
     import typer
 
+    from sdd_fast import interrupt
+
     from . import console, convert, demo, distill, edit, info, invert, select, train_domain
 except KeyboardInterrupt:  # there is nothing to save or to tell yet
     sys.exit(130)
@@ -93,6 +95,10 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=words, prog_name="sdd")
     except KeyboardInterrupt:  # before the command itself has begun
         sys.exit(130)
+    except SystemExit as end:
+        if arguments is None and end.code == 130:
+            interrupt.ignore_signals()
+        raise
 
 
 def _rename(words: list[str]) -> None:

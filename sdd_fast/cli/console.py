@@ -78,20 +78,19 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(**values: Any) -> None:
         _show_warnings_plainly()
         failure: BaseException
-        try:
-            with stopped_by_signals():
+        with stopped_by_signals():
+            try:
                 function(**values)
-        except KeyboardInterrupt as error:
-            code, message, failure = 130, str(error) or "stopped by Ctrl-C", error
-        except Exception as error:  # noqa: BLE001 (the last resort: a message, not a traceback)
-            if type(error).__module__.startswith(("typer", "click")):
-                raise
-            code, message, failure = 1, explain(error), error
-        else:
-            return
-        if state.debug:
-            traceback.print_exception(failure)
-        _print(f"\nsdd: {message}" if code == 130 else f"sdd: error: {message}", sys.stderr)
+                return
+            except KeyboardInterrupt as error:
+                code, message, failure = 130, str(error) or "stopped by Ctrl-C", error
+            except Exception as error:  # noqa: BLE001 (the last resort: a message, not a traceback)
+                if type(error).__module__.startswith(("typer", "click")):
+                    raise
+                code, message, failure = 1, explain(error), error
+            if state.debug:
+                traceback.print_exception(failure)
+            _print(f"\nsdd: {message}" if code == 130 else f"sdd: error: {message}", sys.stderr)
         raise typer.Exit(code)
 
     guarded.__doc__ = unwrapped(function.__doc__ or "")

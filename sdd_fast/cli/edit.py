@@ -97,7 +97,7 @@ def edit(
     """
     from sdd_fast.edit import Editor
     from sdd_fast.edit_files import find_images
-    from sdd_fast.files import unused
+    from sdd_fast.files import shown, unused
     from sdd_fast.images import save_png
     from sdd_fast.run_folder import GRID_FILE
 
@@ -107,7 +107,7 @@ def edit(
     skipped: dict[Path, str] = {}
 
     def leave_out(path: Path, error: Exception) -> None:
-        skipped[path] = explain(error)
+        skipped[path.absolute()] = explain(error)
 
     on_error = None if strict else leave_out
     files = find_images(pictures, on_error)
@@ -128,11 +128,11 @@ def edit(
     grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
     if not overwrite:
         grid_path = unused(grid_path)
-    usable = [path for path in files if path not in skipped]
+    usable = [path for path in files if path.absolute() not in skipped]
     save_png(grid_path, _grid(editor, usable, strengths, wanted, aligned))
     edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")
     there = ", with those that were there" if skip_existing else ""
-    say(f"edited {edited}{there}: {written[0] if len(written) == 1 else out}")
+    say(f"edited {edited}{there}: {shown(written[0]) if len(written) == 1 else out}")
     say(f"before/after: {grid_path}")
     if skipped:
         raise typer.Exit(1)

@@ -105,6 +105,8 @@ def invert(
 
 def show(done: Inversion) -> None:
     """What was found, what was skipped, and how close the reconstructions are."""
+    from sdd_fast.files import shown
+
     worst = sorted(zip(done.psnr, done.names, strict=True))
     listed = worst if len(worst) <= 2 * _LISTED else worst[:_LISTED]
     if len(listed) < len(worst):
@@ -123,5 +125,5 @@ def show(done: Inversion) -> None:
         if len(lines) > _LISTED:
             say(f"warning: {title}: {len(lines) - _LISTED} more, listed in the file's metadata")
     count = len(done.names)
-    say(f"latents:       {done.path} ({count} picture{'s' if count > 1 else ''})")
-    say(f"contact sheet: {done.sheet}")
+    say(f"latents:       {shown(done.path)} ({count} picture{'s' if count > 1 else ''})")
+    say(f"contact sheet: {shown(done.sheet)}")

@@ -123,11 +123,14 @@ def select(
       sdd select "a bald face" --images my-faces/ --timesteps 100:900:50
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
+    from dataclasses import replace
+
     from sdd_fast.interrupt import InterruptAfterStep
     from sdd_fast.lock import locked
     from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE, PARTIAL_CURVE
     from sdd_fast.runs.prepare import check_selection, load_local, slug
     from sdd_fast.selection.choose import choose
+    from sdd_fast.selection.hqs import default_timesteps
     from sdd_fast.selection.in_domain import compute_curve, images_at_once
     from sdd_fast.teacher.text import check_prompt, unknown_words
 
@@ -138,7 +141,7 @@ def select(
     check_prompt(text)
     images = None
     with locked(place):
-        check_selection(place, overwrite)
+        earlier = check_selection(place, overwrite)
         load_local(loaded, "held_out")
         if how.folder is not None:
             from sdd_fast.images import load_folder
@@ -147,11 +150,17 @@ def select(
         if loaded.prompts and unknown_words(loaded.prior, text):
             say(f"warning: prompts that work here: {', '.join(map(repr, loaded.prompts))}")
         shown = len(loaded.held_out[: selection.images]) if images is None else len(images)
-        at_once = min(shown, images_at_once(loaded, selection, guidance, images))
-        say(f"HQS of “{text}” on {shown} images, {at_once} at once …")
-        curve = compute_curve(
-            loaded, text, selection, guidance, images=images, partial=place / PARTIAL_CURVE
-        )
+        if earlier is not None:
+            usual = default_timesteps(loaded.prior.num_train_timesteps)
+            _check_same(earlier, place / CURVE_FILE, text, selection, guidance, shown, usual)
+            say(f"the curve is in {place / CURVE_FILE} already; its picture is drawn")
+            curve = replace(earlier, normalize=selection.normalize)
+        else:
+            at_once = min(shown, images_at_once(loaded, selection, guidance, images))
+            say(f"HQS of “{text}” on {shown} images, {at_once} at once …")
+            curve = compute_curve(
+                loaded, text, selection, guidance, images=images, partial=place / PARTIAL_CURVE
+            )
         with InterruptAfterStep():  # the curve and its picture belong together
             curve.save(place / CURVE_FILE)
             say(curve_table(curve))
@@ -164,6 +173,25 @@ def select(
     follow = {"out": place, "top": how.top, "threshold": how.threshold, "template": template}
     follow |= typed(checkpoints)
     say(f"next:    {options.command_line('distill', prompt, **follow)}")
+
+
+def _check_same(
+    curve: HQSCurve,
+    path: Path,
+    prompt: str,
+    selection: Selection,
+    guidance: GuidanceConfig,
+    images: int,
+    default: list[int],
+) -> None:
+    """Refuse to replace a curve that was computed in another way than is asked for now."""
+    from sdd_fast.outputs import check_free
+
+    candidates = selection.candidates or default
+    told = (curve.prompt, curve.config, curve.gradient_map, curve.noise_draws, curve.seed)
+    asked = (prompt, guidance, selection.gradient_map, selection.noise_draws, selection.seed)
+    same = told == asked and sorted(candidates) == list(curve.timesteps)
+    check_free([path], overwrite=same and curve.num_images == images)
 
 
 def curve_table(curve: HQSCurve, width: int = 40) -> str:

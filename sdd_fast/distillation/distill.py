@@ -135,7 +135,7 @@ def distill(
     check_names(default_mapper)
     config = config or DistillConfig()
     check_differentiable(generator=generator, mapper=mapper, identity=identity, teacher=prior.unet)
-    w_plus, timestep_set = _check_inputs(prior, generator, w_plus, timesteps, mapper, config)
+    w_plus, chosen = _check_inputs(prior, generator, w_plus, timesteps, mapper, identity, config)
     embeds = prior.encode_prompt(prompt)
     unknown = warn_of_unknown_words(prior, prompt)
     if mapper is None:
@@ -145,12 +145,9 @@ def distill(
         prompt=prompt,
         lam=config.lam,
         levels=tuple(getattr(mapper, "levels", LEVELS)),
-        timesteps=tuple(timestep_set.tolist()),
+        timesteps=tuple(chosen.tolist()),
         domain=domain,
     )
-    if identity is not None:
-        size = w_plus.shape[2:] if generator is None else generator.image_size
-        try_network("identity network", identity, w_plus.new_zeros(1, 3, *size))
     if monitor is None and held_out is not None:
         monitor = _monitor(generator, held_out, prompt, identity, mapper, unknown)
     with locked(run_dir) if run_dir is not None else nullcontext():
@@ -159,8 +156,7 @@ def distill(
             request = _request(info, config, mapper, identity, w_plus, generator, prior)
             folder = RunFolder(run_dir, request, info, config.steps, resume)
         if config.guidance is None:
-            known = folder.balanced_guidance() if folder and folder.finished else None
-            balanced = known or _balanced(prior, generator, w_plus, embeds, timestep_set, config)
+            balanced = _balanced(prior, generator, w_plus, embeds, chosen, config, folder)
             config = replace(config, guidance=balanced)
         if folder and folder.finished:
             state.history = folder.load_finished(mapper)
@@ -169,7 +165,7 @@ def distill(
             if folder:
                 folder.begin({**asdict(info), "distill": asdict(config)}, state)
             objective = Objective(
-                prior, generator, w_plus, embeds, timestep_set, mapper, identity, config
+                prior, generator, w_plus, embeds, chosen, mapper, identity, config
             )
             earlier = state.step
             with frozen(generator, identity), float32_layers(generator):
@@ -282,7 +278,10 @@ def _balanced(
     embeds: PromptEmbeds,
     timesteps: Tensor,
     config: DistillConfig,
+    folder: RunFolder | None,
 ) -> GuidanceConfig:
+    if folder and folder.finished and (known := folder.balanced_guidance()):
+        return known
     some = w_plus[: _balanced_on(prior)]
     if generator is None:
         images = some
@@ -317,6 +316,7 @@ def _check_inputs(
     w_plus: Tensor,
     timesteps: Sequence[int],
     mapper: nn.Module | None,
+    identity: Embedding | None,
     config: DistillConfig,
 ) -> tuple[Tensor, Tensor]:
     """Return the training data where it is rendered, and the timesteps, int64 [|S|], on the CPU."""
@@ -345,6 +345,8 @@ def _check_inputs(
         if not isinstance(generator, StyleGAN2):
             try_generator(generator, data[:1])
     check_images(config.batch_size, size, f"batch_size={config.batch_size:,}", data.device)
+    if identity is not None:
+        try_network("identity network", identity, data.new_zeros(1, 3, *size))
     if not bool(torch.isfinite(data).all()):
         raise ValueError("the training latents hold NaN or infinity")
     listed = [timesteps] if isinstance(timesteps, int) else list(timesteps)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..checkpoints.latents import KIND
 from ..checks import check_count
 from ..edit import input_size
-from ..files import PathLike, expanded
+from ..files import PathLike, settled
 from ..image_files import list_images
 from ..images import load_pil, load_sizes, save_png
 from ..interrupt import InterruptAfterStep
@@ -94,7 +94,7 @@ def invert(
             second one does not wait for the batch.
         FloatingPointError: the encoder or the refinement gave NaN or infinity.
     """
-    files, target = list_images(folder), expanded(out)
+    files, target = list_images(settled(folder)), settled(out)
     if target.suffix.lower() != ".safetensors":
         raise ValueError(f"latents are written to a .safetensors file, got {target.name!r}")
     check_count("batch_size", batch_size)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..distillation.config import DistillConfig
 from ..edit import Editor
-from ..files import PathLike, expanded
+from ..files import PathLike, settled, shown
 from ..grid import grid
 from ..images import load_image, save_png
 from ..lock import locked
@@ -71,7 +71,7 @@ def run_demo(
             run; see `run_edit`.
         FileExistsError: the folder holds such files of something else.
     """
-    began, folder, reader = time.perf_counter(), expanded(out), domain.reader
+    began, folder, reader = time.perf_counter(), settled(out), domain.reader
     if reader is None:
         raise ValueError(
             f"the demo draws images with labels, which the domain {domain.name!r} is not about; "
@@ -102,13 +102,13 @@ def run_demo(
                 resume=not restart,
                 progress=progress,
                 say=say,
-                command=f"sdd distill {prompt!r} --out {place}",
+                command=f"sdd distill {prompt!r} --out {shown(place)}",
             )
             say(f"→ {run.headline}")
             runs.append(run)
         for path, picture in zip(files, drawn, strict=True):
             save_png(path, picture)
-        say(f"\nediting {len(files)} held-out {images}: {files[0].parent} …")
+        say(f"\nediting {len(files)} held-out {images}: {shown(files[0].parent)} …")
         overview = _edit_files(domain, runs, files, folder)
         report = _write_page(domain, folder, runs, overview, command)
     return Demo(report, files[0].parent, runs, time.perf_counter() - began)

@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,15 +107,23 @@ def load_local(domain: Domain, *parts: str) -> None:
         getattr(domain, part)
 
 
-def check_selection(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder in which `sdd select` would replace a run, or a curve unasked."""
+def check_selection(folder: Path, overwrite: bool) -> HQSCurve | None:
+    """Refuse a folder in which `sdd select` would replace a run, or a curve unasked.
+
+    Returns:
+        The curve of a selection that was killed before it had drawn its picture.
+    """
     taken = [name for name in (RUN_FILE, *TRAINED) if (folder / name).exists()]
     if taken:
         raise ValueError(
             f"{folder} holds a run ({', '.join(taken)}), whose curve would be replaced; choose "
             "another folder"
         )
+    if not overwrite and _is_curve(folder / CURVE_FILE) and not (folder / CURVE_PICTURE).exists():
+        with suppress(ValueError):
+            return HQSCurve.load(folder / CURVE_FILE)
     check_free((folder / CURVE_FILE, folder / CURVE_PICTURE), overwrite)
+    return None
 
 
 def earlier_run(folder: Path, domain: Domain, prompt: str, resume: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..distillation.config import DistillConfig
 from ..distillation.distill import DistillResult, distill
 from ..distillation.judge import NEEDED, Verdict, from_earlier, judge
 from ..domains.reader import Target
-from ..files import PathLike, atomic_path, expanded, write_json
+from ..files import PathLike, atomic_path, settled, shown, write_json
 from ..images import save_png
 from ..lock import locked
 from ..memory import training_batch
@@ -164,7 +164,7 @@ def run_edit(
             noticed before any work is done.
         KeyboardInterrupt, FloatingPointError: see `distill`.
     """
-    folder, selection = expanded(out), selection or Selection()
+    folder, selection = settled(out), selection or Selection()
     if config is None:
         config = default_config(batch_size=training_batch(domain.generator, domain.prior))
     config = replace(config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt))
@@ -186,7 +186,7 @@ def run_edit(
         if job.finished:
             restore(place, folder)
             if _is_reported(job, target if faces else None, faces, strengths):
-                say(f"nothing is left to do: its report is {folder / REPORT_FILE}")
+                say(f"nothing is left to do: its report is {shown(folder / REPORT_FILE)}")
                 told = earlier["verdict"]
                 verdict = Verdict(told["level"], told["code"], tuple(told["advice"]))
                 return EditRun(folder, result, verdict, earlier)
@@ -240,7 +240,7 @@ def _earlier_curve(job: _Job) -> HQSCurve | None:
             "another folder, or start over there with resume=False"
         )
     job.say(
-        f"the curve is in {path} ({curve.num_images} images, guidance scale "
+        f"the curve is in {shown(path)} ({curve.num_images} images, guidance scale "
         f"{curve.config.guidance_scale:g})"
     )
     return curve
@@ -264,7 +264,7 @@ def _distill(job: _Job) -> DistillResult:
     domain, config, record = job.domain, job.config, job.record
     each = f"{config.batch_size} image" + ("s" if config.batch_size > 1 else "")
     if job.finished:
-        job.say(f"this run is finished, its mapper is {job.folder / MAPPER_FILE}")
+        job.say(f"this run is finished, its mapper is {shown(job.folder / MAPPER_FILE)}")
     else:
         job.say(f"distilling: {config.steps} steps of {each} …")
     monitor = domain.monitor(job.prompt)

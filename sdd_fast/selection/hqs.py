@@ -22,7 +22,7 @@ from torch import Tensor
 from .. import draws
 from .._deprecated import renamed_arguments
 from ..checks import check_count, check_seed
-from ..files import PathLike, expanded
+from ..files import PathLike, settled
 from ..fingerprint import fingerprint
 from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
@@ -120,7 +120,7 @@ def hqs(
         teacher = (prior.unet, prior.vae, embeds.cond, embeds.uncond)
         request.append(fingerprint(images, generator, *teacher))
     kept = PartialCurve(
-        None if partial is None else expanded(partial), (len(images), len(timesteps)), request
+        None if partial is None else settled(partial), (len(images), len(timesteps)), request
     )
     _evaluate(
         prior, images, generator, embeds, timesteps, config, gradient_map, noise_draws, batch_size,

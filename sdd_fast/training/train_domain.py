@@ -22,7 +22,7 @@ import torch
 
 from ..device import check_device
 from ..domains.quality import HELD_OUT_FILE
-from ..files import expanded, read_json, save_tensors, write_json
+from ..files import read_json, save_tensors, settled, write_json
 from ..lock import locked
 from ..models import Encoder
 from ..models.clip import Clip, save_tokenizer
@@ -89,7 +89,7 @@ def train_domain(
         BlockingIOError: another process trains in `out`.
         KeyboardInterrupt, FloatingPointError: see `training_loop.train`.
     """
-    out, device = expanded(out), check_device(device)
+    out, device = settled(out), check_device(device)
     requested = PARTS if parts is None else parts
     _check(requested, resolution, budget)
     source = _source(images, source_text, caption_column, progress)
@@ -155,7 +155,7 @@ def _source(
             "source_text is needed with images: a few words that are true of all the images, "
             'such as "a photo of a cat"'
         )
-    folder = ImageFolder(expanded(images), str(source_text), progress, caption_column)
+    folder = ImageFolder(settled(images), str(source_text), progress, caption_column)
     folder.check()
     return folder
 

@@ -275,6 +275,16 @@ def test_select_replaces_nothing_but_its_own_curve(
     for prompt in ("old", "hair"):
         assert "curve.json and 1 more would be replaced" in refused(prompt, out)
     assert sdd(*words, "--overwrite").code == 0
+
+    # Killed between the two files, or refused by a threshold: the curve is kept, and drawn.
+    curve = (out / "curve.json").read_bytes()
+    (out / "curve.png").unlink()
+    for other in (["--seed", "1"], ["--images", "1"], ["--timesteps", "200,500"]):
+        changed = sdd.fails(*words, *other)
+        assert "curve.json would be replaced" in changed
+    again = sdd(*words, "--top", "1")
+    assert again.code == 0 and "its picture is drawn" in again.out and (out / "curve.png").exists()
+    assert (out / "curve.json").read_bytes() == curve
     for name in ("curve.json", "curve.png"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text("[1]")

@@ -69,6 +69,21 @@ def run(tiny_prior: DiffusionPrior) -> Run:
     return call
 
 
+def test_a_folder_stays_where_it_was_when_the_program_moves(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def move(mapper: nn.Module, lam: float) -> dict[str, Any]:
+        os.chdir("elsewhere")
+        return {}
+
+    run(Path("here"), monitor=move)
+    assert {CONFIG_FILE, MAPPER_FILE, HISTORY_FILE} <= set(content(tmp_path / "here"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def never(*_: Any) -> dict[str, Any]:
     pytest.fail("trained again")
 

@@ -232,7 +232,7 @@ def test_a_second_signal_keeps_the_finished_batches(
     def twice(number: int) -> None:
         if number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
 
     networks.seen.clear()
     networks.on_batch = twice
