@@ -46,7 +46,8 @@ def device_name(device: str | torch.device) -> str:
     kind = torch.device(device)
     if kind.type == "cuda":
         return torch.cuda.get_device_name(kind)
-    return f"{kind.type} {torch.backends.cpu.get_cpu_capability()}"
+    amx = " AMX" if torch.cpu._is_amx_tile_supported() else ""
+    return f"{kind.type} {torch.backends.cpu.get_cpu_capability()}{amx}"
 
 
 def everything() -> dict[str, Any]:

@@ -14,7 +14,7 @@ try:
 
     from sdd_fast import interrupt
 
-    from . import console, convert, demo, distill, edit, info, invert, select, train_domain
+    from . import bench, console, convert, demo, distill, edit, info, invert, select, train_domain
 except KeyboardInterrupt:  # there is nothing to save or to tell yet
     sys.exit(130)
 
@@ -37,6 +37,8 @@ app.command("invert", rich_help_panel=_FILES)(invert.invert)
 app.command("export", rich_help_panel=_FILES)(edit.export)
 app.command("convert", rich_help_panel=_FILES)(convert.convert)
 app.command("info", rich_help_panel=_FILES)(info.info)
+app.add_typer(bench.app, name="bench", rich_help_panel=_FILES)
+bench.app.command("precision")(bench.precision)
 app.command("render", rich_help_panel=_OWN)(train_domain.render)
 app.command("train-domain", rich_help_panel=_OWN)(train_domain.train_domain)
 

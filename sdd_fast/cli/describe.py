@@ -103,6 +103,9 @@ def _run(path: Path) -> Facts:
 
     record = read_run(path)
     facts: Facts = {"run": path, "prompt": record["prompt"], "domain": record["domain"]}
+    if record.get("attention"):
+        kinds = dict.fromkeys(entry["backend"] for entry in record["attention"].values())
+        facts["teacher"] = f"{record['dtype']}, attention by {text(list(kinds))}"
     if record.get("unknown_words"):
         facts["unknown words"] = f"{text(record['unknown_words'])}: the teacher never saw them"
     if record.get("timesteps"):

@@ -83,9 +83,29 @@ def installation() -> Facts:
         if torch.cuda.is_available()
         else "none that torch can use"
     )
+    facts |= _teachers()
     for name, folder in EMBEDDED.items():
         there = (folder / "domain.json").exists()
         facts[f"domain {name}"] = folder if there else missing_weights(name)
+    return facts
+
+
+def _teachers() -> Facts:
+    """What "auto" means here for a teacher's dtype and attention, without trying anything."""
+    import torch
+
+    from sdd_fast import measured
+    from sdd_fast.teacher.attention import timed_here
+    from sdd_fast.teacher.precision import fastest_dtype
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = str(fastest_dtype(device)).removeprefix("torch.")
+    facts: Facts = {"dtype auto": f"{dtype} on {measured.device_name(device)}"}
+    lines = ["sdpa on a CPU; on a GPU what is fastest for each layer"]
+    for layer, times in timed_here().items():
+        ordered = sorted(times.items(), key=lambda item: item[1])
+        lines.append(f"{layer}: " + ", ".join(f"{name} {t:g} ms" for name, t in ordered))
+    facts["attention auto"] = "\n".join(lines)
     return facts
 
 

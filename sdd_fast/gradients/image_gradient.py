@@ -18,6 +18,7 @@ from ..teacher.schedule import Timesteps
 from ..teacher.text import PromptEmbeds
 from ..teacher.vae_encoder import check_range
 from .config import GuidanceConfig
+from .overflow import explain_overflow
 from .sds import residual
 
 
@@ -114,7 +115,7 @@ def image_gradient(
     encoded = EncodedImages(prior, images)
     r = residual(prior, encoded.latents, embeds, timesteps, noise, config)
     d = encoded.gradient(r)
-    _check_values(d, images, timesteps, prior)
+    _check_values(d, prior, images, embeds, timesteps, noise, config)
     return d
 
 
@@ -161,7 +162,7 @@ def guidance(
         noise = draw_noise(prior, len(z), config, rng, prior.latent_shape_for(*images.shape[-2:]))
     noise = noise.to(z.device, z.dtype)
     r = residual(prior, z, embeds, t, noise, config)
-    _check_values(r, images, timesteps, prior)
+    _check_values(r, prior, images, embeds, timesteps, noise, config)
     return Guidance(loss=(z * r).sum(), residual=r, latents=z, noise=noise, timesteps=t)
 
 
@@ -172,7 +173,13 @@ def _warn_of_silence(timesteps: Timesteps, prior: DiffusionPrior) -> None:
 
 
 def _check_values(
-    gradient: Tensor, images: Tensor, timesteps: Timesteps, prior: DiffusionPrior
+    gradient: Tensor,
+    prior: DiffusionPrior,
+    images: Tensor,  # [B, 3, H, W]
+    embeds: PromptEmbeds,
+    timesteps: Timesteps,
+    noise: Tensor,  # [B, C, h, w]
+    config: GuidanceConfig | None,
 ) -> None:
     """Raise on images that are not in [-1, 1] or a gradient that is not finite, in one wait."""
     largest = images.detach().abs().amax().to(gradient.device, torch.float32)
@@ -184,8 +191,8 @@ def _check_values(
     t = prior.timesteps_tensor(timesteps, len(gradient)).tolist()
     bad = (~gradient.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     where = ", ".join(f"sample {i} (timestep {t[i]})" for i in bad[:4])
+    why = explain_overflow(prior, images, embeds, timesteps, noise, config)
     raise FloatingPointError(
-        f"the guidance gradient is NaN or infinite for {where}. Check that the images are finite "
-        f"and in [-1, 1]; with a {prior.dtype} prior try dtype=torch.float32; else lower "
-        "guidance_scale"
+        f"the guidance gradient is NaN or infinite for {where}. "
+        f"{why or 'Lower guidance_scale, or check that the images are finite and in [-1, 1]'}"
     )

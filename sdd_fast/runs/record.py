@@ -90,7 +90,10 @@ _BEGUN = {
     "timesteps": Rule(is_list_of(is_whole), "a list of timesteps"),
     "rule": Rule(_is_string, "text"),
     "dtype": Rule(_is_string, "text"),
-    "attention": Rule(_is_object, "an object"),
+    "attention": Rule(
+        is_object_of(lambda value: _is_object(value) and _is_string(value.get("backend"))),
+        "an object that names the backend of each shape",
+    ),
 }
 """What every record has from its beginning, see `new_record`."""
 

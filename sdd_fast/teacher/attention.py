@@ -32,7 +32,7 @@ BACKENDS = {
 """Name here → name in diffusers. "sdpa" lets PyTorch choose among its own."""
 
 AUTO = "auto"
-_CANDIDATES = [name for name in BACKENDS if name != "sdpa-math"]
+AUTO_CANDIDATES = [name for name in BACKENDS if name != "sdpa-math"]
 _PACKAGES = {
     "xformers": ("xformers.ops", "pip install 'sdd-fast[xformers]'"),
     "flash": ("flash_attn", "pip install flash-attn"),
@@ -194,6 +194,16 @@ def attention_in_use(networks: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def timed_here() -> dict[str, dict[str, float]]:
+    """Return what was timed with the libraries of today: layer, dtype and device → backend → ms."""
+    start, end = "attention | ", measured.key_of("")
+    return {
+        key[len(start) : -len(end)]: entry["milliseconds"]
+        for key, entry in measured.everything().items()
+        if key.startswith(start) and key.endswith(end) and not problems(entry, _MEASURED)
+    }
+
+
 def _layers(networks: Mapping[str, Any], tokens: int) -> list[tuple[Any, Shape]]:
     """List the attention layers, each with its shape for an image of the native size."""
     from diffusers.models import attention_processor as stock
@@ -279,7 +289,7 @@ _MEASURED = {
 def _measure(shape: Shape, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Time every candidate that can run."""
     found: dict[str, Any] = {"milliseconds": {}, "refused": {}, "forward_only": []}
-    for name in _CANDIDATES:
+    for name in AUTO_CANDIDATES:
         try:
             if not _probe(name, shape, device, dtype):
                 found["forward_only"].append(name)

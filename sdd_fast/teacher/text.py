@@ -159,9 +159,10 @@ def _tokenize(texts: list[str], tokenizer: Any, text_encoder: Any) -> tuple[Tens
     rows = [_expanded(row, tokenizer) for row in tokenizer(texts, verbose=False).input_ids]
     for text, row in zip(texts, rows, strict=True):
         if len(row) > length:
+            lost = tokenizer.decode(row[length - 1 : -1])
             warnings.warn(
                 f"the prompt {text!r} has {len(row)} tokens; only {length} are used and the "
-                "rest is cut off",
+                f"rest is cut off: {lost!r}",
                 stacklevel=6,  # the caller of DiffusionPrior.encode_prompt
             )
     # What is cut off lies before the end of the text.

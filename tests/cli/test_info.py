@@ -46,13 +46,15 @@ def test_the_installation(sdd: Sdd) -> None:
     assert named.code == 0 and "64 × 64 pixels" in named.out and "a bald face" in named.out
     facts = json.loads(sdd("info", "--json").out)
     assert facts["torch"] == torch.__version__ and "native ops" in facts
+    assert facts["dtype auto"].split(" on ")[0] in ("float16", "bfloat16", "float32")
+    assert facts["attention auto"].startswith("sdpa on a CPU")
 
 
 def test_what_this_package_writes(sdd: Sdd, runs: Path, domain: Path, tiny_sd: Path) -> None:
     run = runs / "bald"
     safe = "safe: safetensors"
     for path, expected in (
-        (run, ["run ", "a bald face", "2, complete", "report.html"]),
+        (run, ["run ", "a bald face", "2, complete", "report.html", "float32, attention by sdpa"]),
         (run / "run.json", ["a bald face"]),
         (runs, ["folder of runs", "bald"]),
         (run / "curve.json", ["HQS curve", "a bald face", "largest"]),

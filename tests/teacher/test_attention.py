@@ -244,6 +244,11 @@ def test_what_was_measured_is_kept_and_used(cache: Path, monkeypatch: pytest.Mon
     (key,) = json.loads(cache.read_text())["measured"]
     assert all(word in key for word in ("64x16, 2 heads of 16", "torch.float32", torch.__version__))
     assert fastest(without=("sdpa-flash",)).name == "sdpa"
+    (told,) = attention.timed_here().items()
+    where = f"unet: 64x16, 2 heads of 16 | torch.float32 | {measured.device_name(CPU)}"
+    assert told == (where, {"sdpa": 2.0, "sdpa-flash": 1.0})
+    monkeypatch.setattr(measured, "_versions", lambda: ["torch 9.9"])
+    assert attention.timed_here() == {}
 
 
 def test_a_gain_within_the_noise_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

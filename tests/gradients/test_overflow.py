@@ -1,0 +1,72 @@
+"""A gradient that is not finite: the module in which that arose is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdd_fast.gradients.image_gradient import guidance, image_gradient
+from sdd_fast.teacher.prior import DiffusionPrior
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("unet", "mid_block.resnets.0.conv1"),
+        ("unet", "up_blocks.1.resnets.0.conv2"),
+        ("vae", "encoder.conv_in"),
+    ],
+)
+def test_the_first_module_that_overflows_is_named(tiny_sd: Path, part: str, name: str) -> None:
+    prior = DiffusionPrior.from_pretrained(tiny_sd, dtype="float16")
+    module = getattr(prior, part).get_submodule(name)
+    module.weight.data.fill_(6e4)  # finite itself; its products are not
+    embeds = prior.encode_prompt("white hair")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.ones(2, *prior.latent_shape)
+    expected = (
+        rf"infinite for sample 0 \(timestep 500\), sample 1 \(timestep 600\). It arose in "
+        rf"{part}.{name}, a {type(module).__name__}. float16 ends at 65504: give dtype='float32'"
+    )
+    with pytest.raises(FloatingPointError, match=expected):
+        image_gradient(prior, images, embeds, [500, 600], noise)
+    with pytest.raises(FloatingPointError, match=expected):
+        guidance(prior, images, embeds, [500, 600], noise)
+    networks = (prior.unet, prior.vae)
+    assert not any(m._forward_hooks or m._backward_hooks for n in networks for m in n.modules())
+
+
+def test_an_overflow_on_the_way_back(tiny_sd: Path) -> None:
+    prior = DiffusionPrior.from_pretrained(tiny_sd, dtype="float16")
+
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, g: Tensor) -> Tensor:
+            return g * torch.inf
+
+    class Module(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Steep.apply(x)
+
+    prior.vae.encoder.conv_norm_out = torch.nn.Sequential(prior.vae.encoder.conv_norm_out, Module())
+    images, noise = torch.zeros(1, 3, 32, 32), torch.ones(1, *prior.latent_shape)
+    found = r"arose in the backward pass of vae.encoder.conv_norm_out.1, a Module. float16 ends"
+    with pytest.raises(FloatingPointError, match=found):
+        image_gradient(prior, images, prior.encode_prompt("hair"), 500, noise)
+
+
+def test_damaged_embeddings_are_the_text_encoders(tiny_prior: DiffusionPrior) -> None:
+    from dataclasses import replace
+
+    embeds = tiny_prior.encode_prompt("white hair")
+    embeds = replace(embeds, cond=embeds.cond * torch.nan)
+    images, noise = torch.zeros(1, 3, 32, 32), torch.ones(1, *tiny_prior.latent_shape)
+    with pytest.raises(FloatingPointError, match="arose in the text encoder. That is float32"):
+        image_gradient(tiny_prior, images, embeds, 500, noise)
