@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+import operator
 from contextlib import suppress
 from numbers import Real
+from typing import Any
 
 MOST = 10**9
 """Of anything that is counted, such as steps."""
 
 
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise ValueError unless `value` is an integer from `least` to a thousand million."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """Return an integer of any kind, such as numpy's, as Python's.
+
+    Raises:
+        ValueError: it is none, or not from `least` to a thousand million.
+    """
+    count = _integer(value)
+    if count is None or not least <= count <= MOST:
         wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
         raise ValueError(f"{name} must be {wanted}, at most {MOST:,}, got {_short(value)}")
+    return count
 
 
 def check_number(name: str, value: object, *, positive: bool = False) -> None:
@@ -28,10 +36,18 @@ def check_number(name: str, value: object, *, positive: bool = False) -> None:
         raise ValueError(f"{name} must be {wanted}, got {_short(value)}")
 
 
-def check_seed(value: object) -> None:
-    """Raise ValueError unless `value` is an integer in 0 … 2⁶⁴ − 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+def check_seed(value: object) -> int:
+    """Return a seed as Python's integer; ValueError unless it is one in 0 … 2⁶⁴ − 1."""
+    seed = _integer(value)
+    if seed is None or not 0 <= seed < 2**64:
         raise ValueError(f"a seed must be an integer from 0 to 2⁶⁴ − 1, got {_short(value)}")
+    return seed
+
+
+def _integer(value: Any) -> int | None:
+    with suppress(TypeError, ValueError, RuntimeError):  # a tensor's are of the last two
+        return None if isinstance(value, bool) else operator.index(value)
+    return None
 
 
 def _short(value: object) -> str:

@@ -36,8 +36,7 @@ def generator(seed: int) -> torch.Generator:
     Raises:
         ValueError: another seed.
     """
-    check_seed(seed)
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(check_seed(seed))
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
@@ -61,7 +60,7 @@ def noise(shape: Sequence[int], *numbers: int) -> Tensor:
 
 def choices(seed: int) -> random.Random:
     """Return Python's generator of a seed, for choices among words."""
-    return random.Random(seed)
+    return random.Random(check_seed(seed))
 
 
 @contextmanager

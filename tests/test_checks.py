@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from sdd_fast.checks import check_count, check_number, check_seed
 from sdd_fast.distillation.config import DistillConfig
-from sdd_fast.draws import generator
+from sdd_fast.draws import choices, generator
 from sdd_fast.inversion.refine import Refinement
 from sdd_fast.selection.choose import Selection
 
@@ -66,3 +69,19 @@ def test_absurd_settings(settings: Any, change: dict[str, Any]) -> None:
         ValueError, match=r"k must be" if "candidates" in change else next(iter(change))
     ):
         settings(**change)
+
+
+@pytest.mark.parametrize("three", [np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_integers_of_other_libraries(three: Any) -> None:
+    settings = [DistillConfig(steps=three, seed=three), Selection(seed=three, top=three)]
+    assert asdict(settings[0]) == asdict(DistillConfig(steps=3, seed=3))
+    assert asdict(settings[1]) == asdict(Selection(seed=3, top=3))
+    assert all(type(value) is int for s in settings for value in (s.seed, getattr(s, "top", 3)))
+    assert type(Refinement(steps=three).steps) is int
+    assert torch.equal(
+        torch.rand(4, generator=generator(three)), torch.rand(4, generator=generator(3))
+    )
+    assert choices(three).random() == choices(3).random()
+    for wrong in (np.float64(3), np.bool_(True), torch.tensor(3.0), torch.tensor([3, 4])):
+        with pytest.raises(ValueError, match="steps must be a positive integer"):
+            check_count("steps", wrong)

@@ -69,8 +69,8 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "monitor_every", "checkpoint_every"):
-            check_count(name, getattr(self, name))
-        check_seed(self.seed)
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         for name in ("lr", "lam"):
             check_number(name, getattr(self, name), positive=True)
         weights = (

@@ -97,7 +97,7 @@ def invert(
     files, target = list_images(settled(folder)), settled(out)
     if target.suffix.lower() != ".safetensors":
         raise ValueError(f"latents are written to a .safetensors file, got {target.name!r}")
-    check_count("batch_size", batch_size)
+    batch_size = check_count("batch_size", batch_size)
     job = _Job(encoder, generator, detector, refinement or Refinement(), identity)
     together = min(batch_size, len(files))
     check_images(together, generator.image_size, f"batch_size={batch_size:,}", job.device)

@@ -46,7 +46,7 @@ class Refinement:
     identity: float = 0.02
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps, least=0)
+        object.__setattr__(self, "steps", check_count("steps", self.steps, least=0))
         check_number("lr", self.lr, positive=True)
         check_number("l2_weight", self.l2_weight)
         check_number("identity", self.identity)

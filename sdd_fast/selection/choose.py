@@ -38,11 +38,11 @@ class Selection:
 
     def __post_init__(self) -> None:
         for name in ("images", "noise_draws"):
-            check_count(name, getattr(self, name))
-        check_seed(self.seed)
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         for name in ("batch_size", "top"):
             if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
+                object.__setattr__(self, name, check_count(name, getattr(self, name)))
         check_number("margin", self.margin)
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise ValueError(f"threshold is an HQS, −1 … 1, got {self.threshold!r}")
