@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -35,10 +36,23 @@ class Components(NamedTuple):
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
+# What each part must be, and an attribute by which it is known, since people wrap them.
+_KINDS = {
+    "vae": ("an AutoencoderKL of diffusers", "config.latent_channels"),
+    "unet": ("a UNet2DConditionModel of diffusers", "config.cross_attention_dim"),
+    "text_encoder": ("a CLIPTextModel of transformers", "config.hidden_size"),
+    "tokenizer": ("a CLIPTokenizer of transformers", "model_max_length"),
+    "scheduler": ("a scheduler of diffusers", "config"),
+    "text_encoder_2": ("a CLIPTextModelWithProjection of transformers", "config.projection_dim"),
+    "tokenizer_2": ("a CLIPTokenizer of transformers, SDXL's second", "model_max_length"),
+}
+
+
 def check_fit(parts: Components) -> None:
-    """Raise ValueError unless these are the parts of one supported model."""
+    """Raise ValueError or TypeError unless these are the parts of one supported model."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
+    _check_types(parts)
     encoders = [parts.text_encoder] + ([parts.text_encoder_2] if parts.text_encoder_2 else [])
     check_configs(
         Configs(
@@ -50,6 +64,18 @@ def check_fit(parts: Components) -> None:
     )
     for tokenizer, encoder in zip((parts.tokenizer, parts.tokenizer_2), encoders, strict=False):
         _check_tokenizer(tokenizer, encoder.config.vocab_size)
+
+
+def _check_types(parts: Components) -> None:
+    has_second = parts.text_encoder_2 is not None or parts.tokenizer_2 is not None
+    for name, (wanted, known_by) in _KINDS.items():
+        part = getattr(parts, name)
+        if part is None and name.endswith("_2") and not has_second:
+            continue
+        try:
+            attrgetter(known_by)(part)
+        except AttributeError:
+            raise TypeError(f"{name} must be {wanted}, got {type(part).__name__}") from None
 
 
 def _check_tokenizer(tokenizer: Any, embeddings: int) -> None:

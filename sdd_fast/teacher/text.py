@@ -92,6 +92,8 @@ def encode_prompt(
                 stacklevel=3,  # the caller of DiffusionPrior.encode_prompt
             )
     negatives = _list(negative_prompt, "negative_prompt")
+    for text in negatives:
+        _check_characters(text, "negative prompt")
     if len(negatives) not in (1, len(prompts)):
         raise ValueError(f"got {len(negatives)} negative prompts for {len(prompts)} prompts")
     cond, pooled = _encode(prompts, encoders, blank)
@@ -112,13 +114,23 @@ def check_prompt(prompt: str) -> None:
         raise TypeError(f"a prompt must be a string, got {prompt!r}")
     if not prompt.strip():
         raise ValueError(f"the prompt is empty: {prompt!r}; describe the target, e.g. 'white hair'")
+    _check_characters(prompt, "prompt")
+
+
+def _check_characters(text: str, name: str) -> None:
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"the prompt {ascii(prompt)} is not Unicode text. Where a terminal's locale is not "
+            f"the {name} {ascii(text):.200} is not Unicode text. Where a terminal's locale is not "
             "UTF-8, set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
         ) from error
+    for character in text:
+        if unicodedata.category(character) == "Cc" and not character.isspace():
+            raise ValueError(
+                f"the {name} {text!r:.200} holds the control character {character!r}, which is no "
+                "part of any text; leave it out"
+            )
 
 
 def _list(texts: str | Sequence[str], name: str) -> list[str]:

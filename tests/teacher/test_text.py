@@ -62,3 +62,19 @@ def test_a_prompt_that_is_no_text(tiny_prior: DiffusionPrior, prompt: Any) -> No
         tiny_prior.encode_prompt(prompt)
     with pytest.raises(TypeError, match="prompt must be a string"):
         check_prompt(prompt)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("white\0hair", r"holds the control character '\\x00'"),
+        ("\x1b[31mhair", r"holds the control character '\\x1b'"),
+        ("hair \ud83d", "is not Unicode text"),
+    ],
+)
+def test_characters_of_no_text(tiny_prior: DiffusionPrior, text: str, message: str) -> None:
+    check_prompt("white\thair,\nlong \U0001f600")
+    with pytest.raises(ValueError, match=f"the prompt .*{message}"):
+        tiny_prior.encode_prompt(text)
+    with pytest.raises(ValueError, match=f"the negative prompt .*{message}"):
+        tiny_prior.encode_prompt("hair", text)
