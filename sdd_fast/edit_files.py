@@ -205,9 +205,10 @@ def telling_what_is_kept(task: Task, folder: Path) -> Iterator[None]:
 
 def _check_names(targets: Sequence[Path], out: Path, folder: Path) -> None:
     for target in targets:
-        if target.parent != out:
+        if target.parent != out or "\0" in target.name:
             raise ValueError(
-                f"{target} would lie outside {out}; a suffix for names must hold no separator"
+                f"{str(target)!r} is no name of a file in {out}; a suffix for names must hold no "
+                "separator and no NUL"
             )
         try:
             os.lstat(folder / target.name)

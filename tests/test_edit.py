@@ -223,7 +223,8 @@ def test_names_of_results(editor: Editor, photo: np.ndarray, tmp_path: Path) -> 
     # What cannot be written is known before the first is.
     for suffix, error, message in (
         ("-long", OSError, "x-long.png"),
-        ("/../../b", ValueError, "would lie outside .*no separator"),
+        ("/../../b", ValueError, "is no name of a file in .*no separator"),
+        ("a\0b", ValueError, "is no name of a file in .*no NUL"),
     ):
         with pytest.raises(error, match=message):
             editor.edit_files(faces, tmp_path / "other", suffix=suffix)

@@ -72,16 +72,18 @@ def _folder(path: Path) -> Facts:
     if kin := kin_of_folder(path):
         return {"part of a diffusion model": path, "holds": kin}
     from sdd_fast.image_files import list_images
-    from sdd_fast.training.captions import LISTINGS, SIDE_FILES, pictures_in
+    from sdd_fast.training.captions import LISTINGS, pictures_in, side_files
 
     captions = [name for name in LISTINGS if (path / name).exists()]
-    captions += [f".{suffix} files" for suffix in SIDE_FILES if any(path.glob(f"*.{suffix}"))]
     try:
-        pictures = (captions and pictures_in(path)) or list_images(path)
+        pictures = pictures_in(path) if captions else list_images(path)
     except ValueError as error:
         raise ValueError(
             f"{path} is no run, domain, Stable Diffusion or CLIP folder, or folder of pictures"
         ) from error
+    if not captions and side_files(path, [Path(picture.name) for picture in pictures]):
+        pictures = pictures_in(path)
+        captions = [f"in files beside {len(side_files(path, pictures)):,} of them"]
     facts = {"folder of pictures": path, "pictures": len(pictures)}
     facts["captions"] = ", ".join(captions) or "none"
     return facts

@@ -2,7 +2,8 @@
 
     metadata.jsonl      {"file_name": "red/1.png", "text": "a red cup"} on each line
     metadata.csv        the same in columns; metadata.parquet too, where pyarrow is installed
-    1.png and 1.txt     or 1.caption, side by side, also in sub-folders: a caption on each line
+    1.png and 1.txt     or 1.caption or 1.png.txt, side by side, also in sub-folders: a caption on
+                        each line
 
 The first two are the imagefolder convention of Hugging Face's datasets, the last that of kohya's
 trainers. An image may have several captions: on several lines, or as a list of texts.
@@ -16,13 +17,13 @@ import json
 import os
 import posixpath
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from .. import image_files
 from ..files import parse_json, read_bytes
-from ..image_files import suffixes
 
 LISTINGS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SIDE_FILES = ("txt", "caption")
@@ -54,14 +55,15 @@ def read_captions(folder: Path, column: str | None = None) -> Captions:
     if len(listed) > 1:
         raise ValueError(f"{folder} has {' and '.join(listed)}; keep the one that is to be read")
     pictures = pictures_in(folder)
-    rows = _listed(folder / listed[0], column) if listed else _beside(folder, pictures, column)
+    suffixes = (column.removeprefix("."),) if column else SIDE_FILES
+    rows = _listed(folder / listed[0], column) if listed else _beside(folder, pictures, suffixes)
     found: dict[str, set[str]] = {}
     repeated = Counter[str]()
     for name, texts in rows:
         repeated[name] += name in found
         found.setdefault(name, set()).update(texts)
     if not found:
-        raise FileNotFoundError(_no_captions(folder, pictures, listed))
+        raise FileNotFoundError(_no_captions(folder, pictures, listed, suffixes))
     if again := sum(map(bool, repeated.values())):
         warnings.warn(
             f"{again:,} of {len(found):,} pictures are listed more than once in "
@@ -186,28 +188,39 @@ def _parquet(listing: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _beside(
-    folder: Path, pictures: Sequence[Path], column: str | None
+    folder: Path, pictures: Sequence[Path], suffixes: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    suffixes = (column.removeprefix("."),) if column else SIDE_FILES
-    for picture in pictures:
-        path = folder / picture
-        files = [path.with_suffix(f".{suffix}") for suffix in suffixes]
-        files = [file for file in files if file.is_file()]
+    for picture, files in side_files(folder, pictures, suffixes).items():
         if len(files) > 1:
             raise ValueError(
-                f"{path} has captions in {' and '.join(file.name for file in files)}; say which "
-                "with --caption-column txt or caption (in Python: caption_column)"
+                f"{folder / picture} has captions in {' and '.join(file.name for file in files)}; "
+                "keep one, or say which with --caption-column txt or caption (in Python: "
+                "caption_column)"
             )
-        if files:
-            texts = [line.strip() for line in _decoded(files[0]).split("\n") if line.strip()]
-            if not texts:
-                raise ValueError(f"{files[0]} is empty; expected a caption of {picture.name}")
-            yield picture.as_posix(), texts
+        texts = [line.strip() for line in _decoded(files[0]).split("\n") if line.strip()]
+        if not texts:
+            raise ValueError(f"{files[0]} is empty; expected a caption of {picture.name}")
+        yield picture.as_posix(), texts
+
+
+def side_files(
+    folder: Path, pictures: Sequence[Path], suffixes: Sequence[str] = SIDE_FILES
+) -> dict[Path, list[Path]]:
+    """List the files of captions beside each image that has any: 1.txt or 1.png.txt for 1.png."""
+    there = defaultdict(list)  # by the name of an image, with or without its suffix
+    endings = [f".{suffix.lower()}" for suffix in suffixes]
+    for parent in sorted({picture.parent for picture in pictures}):
+        for path in sorted((folder / parent).iterdir()):
+            for ending in endings:
+                if path.name.lower().endswith(ending) and path.is_file():
+                    there[parent / path.name[: -len(ending)]].append(path)
+    found = {p: there.get(p, []) + there.get(p.with_suffix(""), []) for p in pictures}
+    return {picture: files for picture, files in found.items() if files}
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """The images in a folder and those below it, but hidden ones, by name."""
-    found, endings = [], suffixes()
+    found, endings = [], image_files.suffixes()
     for root, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]
         files = (Path(root, name) for name in names if not name.startswith("."))
@@ -233,7 +246,9 @@ def _columns(row: Any) -> str:
     return "only " + (", ".join(map(str, row)) or "an empty object")
 
 
-def _no_captions(folder: Path, pictures: Sequence[Path], listed: Sequence[str]) -> str:
+def _no_captions(
+    folder: Path, pictures: Sequence[Path], listed: Sequence[str], suffixes: Sequence[str]
+) -> str:
     if listed:
         return f"{folder / listed[0]} names no picture"
     others = [*sorted(path for path in folder.glob("*") if path.is_dir()), folder.absolute().parent]
@@ -243,5 +258,6 @@ def _no_captions(folder: Path, pictures: Sequence[Path], listed: Sequence[str]) 
     return (
         f"{folder} has {len(pictures):,} pictures, but no metadata.jsonl (with one object a line, "
         'such as {"file_name": "1.png", "text": "a red cup"}), no metadata.csv or '
-        "metadata.parquet, and no 1.txt or 1.caption beside a 1.png"
+        f"metadata.parquet, and no {' or '.join(f'1.{suffix}' for suffix in suffixes)} beside a "
+        "1.png"
     )

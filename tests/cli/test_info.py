@@ -13,6 +13,7 @@ import foreign_files
 import pytest
 import torch
 from cli_runner import Sdd
+from PIL import Image
 from tiny_clip import write_clip
 
 from sdd_fast.cli import main
@@ -75,6 +76,17 @@ def test_what_this_package_writes(sdd: Sdd, runs: Path, domain: Path, tiny_sd: P
         assert shown.code == 0, shown.err
         for text in expected:
             assert text in shown.out, (path, text, shown.out)
+
+
+def test_only_files_beside_pictures_are_captions(sdd: Sdd, tmp_path: Path) -> None:
+    for name in ("a.png", "b.JPG"):
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    (tmp_path / "license.txt").write_text("of no picture")
+    shown = " ".join(sdd("info", tmp_path).out.split())
+    assert "pictures 2" in shown and "captions none" in shown
+    (tmp_path / "b.TXT").write_text("a cup")
+    shown = " ".join(sdd("info", tmp_path).out.split())
+    assert "pictures 2" in shown and "captions in files beside 1 of them" in shown
 
 
 def test_clip_folders(sdd: Sdd, tmp_path: Path) -> None:

@@ -98,13 +98,33 @@ def test_files_beside_the_images(cups: Path) -> None:
     seen = "a cup, seen\u2028from above"
     assert read_captions(cups) == ALL | {"blue/3.jpg": sorted(["a blue cup", seen])}
     (cups / "1.caption").write_text("tags, of, a, cup")
-    with pytest.raises(ValueError, match=r"1\.txt and 1\.caption; say which with --caption-column"):
+    with pytest.raises(
+        ValueError, match=r"1\.caption and 1\.txt; keep one, or say .*--caption-column"
+    ):
         read_captions(cups)
     with pytest.warns(UserWarning, match="1 of 3 pictures"):
         assert read_captions(cups, "caption")["1.png"] == ["tags, of, a, cup"]
     (cups / "2.txt").write_text(" \n")
     with pytest.raises(ValueError, match=r"2\.txt is empty; expected a caption of 2\.png"):
         read_captions(cups, "txt")
+
+
+def test_other_names_of_files_beside_the_images(cups: Path, tmp_path: Path) -> None:
+    (cups / "1.TXT").write_text("a red cup")
+    (cups / "2.png.txt").write_text("a cup")
+    (cups / "blue" / "3.jpg.Caption").write_text("a blue cup")
+    assert read_captions(cups) == ALL
+    (cups / "1.png.txt").write_text("a cup")
+    with pytest.raises(
+        ValueError, match=r"1\.png has captions in 1\.png\.txt and 1\.TXT; keep one"
+    ):
+        read_captions(cups)
+    (cups / "1.wd14.txt").write_text("tags")
+    with pytest.warns(UserWarning, match="2 of 3 pictures"):
+        assert read_captions(cups, ".wd14.txt") == {"1.png": ["tags"]}
+    for column in ("../etc", "..", "/", "a\0b", "none"):
+        with pytest.raises(FileNotFoundError, match="has 3 pictures, .* no 1.* beside a 1.png"):
+            read_captions(cups, column)
 
 
 def test_several_captions_of_an_image(cups: Path) -> None:
