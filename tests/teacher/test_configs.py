@@ -167,21 +167,15 @@ def test_a_pipeline_is_the_same_teacher_as_its_folder(tiny_sdxl: Path) -> None:
         DiffusionPrior.from_pretrained(pipeline, variant="fp16")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["vae", "unet", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"],
-)
+PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2")
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_parts_of_a_wrong_type(tiny_xl64: DiffusionPrior, name: str) -> None:
-    parts = {
-        part: getattr(tiny_xl64, part)
-        for part in ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "text_encoder_2",
-                     "tokenizer_2")
-    }  # fmt: skip
+    parts = {part: getattr(tiny_xl64, part) for part in PARTS}
     for wrong in (None, {}, "path/to/it", torch.nn.Linear(2, 2)):
         kind = type(wrong).__name__
-        with pytest.raises(
-            TypeError, match=f"^{name} must be an? .* of (diff|trans).*, got {kind}"
-        ):
+        with pytest.raises(TypeError, match=f"^{name} must be an? .* of .*, got {kind}"):
             DiffusionPrior(**parts | {name: wrong})
     for other in ("vae", "unet", "scheduler"):
         if other != name:

@@ -98,9 +98,7 @@ def test_files_beside_the_images(cups: Path) -> None:
     seen = "a cup, seen\u2028from above"
     assert read_captions(cups) == ALL | {"blue/3.jpg": sorted(["a blue cup", seen])}
     (cups / "1.caption").write_text("tags, of, a, cup")
-    with pytest.raises(
-        ValueError, match=r"1\.caption and 1\.txt; keep one, or say .*--caption-column"
-    ):
+    with pytest.raises(ValueError, match=r"1\.caption and 1\.txt; keep .*--caption-column"):
         read_captions(cups)
     with pytest.warns(UserWarning, match="1 of 3 pictures"):
         assert read_captions(cups, "caption")["1.png"] == ["tags, of, a, cup"]
@@ -115,9 +113,7 @@ def test_other_names_of_files_beside_the_images(cups: Path, tmp_path: Path) -> N
     (cups / "blue" / "3.jpg.Caption").write_text("a blue cup")
     assert read_captions(cups) == ALL
     (cups / "1.png.txt").write_text("a cup")
-    with pytest.raises(
-        ValueError, match=r"1\.png has captions in 1\.png\.txt and 1\.TXT; keep one"
-    ):
+    with pytest.raises(ValueError, match=r"1\.png has captions in 1\.png\.txt and 1\.TXT; keep"):
         read_captions(cups)
     (cups / "1.wd14.txt").write_text("tags")
     with pytest.warns(UserWarning, match="2 of 3 pictures"):
