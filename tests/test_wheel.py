@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 import torch
 from other_torch import NotThere, install_alone
-from sanitize import LEFT_OUT
+from sanitize import LEFT_OUT, SLOW
 
 from sdd_fast import load_domain
 
@@ -300,8 +300,8 @@ def test_the_weights_and_the_whole_package_leave_each_other_alone(
 
 
 def test_the_tests_of_the_ops_pass_there(torch_there: Torch, other: Path, tmp_path: Path) -> None:
-    """A copy of them, out of the checkout, with their helpers. Beside the torch of this environment
-    those that are quick: `make test` runs them all."""
+    """A copy of them, out of the checkout, with their helpers. `make test` runs those that are slow
+    with the same objects of the kernels, and all of them beside the torch of this environment."""
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     shutil.copytree(ROOT / "tests" / "ops", tmp_path / "tests" / "ops")
     for helper in (ROOT / "tests").glob("*.py"):
@@ -310,7 +310,7 @@ def test_the_tests_of_the_ops_pass_there(torch_there: Torch, other: Path, tmp_pa
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\naddopts = --import-mode=importlib\npythonpath = tests\n"
     )
-    quick = " and ".join(f"not {name}" for name in LEFT_OUT) if torch_there.this else ""
+    quick = " and ".join(f"not {name}" for name in (LEFT_OUT if torch_there.this else SLOW))
     said = run(
         other, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", quick, "tests/ops",
         cwd=tmp_path,

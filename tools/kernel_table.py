@@ -3,13 +3,15 @@
 python tools/kernel_table.py            writes docs/kernel-table.md        (make kernel-table)
 python tools/kernel_table.py --check    fails where that file is not what would be written
 
-Either way every .cu file is compiled for every target, and a kernel that spills registers to local
-memory, or cannot be resident on a GPU at all, is an error. No GPU is needed.
+Every .cu file is compiled for every target, and a kernel that spills registers to local memory, or
+cannot be resident on a GPU at all, is an error. No GPU is needed. The last line of the table says
+what it was made from: --check compiles nothing where all of that is still the same.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import shutil
@@ -22,6 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from sdd_fast._native_sources import sources_digest  # noqa: E402
+
 TABLE = ROOT / "docs" / "kernel-table.md"
 HEAD = """# CUDA kernels
 
@@ -134,9 +140,13 @@ def kernels_of(nvcc: str, source: Path) -> Iterator[Kernel]:
         )  # fmt: skip
 
 
-def table(nvcc: str, kernels: dict[str, list[Kernel]]) -> str:
+def version(nvcc: str) -> str:
     release = re.search(r"release ([\d.]+)", run([nvcc, "--version"]))
-    lines = [HEAD.format(nvcc=f"nvcc {release[1]}" if release else "nvcc")]
+    return f"nvcc {release[1]}" if release else "nvcc"
+
+
+def table(nvcc: str, kernels: dict[str, list[Kernel]]) -> str:
+    lines = [HEAD.format(nvcc=version(nvcc))]
     for file, of_file in kernels.items():
         lines += [f"## {file}", ""]
         lines += [f"| kernel | threads | shared | {' | '.join(f'sm_{t}' for t in LIMITS)} |"]
@@ -151,10 +161,23 @@ def table(nvcc: str, kernels: dict[str, list[Kernel]]) -> str:
     return "\n".join(lines)
 
 
+def sealed(text: str) -> str:
+    """The table with a last line that depends on it (it names nvcc), csrc/ and this file."""
+    digest = hashlib.sha256(text.encode() + sources_digest(ROOT).encode())
+    digest.update(Path(__file__).read_bytes())
+    return f"{text}\n<!-- sources and table: {digest.hexdigest()[:16]} -->\n"
+
+
 def main() -> None:
     nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     if shutil.which(nvcc) is None:
         print("kernel-table: skipped, there is no nvcc here")
+        return
+    check = sys.argv[1:] == ["--check"]
+    committed = TABLE.read_text(encoding="utf-8") if check else ""
+    unsealed = committed.rpartition("\n<!-- ")[0] or committed
+    if f" with {version(nvcc)};" in unsealed and sealed(unsealed) == committed:
+        print("    the table of the kernels was made from these sources by this nvcc")
         return
     sources = sorted((ROOT / "csrc").glob("*/*_kernel.cu"))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -169,15 +192,14 @@ def main() -> None:
     count = sum(len(of_file) for of_file in kernels.values())
     print(f"    {count} kernels, compiled for sm_{', sm_'.join(LIMITS)}: no spills")
     text = table(nvcc, kernels)
-    if sys.argv[1:] != ["--check"]:
-        TABLE.write_text(text, encoding="utf-8")
+    if not check:
+        TABLE.write_text(sealed(text), encoding="utf-8")
         print(f"wrote {TABLE.relative_to(ROOT)}")
         return
-    committed = TABLE.read_text(encoding="utf-8")
     if committed.splitlines()[2:3] != text.splitlines()[2:3]:
         print("    another nvcc made the committed table: not compared")
-    elif committed != text:
-        difference = difflib.unified_diff(committed.splitlines(), text.splitlines(), "committed",
+    elif unsealed != text:
+        difference = difflib.unified_diff(unsealed.splitlines(), text.splitlines(), "committed",
                                           "compiled", lineterm="", n=0)  # fmt: skip
         sys.exit("\n".join([*difference, "", "The table has changed: make kernel-table"]))
 

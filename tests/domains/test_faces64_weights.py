@@ -84,7 +84,7 @@ def test_identity_ignores_expression_and_tells_persons_apart(domain):
 
 
 def test_one_edit_from_selection_to_measurement(domain):
-    """The main job, with half the usual steps: the target appears, the rest stays."""
+    """The main job, with few steps of few faces: the target appears, the rest stays."""
     prompt = "a surprised face"
     assert prompt in EDITS
     curve = hqs(
@@ -94,7 +94,7 @@ def test_one_edit_from_selection_to_measurement(domain):
     assert curve.largest() >= 300  # never among the timesteps that carry texture only
     result = distill(
         domain.prior, domain.generator, domain.w_plus, prompt, [curve.largest()],
-        identity=domain.identity, w_std=domain.w_std, config=DistillConfig(steps=60),
+        identity=domain.identity, w_std=domain.w_std, config=DistillConfig(steps=60, batch_size=4),
         progress=False,
     )  # fmt: skip
     quality = measure_edit(domain, result.mapper, result.info.lam, prompt, faces=96, seed=SEED)
