@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from .teacher.prior import DiffusionPrior
+    from .teacher.text import PromptEmbeds
 
 MOST = 8
 """Images in one graph, however small they are."""
@@ -33,25 +35,89 @@ MOST_RENDERED = 64
 ENCODED_AT_ONCE = 16
 """Images that the VAE encodes in one pass without a graph."""
 
+MOST_ROWS = 64
+"""Rows in one call of the U-Net without a graph, however small they are."""
+
 _KEPT_BYTES = 12e9  # by the graphs of one step
+_ROWS_BYTES = 4e9  # by the rows of one call of the U-Net without a graph, beside them
 _LAYER_BYTES = 2**30  # by one layer without a graph
 _LEAST_BYTES = 96  # for each pixel of an image: itself, its edit, their gradients, one layer
 _CACHE_BYTES = 2**28  # by results that are kept from one step to another
 
 _VAE_ELEMENTS = 3_100  # kept for each pixel that the teacher sees
 _UNET_ELEMENTS = 5_000  # likewise, from 4,100 in Stable Diffusion 1.x to 5,400 in 2.x
+_ROW_ELEMENTS = 150  # of a row without a graph, at one time
+_VAE_LAYER_ELEMENTS = 700  # likewise of an image in the VAE encoder
 _GENERATOR_BYTES = 1.6e6  # kept for each pixel of the side: the layers get thinner as they grow
 _GENERATOR_LAYER_BYTES = 256  # of the largest layer, for each pixel of the image
 
 
-def selection_batch(prior: DiffusionPrior, height: int, width: int, jacobian: str = "skip") -> int:
-    """Return how many images of this size share one graph in `hqs`: 1 to `MOST`.
+@dataclass(frozen=True)
+class SelectionSizes:
+    """How much goes through the networks at once in `hqs`.
 
     Args:
-        jacobian: of the `GuidanceConfig`.
+        images: those that share one graph of the VAE encoder. rows: of one call of the U-Net.
     """
-    through_unet = 2 * _UNET_ELEMENTS if jacobian == "full" else 0  # with and without the prompt
-    return _fitting(_bytes(prior, height, width, _VAE_ELEMENTS + through_unet), _KEPT_BYTES, MOST)
+
+    images: int
+    rows: int
+
+
+def selection_sizes(
+    prior: DiffusionPrior,
+    size: tuple[int, int],
+    *,
+    jacobian: str = "skip",
+    gradient_at: str = "image",
+    memory_gb: float | None = None,
+    embeds: PromptEmbeds | None = None,
+) -> SelectionSizes:
+    """Return how much `hqs` takes at once of images of `size`, (height, width).
+
+    Args:
+        jacobian, gradient_at: what is computed.
+        memory_gb: for graphs and rows, beside the weights; None: 16, for a card of 24 GB.
+        embeds: of any prompt; with them the memory of a row is measured on a GPU.
+
+    Raises:
+        ValueError: `memory_gb` is too small for one image and one row of the U-Net.
+    """
+    share = 1.0 if memory_gb is None else memory_gb * 1e9 / (_KEPT_BYTES + _ROWS_BYTES)
+    kept, rows = share * _KEPT_BYTES, share * _ROWS_BYTES
+    at_image = gradient_at == "image"
+    elements = _VAE_ELEMENTS if at_image else _VAE_LAYER_ELEMENTS
+    if jacobian == "full":
+        elements += 2 * _UNET_ELEMENTS  # with and without the prompt
+    image, row = _bytes(prior, *size, elements), _row_bytes(prior, size, embeds)
+    if memory_gb is not None and (image > kept or row > rows):
+        least = memory_gb * max(image / kept, row / rows)
+        raise ValueError(
+            f"memory_gb={memory_gb:g} is too small for one image and one row of this teacher's "
+            f"U-Net: give {math.ceil(10 * least) / 10:g} or more, or take dtype float16"
+        )
+    images = _fitting(image, kept, MOST if at_image else ENCODED_AT_ONCE)
+    if jacobian == "full":
+        return SelectionSizes(images, 2 * images)
+    return SelectionSizes(images, _fitting(row, rows, MOST_ROWS))
+
+
+def _row_bytes(prior: DiffusionPrior, size: tuple[int, int], embeds: PromptEmbeds | None) -> float:
+    """Return what a row of the U-Net takes without a graph: measured on a GPU, else by rule."""
+    if embeds is None or prior.device.type != "cuda":
+        _, h, w = prior.latent_shape_for(*size)
+        return float(_ROW_ELEMENTS * h * w * prior.vae_scale_factor**2 * prior.dtype.itemsize)
+    import torch
+
+    x = torch.zeros(2, *prior.latent_shape_for(*size), device=prior.device)
+    t = torch.zeros(2, dtype=torch.int64, device=prior.device)
+    text, pooled = embeds.cond[[0, 0]], None if embeds.pooled is None else embeds.pooled[[0, 0]]
+    with torch.no_grad(), torch.cuda.device(prior.device):
+        prior.unet_output(x, t, text, pooled)  # what is allocated once
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        prior.unet_output(x, t, text, pooled)
+        return max(1.0, (torch.cuda.max_memory_allocated() - before) / 2)
 
 
 def training_batch(generator: Any, prior: DiffusionPrior) -> int:

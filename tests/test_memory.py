@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +13,19 @@ import torch
 from safetensors import SafetensorError
 from sd_families import FULL, FULL_VAE, build_networks
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdd_fast._build_info import build_info
 from sdd_fast.memory import (
     _GENERATOR_BYTES,
+    _ROW_ELEMENTS,
     _UNET_ELEMENTS,
     _VAE_ELEMENTS,
+    _VAE_LAYER_ELEMENTS,
+    SelectionSizes,
     fits_cache,
     rendering_batch,
-    selection_batch,
+    selection_sizes,
     training_batch,
 )
 from sdd_fast.models import StyleGAN2
@@ -71,6 +76,52 @@ def test_what_a_unet_keeps() -> None:
     assert found < _UNET_ELEMENTS * 512**2 * 4 < 1.25 * found
 
 
+class Live(TorchDispatchMode):
+    """The most bytes that results of a forward pass take at one time; views of weights are none."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.own = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
+        self.sizes: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key not in self.own and key not in self.sizes:
+                self.sizes[key] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, key)
+        self.peak = max(self.peak, sum(self.sizes.values()))
+        return result
+
+
+def test_what_a_forward_pass_takes_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import AutoencoderKL
+
+    def attention(q: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.empty_like(q)  # as kernels do that keep no matrix of S × S
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    with torch.device("meta"), torch.no_grad():
+        unet = build_networks("1.x", FULL["1.x"], FULL_VAE)["unet"]
+        latents, text = torch.empty(2, 4, 64, 64), torch.empty(2, 77, 768)
+        with Live(unet) as rows:
+            unet(latents, 500, encoder_hidden_states=text)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+        )
+        with Live(vae) as image:
+            vae.encode(torch.empty(1, 3, 512, 512))
+    pixels = 512**2 * 4
+    assert rows.peak / 2 < _ROW_ELEMENTS * pixels < 1.25 * rows.peak / 2
+    assert image.peak < _VAE_LAYER_ELEMENTS * pixels < 1.25 * image.peak
+
+
 @pytest.mark.parametrize(("resolution", "want"), [(1024, 1.54e9), (512, 0.79e9), (256, 0.42e9)])
 def test_what_a_generator_keeps(resolution: int, want: float) -> None:
     with torch.device("meta"):
@@ -94,32 +145,53 @@ def prior(resolution: int, dtype: torch.dtype = torch.float32) -> Any:
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
-    return SimpleNamespace(vae=vae, vae_scale_factor=8, latent_shape_for=encoder.latent_shape)
+    return SimpleNamespace(
+        vae=vae, dtype=dtype, vae_scale_factor=8, latent_shape_for=encoder.latent_shape
+    )
 
 
 def generator(height: int, width: int, resolution: int) -> Any:
     return SimpleNamespace(image_size=(height, width), resolution=resolution)
 
 
+def images(*args: Any, **kwargs: Any) -> int:
+    return selection_sizes(*args, **kwargs).images
+
+
 def test_as_many_as_fit() -> None:
     ffhq, car = generator(1024, 1024, 1024), generator(384, 512, 512)
     # 12 GB: three times 3.24, twice 3.24 + 1.54.
-    assert selection_batch(prior(512), 1024, 1024) == 3
+    assert images(prior(512), (1024, 1024)) == 3
     assert training_batch(ffhq, prior(512)) == 2
     # In half precision a VAE keeps 1.62 GB, a generator what it kept.
-    assert selection_batch(prior(512, torch.float16), 1024, 1024) == 7
+    assert images(prior(512, torch.float16), (1024, 1024)) == 7
     assert training_batch(ffhq, prior(512, torch.float16)) == 3
     # Through the U-Net twice 5.2 GB more.
-    assert selection_batch(prior(512), 1024, 1024, "full") == 1
-    assert selection_batch(prior(256), 1024, 1024, "full") == 3
+    assert images(prior(512), (1024, 1024), jacobian="full") == 1
+    assert images(prior(256), (1024, 1024), jacobian="full") == 3
     # The teacher sees 384 × 512 pixels of a car.
-    assert selection_batch(prior(512), 384, 512) == 4
+    assert images(prior(512), (384, 512)) == 4
     assert training_batch(car, prior(512)) == 3
     # Never more than eight, never none.
-    assert (
-        selection_batch(prior(64), 64, 64) == training_batch(generator(64, 64, 64), prior(64)) == 8
-    )
-    assert selection_batch(prior(2048), 1024, 1024) == training_batch(ffhq, prior(2048)) == 1
+    assert images(prior(64), (64, 64)) == training_batch(generator(64, 64, 64), prior(64)) == 8
+    assert images(prior(2048), (1024, 1024)) == training_batch(ffhq, prior(2048)) == 1
+
+
+def test_rows_of_the_unet() -> None:
+    """4 GB of 0.16 GB each; half of it in half precision; through the U-Net two for an image."""
+    assert selection_sizes(prior(512), (1024, 1024)).rows == 25
+    assert selection_sizes(prior(512, torch.float16), (1024, 1024)).rows == 50
+    assert selection_sizes(prior(64), (64, 64)) == SelectionSizes(8, 64)
+    assert selection_sizes(prior(256), (64, 64), jacobian="full") == SelectionSizes(3, 6)
+    assert selection_sizes(prior(512), (512, 512), gradient_at="latent").images == 16
+
+
+def test_an_amount_of_memory() -> None:
+    assert selection_sizes(prior(512), (512, 512), memory_gb=32) == SelectionSizes(7, 50)
+    assert selection_sizes(prior(512), (512, 512), memory_gb=4.4) == SelectionSizes(1, 6)
+    message = "memory_gb=4 is too small for one image and one row .* give 4.4 or more"
+    with pytest.raises(ValueError, match=message):
+        selection_sizes(prior(512), (512, 512), memory_gb=4)
 
 
 @pytest.mark.parametrize(("side", "want"), [(64, 64), (256, 64), (512, 16), (1024, 4), (4096, 1)])

@@ -13,9 +13,24 @@ from .console import command, say
 from .groups import typed
 
 if TYPE_CHECKING:
+    from sdd_fast.domains import Domain
     from sdd_fast.gradients.config import GuidanceConfig
     from sdd_fast.selection.choose import Selection
     from sdd_fast.selection.curve import HQSCurve
+
+Prompts = Annotated[
+    list[str],
+    typer.Argument(metavar="PROMPT...", help="What the edited pictures should show; one or more."),
+]
+SelectOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="The run's folder; of several prompts, the folder of their folders. Default: runs/ "
+        "and the prompt.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
 
 
 def _curve(text: str) -> Any:
@@ -41,6 +56,10 @@ class CurveOptions:
             "pixels, as in the authors' code."
         ),
     ] = "signed"
+    gradient_at: Annotated[
+        str,
+        _curve("image, as in the paper; latent: faster, and an approximation."),
+    ] = "image"
     normalize: Annotated[
         str,
         _curve(
@@ -61,6 +80,17 @@ class CurveOptions:
             "curve by rounding only."
         ),
     ] = None
+    memory_gb: Annotated[
+        float | None,
+        _curve("Gigabytes for what is computed at once, instead of those of such a GPU."),
+    ] = None
+    search: Annotated[
+        str,
+        _curve(
+            "exhaustive: every image at every timestep. adaptive: coarse to fine, until the "
+            "largest HQS is settled; an approximation."
+        ),
+    ] = "exhaustive"
     seed: Annotated[int, _curve("Fixes the noise.")] = 0
     top: options.Top = None
     threshold: options.Threshold = None
@@ -80,6 +110,9 @@ class CurveOptions:
             top=self.top,
             threshold=self.threshold,
             batch_size=self.batch_size,
+            gradient_at=self.gradient_at,  # type: ignore[arg-type]
+            memory_gb=self.memory_gb,
+            search=self.search,  # type: ignore[arg-type]
         )
 
     def guidance(self) -> GuidanceConfig:
@@ -99,12 +132,12 @@ class CurveOptions:
 
 @command
 def select(
-    prompt: options.Prompt,
+    prompts: Prompts,
     how: CurveOptions,
     template: options.Template = None,
     *,
     checkpoints: options.CheckpointOptions,
-    out: options.RunOut = None,
+    out: SelectOut = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -113,85 +146,138 @@ def select(
     """Find the timesteps at which the diffusion model has most to say about a prompt.
 
     Computes the Hybrid Quality Score (HQS) of every candidate timestep, prints it, and writes
-    curve.json and curve.png. `sdd distill` with the same --out then uses this curve. Stop it with
-    Ctrl-C and give the same command again: it goes on where it was, to the same curve.
+    curve.json and curve.png. `sdd distill` with the same --out then uses this curve. Several
+    prompts share most of the work, and get a folder each. Stop it with Ctrl-C and give the same
+    command again: it goes on where it was, to the same curves.
 
     \b
     Examples:
       sdd select "a face with white hair"
+      sdd select "a face with white hair" "a face with a beard" "a bald face"
       sdd select "a smiling face" --top 3 --out runs/smile
       sdd select "a bald face" --images my-faces/ --timesteps 100:900:50
       sdd select "white hair" --domain ffhq-1024 --template attribute
     """
+    from contextlib import ExitStack
     from dataclasses import replace
 
-    from sdd_fast.interrupt import InterruptAfterStep
     from sdd_fast.lock import locked
-    from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE, PARTIAL_CURVE
+    from sdd_fast.run_folder import CURVE_FILE, PARTIAL_CURVE
     from sdd_fast.runs.prepare import check_selection, load_local, slug
-    from sdd_fast.selection.choose import choose
-    from sdd_fast.selection.hqs import default_timesteps
-    from sdd_fast.selection.in_domain import compute_curve, images_at_once
+    from sdd_fast.selection.in_domain import compute_curves, sizes
     from sdd_fast.teacher.text import check_prompt, unknown_words
 
     selection, guidance = how.selection(), how.guidance()
-    place = out or Path("runs") / slug(prompt)
+    twice = [prompt for i, prompt in enumerate(prompts) if prompt in prompts[:i]]
+    if twice:
+        raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
+    parent = Path("runs") if out is None else out
+    single = out is not None and len(prompts) == 1
+    places = [parent] if single else [parent / slug(prompt) for prompt in prompts]
     loaded = checkpoints.open(device, dtype, attention)
-    text = loaded.prompt(prompt, template)
-    check_prompt(text)
+    texts = [loaded.prompt(prompt, template) for prompt in prompts]
+    for text in texts:
+        check_prompt(text)
     images = None
-    with locked(place):
-        earlier = check_selection(place, overwrite)
+    with ExitStack() as locks:
+        for place in places:
+            locks.enter_context(locked(place))
+        found = [check_selection(place, overwrite) for place in places]
         load_local(loaded, "held_out")
         if how.folder is not None:
             from sdd_fast.images import load_folder
 
             images, _ = load_folder(how.folder, loaded.generator.image_size)
-        if loaded.prompts and unknown_words(loaded.prior, text):
+        if loaded.prompts and any(unknown_words(loaded.prior, text) for text in texts):
             say(f"warning: prompts that work here: {', '.join(map(repr, loaded.prompts))}")
         shown = len(loaded.held_out[: selection.images]) if images is None else len(images)
-        if earlier is not None:
-            usual = default_timesteps(loaded.prior.num_train_timesteps)
-            _check_same(earlier, place / CURVE_FILE, text, selection, guidance, shown, usual)
-            say(f"the curve is in {place / CURVE_FILE} already; its picture is drawn")
-            curve = replace(earlier, normalize=selection.normalize)
-        else:
-            at_once = min(shown, images_at_once(loaded, selection, guidance, images))
-            say(f"HQS of “{text}” on {shown} images, {at_once} at once …")
-            curve = compute_curve(
-                loaded, text, selection, guidance, images=images, partial=place / PARTIAL_CURVE
-            )
-        with InterruptAfterStep():  # the curve and its picture belong together
-            curve.save(place / CURVE_FILE)
-            say(curve_table(curve))
-            say(f"largest HQS:  {curve.largest()}")
-            say(f"three best:   {', '.join(map(str, curve.top(min(3, len(curve.timesteps)))))}")
-            chosen, rule = choose(curve, selection)
-            say(f"chosen:       {', '.join(map(str, chosen))}  ({rule})")
-            curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=how.threshold)
-    say(f"\nwritten: {place / CURVE_FILE} and {place / CURVE_PICTURE}")
-    follow = {"out": place, "top": how.top, "threshold": how.threshold, "template": template}
-    follow |= typed(checkpoints)
-    say(f"next:    {options.command_line('distill', prompt, **follow)}")
+        for text, place, earlier in zip(texts, places, found, strict=True):
+            if earlier is not None:
+                _check_same(earlier, place / CURVE_FILE, loaded, text, selection, guidance, shown)
+                say(f"the curve is in {place / CURVE_FILE} already; its picture is drawn")
+        lacking = [i for i, earlier in enumerate(found) if earlier is None]
+        if lacking:
+            at_once = min(shown, sizes(loaded, selection, guidance, images).images)
+            named = f"“{texts[lacking[0]]}”" if len(lacking) == 1 else f"{len(lacking)} prompts"
+            say(f"HQS of {named} on {shown} images, {at_once} at once …")
+            partial = [places[i] / PARTIAL_CURVE for i in lacking]
+            some = [texts[i] for i in lacking]
+            new = compute_curves(loaded, some, selection, guidance, images=images, partial=partial)
+            for i, curve in zip(lacking, new, strict=True):
+                found[i] = curve
+        curves = [replace(c, normalize=selection.normalize) for c in found if c is not None]
+        _write(curves, places, selection)
+    for prompt, place in zip(prompts, places, strict=True):
+        follow = {"out": place, "top": how.top, "threshold": how.threshold, "template": template}
+        follow |= typed(checkpoints)
+        say(f"next:    {options.command_line('distill', prompt, **follow)}")
 
 
 def _check_same(
     curve: HQSCurve,
     path: Path,
+    domain: Domain,
     prompt: str,
     selection: Selection,
     guidance: GuidanceConfig,
     images: int,
-    default: list[int],
 ) -> None:
     """Refuse to replace a curve that was computed in another way than is asked for now."""
     from sdd_fast.outputs import check_free
+    from sdd_fast.selection.hqs import default_timesteps
 
-    candidates = selection.candidates or default
-    told = (curve.prompt, curve.config, curve.gradient_map, curve.noise_draws, curve.seed)
-    asked = (prompt, guidance, selection.gradient_map, selection.noise_draws, selection.seed)
-    same = told == asked and sorted(candidates) == list(curve.timesteps)
-    check_free([path], overwrite=same and curve.num_images == images)
+    candidates = selection.candidates or default_timesteps(domain.prior.num_train_timesteps)
+    names = ("gradient_map", "gradient_at", "noise_draws", "seed", "search")
+    same = all(getattr(curve, name) == getattr(selection, name) for name in names)
+    same = same and (curve.prompt, curve.config) == (prompt, guidance)
+    if curve.search == "exhaustive":
+        same = same and sorted(candidates) == list(curve.timesteps) and curve.num_images == images
+    same = same and (curve.candidates or len(curve.timesteps)) == len(candidates)
+    check_free([path], overwrite=same)
+
+
+def _write(curves: list[HQSCurve], places: list[Path], selection: Selection) -> None:
+    """Save the curves, print them and what is chosen, and draw them; then the rest may go."""
+    from sdd_fast.interrupt import InterruptAfterStep
+    from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE, PARTIAL_CURVE
+    from sdd_fast.selection.choose import choose
+
+    table, failed = [], []
+    with InterruptAfterStep():  # a curve and its picture belong together
+        for curve, place in zip(curves, places, strict=True):
+            curve.save(place / CURVE_FILE)
+        for curve, place in zip(curves, places, strict=True):
+            if len(curves) > 1:
+                say(f"\n“{curve.prompt}”")
+            say(curve_table(curve))
+            say(f"largest HQS:  {curve.largest()}")
+            if curve.confidence is not None:
+                spent, total = curve.evaluations
+                say(
+                    f"adaptive:     {spent} of {total} evaluations, on {curve.num_images} images; "
+                    f"the largest in {curve.confidence:.0%} of bootstraps"
+                )
+            say(f"three best:   {', '.join(map(str, curve.top(min(3, len(curve.timesteps)))))}")
+            try:
+                chosen, rule = choose(curve, selection)
+            except ValueError as error:
+                failed.append(error)
+                continue
+            listed = ", ".join(map(str, chosen))
+            say(f"chosen:       {listed}  ({rule})")
+            curve.plot(place / CURVE_PICTURE, chosen=chosen, threshold=selection.threshold)
+            say(f"written:      {place / CURVE_FILE} and {place / CURVE_PICTURE}")
+            table.append((f"{curve.largest():7d}   {float(curve.mean.max()):+.3f}", listed, curve))
+        for place in places:
+            (place / PARTIAL_CURVE).unlink(missing_ok=True)
+    if len(curves) > 1 and table:
+        width = max(len(listed) for _, listed, _ in table)
+        say(f"\nlargest      HQS   {'chosen':{width}}   prompt")
+        for best, listed, curve in table:
+            say(f"{best}   {listed:{width}}   {curve.prompt}")
+    if failed:
+        raise failed[0]
+    say("")
 
 
 def curve_table(curve: HQSCurve, width: int = 40) -> str:

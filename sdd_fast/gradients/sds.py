@@ -52,16 +52,23 @@ def residual(
     z = z.detach().to(prior.device, prior.compute_dtype)
     noise = noise.detach().to(z)
     z_t = prior.add_noise(z, noise, t)
-    w = prior.schedule.weight(t, config.weighting)
     if config.jacobian == "skip":
         with torch.no_grad():
-            r = w * (prior.predict_noise(z_t, t, embeds, config.guidance_scale) - noise)
-    else:
-        z_t.requires_grad_()
-        prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
-        cotangent = w * (prediction.detach() - noise)
-        (r,) = torch.autograd.grad(prediction, z_t, cotangent)
-        r = prior.schedule.alpha(t) * r  # ∂z_t/∂z
+            prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
+        return residual_of_prediction(prior, prediction, t, noise, config)
+    z_t.requires_grad_()
+    prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
+    cotangent = prior.schedule.weight(t, config.weighting) * (prediction.detach() - noise)
+    (r,) = torch.autograd.grad(prediction, z_t, cotangent)
+    r = prior.schedule.alpha(t) * r  # ∂z_t/∂z
+    return r if config.clip_topk is None else keep_largest(r, config.clip_topk)
+
+
+def residual_of_prediction(
+    prior: DiffusionPrior, prediction: Tensor, t: Tensor, noise: Tensor, config: GuidanceConfig
+) -> Tensor:
+    """Return r of a guided prediction of ε, both [B, C, h, w], with jacobian="skip"; t: [B]."""
+    r = prior.schedule.weight(t, config.weighting) * (prediction - noise)
     return r if config.clip_topk is None else keep_largest(r, config.clip_topk)
 
 

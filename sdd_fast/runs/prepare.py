@@ -21,6 +21,7 @@ from ..run_folder import (
     CONFIG_FILE,
     CURVE_FILE,
     CURVE_PICTURE,
+    PARTIAL_CURVE,
     RUN_FILE,
     TRAINED,
     WRITTEN,
@@ -110,8 +111,10 @@ def load_local(domain: Domain, *parts: str) -> None:
 def check_selection(folder: Path, overwrite: bool) -> HQSCurve | None:
     """Refuse a folder in which `sdd select` would replace a run, or a curve unasked.
 
+    A curve beside what an unfinished selection keeps is that selection's own.
+
     Returns:
-        The curve of a selection that was killed before it had drawn its picture.
+        The curve of a selection that did not come to draw its picture.
     """
     taken = [name for name in (RUN_FILE, *TRAINED) if (folder / name).exists()]
     if taken:
@@ -119,6 +122,7 @@ def check_selection(folder: Path, overwrite: bool) -> HQSCurve | None:
             f"{folder} holds a run ({', '.join(taken)}), whose curve would be replaced; choose "
             "another folder"
         )
+    overwrite = overwrite or (folder / PARTIAL_CURVE).exists()
     if not overwrite and _is_curve(folder / CURVE_FILE) and not (folder / CURVE_PICTURE).exists():
         with suppress(ValueError):
             return HQSCurve.load(folder / CURVE_FILE)

@@ -44,7 +44,7 @@ from ..run_folder import (
 )
 from ..selection.choose import Selection, choose
 from ..selection.curve import HQSCurve
-from ..selection.in_domain import compute_curve, images_at_once
+from ..selection.in_domain import compute_curve, sizes
 from ..shield import shielded
 from ..teacher.text import warn_of_unknown_words
 from .prepare import check, earlier_run, slug as slug  # slug: for sdd_fast.experiment
@@ -212,6 +212,7 @@ def _select(
     kept = job.finished and all((job.folder / name).exists() for name in names)
     if curve is not None and not kept:
         curve.save(place / CURVE_FILE)  # first, since the choice may fail
+        (job.folder / PARTIAL_CURVE).unlink(missing_ok=True)
     if timesteps is None and curve is not None:
         chosen, rule = choose(curve, job.selection)
     else:
@@ -249,7 +250,7 @@ def _earlier_curve(job: _Job) -> HQSCurve | None:
 def _compute_curve(job: _Job) -> HQSCurve:
     guidance = job.config.guidance
     count = len(job.domain.held_out[: job.selection.images])
-    at_once = min(count, images_at_once(job.domain, job.selection, guidance))
+    at_once = min(count, sizes(job.domain, job.selection, guidance).images)
     job.say(f"selecting timesteps: HQS of {count} images, {at_once} at once …")
     began = time.perf_counter()
     curve = compute_curve(

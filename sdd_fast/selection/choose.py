@@ -18,11 +18,14 @@ class Selection:
     Args:
         images: number of held-out latents of the domain to compute it on.
         candidates: timesteps of the curve; None: 50, 100 … 950 of 1000.
-        gradient_map, normalize, noise_draws, seed: see `hqs`.
-        batch_size: images at once; None: as many as fit a 24 GB card, at most 8. It changes the
+        gradient_map, gradient_at, normalize, noise_draws, seed, search: see `hqs`.
+        batch_size: images at once; None: as many as fit `memory_gb`, at most 8. It changes the
             curve by rounding only.
+        memory_gb: gigabytes for what is computed at once, beside the weights; None: what a 24 GB
+            card has.
         top: choose the k best timesteps. threshold: choose those above ξ. Neither: those whose HQS
-            is within `margin` of the largest.
+            is within `margin` of the largest. An adaptive search settles the largest alone: its
+            neighbors are told from fewer images.
     """
 
     images: int = 16
@@ -35,6 +38,9 @@ class Selection:
     threshold: float | None = None
     margin: float = 0.1
     batch_size: int | None = None
+    gradient_at: Literal["image", "latent"] = "image"
+    memory_gb: float | None = None
+    search: Literal["exhaustive", "adaptive"] = "exhaustive"
 
     def __post_init__(self) -> None:
         for name in ("images", "noise_draws"):
@@ -44,6 +50,10 @@ class Selection:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, check_count(name, getattr(self, name)))
         check_number("margin", self.margin)
+        if self.memory_gb is not None:
+            check_number("memory_gb", self.memory_gb, positive=True)
+            if self.batch_size is not None:
+                raise ValueError("give batch_size or memory_gb, not both")
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise ValueError(f"threshold is an HQS, −1 … 1, got {self.threshold!r}")
         if self.top is not None and self.threshold is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from math import isnan
@@ -28,11 +29,18 @@ class HQSCurve:
 
     Args:
         timesteps: T timesteps, ascending.
-        entropy: [N, T] float64, H_t of each of N images (Eq. 9), in nats.
+        entropy: [N, T] float64, H_t of each of N images (Eq. 9), in nats. NaN, here and in the
+            other two, where an adaptive search did not evaluate an image; at least at one timestep
+            all are evaluated.
         deficit: [N, T] float64, log n − H_t for a gradient map of n elements. It carries H_t's
             variation over t without the rounding of H ≈ log n; scores are computed from it.
         l1: [N, T] float64, N_t (Eq. 10).
-        prompt, negative_prompt, config, gradient_map, noise_draws, seed: how it was computed.
+        prompt, negative_prompt, config, gradient_map, noise_draws, seed, gradient_at: how it was
+            computed; see `hqs`.
+        search: "exhaustive" or "adaptive".
+        confidence: of an adaptive search: the share of bootstraps over images in which `largest()`
+            is the largest.
+        candidates: how many timesteps there were to search; 0: T.
         normalize: "per-image" applies Eq. 11 to each image and then averages (the paper); "of-mean"
             averages H and N over images and then applies Eq. 11 once. Either can be derived from
             the same statistics: `dataclasses.replace(curve, normalize="of-mean")`.
@@ -49,6 +57,10 @@ class HQSCurve:
     normalize: str = "per-image"
     noise_draws: int = 1
     seed: int = 0
+    gradient_at: str = "image"
+    search: str = "exhaustive"
+    confidence: float | None = None
+    candidates: int = 0
 
     def __post_init__(self) -> None:
         if not self.timesteps or list(self.timesteps) != sorted(set(self.timesteps)):
@@ -65,27 +77,42 @@ class HQSCurve:
                     f"{name} must be [images, {len(self.timesteps)} timesteps], got "
                     f"{tuple(values.shape)}"
                 )
-            if values.shape != self.entropy.shape or not values.isfinite().all():
+            if values.shape != self.entropy.shape or values.isinf().any():
                 raise ValueError(
                     f"{name} must be finite and of the same shape as entropy, "
                     f"{tuple(self.entropy.shape)}"
                 )
+            if not torch.equal(values.isnan(), self.entropy.isnan()):
+                raise ValueError(f"{name} must be there where entropy is")
+        if not bool(self.evaluated.all(0).any()) or not bool(self.evaluated.any(0).all()):
+            raise ValueError(
+                "entropy, deficit and l1 must be finite for some image at every timestep, and for "
+                "all images at one"
+            )
 
     @property
     def num_images(self) -> int:
         """N."""
         return len(self.entropy)
 
+    @property
+    def evaluated(self) -> Tensor:
+        """[N, T] bool: of which images and timesteps there are statistics."""
+        return ~self.entropy.isnan()
+
+    @property
+    def evaluations(self) -> tuple[int, int]:
+        """Pairs of image and timestep that were evaluated, and those of an exhaustive search."""
+        return int(self.evaluated.sum()), self.num_images * (self.candidates or len(self.timesteps))
+
     def normalized(self) -> tuple[Tensor, Tensor]:
         """Return (H̄, N̄), each [N, T] float64: entropy and L1 after min-max over t (Eq. 11).
 
         With "per-image" every row spans [0, 1]. With "of-mean" all rows share the minimum and
         maximum of the mean curve, so that the mean over rows, not each row, spans [0, 1]. A curve
-        that is flat over t becomes zeros.
+        that is flat over t becomes zeros. Minimum and maximum are those of what is evaluated.
         """
-        shared = self.normalize == "of-mean"
-        # Min-max of H equals min-max of −deficit.
-        return _min_max(-self.deficit, shared), _min_max(self.l1, shared)
+        return _normalized(self.deficit, self.l1, self.normalize)
 
     def normalised(self) -> tuple[Tensor, Tensor]:
         """Return `normalized()`, by its earlier name."""
@@ -95,13 +122,21 @@ class HQSCurve:
     @property
     def scores(self) -> Tensor:
         """[N, T] float64: N̄ − H̄ of every image; in [-1, 1] with normalize="per-image"."""
-        entropy, l1 = self.normalized()
-        return l1 - entropy
+        return scores(self.deficit, self.l1, self.normalize)
 
     @property
     def mean(self) -> Tensor:
-        """[T] float64: HQS_t, the mean of `scores` over images (Eq. 12), in [-1, 1]."""
-        return self.scores.mean(0)
+        """[T] float64: HQS_t, the mean of `scores` over images (Eq. 12), in [-1, 1].
+
+        Where not all images are evaluated, it is the mean at the best timestep at which all are,
+        plus the mean difference to it over the images that are evaluated at t.
+        """
+        scores, there = self.scores, self.evaluated
+        if bool(there.all()):
+            return scores.mean(0)
+        means = scores.mean(0)  # NaN, unless all images are there
+        best = int(means.nan_to_num(-math.inf).argmax())
+        return means[best] + (scores - scores[:, best : best + 1]).nanmean(0)
 
     def select(self, threshold: float) -> list[int]:
         """Select S = {t : HQS_t > threshold}, ascending.
@@ -162,11 +197,17 @@ class HQSCurve:
         unknown = sorted(set(chosen) - set(self.timesteps))
         if unknown:
             raise ValueError(f"chosen timesteps {unknown} are not on the curve: {self.timesteps}")
-        entropy, l1 = (values.mean(0).tolist() for values in self.normalized())
+        entropy, l1 = (values.nanmean(0).tolist() for values in self.normalized())
         note = f"{self.gradient_map}, {self.normalize}, guidance {self.config.guidance_scale:g}"
+        if self.search != "exhaustive":
+            spent, total = self.evaluations
+            note += f"; {self.search}: {spent} of {total} evaluations"
+        if self.gradient_at != "image":
+            note += f"; approximate: gradient at the {self.gradient_at}"
         figure = hqs_figure(
             self.timesteps,
             self.scores,
+            self.mean.tolist(),
             entropy,
             l1,
             chosen=chosen,
@@ -180,8 +221,11 @@ class HQSCurve:
 
     def save(self, path: PathLike) -> Path:
         """Write everything as JSON, atomically. Numbers keep all their digits."""
-        content = {"format": FORMAT, "version": VERSION}
+        content: dict[str, Any] = {"format": FORMAT, "version": VERSION}
         content |= {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("entropy", "deficit", "l1"):
+            rows = content[name].tolist()
+            content[name] = [[None if isnan(value) else value for value in row] for row in rows]
         content |= {"config": asdict(self.config), "hqs": self.mean, "largest": self.largest()}
         write_json(path, content)
         return Path(path)
@@ -207,18 +251,35 @@ class HQSCurve:
             raise ValueError(f"{path} is not a valid HQS curve: {error}") from error
 
 
+def scores(deficit: Tensor, l1: Tensor, normalize: str) -> Tensor:
+    """Return N̄ − H̄ of every image, [N, T], of tables like those of an `HQSCurve`."""
+    entropy, l1 = _normalized(deficit, l1, normalize)
+    return l1 - entropy
+
+
+def _normalized(deficit: Tensor, l1: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
+    shared = normalize == "of-mean"
+    # Min-max of H equals min-max of −deficit.
+    return _min_max(-deficit, shared), _min_max(l1, shared)
+
+
 def _from_json(content: dict[str, Any]) -> HQSCurve:
     values: dict[str, Any] = {}
     if "normalise" in content:  # as version 0.1 wrote it
         content = content | {"normalize": content["normalise"]}
+    # What earlier files do not tell.
+    earlier = {"gradient_at": "image", "search": "exhaustive", "confidence": None, "candidates": 0}
+    content = earlier | content
     for f in fields(HQSCurve):
         if f.name not in content:
             raise ValueError(f"field {f.name!r} is missing")
         values[f.name] = content[f.name]
-    for name in ("prompt", "negative_prompt", "gradient_map", "normalize"):
+    for name in ("prompt", "negative_prompt", "gradient_map", "normalize", "gradient_at", "search"):
         if not isinstance(values[name], str):
             raise ValueError(f"{name} must be a string, got {values[name]!r}")
-    integers = {"noise_draws": values["noise_draws"], "seed": values["seed"]}
+    if not isinstance(values["confidence"], float | int | None):
+        raise ValueError(f"confidence must be a number or null, got {values['confidence']!r}")
+    integers = {name: values[name] for name in ("noise_draws", "seed", "candidates")}
     if not isinstance(values["timesteps"], list):
         raise ValueError(f"timesteps must be a list, got {values['timesteps']!r}")
     integers |= {f"timesteps[{i}]": t for i, t in enumerate(values["timesteps"])}
@@ -231,7 +292,8 @@ def _from_json(content: dict[str, Any]) -> HQSCurve:
     values["config"] = GuidanceConfig(**values["config"])
     for name in ("entropy", "deficit", "l1"):
         try:
-            values[name] = torch.tensor(values[name], dtype=torch.float64, device="cpu")
+            rows = [[math.nan if v is None else v for v in row] for row in values[name]]
+            values[name] = torch.tensor(rows, dtype=torch.float64, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{name} must be a table of numbers: {error}") from error
     return HQSCurve(**values)
@@ -240,10 +302,10 @@ def _from_json(content: dict[str, Any]) -> HQSCurve:
 def _min_max(x: Tensor, shared: bool) -> Tensor:
     """Apply Eq. 11 along x [N, T], with each row's own extremes or those of the mean row.
 
-    A flat row becomes 0.
+    A flat row becomes 0; NaN stays NaN and is no extreme.
     """
-    reference = x.mean(0, keepdim=True) if shared else x
-    low = reference.amin(1, keepdim=True)
-    spread = reference.amax(1, keepdim=True) - low
+    reference = x.nanmean(0, keepdim=True) if shared else x
+    low = reference.nan_to_num(math.inf).amin(1, keepdim=True)
+    spread = reference.nan_to_num(-math.inf).amax(1, keepdim=True) - low
     flat = spread == 0
-    return torch.where(flat, torch.zeros_like(x), (x - low) / spread.masked_fill(flat, 1))
+    return torch.where(flat & ~x.isnan(), 0.0, (x - low) / spread.masked_fill(flat, 1))

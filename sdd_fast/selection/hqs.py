@@ -5,38 +5,38 @@ For every image y and timestep t, with d_t the teacher's gradient at the image (
     p_t = softmax(d_t),   H_t = −Σ p_t log p_t  (Eq. 9),   N_t = Σ |d_t|  (Eq. 10)
     HQS_t = mean over y of N̄_t − H̄_t  (Eq. 12), the bar being min-max over t  (Eq. 11)
 
-Cost: one VAE forward per image; one U-Net evaluation and one VAE backward per (image, timestep,
-noise draw).
+`evaluate` computes H and N of images × timesteps × prompts, `search` says of which, `partial` keeps
+them on disk, and `curve` makes scores of them.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from .. import draws
 from .._deprecated import renamed_arguments
 from ..checks import check_count, check_seed
 from ..files import PathLike, settled
 from ..fingerprint import fingerprint
 from ..gradients.config import GuidanceConfig
-from ..gradients.image_gradient import EncodedImages
-from ..gradients.sds import residual
 from ..manipulator import LatentGenerator, check_generator
-from ..memory import check_images, check_memory
-from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
+from ..memory import SelectionSizes, check_images, check_memory, selection_sizes
+from ..ops.softmax_entropy_l1 import GradientMap
 from ..progress import Listener, Task
 from ..shield import shielded
 from ..teacher.prior import DiffusionPrior
-from ..teacher.text import PromptEmbeds, warn_of_unknown_words
+from ..teacher.text import PromptEmbeds, split_prompts, warn_of_unknown_words
 from ..teacher.vae_encoder import check_range
 from .curve import NORMALIZATIONS, HQSCurve
-from .partial import PartialCurve
+from .evaluate import Evaluator, GradientAt, Statistics, image_noise as image_noise
+from .partial import PartialCurves
+from .search import Found, Search, adaptive, exhaustive
 
 
 def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
@@ -45,233 +45,227 @@ def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
     return sorted({min(round(i * num_train_timesteps / 20), last) for i in range(1, 20)})
 
 
-@renamed_arguments(normalise="normalize")
-@shielded()
+@overload
 def hqs(
     prior: DiffusionPrior,
     images: Tensor,
     prompt: str | PromptEmbeds,
     timesteps: Sequence[int] | None = None,
+    **settings: Any,
+) -> HQSCurve: ...
+
+
+@overload
+def hqs(
+    prior: DiffusionPrior,
+    images: Tensor,
+    prompt: Sequence[str | PromptEmbeds],
+    timesteps: Sequence[int] | None = None,
+    **settings: Any,
+) -> list[HQSCurve]: ...
+
+
+@renamed_arguments(normalise="normalize")  # type: ignore[misc]  # the settings stand here only
+@shielded()
+def hqs(
+    prior: DiffusionPrior,
+    images: Tensor,
+    prompt: str | PromptEmbeds | Sequence[str | PromptEmbeds],
+    timesteps: Sequence[int] | None = None,
     *,
     generator: LatentGenerator | None = None,
-    config: GuidanceConfig | None = None,
+    config: GuidanceConfig | Sequence[GuidanceConfig] | None = None,
     gradient_map: GradientMap = "signed",
+    gradient_at: GradientAt = "image",
     normalize: Literal["per-image", "of-mean"] = "per-image",
     noise_draws: int = 1,
-    batch_size: int = 8,
+    batch_size: int | SelectionSizes | None = None,
     seed: int = 0,
+    search: Search = "exhaustive",
     progress: bool | Listener = True,
-    partial: PathLike | None = None,
-) -> HQSCurve:
-    """Compute the HQS curve of `prompt`.
+    partial: PathLike | Sequence[PathLike] | None = None,
+) -> HQSCurve | list[HQSCurve]:
+    """Compute the HQS curve of a prompt, or those of several together, which share most work.
 
-    Every timestep sees the same noise for an image (common random numbers), so the curve is not
-    blurred by noise that differs between timesteps. An image's noise depends on (seed, image index,
-    draw) only: neither on `batch_size` nor on the other images.
+    Every timestep and prompt sees the same noise for an image (common random numbers), a function
+    of (seed, image index, draw) only: neither of sizes nor of other images, timesteps and prompts.
 
     Args:
         images: [N, 3, H, W] floating point in [-1, 1]; or, with `generator`, W+ latents
             [N, num_layers, w_dim], which are rendered once each. The gradient is taken at these
             images, before the resize to the prior's resolution.
-        prompt: one prompt, or the embeddings of one prompt.
+        prompt: a text, or the embeddings of one prompt: the result is its curve. A list of them:
+            the result is a list of curves.
         timesteps: distinct integers in 0 … T − 1 with a signal (see `Schedule.without_signal`);
             default: those of `default_timesteps(T)` with one. The curve lists them ascending.
         generator: a `StyleGAN2` or another `LatentGenerator`.
-        config: how the gradient is formed; default `GuidanceConfig()`.
+        config: how the gradient is formed; default `GuidanceConfig()`. Or one for each prompt, that
+            differ in `guidance_scale` alone.
         gradient_map: "signed" takes the softmax over all C·H·W signed elements of d (Eq. 8–9);
             "abs-mean" over the H·W means of |d| over channels (the authors' code). N_t = Σ|d| in
             both.
+        gradient_at: "image" as in the paper. "latent" takes the residual r at the latent for d: an
+            approximation without the VAE's backward passes.
         normalize: see `HQSCurve`.
         noise_draws: draws of ε per image; H and N are averaged over an image's draws before they
             are normalized.
-        batch_size: images per VAE graph, and (image, timestep) rows per U-Net call (guidance
-            doubles these rows). It trades memory for speed and changes results by rounding only.
+        batch_size: images per VAE graph, and half the rows per U-Net call; or both, as
+            `memory.selection_sizes` gives them for an amount of memory. None: what fits 24 GB. It
+            trades memory for speed and changes results by rounding only.
         seed: non-negative.
+        search: "exhaustive" evaluates every image at every timestep. "adaptive" goes from coarse to
+            fine and stops when the largest HQS is settled, see `selection.search`: the curve has
+            fewer timesteps, and NaN where an image was not evaluated at one.
         progress: show it, hide it, or a listener of `progress.Progress` events.
-        partial: a .safetensors file to keep what is evaluated in, until the curve is complete: the
-            same call goes on there after an interruption, to the same result bit for bit.
+        partial: a .safetensors file to keep what is evaluated in (one for each prompt): the same
+            call goes on there after an interruption, to the same result bit for bit. Delete it when
+            the curve is saved.
 
     Raises:
         TypeError, ValueError: arguments, naming what was expected.
         FloatingPointError: a gradient is not finite; names prompt, timestep and image.
     """
-    config = config or GuidanceConfig()
-    timesteps = _check_timesteps(prior, timesteps)
-    if generator is not None:
-        check_generator(generator, needed=("synthesis", "parameters"))
-    _check_inputs(images, generator, noise_draws, batch_size, seed, config)
-    _check_choice("gradient_map", gradient_map, ("signed", "abs-mean"))
+    steps = _check_timesteps(prior, timesteps)
+    how = Statistics(gradient_map, gradient_at, noise_draws, seed)
+    _check_inputs(images, generator, how)
     _check_choice("normalize", normalize, NORMALIZATIONS)
-    embeds = prompt if isinstance(prompt, PromptEmbeds) else prior.encode_prompt(prompt)
-    if len(embeds.cond) != 1:
-        raise ValueError(f"hqs takes one prompt at a time, got {len(embeds.cond)}")
-    for text in embeds.prompts:
-        warn_of_unknown_words(prior, text)
-    together = min(batch_size, len(images))
-    noise = 8.0 * together * noise_draws * math.prod(prior.latent_shape)
-    check_memory(noise, f"noise_draws={noise_draws:,}", prior.device)
-    if generator is None:
-        height, width = images.shape[-2:]
-        check_images(together, (height, width), f"batch_size={batch_size:,}", prior.device)
-    request = [
-        embeds.prompts, timesteps, asdict(config), gradient_map, noise_draws, batch_size, seed,
-    ]  # fmt: skip
-    if partial is not None:
-        teacher = (prior.unet, prior.vae, embeds.cond, embeds.uncond)
-        request.append(fingerprint(images, generator, *teacher))
-    kept = PartialCurve(
-        None if partial is None else settled(partial), (len(images), len(timesteps)), request
-    )
-    _evaluate(
-        prior, images, generator, embeds, timesteps, config, gradient_map, noise_draws, batch_size,
-        seed, progress, kept,
-    )  # fmt: skip
-    entropy, l1, deficit = kept.statistics
+    _check_choice("search", search, ("exhaustive", "adaptive"))
+    embeds = _prompts(prior, prompt)
+    configs = _configs(config, len(embeds), how)
+    sizes = _sizes(prior, images, generator, how, configs[0], embeds[0], batch_size)
+    for one in embeds:
+        for text in one.prompts:
+            warn_of_unknown_words(prior, text)
+    paths = _paths(partial, len(embeds))
+    common = fingerprint(images, generator, prior.unet, prior.vae) if paths else ""
+    requests = [
+        [asdict(how), steps, common, fingerprint(e.cond, e.uncond), e.prompts, asdict(c)]
+        for e, c in zip(embeds, configs, strict=True)
+    ]
+    kept = PartialCurves(paths, (len(images), len(steps)), requests)
+    total, there = kept.done.numel() * noise_draws, int(kept.done.sum()) * noise_draws
+    with kept, Task("HQS", total, progress, unit="gradients", done=there) as task:
+        evaluator = Evaluator(
+            prior, images, generator, embeds, configs, steps, how, sizes, task.advance
+        )
+        if search == "adaptive":
+            found = adaptive(evaluator, kept, normalize)
+        else:
+            found = exhaustive(evaluator, kept)
+    curves = [
+        replace(
+            _curve(steps, statistics, its, normalize),
+            prompt=one.prompts[0] if one.prompts else "",
+            negative_prompt=one.negative_prompt,
+            config=c,
+            search=search,
+            **asdict(how),
+        )
+        for one, c, statistics, its in zip(embeds, configs, kept.statistics, found, strict=True)
+    ]
+    return curves[0] if isinstance(prompt, str | PromptEmbeds) else curves
+
+
+def _curve(timesteps: list[int], statistics: Tensor, found: Found, normalize: str) -> HQSCurve:
+    """Return the curve of what was searched; statistics: entropy, L1 and deficit [3, N, T]."""
+    images, steps = found.wanted.any(1), found.wanted.any(0)
+    table = statistics.masked_fill(~found.wanted, math.nan)[:, images][:, :, steps]
+    entropy, l1, deficit = table
     return HQSCurve(
-        timesteps=tuple(timesteps),
+        timesteps=tuple(t for t, keep in zip(timesteps, steps.tolist(), strict=True) if keep),
         entropy=entropy,
         deficit=deficit,
         l1=l1,
-        prompt=embeds.prompts[0] if embeds.prompts else "",
-        negative_prompt=embeds.negative_prompt,
-        config=config,
-        gradient_map=gradient_map,
         normalize=normalize,
-        noise_draws=noise_draws,
-        seed=seed,
+        confidence=found.confidence,
+        candidates=len(timesteps),
     )
 
 
-def _evaluate(
-    prior: DiffusionPrior,
-    images: Tensor,  # [N, 3, H, W], or [N, num_layers, w_dim] with a generator
-    generator: Any,
-    embeds: PromptEmbeds,
-    timesteps: list[int],
-    config: GuidanceConfig,
-    gradient_map: GradientMap,
-    noise_draws: int,
-    batch_size: int,
-    seed: int,
-    progress: bool | Listener,
-    kept: PartialCurve,
-) -> None:
-    """Compute entropy, L1 and deficit of every image and timestep that `kept` lacks."""
-    count = len(images)
-    total, there = kept.done.numel() * noise_draws, int(kept.done.sum()) * noise_draws
-    with kept, Task("HQS", total, progress, unit="gradients", done=there) as task:
-        for start in range(0, count, batch_size):
-            batch = slice(start, min(start + batch_size, count))
-            if bool(kept.done[batch].all()):
-                continue
-            y = _render(images[batch], generator)
-            shape = prior.latent_shape_for(*y.shape[2:])
-            noise = torch.stack(
-                [
-                    image_noise(prior, seed, i, noise_draws, config, shape)
-                    for i in range(count)[batch]
-                ]
-            )
-            encoded = EncodedImages(prior, y.to(prior.device, prior.compute_dtype))
-            # So many timesteps as fill whole calls of the U-Net.
-            step = batch_size // math.gcd(batch_size, noise_draws * len(y))
-            for first in range(0, len(timesteps), step):
-                some = slice(first, first + step)
-                if bool(kept.done[batch, some].all()):
-                    continue
-                one = _batch_statistics(
-                    prior, encoded, noise, embeds, timesteps[some], config, gradient_map,
-                    batch_size, task,
-                )  # fmt: skip
-                _check_finite(one, timesteps[some], start, embeds)
-                kept.add(batch, some, one)
+def _prompts(
+    prior: DiffusionPrior, prompt: str | PromptEmbeds | Sequence[str | PromptEmbeds]
+) -> list[PromptEmbeds]:
+    """Return the embeddings of each prompt; the texts are encoded together.
 
-
-def image_noise(
-    prior: DiffusionPrior,
-    seed: int,
-    index: int,
-    noise_draws: int,
-    config: GuidanceConfig,
-    latent_shape: tuple[int, int, int] | None = None,
-) -> Tensor:
-    """Draw the noise [draws, C, h, w] of one image from (seed, index, draw) alone; on the CPU.
-
-    `latent_shape` is (C, h, w) of images that are not square; default `prior.latent_shape`.
+    Raises:
+        ValueError: there is none, or two are alike. TypeError: neither texts nor embeddings.
     """
-    shape = latent_shape or prior.latent_shape
-    if config.noise == "zero":
-        return torch.zeros(noise_draws, *shape)
-    return torch.stack([draws.noise(shape, seed, index, draw) for draw in range(noise_draws)])
+    several: list[Any] = [prompt] if isinstance(prompt, str | PromptEmbeds) else list(prompt)
+    texts = [one for one in several if isinstance(one, str)]
+    for one in several:
+        if not isinstance(one, str | PromptEmbeds):
+            raise TypeError(f"a prompt must be a string or its embeddings, got {one!r}")
+        if isinstance(one, PromptEmbeds) and len(one.cond) != 1:
+            raise ValueError(
+                f"expected the embeddings of one prompt, got those of {len(one.cond)}; give "
+                "several prompts as a list"
+            )
+    if not several:
+        raise ValueError("the list of prompts is empty; give at least one, e.g. 'white hair'")
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice:
+        raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
+    encoded = iter(split_prompts(prior.encode_prompt(texts)) if texts else ())
+    return [next(encoded) if isinstance(one, str) else one for one in several]
 
 
-def _batch_statistics(
-    prior: DiffusionPrior,
-    encoded: EncodedImages,
-    noise: Tensor,  # [b, draws, C, h, w]
-    embeds: PromptEmbeds,
-    timesteps: list[int],
-    config: GuidanceConfig,
-    gradient_map: GradientMap,
-    rows_per_call: int,
-    task: Task,
-) -> Tensor:
-    """Compute entropy, L1 and deficit [3, b, T] of a batch, averaged over draws; float64."""
-    r = _residuals(prior, encoded.latents, noise, embeds, timesteps, config, rows_per_call)
-    result = []
-    for r_t in r:  # [draws, b, C, h, w]
-        of_draws = []
-        for cotangent in r_t:
-            # One backward pass per cotangent through the one saved VAE graph. Autograd's batched
-            # form (is_grads_batched) does not support the memory formats of the encoder's backward.
-            d = encoded.gradient(cotangent, last=False)
-            of_draws.append(_entropy_l1(d, gradient_map))
-            task.advance(len(d))
-        result.append(torch.stack(of_draws).mean(0))
-    return torch.stack(result, dim=-1).cpu()
-
-
-def _residuals(
-    prior: DiffusionPrior,
-    z: Tensor,
-    noise: Tensor,
-    embeds: PromptEmbeds,
-    timesteps: list[int],
-    config: GuidanceConfig,
-    rows_per_call: int,
-) -> Tensor:
-    """Compute residuals [T, draws, b, C, h, w] in as few U-Net calls as `rows_per_call` allows."""
-    batch, noise_draws = noise.shape[:2]
-    noise = noise.to(z.device, z.dtype)
-    t, k, i = (
-        index.flatten()
-        for index in torch.meshgrid(
-            torch.tensor(timesteps), torch.arange(noise_draws), torch.arange(batch), indexing="ij"
-        )
-    )
-    parts = []
-    for t_rows, k_rows, i_rows in zip(*(x.split(rows_per_call) for x in (t, k, i)), strict=True):
-        k_rows, i_rows = k_rows.to(z.device), i_rows.to(z.device)
-        parts.append(residual(prior, z[i_rows], embeds, t_rows, noise[i_rows, k_rows], config))
-    return torch.cat(parts).view(len(timesteps), noise_draws, *z.shape)
-
-
-def _entropy_l1(d: Tensor, gradient_map: GradientMap) -> Tensor:
-    """Return entropy (Eq. 9), L1 (Eq. 10) and deficit [3, b] of gradients [b, 3, H, W]."""
-    if gradient_map == "signed":
-        result, channels = softmax_entropy_l1(d.flatten(1)), 1
+def _configs(
+    config: GuidanceConfig | Sequence[GuidanceConfig] | None, count: int, how: Statistics
+) -> list[GuidanceConfig]:
+    """Return the config of each prompt, checked."""
+    if config is None or isinstance(config, GuidanceConfig):
+        configs = [config or GuidanceConfig()] * count
     else:
-        # The L1 norm of the channel means, times the number of channels, is Σ|d|.
-        result, channels = softmax_entropy_l1(d.flatten(2), "abs-mean"), d.shape[1]
-    return torch.stack([result.entropy, channels * result.l1, result.deficit])
+        configs = list(config)
+    if len(configs) != count:
+        raise ValueError(f"got {len(configs)} configs for {count} prompts; expected one for each")
+    if len({replace(c, guidance_scale=1.0) for c in configs}) > 1:
+        raise ValueError("the configs of prompts computed together differ in guidance_scale alone")
+    if configs[0].noise == "zero" and how.noise_draws > 1:
+        raise ValueError("with noise='zero' all draws are equal; use noise_draws=1")
+    return configs
 
 
-def _render(images: Tensor, generator: Any) -> Tensor:
+def _paths(partial: PathLike | Sequence[PathLike] | None, count: int) -> list[Any] | None:
+    if partial is None:
+        return None
+    paths = [partial] if isinstance(partial, str | os.PathLike) else list(partial)
+    if len(paths) != count:
+        raise ValueError(f"got {len(paths)} partial files for {count} prompts; give one for each")
+    return [settled(path) for path in paths]
+
+
+def _sizes(
+    prior: DiffusionPrior,
+    images: Tensor,
+    generator: Any,
+    how: Statistics,
+    config: GuidanceConfig,
+    embeds: PromptEmbeds,
+    batch_size: int | SelectionSizes | None,
+) -> SelectionSizes:
+    """Return how much goes through the networks at once, checked against the memory there is."""
+    square = (prior.resolution, prior.resolution)
+    height, width = (
+        images.shape[-2:] if generator is None else (getattr(generator, "image_size", square))
+    )
+    if batch_size is None:
+        batch_size = selection_sizes(
+            prior,
+            (height, width),
+            jacobian=config.jacobian,
+            gradient_at=how.gradient_at,
+            embeds=embeds,
+        )
+    if not isinstance(batch_size, SelectionSizes):
+        check_count("batch_size", batch_size)
+        batch_size = SelectionSizes(batch_size, 2 * batch_size)
+    together = min(batch_size.images, len(images))
+    noise = 8.0 * together * how.noise_draws * math.prod(prior.latent_shape)
+    check_memory(noise, f"noise_draws={how.noise_draws:,}", prior.device)
     if generator is None:
-        return images
-    device = next(iter(generator.parameters())).device
-    with torch.no_grad():
-        return generator.synthesis(images.to(device))
+        check_images(together, (height, width), f"batch_size={batch_size.images:,}", prior.device)
+    return batch_size
 
 
 def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> list[int]:
@@ -291,14 +285,9 @@ def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> 
     return sorted(timesteps)
 
 
-def _check_inputs(
-    images: Tensor,
-    generator: Any,
-    noise_draws: int,
-    batch_size: int,
-    seed: int,
-    config: GuidanceConfig,
-) -> None:
+def _check_inputs(images: Tensor, generator: Any, how: Statistics) -> None:
+    if generator is not None:
+        check_generator(generator, needed=("synthesis", "parameters"))
     what, ndim = ("images", 4) if generator is None else ("W+ latents", 3)
     if not isinstance(images, Tensor) or not images.is_floating_point():
         raise TypeError(f"{what} must be a floating-point tensor, got {type(images).__name__}")
@@ -311,26 +300,12 @@ def _check_inputs(
         raise ValueError(f"{what} {bad[:4]} contain NaN or infinity")
     if generator is None:
         check_range(float(images.abs().max()))
-    check_count("noise_draws", noise_draws)
-    check_count("batch_size", batch_size)
-    check_seed(seed)
-    if config.noise == "zero" and noise_draws > 1:
-        raise ValueError("with noise='zero' all draws are equal; use noise_draws=1")
+    check_count("noise_draws", how.noise_draws)
+    check_seed(how.seed)
+    _check_choice("gradient_map", how.gradient_map, ("signed", "abs-mean"))
+    _check_choice("gradient_at", how.gradient_at, ("image", "latent"))
 
 
 def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def _check_finite(
-    statistics: Tensor, timesteps: list[int], start: int, embeds: PromptEmbeds
-) -> None:
-    bad = (~statistics.isfinite().all(0)).nonzero()
-    if len(bad):
-        image, t = start + int(bad[0, 0]), timesteps[int(bad[0, 1])]
-        raise FloatingPointError(
-            f"the gradient for {embeds.prompts} is NaN or infinite at timestep {t} for image "
-            f"{image} ({len(bad)} such pairs in this batch). In half precision load the prior "
-            "with dtype=torch.float32, or lower guidance_scale"
-        )

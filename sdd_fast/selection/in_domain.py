@@ -1,7 +1,9 @@
-"""The HQS curve of a prompt in a domain: on its held-out latents, or on images."""
+"""HQS curves of prompts in a domain: on its held-out latents, or on images."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -9,8 +11,9 @@ from torch import Tensor
 from .._deprecated import renamed_arguments
 from ..files import PathLike
 from ..gradients.config import GuidanceConfig
-from ..memory import selection_batch
+from ..memory import SelectionSizes, selection_sizes
 from ..progress import Listener
+from ..teacher.text import PromptEmbeds, split_prompts
 from .choose import Selection
 from .curve import HQSCurve
 from .hqs import hqs
@@ -19,18 +22,75 @@ if TYPE_CHECKING:
     from ..domains import Domain
 
 
-def images_at_once(
+def sizes(
     domain: Domain,
     selection: Selection,
     config: GuidanceConfig | None = None,
     images: Tensor | None = None,
-) -> int:
-    """Return how many images `compute_curve` takes at once, given the same."""
+    embeds: PromptEmbeds | None = None,
+) -> SelectionSizes:
+    """Return how much `compute_curves` takes at once, given the same; `embeds`: of any prompt."""
     if selection.batch_size is not None:
-        return selection.batch_size
+        return SelectionSizes(selection.batch_size, 2 * selection.batch_size)
     height, width = domain.generator.image_size if images is None else images.shape[-2:]
-    jacobian = (config or GuidanceConfig()).jacobian
-    return selection_batch(domain.prior, height, width, jacobian)
+    return selection_sizes(
+        domain.prior,
+        (height, width),
+        jacobian=(config or GuidanceConfig()).jacobian,
+        gradient_at=selection.gradient_at,
+        memory_gb=selection.memory_gb,
+        embeds=embeds,
+    )
+
+
+def compute_curves(
+    domain: Domain,
+    prompts: Sequence[str],
+    selection: Selection | None = None,
+    config: GuidanceConfig | Sequence[GuidanceConfig] | None = None,
+    *,
+    images: Tensor | None = None,
+    progress: bool | Listener = True,
+    partial: Sequence[PathLike] | None = None,
+) -> list[HQSCurve]:
+    """Compute the HQS curves of prompts in a domain, which share most of the work.
+
+    Args:
+        config: of the guidance, one for all or one for each prompt; default: that of `hqs`.
+        images: [N, 3, R, R] in [-1, 1] to compute them on; default: `selection.images` held-out
+            latents of the domain.
+        partial: of each prompt the file that keeps what is evaluated, see `hqs`.
+
+    Warns:
+        UserWarning: the domain has fewer held-out latents than requested.
+    """
+    selection = selection or Selection()
+    held_out = domain.held_out[: selection.images]
+    if images is None and len(held_out) < selection.images:
+        warnings.warn(
+            f"{selection.images} images are requested, the domain {domain.name!r} has "
+            f"{len(held_out)} held-out latents: the curve is of these",
+            stacklevel=2,
+        )
+    embeds = split_prompts(domain.prior.encode_prompt(prompts))
+    first = config if config is None or isinstance(config, GuidanceConfig) else config[0]
+    return hqs(
+        domain.prior,
+        held_out if images is None else images,
+        embeds,
+        selection.candidates,
+        generator=domain.generator if images is None else None,
+        config=config,
+        gradient_map=selection.gradient_map,
+        gradient_at=selection.gradient_at,
+        normalize=selection.normalize,
+        noise_draws=selection.noise_draws,
+        batch_size=sizes(domain, selection, first, images, embeds[0]),
+        seed=selection.seed,
+        search=selection.search,
+        progress=progress,
+        partial=partial,
+    )
 
 
 @renamed_arguments(pictures="images")
@@ -44,27 +104,9 @@ def compute_curve(
     progress: bool | Listener = True,
     partial: PathLike | None = None,
 ) -> HQSCurve:
-    """Compute the HQS curve of a prompt in a domain.
-
-    Args:
-        config: of the guidance; default: that of `hqs`.
-        images: [N, 3, R, R] in [-1, 1] to compute it on; default: `selection.images` held-out
-            latents of the domain.
-        partial: keeps what is evaluated until the curve is complete, see `hqs`.
-    """
-    selection = selection or Selection()
-    return hqs(
-        domain.prior,
-        domain.held_out[: selection.images] if images is None else images,
-        prompt,
-        selection.candidates,
-        generator=domain.generator if images is None else None,
-        config=config,
-        gradient_map=selection.gradient_map,
-        normalize=selection.normalize,
-        noise_draws=selection.noise_draws,
-        batch_size=images_at_once(domain, selection, config, images),
-        seed=selection.seed,
-        progress=progress,
-        partial=partial,
-    )
+    """Compute the HQS curve of one prompt in a domain; see `compute_curves`."""
+    (curve,) = compute_curves(
+        domain, [prompt], selection, config, images=images, progress=progress,
+        partial=None if partial is None else [partial],
+    )  # fmt: skip
+    return curve

@@ -20,6 +20,7 @@ INK, SCORE, ENTROPY, L1, CHOSEN = "#24292f", "#3b4cc0", "#b8620e", "#1a7f6b", "#
 def hqs_figure(
     timesteps: Sequence[int],
     scores: Tensor,
+    mean: Sequence[float],
     entropy: Sequence[float],
     l1: Sequence[float],
     *,
@@ -31,7 +32,8 @@ def hqs_figure(
     """Draw HQS with the 10–90 % range of images above, normalized entropy and L1 below.
 
     Args:
-        timesteps: T, ascending. scores: [N, T], of N images.
+        timesteps: T, ascending. scores: [N, T], of N images, NaN where there is none.
+        mean: T, HQS.
         entropy, l1: T means over images, normalized.
         chosen: timesteps to mark; all of them on the curve. threshold: drawn as a dotted line when
             given.
@@ -42,11 +44,11 @@ def hqs_figure(
 
     figure = Figure(figsize=(7.2, 5.8), dpi=150, layout="constrained", facecolor="white")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    t, mean = list(timesteps), scores.mean(0).tolist()
+    t = list(timesteps)
 
     if len(scores) > 1:
         quantiles = torch.tensor([0.1, 0.9], dtype=scores.dtype)
-        low, high = torch.quantile(scores, quantiles, dim=0).tolist()
+        low, high = torch.nanquantile(scores, quantiles, dim=0).tolist()
         label = f"10–90 % of {len(scores)} images"
         top.fill_between(t, low, high, color=SCORE, alpha=0.15, linewidth=0, label=label)
     top.axhline(0, color=INK, alpha=0.25, linewidth=0.8)

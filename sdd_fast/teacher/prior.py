@@ -268,20 +268,35 @@ class DiffusionPrior:
         guided = guidance_scale != 1
         if guided:
             x, t, text = torch.cat([x, x]), torch.cat([t, t]), torch.cat([uncond, cond])
-        added = {}
+        pooled = None
         if self.text_encoder_2 is not None:
             pooled, uncond_pooled = embeds.expand_pooled(batch)
             pooled = torch.cat([uncond_pooled, pooled]) if guided else pooled
-            size = self._size_conditions(*z_t.shape[2:]).expand(len(x), -1)
-            added = {"added_cond_kwargs": {"text_embeds": pooled.to(self.dtype), "time_ids": size}}
-        self.unet_calls += 1
-        self.unet_rows += len(x)
-        out = self.unet(x, t, encoder_hidden_states=text.to(self.dtype), **added).sample
-        out = out.to(self.compute_dtype)
+        out = self.unet_output(x, t, text, pooled)
         if not guided:
             return out
         out_u, out_c = out.chunk(2)
         return out_u + guidance_scale * (out_c - out_u)
+
+    @shielded(grad=None)
+    def unet_output(self, x: Tensor, t: Tensor, text: Tensor, pooled: Tensor | None) -> Tensor:
+        """Call the U-Net once, without guidance: one text for each row.
+
+        Args:
+            x: [R, C, h, w] noised latents. t: int64 [R] on the prior's device.
+            text: [R, S, D] embeddings; pooled: [R, E] of the same texts, for SDXL only.
+
+        Returns:
+            [R, C, h, w] in `compute_dtype`: a prediction of ε or of v, see `prediction_type`.
+        """
+        added = {}
+        if self.text_encoder_2 is not None and pooled is not None:
+            size = self._size_conditions(*x.shape[2:]).expand(len(x), -1)
+            added = {"added_cond_kwargs": {"text_embeds": pooled.to(self.dtype), "time_ids": size}}
+        self.unet_calls += 1
+        self.unet_rows += len(x)
+        x, text = x.to(self.device, self.dtype), text.to(self.dtype)
+        return self.unet(x, t, encoder_hidden_states=text, **added).sample.to(self.compute_dtype)
 
     def _size_conditions(self, h: int, w: int) -> Tensor:
         """Return SDXL's [1, 6] of an image that always had this size, with nothing cropped away."""

@@ -9,7 +9,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -106,6 +106,25 @@ def encode_prompt(
         pooled,
         uncond_pooled,
     )
+
+
+def split_prompts(embeds: PromptEmbeds) -> list[PromptEmbeds]:
+    """Take the embeddings of P prompts apart, one for each."""
+
+    def one(rows: Tensor | None, i: int) -> Any:
+        return rows if rows is None or len(rows) == 1 else rows[i : i + 1]
+
+    return [
+        replace(
+            embeds,
+            cond=embeds.cond[i : i + 1],
+            uncond=one(embeds.uncond, i),
+            prompts=embeds.prompts[i : i + 1],
+            pooled=one(embeds.pooled, i),
+            uncond_pooled=one(embeds.uncond_pooled, i),
+        )
+        for i in range(len(embeds.cond))
+    ]
 
 
 def check_prompt(prompt: str) -> None:

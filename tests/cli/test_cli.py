@@ -26,7 +26,7 @@ from sdd_fast.cli.groups import typed
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.judge import Verdict
 from sdd_fast.gradients.config import GUIDANCE_RMS
-from sdd_fast.lock import LOCK_FILE
+from sdd_fast.lock import LOCK_FILE, locked
 
 COMMANDS = (
     "demo",
@@ -256,6 +256,62 @@ def test_select(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     none = sdd.fails("select", "old", "--domain", domain, "--out", old, "--threshold", "1", *SELECT)
     assert "no timestep has an HQS above 1: the largest is" in none
     assert json.loads((old / "curve.json").read_text())["prompt"] == "old"
+
+
+def test_select_several_prompts(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    words = ["select", "old", "a zombie", "--domain", domain, "--out", tmp_path, *SELECT]
+    done = sdd(*words)
+    assert done.code == 0, done.err
+    for name, prompt in (("old", "old"), ("a-zombie", "a zombie")):
+        found = json.loads((tmp_path / name / "curve.json").read_text())
+        assert found["prompt"] == prompt and len(found["l1"]) == 2
+        assert f"{found['largest']:7d}   {max(found['hqs']):+.3f}" in done.out
+        assert {path.name for path in (tmp_path / name).iterdir()} == {
+            "curve.json", "curve.png", LOCK_FILE,
+        }  # fmt: skip
+    assert "HQS of 2 prompts on 2 images" in done.out
+    assert done.err.count("is not in the vocabulary") == 1 and "'zombie'" in done.err
+    assert "sdd distill 'a zombie'" in done.out or 'sdd distill "a zombie"' in done.out
+    one = tmp_path / "a-zombie" / "curve.json"
+    one.unlink()
+    assert "old/curve.json and 1 more would be replaced" in sdd.fails(*words)
+    assert not one.exists()
+
+
+def test_select_refuses_before_any_work(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    words = ["--domain", domain, "--out", tmp_path / "out"]
+    assert "'old' is given twice" in sdd.fails("select", "old", "hair", "old", *words)
+    tight = sdd.fails("select", "old", *words, "--memory-gb", "0.0001")
+    assert "is too small for one image and one row" in tight
+    with locked(tmp_path / "runs" / "hair"):
+        busy = sdd.fails("select", "old", "hair", "--domain", domain, "--out", tmp_path / "runs")
+        assert "is at work here" in busy and not (tmp_path / "runs" / "old").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_select_killed_while_it_writes(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is evaluated stays until curve and picture are there: nothing is computed again."""
+    words = ["select", "old", "hair", "--domain", domain, "--out", tmp_path, *SELECT]
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("sdd_fast.selection.curve.HQSCurve.plot", kill)
+        sdd(*words)
+    assert (tmp_path / "old" / "curve.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("sdd_fast.teacher.prior.DiffusionPrior.unet_output", kill)
+        done = sdd(*words)
+    assert done.code == 0, done.err
+    for name in ("old", "hair"):
+        assert (tmp_path / name / "curve.png").exists()
+        assert not list((tmp_path / name).glob("*.safetensors"))
 
 
 def test_select_replaces_nothing_but_its_own_curve(

@@ -67,6 +67,27 @@ def test_flat_curves_become_zeros(normalize: str) -> None:
     assert curve([[0.1]], [[5.0]], normalize=normalize).mean.tolist() == [0.0]
 
 
+def test_what_was_not_evaluated(tmp_path: Path) -> None:
+    """By hand: extremes of what is there, and differences to the timestep where all are."""
+    nan = math.nan
+    some = curve([[0.0, 2.0, 4.0], [0.0, nan, 8.0]], [[1.0, 2.0, 3.0], [1.0, nan, 5.0]])
+    assert some.scores[0].tolist() == [-1.0, 0.0, 1.0]
+    assert some.scores[1, [0, 2]].tolist() == [-1.0, 1.0] and some.scores[1, 1].isnan()
+    assert some.mean.tolist() == [-1.0, 0.0, 1.0]  # the best has 1; −1 to it on the first image
+    assert some.evaluations == (5, 6) and replace(some, candidates=10).evaluations == (5, 20)
+    assert some.largest() == 500 and some.plateau(1.0) == [300, 500]
+    loaded = HQSCurve.load(some.save(tmp_path / "curve.json"))
+    assert torch.equal(loaded.evaluated, some.evaluated) and torch.equal(loaded.mean, some.mean)
+    of_mean = replace(some, normalize="of-mean").mean
+    # Means of D: 0, 2, 6; of N: 1, 2, 4. The second has D = 2, N = 2 of the first image alone.
+    assert of_mean.tolist() == pytest.approx([-1.0, 1.0 + (1 / 3 + 2 / 6 - 2 / 3 - 4 / 6), 1.0])
+    for entropy in ([[0.0, nan], [nan, 1.0]], [[0.0, nan], [0.0, nan]]):
+        with pytest.raises(ValueError, match="for some image at every timestep, and for all"):
+            curve(entropy, entropy)
+    with pytest.raises(ValueError, match="l1 must be there where entropy is"):
+        curve([[0.0, nan]], [[0.0, 1.0]])
+
+
 def test_entropy_differences_below_its_rounding_still_count() -> None:
     """Deficits of 1e-17 vanish in H ≈ 13.6, whose float64 spacing is 2e-15, not in the score."""
     tiny = curve([[1e-17, 3e-17, 2e-17]], [[1.0, 1.0, 1.0]])
@@ -109,7 +130,8 @@ def test_bad_k(two_images: HQSCurve, k: int) -> None:
         ({"timesteps": (100, 100)}, "ascending and distinct"),
         ({"l1": torch.ones(1, 3)}, r"l1 must be \[images, 2 timesteps\], got \(1, 3\)"),
         ({"l1": torch.ones(2, 2)}, "same shape as entropy"),
-        ({"deficit": torch.tensor([[0.0, float("nan")]])}, "deficit must be finite"),
+        ({"deficit": torch.tensor([[0.0, float("inf")]])}, "deficit must be finite"),
+        ({"deficit": torch.tensor([[0.0, float("nan")]])}, "deficit must be there where entropy"),
         ({"entropy": torch.ones(2)}, r"entropy must be \[images, 2 timesteps\], got \(2,\)"),
         ({"normalize": "none"}, "normalize must be one of per-image, of-mean; got 'none'"),
     ],
@@ -157,6 +179,8 @@ def test_json_keeps_every_digit(tmp_path: Path) -> None:
         ({"timesteps": [100, 300, 700, 500]}, "ascending"),
         ({"seed": -1}, "seed must be a non-negative integer"),
         ({"prompt": 3}, "prompt must be a string"),
+        ({"confidence": "high"}, "confidence must be a number or null"),
+        ({"candidates": 2.5}, "candidates must be a non-negative integer"),
         ({"config": []}, "config must be an object"),
         ({"config": {"temperature": 1}}, "temperature"),
         ({"config": {"jacobian": "half"}}, "jacobian must be one of"),
@@ -174,8 +198,15 @@ def test_damaged_json_names_the_field(
 
 def test_curves_of_earlier_versions(two_images: HQSCurve, tmp_path: Path) -> None:
     path = two_images.save(tmp_path / "curve.json")
-    path.write_text(path.read_text().replace('"normalize": "per-image"', '"normalise": "of-mean"'))
-    assert HQSCurve.load(path).normalize == "of-mean"
+    content = json.loads(
+        path.read_text().replace('"normalize": "per-image"', '"normalise": "of-mean"')
+    )
+    for name in ("gradient_at", "search", "confidence", "candidates"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    loaded = HQSCurve.load(path)
+    assert (loaded.normalize, loaded.gradient_at) == ("of-mean", "image")
+    assert (loaded.search, loaded.evaluations) == ("exhaustive", (8, 8))
 
 
 def test_normalise_is_now_normalize(two_images: HQSCurve) -> None:
@@ -221,6 +252,7 @@ def test_plot_shows_the_curve_and_the_choice(two_images: HQSCurve) -> None:
     figure = hqs_figure(
         TIMESTEPS,
         two_images.scores,
+        two_images.mean.tolist(),
         entropy,
         l1,
         chosen=[500, 700],

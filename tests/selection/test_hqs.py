@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.gradients.config import GuidanceConfig
+from sdd_fast.gradients.image_gradient import EncodedImages, image_gradient
+from sdd_fast.gradients.sds import residual
+from sdd_fast.memory import SelectionSizes
 from sdd_fast.progress import Progress
+from sdd_fast.selection.curve import HQSCurve
 from sdd_fast.selection.hqs import default_timesteps, hqs, image_noise
+from sdd_fast.selection.partial import PartialCurves
+from sdd_fast.selection.search import adaptive
 from sdd_fast.teacher.prior import DiffusionPrior
 
 CONFIG = GuidanceConfig(guidance_scale=10.0)
@@ -122,23 +129,131 @@ def test_full_jacobian_and_clipping_reach_the_curve(tiny_prior64: DiffusionPrior
 # ── cost ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(5, 8), (10, 4), (3, 1), (8, 8)])
-def test_unet_and_vae_calls(tiny_prior: DiffusionPrior, count: int, batch_size: int) -> None:
-    """U-Net batches are filled across timesteps; one VAE forward per image serves them all."""
-    encoded: list[int] = []
-    hook = tiny_prior.vae.encoder.register_forward_hook(
-        lambda module, args, output: encoded.append(len(args[0]))
-    )
-    calls, rows = tiny_prior.unet_calls, tiny_prior.unet_rows
-    steps = list(range(100, 950, 50))
-    assert len(steps) == 17
-    try:
-        hqs(tiny_prior, pictures(count), "old", steps, batch_size=batch_size)
-    finally:
-        hook.remove()
-    assert tiny_prior.unet_calls - calls == math.ceil(17 * count / batch_size)
-    assert tiny_prior.unet_rows - rows == 2 * 17 * count
-    assert sum(encoded) == count and len(encoded) == math.ceil(count / batch_size)
+STEPS17 = list(range(100, 950, 50))
+
+
+class Counts:
+    """What an evaluation costs, counted at the networks and where the host waits for the device."""
+
+    def __init__(self, prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.prior, self.encoded, self.texts, self.backward = prior, [], 0, 0
+        self.calls, self.rows = prior.unet_calls, prior.unet_rows
+        encode, gradient = prior.vae.encode, EncodedImages.gradient
+
+        def encoding(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.encoded.append(len(x))
+            return encode(x, *args, **kwargs)
+
+        def backward(*args: Any, **kwargs: Any) -> torch.Tensor:
+            self.backward += 1
+            return gradient(*args, **kwargs)
+
+        def text(*args: Any) -> None:
+            self.texts += 1
+
+        monkeypatch.setattr(prior.vae, "encode", encoding)
+        monkeypatch.setattr(EncodedImages, "gradient", backward)
+        self.hook = prior.text_encoder.register_forward_hook(text)
+
+    def hqs(self, *args: Any, **kwargs: Any) -> Any:
+        result = hqs(self.prior, *args, progress=False, **kwargs)
+        self.hook.remove()
+        self.calls = self.prior.unet_calls - self.calls
+        self.rows = self.prior.unet_rows - self.rows
+        return result
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "calls"),
+    [
+        (5, 8, 17),  # 10 rows a timestep, of 16
+        (10, 4, 17 + 17 + 9),  # 8 rows a timestep, of 8; two timesteps of the last two images
+        (3, 1, 3 * 17),
+        (8, SelectionSizes(8, 64), 5),  # four timesteps a call
+        (8, None, 5),
+    ],
+)
+def test_what_one_prompt_costs(
+    tiny_prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch, count: int, batch_size: Any,
+    calls: int,
+) -> None:  # fmt: skip
+    """U-Net calls are filled across timesteps; one VAE forward per image serves them all."""
+    counts = Counts(tiny_prior, monkeypatch)
+    counts.hqs(pictures(count), "old", STEPS17, batch_size=batch_size)
+    assert (counts.calls, counts.rows) == (calls, 2 * 17 * count)
+    together = 8 if batch_size is None else getattr(batch_size, "images", batch_size)
+    batches = math.ceil(count / together)
+    assert sum(counts.encoded) == count and len(counts.encoded) == batches
+    assert counts.backward == 17 * batches
+    assert counts.texts == 2  # the prompt and ""
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a device: results copied to it, and numbers read.
+
+    From the first call of the U-Net on: before, prompts are encoded and checked.
+    """
+
+    def __init__(self, prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.prior, self.calls, self.copies, self.scalars = prior, prior.unet_calls, 0, 0
+        copy = torch.Tensor.cpu
+
+        def counted(tensor: torch.Tensor) -> torch.Tensor:
+            self.copies += prior.unet_calls > self.calls
+            return copy(tensor)
+
+        monkeypatch.setattr(torch.Tensor, "cpu", counted)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            began = self.prior.unet_calls > self.calls
+            self.scalars += began and args[0].is_floating_point()
+        return function(*args, **(kwargs or {}))
+
+
+PROMPTS = ["old", "white hair", "hair"]
+
+
+@pytest.mark.parametrize(
+    ("scales", "rows"),
+    [((10.0, 10.0, 10.0), 4), ((10.0, 5.0, 1.0), 4), ((1.0, 1.0, 1.0), 3)],
+)
+def test_what_prompts_share(
+    tiny_prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch, scales: tuple[float, ...],
+    rows: int,
+) -> None:  # fmt: skip
+    """P + 1 rows instead of 2 P, and none without a prompt where g = 1."""
+    painter, w_plus = Painter(), torch.randn(5, 2, 48, generator=torch.Generator().manual_seed(0))
+    counts = Counts(tiny_prior, monkeypatch)
+    configs = [GuidanceConfig(guidance_scale=scale) for scale in scales]
+    with Waits(tiny_prior, monkeypatch) as waits:
+        counts.hqs(
+            w_plus, PROMPTS, STEPS, generator=painter, config=configs, noise_draws=2,
+            batch_size=SelectionSizes(4, 64),
+        )  # fmt: skip
+    assert counts.rows == rows * 5 * len(STEPS) * 2
+    assert counts.encoded == [4, 1] and painter.rendered == 5
+    assert counts.texts == 2  # all prompts, and ""
+    assert counts.backward == 2 * len(PROMPTS) * len(STEPS) * 2
+    groups = math.ceil(len(STEPS) / (64 // (rows * 4 * 2))) + 1  # of the four images, of the last
+    assert (waits.copies, waits.scalars) == (groups, 0)
+
+
+def test_other_negative_prompts_break_sharing_only_where_they_differ(
+    tiny_prior64: DiffusionPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeds = [
+        tiny_prior64.encode_prompt("old"),
+        tiny_prior64.encode_prompt("hair", "hat"),
+        tiny_prior64.encode_prompt("white hair", "hat"),
+    ]
+    counts = Counts(tiny_prior64, monkeypatch)
+    curves = counts.hqs(pictures(2), embeds, STEPS)
+    assert counts.rows == (3 + 2) * 2 * len(STEPS)
+    for embed, curve in zip(embeds, curves, strict=True):
+        alone = hqs(tiny_prior64, pictures(2), embed, STEPS, progress=False)
+        torch.testing.assert_close(curve.deficit, alone.deficit, rtol=1e-8, atol=0)
 
 
 # ── what the result depends on ────────────────────────────────────────────────────────────────────
@@ -155,6 +270,44 @@ def test_batch_size_does_not_matter(tiny_prior64: DiffusionPrior) -> None:
     for other in curves[1:]:
         torch.testing.assert_close(other.l1, curves[0].l1, rtol=1e-9, atol=0)
         torch.testing.assert_close(other.deficit, curves[0].deficit, rtol=1e-8, atol=0)
+
+
+def test_prompts_together_are_prompts_alone(tiny_prior64: DiffusionPrior) -> None:
+    """Also with scales of their own, and through the U-Net's Jacobian."""
+    for jacobian in ("skip", "full"):
+        configs = [GuidanceConfig(g, jacobian=jacobian) for g in (10.0, 3.0, 1.0)]
+        together = hqs(
+            tiny_prior64, pictures(3), PROMPTS, STEPS[:2], config=configs, batch_size=2, seed=5
+        )
+        assert [curve.prompt for curve in together] == PROMPTS
+        for prompt, config, curve in zip(PROMPTS, configs, together, strict=True):
+            alone = hqs(tiny_prior64, pictures(3), prompt, STEPS[:2], config=config, seed=5)
+            assert curve.config == config
+            torch.testing.assert_close(curve.l1, alone.l1, rtol=1e-9, atol=0)
+            torch.testing.assert_close(curve.deficit, alone.deficit, rtol=1e-8, atol=0)
+    (one,) = hqs(tiny_prior64, pictures(1), ["old"], STEPS[:1])
+    assert one.num_images == 1
+
+
+@pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
+def test_gradient_at_the_latent(tiny_prior64: DiffusionPrior, gradient_map: str) -> None:
+    """The residual itself stands for d; from its definition, in plain Python sums."""
+    curve = hqs(
+        tiny_prior64, pictures(2), "old", STEPS[:2], config=CONFIG, gradient_at="latent",
+        gradient_map=gradient_map,
+    )  # fmt: skip
+    embeds = tiny_prior64.encode_prompt("old")
+    for i, y in enumerate(pictures(2)):
+        noise = image_noise(tiny_prior64, 0, i, 1, CONFIG)
+        z = tiny_prior64.encode(y[None])
+        for j, t in enumerate(STEPS[:2]):
+            r = residual(tiny_prior64, z, embeds, t, noise, CONFIG)[0]
+            values = (r if gradient_map == "signed" else r.abs().mean(0)).flatten().tolist()
+            total = math.fsum(math.exp(v) for v in values)
+            h = -math.fsum(math.exp(v) / total * (v - math.log(total)) for v in values)
+            assert float(curve.entropy[i, j]) == pytest.approx(h, rel=1e-9)
+            assert float(curve.l1[i, j]) == pytest.approx(float(r.abs().sum()), rel=1e-9)
+    assert curve.gradient_at == "latent"
 
 
 def test_an_image_does_not_depend_on_the_others(tiny_prior64: DiffusionPrior) -> None:
@@ -222,6 +375,28 @@ def test_latents_are_rendered_once(tiny_prior: DiffusionPrior) -> None:
     with torch.no_grad():
         images = painter.synthesis(w_plus)
     assert torch.equal(curve.l1, hqs(tiny_prior, images, "old", STEPS, batch_size=2).l1)
+
+
+@pytest.mark.parametrize("gradient_map", ["signed", "abs-mean"])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 32), (96, 96), (64, 128)])
+def test_statistics_of_larger_images(
+    tiny_prior64: DiffusionPrior, gradient_map: str, height: int, width: int
+) -> None:
+    """Of images at twice the teacher's size they come from half of it: H(d'/4) + log 4."""
+    rng = torch.Generator().manual_seed(2)
+    images = torch.rand(1, 3, height, width, generator=rng, dtype=torch.float64) * 2 - 1
+    config = GuidanceConfig(guidance_scale=1e4)  # far from uniform
+    shape = tiny_prior64.latent_shape_for(height, width)
+    noise = image_noise(tiny_prior64, 0, 0, 1, config, shape)
+    embeds = tiny_prior64.encode_prompt("old")
+    d = image_gradient(tiny_prior64, images, embeds, 600, noise, config)
+    curve = hqs(tiny_prior64, images, "old", [600], config=config, gradient_map=gradient_map)
+    values = (d if gradient_map == "signed" else d.abs().mean(1)).flatten()
+    log_p = values.log_softmax(0)
+    entropy = -float((log_p.exp() * log_p).sum())
+    assert float(curve.entropy) == pytest.approx(entropy, rel=1e-10)
+    assert float(curve.deficit) == pytest.approx(math.log(len(values)) - entropy, rel=1e-8)
+    assert float(curve.l1) == pytest.approx(float(d.abs().sum()), rel=1e-10)
 
 
 def test_larger_images_are_accepted(tiny_prior64: DiffusionPrior) -> None:
@@ -300,7 +475,19 @@ def test_nan_names_timestep_and_image(tiny_prior: DiffusionPrior) -> None:
         ({"timesteps": "500"}, TypeError, "must be integers, got '500'"),
         ({"timesteps": [None]}, TypeError, "must be integers"),
         ({"prompt": ""}, ValueError, "prompt is empty"),
-        ({"prompt": ["old", "hair"]}, ValueError, "one prompt at a time, got 2"),
+        ({"prompt": []}, ValueError, "the list of prompts is empty"),
+        ({"prompt": ["old", "hair", "old"]}, ValueError, "must differ, but 'old' is given twice"),
+        ({"prompt": ["old", ""]}, ValueError, "prompt is empty"),
+        ({"prompt": ["old", 3]}, TypeError, "must be a string or its embeddings, got 3"),
+        ({"prompt": ["old", "hair"], "partial": "p"}, ValueError, "got 1 partial files for 2 pro"),
+        ({"config": [CONFIG, CONFIG]}, ValueError, "got 2 configs for 1 prompts"),
+        (
+            {"prompt": ["old", "hair"], "config": [CONFIG, replace(CONFIG, clip_topk=4)]},
+            ValueError,
+            "differ in guidance_scale alone",
+        ),
+        ({"search": "random"}, ValueError, "search must be one of exhaustive, adaptive"),
+        ({"gradient_at": "noise"}, ValueError, "gradient_at must be one of image, latent"),
         ({"gradient_map": "abs"}, ValueError, "must be one of signed, abs-mean; got 'abs'"),
         ({"normalize": "global"}, ValueError, "normalize must be one of per-image, of-mean"),
         ({"noise_draws": 0}, ValueError, "noise_draws must be a positive integer, .*got 0"),
@@ -328,8 +515,6 @@ def test_bad_input(tiny_prior: DiffusionPrior, change: dict, error, message: str
 
 
 def test_curve_survives_a_file(tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
-    from sdd_fast.selection.curve import HQSCurve
-
     curve = hqs(tiny_prior, pictures(2), "old", STEPS, config=CONFIG, seed=3, noise_draws=2)
     loaded = HQSCurve.load(curve.save(tmp_path / "curve.json"))
     assert torch.equal(loaded.mean, curve.mean)
@@ -367,7 +552,37 @@ def test_an_interrupted_curve_goes_on_to_the_same_bits(
     assert events[0].done == 2 * done and events[-1].done == events[-1].total
     for name in ("entropy", "deficit", "l1"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
-    assert not list(tmp_path.iterdir())
+    # Kept until the curve is saved; nothing is computed again.
+    calls = tiny_prior.unet_calls
+    again = hqs(tiny_prior, y, "white hair", STEPS, progress=False, partial=partial, **options)
+    assert torch.equal(again.l1, straight.l1) and tiny_prior.unet_calls == calls
+    assert [path.name for path in tmp_path.iterdir()] == [partial.name]
+
+
+def test_several_curves_go_on_to_the_same_bits(tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
+    """The files are of one prompt each, and go on with other prompts beside them too."""
+    y, files = pictures(3), [tmp_path / f"{p}.safetensors" for p in range(3)]
+    options: dict[str, Any] = {"config": CONFIG, "batch_size": 2}
+    straight = hqs(tiny_prior, y, PROMPTS, STEPS, progress=False, **options)
+    events: list[Progress] = []
+
+    def stop(event: Progress) -> None:
+        events.append(event)
+        if len(events) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=r"kept in .*0\.safetensors and 2 more files"):
+        hqs(tiny_prior, y, PROMPTS, STEPS, progress=stop, partial=files, **options)
+    done = load_tensors(files[1])[0]["done"]
+    assert 0 < int(done.sum()) < done.numel()
+    events.clear()
+    hqs(tiny_prior, y, PROMPTS[1:], STEPS, progress=events.append, partial=files[1:], **options)
+    assert events[0].done == 2 * int(done.sum())
+    for path in files[1:]:
+        path.unlink()
+    resumed = hqs(tiny_prior, y, PROMPTS, STEPS, progress=False, partial=files, **options)
+    for one, other in zip(resumed, straight, strict=True):
+        torch.testing.assert_close(one.deficit, other.deficit)
 
 
 def test_what_was_kept_is_of_the_same_request_only(
@@ -410,7 +625,8 @@ def test_what_was_kept_is_of_the_same_request_only(
             partial=partial,
         )  # fmt: skip
     assert begun(y) > 0
-    assert begun(y, seed=1) == begun(pictures(4, seed=1)) == begun(y, batch_size=4) == 0
+    assert begun(y, batch_size=4) > 0  # another size is rounding only
+    assert begun(y, seed=1) == begun(pictures(4, seed=1)) == begun(y, gradient_at="latent") == 0
     with torch.no_grad():
         weight = next(tiny_prior.unet.parameters())
         weight.neg_()
@@ -429,3 +645,92 @@ def test_what_was_kept_is_of_the_same_request_only(
     with pytest.raises(FileExistsError, match="is in the place of an unfinished HQS curve"):
         hqs(tiny_prior, y, "white hair", STEPS, partial=partial)
     assert partial.read_bytes() == mine
+
+
+# --- adaptive search ----------------------------------------------------------------------------
+
+
+class Peaks:
+    """Stands for an `Evaluator`: each prompt's H and N are best at a timestep of its own."""
+
+    def __init__(
+        self, peaks: list[int], count: int, steps: int, noise: float, at_once: int
+    ) -> None:
+        rng = torch.Generator().manual_seed(0)
+        self.prompts, self.timesteps, self.at_once = peaks, list(range(steps)), at_once
+        shape = (1, 2, count, steps)
+        wobble = noise * torch.randn(shape, generator=rng, dtype=torch.float64)
+        at = torch.arange(steps).double()
+        height = torch.stack([torch.exp(-(((at - p) / 4) ** 2)) for p in peaks])
+        l1_deficit = height[:, None, None] + wobble
+        self.statistics = torch.cat([-l1_deficit[:, 1:], l1_deficit], dim=1)  # [P, 3, N, T]
+        self.asked: list[tuple[range, int]] = []
+
+    def batches(self) -> list[range]:
+        count = self.statistics.shape[2]
+        return [range(i, min(i + self.at_once, count)) for i in range(0, count, self.at_once)]
+
+    def evaluate(self, images: range, wanted: torch.Tensor) -> Any:
+        pairs = [(int(p), int(j)) for p, j in wanted.nonzero()]
+        self.asked.append((images, len(pairs)))
+        some = self.statistics[:, :, images.start : images.stop]
+        yield pairs, torch.stack([some[p, :, :, j] for p, j in pairs], dim=1)
+
+
+@pytest.mark.parametrize("at_once", [8, 3])
+def test_adaptive_search_finds_clear_peaks_at_little_cost(at_once: int) -> None:
+    peaks = Peaks([12, 4, 18], count=64, steps=19, noise=0.02, at_once=at_once)
+    kept = PartialCurves(None, (64, 19), [None] * 3)
+    found = adaptive(peaks, kept, "per-image")  # type: ignore[arg-type]
+    for p, (peak, one) in enumerate(zip(peaks.prompts, found, strict=True)):
+        images = one.wanted.any(1)
+        assert one.confidence is not None and one.confidence >= 0.95
+        assert int(images.sum()) <= 16, "a settled search went on"
+        assert torch.equal(kept.done[p], one.wanted)
+        mean = kept.statistics[p, 1][images].masked_fill(~one.wanted[images], -9).mean(0)
+        assert int(mean.argmax()) == peak
+    assert float(kept.done.double().mean()) < 0.2
+    again = adaptive(peaks, kept, "per-image")  # type: ignore[arg-type]
+    assert all(torch.equal(a.wanted, b.wanted) for a, b in zip(found, again, strict=True))
+
+
+def test_adaptive_search_goes_on_while_timesteps_tie() -> None:
+    peaks = Peaks([12], count=40, steps=19, noise=0.3, at_once=8)
+    kept = PartialCurves(None, (40, 19), [None])
+    (found,) = adaptive(peaks, kept, "of-mean")  # type: ignore[arg-type]
+    assert found.confidence is not None and found.confidence < 0.95
+    assert bool(found.wanted.any(1).all()) and not bool(found.wanted.all())
+    counts = found.wanted.sum(1)
+    assert int(counts[0]) > int(counts[-1]) > 1  # some were dropped
+
+
+@pytest.mark.parametrize("prompts", ["old", PROMPTS])
+def test_curves_of_an_adaptive_search(
+    tiny_prior: DiffusionPrior, tmp_path: Path, prompts: Any
+) -> None:
+    """Where it evaluates, it finds what an exhaustive search does; the file tells where."""
+    times = list(range(100, 950, 50))
+    images = pictures(12)
+    found, whole = (
+        hqs(tiny_prior, images, prompts, times, search=search, batch_size=4, progress=False)
+        for search in ("adaptive", "exhaustive")
+    )
+    for curve, all_of_it in zip(
+        *([x] if isinstance(x, HQSCurve) else x for x in (found, whole)), strict=True
+    ):
+        loaded = HQSCurve.load(curve.save(tmp_path / "curve.json"))
+        assert (loaded.search, loaded.confidence) == ("adaptive", curve.confidence)
+        assert torch.equal(loaded.evaluated, curve.evaluated)
+        spent, total = loaded.evaluations
+        assert spent == int(curve.evaluated.sum()) < total == 17 * curve.num_images
+        columns = [all_of_it.timesteps.index(t) for t in curve.timesteps]
+        there = all_of_it.l1[: curve.num_images, columns][curve.evaluated]
+        torch.testing.assert_close(curve.l1[curve.evaluated], there, rtol=1e-3, atol=0)
+        assert bool(curve.mean.isfinite().all()) and curve.largest() in curve.timesteps
+        assert curve.plot(tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_few_images_are_searched_adaptively_too(tiny_prior: DiffusionPrior) -> None:
+    curve = hqs(tiny_prior, pictures(1), "old", STEPS, search="adaptive")
+    assert curve.num_images == 1 and curve.timesteps == tuple(STEPS)
+    assert hqs(tiny_prior, pictures(2), "old", [500], search="adaptive").largest() == 500

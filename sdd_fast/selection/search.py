@@ -1,0 +1,165 @@
+"""Which images and timesteps are evaluated, in which order: all, or as many as settle the choice.
+
+An adaptive search goes from coarse to fine on its first images, `PILOTS`: every `STRIDE`-th
+timestep, then those around the best. These are its candidates. Batch after batch of further images
+is evaluated at the candidates that are left, and at the timesteps where most pilots have their
+lowest N and their highest H, which Eq. 11 needs. Common random numbers make differences between
+candidates paired: after each batch, `BOOTSTRAPS` resamples of the images tell how often each
+candidate is the best. Those below `DROPPED` are dropped, and the search of a prompt ends when one
+is above `SETTLED`.
+
+Eq. 11 then takes the extremes of an image over the timesteps at which it was evaluated. Where an
+image's highest N or lowest H lies at a timestep that was dropped, it counts with a larger weight
+than in an exhaustive search; the choice can differ for that reason too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import draws
+from .._deprecated import moved
+from .curve import scores
+from .evaluate import Evaluator
+from .partial import PartialCurves
+
+__getattr__ = moved(__name__, compute_curve="sdd_fast.selection.in_domain")
+
+Search = Literal["exhaustive", "adaptive"]
+PILOTS, STRIDE = 8, 3
+BOOTSTRAPS, DROPPED, SETTLED = 1000, 0.02, 0.95
+
+
+@dataclass
+class Found:
+    """What was searched for one prompt: [N, T] bool, and the confidence of its choice."""
+
+    wanted: Tensor
+    confidence: float | None = None
+
+
+def exhaustive(evaluator: Evaluator, kept: PartialCurves) -> list[Found]:
+    """Evaluate every image at every timestep for every prompt."""
+    everything = torch.ones(kept.done.shape[0], kept.done.shape[2], dtype=torch.bool)
+    for images in evaluator.batches():
+        complete(evaluator, kept, images, everything)
+    return [Found(torch.ones_like(done)) for done in kept.done]
+
+
+def adaptive(evaluator: Evaluator, kept: PartialCurves, normalize: str) -> list[Found]:
+    """Evaluate what settles which timestep has the largest HQS; see the module.
+
+    Args:
+        normalize: of the curve that is to be chosen from.
+    """
+    prompts, count, steps = kept.done.shape
+    batches = evaluator.batches()
+    pilots = [images for images in batches if images.start < PILOTS]
+    end = pilots[-1].stop
+    wanted = torch.zeros(prompts, count, steps, dtype=torch.bool)
+    wanted[:, :end, ::STRIDE] = True
+    wanted[:, :end, -1] = True
+    for images in pilots:
+        complete(evaluator, kept, images, wanted[:, images.start])
+    for p in range(prompts):
+        coarse = wanted[p, 0].nonzero().flatten()
+        best = int(coarse[_scores(kept, p, wanted[p], end, normalize)[:, coarse].mean(0).argmax()])
+        wanted[p, :end, max(0, best - STRIDE) : best + STRIDE + 1] = True
+    for images in pilots:  # encoded again, unless one batch holds all of them
+        complete(evaluator, kept, images, wanted[:, images.start])
+    races = [_Race(p, wanted[p], end) for p in range(prompts)]
+    for images in batches[len(pilots) :]:
+        for race in races:
+            race.judge(kept, images.start, normalize)
+            wanted[race.prompt, images.start : images.stop] = race.next()
+        if all(race.settled for race in races):
+            break
+        complete(evaluator, kept, images, wanted[:, images.start])
+    for race in races:
+        race.judge(kept, count, normalize)
+    return [Found(wanted[race.prompt], race.confidence) for race in races]
+
+
+class _Race:
+    """The candidates of one prompt that are left."""
+
+    def __init__(self, prompt: int, wanted: Tensor, pilots: int) -> None:
+        self.prompt, self.wanted, self.pilots = prompt, wanted, pilots
+        self.left = wanted[0].nonzero().flatten()  # indices of timesteps
+        self.lowest: Tensor | None = None
+        self.images, self.confidence, self.settled = pilots, 0.0, False
+
+    def judge(self, kept: PartialCurves, images: int, normalize: str) -> None:
+        """Drop candidates by the images evaluated so far, and see whether one has won."""
+        if self.settled:
+            return
+        if self.lowest is None:
+            pilots = kept.statistics[self.prompt, 1:, : self.pilots][:, :, self.left]
+            self.lowest = self.left[pilots.argmin(2).mode(1).values]  # of N, and of D: highest H
+        self.images = images
+        found = _scores(kept, self.prompt, self.wanted, images, normalize)[:, self.left]
+        shares = _shares(found)
+        self.confidence = float(shares.max())
+        self.settled = self.confidence >= SETTLED
+        self.left = self.left[shares >= min(DROPPED, self.confidence)]
+
+    def next(self) -> Tensor:
+        """Return the timesteps to evaluate more images at, [T] bool."""
+        result = torch.zeros(self.wanted.shape[1], dtype=torch.bool)
+        if not self.settled and self.lowest is not None:
+            result[self.left] = True
+            result[self.lowest] = True
+        return result
+
+
+def _scores(
+    kept: PartialCurves, prompt: int, wanted: Tensor, images: int, normalize: str
+) -> Tensor:
+    """Return the scores of the first images, [images, T]; NaN where they were not `wanted`."""
+    _, l1, deficit = kept.statistics[prompt, :, :images].masked_fill(~wanted[:images], torch.nan)
+    return scores(deficit, l1, normalize)
+
+
+def _shares(found: Tensor) -> Tensor:
+    """Return the share of bootstraps over images in which a column of [N, C] is the largest."""
+    rng = draws.generator(0)
+    weights = torch.zeros(BOOTSTRAPS, len(found), dtype=found.dtype)
+    picked = torch.randint(len(found), weights.shape, generator=rng)
+    weights.scatter_add_(1, picked, torch.ones_like(weights))
+    best = (weights @ found).argmax(1)
+    return best.bincount(minlength=found.shape[1]) / BOOTSTRAPS
+
+
+def complete(evaluator: Evaluator, kept: PartialCurves, images: range, wanted: Tensor) -> None:
+    """Evaluate what `kept` lacks of some images; wanted: [P, T] bool.
+
+    Raises:
+        FloatingPointError: a gradient is not finite; names prompt, timestep and image.
+        KeyboardInterrupt: a signal asked for the end.
+    """
+    lacking = wanted & ~kept.done[:, images.start : images.stop].all(1)
+    if not bool(lacking.any()):
+        return
+    for pairs, statistics in evaluator.evaluate(images, lacking):
+        _check_finite(evaluator, pairs, images, statistics)
+        for (p, j), found in zip(pairs, statistics.unbind(1), strict=True):
+            kept.add(p, images, j, found)
+        kept.keep()
+
+
+def _check_finite(
+    evaluator: Evaluator, pairs: list[tuple[int, int]], images: range, statistics: Tensor
+) -> None:
+    bad = (~statistics.isfinite().all(0)).nonzero()  # [pairs, images]
+    if len(bad):
+        p, j = pairs[int(bad[0, 0])]
+        raise FloatingPointError(
+            f"the gradient for {evaluator.prompts[p].prompts} is NaN or infinite at timestep "
+            f"{evaluator.timesteps[j]} for image {images[int(bad[0, 1])]} ({len(bad)} such pairs "
+            "in this batch). In half precision load the prior with dtype=torch.float32, or lower "
+            "guidance_scale"
+        )
