@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import Sdd
+from filelock import FileLock
 from PIL import Image
 from tiny_domain import write_tiny_domain
 
@@ -26,7 +27,7 @@ from sdd_fast.cli.groups import typed
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.judge import Verdict
 from sdd_fast.gradients.config import GUIDANCE_RMS
-from sdd_fast.lock import LOCK_FILE, locked
+from sdd_fast.lock import LOCK_FILE
 
 COMMANDS = (
     "demo",
@@ -283,7 +284,8 @@ def test_select_refuses_before_any_work(sdd: Sdd, domain: Path, tmp_path: Path) 
     assert "'old' is given twice" in sdd.fails("select", "old", "hair", "old", *words)
     tight = sdd.fails("select", "old", *words, "--memory-gb", "0.0001")
     assert "is too small for one image and one row" in tight
-    with locked(tmp_path / "runs" / "hair"):
+    (tmp_path / "runs" / "hair").mkdir(parents=True)
+    with FileLock(tmp_path / "runs" / "hair" / LOCK_FILE):
         busy = sdd.fails("select", "old", "hair", "--domain", domain, "--out", tmp_path / "runs")
         assert "is at work here" in busy and not (tmp_path / "runs" / "old").exists()
     assert not (tmp_path / "out").exists()

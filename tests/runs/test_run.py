@@ -114,6 +114,15 @@ def test_the_curve_is_of_held_out_latents(finished: EditRun, domain: Domain) -> 
     torch.testing.assert_close(found.deficit, want.deficit)
 
 
+def test_fewer_held_out_latents_than_requested(domain: Domain) -> None:
+    count = len(domain.held_out)
+    with pytest.warns(UserWarning, match=f"{count + 1} images are requested, .* has {count} held"):
+        curve = compute_curve(
+            domain, "old hair", Selection(images=count + 1, candidates=(500,)), progress=False
+        )
+    assert curve.num_images == count
+
+
 def test_a_curve_of_pictures(domain: Domain) -> None:
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     curve = compute_curve(domain, "old hair", select(), images=pictures, progress=False)
