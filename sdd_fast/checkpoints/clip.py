@@ -17,7 +17,7 @@ from ..files import PathLike, expanded, read_json
 from ..models.clip import Clip, Preprocessing, PublishedClip
 from ..models.save import build_exactly
 from ..out_of_memory import check_ran_out
-from ..quiet import quiet_loading
+from ..quiet import check_docstrings, quiet_loading
 from .formats.read import read_checkpoint
 from .inspect import summarize
 
@@ -55,6 +55,7 @@ def is_clip(folder: Path) -> bool:
 
 def read(folder: PathLike) -> Clip | PublishedClip:
     """Build the CLIP of a folder, as `load_clip` returns it."""
+    check_docstrings()
     path = expanded(folder)
     if (path / "image.safetensors").is_file():
         return Clip.load(path)

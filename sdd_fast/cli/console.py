@@ -125,8 +125,6 @@ def explain(error: Exception) -> str:
         ("skip_existing=True", "--skip-existing"),
     ):
         text = text.replace(python, typed)
-    if sys.flags.optimize > 1:
-        text += ". Python runs with -OO: transformers cannot do without docstrings; use -O at most"
     return text
 
 

@@ -16,7 +16,7 @@ import torch
 from ..checkpoints.stable_diffusion import A_LORA, A_VAE, PREDICTS, SUPPORTED
 from ..files import expanded, read_json
 from ..out_of_memory import check_ran_out
-from ..quiet import quiet_loading
+from ..quiet import check_docstrings, quiet_loading
 from .configs import Configs, check_configs, completed, native_size, scheduler_config
 from .hub import from_hub, is_hub_id
 from .parts import Components, new_scheduler
@@ -271,6 +271,7 @@ def _check_complete(folder: Path, xl: bool, variant: str | None) -> dict[str, li
 
 def check_folder(folder: Path, xl: bool) -> Configs:
     """Return a folder's configs; ValueError if one says what is not supported. Reads no weights."""
+    check_docstrings()
     import diffusers
     import transformers
 

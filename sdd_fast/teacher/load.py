@@ -13,6 +13,7 @@ from torch import nn
 from ..device import check_device
 from ..files import expanded
 from ..models.save import check_finite
+from ..quiet import check_docstrings
 from .attention import AUTO, check_attention, set_attention
 from .folder import INDEX, load_components, parts_of
 from .lora import fuse_loras
@@ -37,6 +38,7 @@ def load_parts(
     Args:
         given: variant and tokenizer; None stands for one that was not given.
     """
+    check_docstrings()
     is_pipeline = not isinstance(source, str | PathLike)
     device = None if device is None else check_device(device)
     if dtype is not None:

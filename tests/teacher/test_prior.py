@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load_file, save_file
 
+from sdd_fast import quiet
+from sdd_fast.checkpoints.load import load_clip
+from sdd_fast.teacher.folder import check_folder
 from sdd_fast.teacher.prior import DiffusionPrior
 from sdd_fast.teacher.text import PromptEmbeds
 
@@ -41,6 +45,18 @@ def latents(prior: DiffusionPrior, count: int, seed: int = 0) -> torch.Tensor:
 
 
 # ── what was loaded ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_docstrings_no_file_is_blamed(
+    tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    message = "Python runs with -OO .*: use -O at most"
+    for load in (DiffusionPrior.from_pretrained, load_clip):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            load(tiny_sd)
+    with pytest.raises(ValueError, match=message):
+        check_folder(tiny_sd, xl=False)
 
 
 def test_attributes_describe_the_model(tiny_prior: DiffusionPrior) -> None:
