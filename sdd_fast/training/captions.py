@@ -16,6 +16,7 @@ import io
 import json
 import os
 import posixpath
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,7 +130,19 @@ def _inside(folder: Path, name: str, place: str) -> str:
     hint = ""
     if parent == folder.absolute().name and _is_file(folder / rest):
         hint = f"; names are relative to the folder that the file of captions is in: write {rest!r}"
+    elif other := _alike(folder / inside):
+        hint = f"; there is {ascii(other)}, which differs in case or in how its accents are coded"
     raise FileNotFoundError(f"{place}: there is no picture {folder / inside}{hint}")
+
+
+def _alike(path: Path) -> str | None:
+    """A file whose name some systems take for that of `path`."""
+
+    def folded(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    names = os.listdir(path.parent) if os.path.isdir(path.parent) else ()
+    return next((name for name in names if folded(name) == folded(path.name)), None)
 
 
 def _is_file(path: Path) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import draws
+from ..files import listed
 from ..images import load_image
 from ..memory import check_memory
 from ..progress import Listener, Task
@@ -158,9 +159,9 @@ class ImageFolder:
             )
 
     def images(self, folder: Path, resolution: int, budget: float) -> Split:
-        """Read all images; errors as for `check` and `load_image`."""
+        """Read all images; errors as for `check`, and one that names all that cannot be read."""
         self.check()
-        captions, parts = self.captions, []
+        captions, parts, broken = self.captions, [], []
         needed = 3.0 * resolution**2 * len(captions)
         what = f"{len(captions):,} pictures of {resolution} × {resolution} pixels"
         check_memory(needed, what, "cpu")
@@ -168,11 +169,19 @@ class ImageFolder:
             for names in hold_out(captions):
                 pixels = np.empty((len(names), 3, resolution, resolution), np.uint8)
                 for i, name in enumerate(names):
-                    picture = load_image(self.path.absolute() / name, resolution)
-                    pixels[i] = to_bytes(picture).numpy()
+                    try:
+                        picture = load_image(self.path.absolute() / name, resolution)
+                        pixels[i] = to_bytes(picture).numpy()
+                    except (OSError, ValueError) as error:
+                        broken.append(str(error))
                     task.advance()
                 texts = [captions[name] for name in names]
                 parts.append(CaptionedImages(pixels, texts, names=names))
+        if broken:
+            raise ValueError(
+                f"{len(broken):,} of {len(captions):,} pictures cannot be read; mend them, or take "
+                "them and their captions away:" + listed(broken)
+            )
         return Split(*parts)
 
     def pair(

@@ -206,6 +206,13 @@ def test_missing_pictures_and_folders(cups: Path, tmp_path: Path) -> None:
     listing(cups, row("a" * 5000))
     with pytest.raises(FileNotFoundError, match="line 1: there is no picture"):
         read_captions(cups)
+    listing(cups, row("a" * 5000 + "/1.png"))
+    with pytest.raises(FileNotFoundError, match="line 1: there is no picture"):
+        read_captions(cups)
+    (cups / "blue" / "3.jpg").rename(cups / "blue" / "Ta\u0308sse.JPG")
+    listing(cups, row("blue/T\u00e4sse.jpg"))
+    with pytest.raises(FileNotFoundError, match=r"there is 'Ta\\u0308sse\.JPG', which differs in"):
+        read_captions(cups)
     listing(cups, row("cups/1.png"))
     with pytest.raises(FileNotFoundError, match="relative to the folder that .*: write '1.png'"):
         read_captions(cups)

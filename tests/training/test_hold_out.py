@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 import torch
 from cups import write_cups, write_listing
 
@@ -66,6 +67,15 @@ def test_a_folder_is_split_before_it_is_read(tmp_path: Path) -> None:
     write_listing(tmp_path, captions | {held_out[0]: "another caption"})
     other = ImageFolder(tmp_path, "a cup", progress=False).images(tmp_path, 32, 1.0)
     assert other.record() != split.record()
+
+
+def test_all_pictures_that_cannot_be_read_are_named_at_once(tmp_path: Path) -> None:
+    first, second, *_ = write_cups(tmp_path, count=24)
+    (tmp_path / first).write_bytes(b"no picture")
+    (tmp_path / second).write_bytes((tmp_path / second).read_bytes()[:60])
+    with pytest.raises(ValueError, match="2 of 24 pictures cannot be read") as error:
+        ImageFolder(tmp_path, "a cup", progress=False).images(tmp_path, 32, 1.0)
+    assert first in str(error.value) and second in str(error.value)
 
 
 def test_every_caption_of_an_image_is_drawn_now_and_then(tmp_path: Path) -> None:
