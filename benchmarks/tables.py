@@ -161,6 +161,38 @@ def selection_table(row: dict[str, Any]) -> list[str]:
     return lines
 
 
+GUIDANCE = """## One guidance scale for selection and training
+
+Timesteps of faces64 selected at a guidance scale of 100, as `sdd select` does, and at the scale
+that is balanced for the prompt (*g*), by `tools/compare_guidance.py`: {images} held-out images to a
+curve, chosen within {margin:g} of the largest HQS. *Overlap*: of the chosen sets, intersection over
+union; beside it that of 100 with 100 on {images} other images, which is chance. *Correlation*: of
+the two curves. *Success*, *kept* and *identity*: of mappers distilled with either choice ({steps}
+steps of {batch_size} images, one seed), at 100 / at g: the share of 256 held-out faces that show
+the target, that of their other attributes that stay, and the likeness.
+
+"""
+GUIDANCE_COLUMNS = (
+    "prompt", "g", "chosen at 100", "chosen at g", "overlap, chance", "correlation", "success",
+    "kept", "identity",
+)  # fmt: skip
+
+
+def guidance_part(result: dict[str, Any]) -> list[str]:
+    lines = [f"| {' | '.join(GUIDANCE_COLUMNS)} |", "|---" * len(GUIDANCE_COLUMNS) + "|"]
+    for row in result["prompts"]:
+        same, chance = (row["overlap_with_100"][of] for of in ("training", "100, other images"))
+        cells = [row["prompt"], f"{row['guidance_scale']:g}"]
+        cells += [", ".join(map(str, row["chosen"][at])) for at in ("100", "training")]
+        cells += [f"{same:.2f}, {chance:.2f}", f"{row['correlation_with_100']['training']:.3f}"]
+        edits = {edit["selected_at"]: edit for edit in row["edits"] if edit["seed"] == 0}
+        for figure in ("success", "kept", "identity"):
+            found = [edits[at][figure] for at in ("100", "training") if at in edits]
+            cells.append(" / ".join(f"{v:.2f}" for v in found) or "not measured")
+        lines.append(f"| {' | '.join(cells)} |")
+    return [GUIDANCE.format(**result["settings"]) + "\n".join(lines) + "\n"]
+
+
 def cpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
     parts = []
     for folder in sorted({path.parent for path in results}):
@@ -251,8 +283,9 @@ def page() -> str:
     selection = {path: result for path, result in found.items() if path.stem == "selection"}
     found = {path: result for path, result in found.items() if path not in selection}
     parts = [HEAD]
-    if selection:
-        parts += selection_part(selection)
+    parts += selection_part(selection)
+    guidance = ROOT / "benchmarks" / "guidance-faces64.json"
+    parts += guidance_part(json.loads(guidance.read_text(encoding="utf-8")))
     parts += cpu_part({path: r for path, r in found.items() if "ceilings" not in r})
     parts += gpu_part({path: r for path, r in found.items() if "ceilings" in r})
     return "\n".join(parts)

@@ -12,7 +12,7 @@ versions is refused. The page of the results is made by tables.py. Sides:
     paper, tuned     see baselines/; "compiled": by torch.compile, and, as a known fault of Inductor
                      slows convolution, GroupNorm and SiLU down, without "reindexing" as well
     diffusers        its own module, called as it is
-    ours             sdd_fast
+    ours             sdd_fast, its teacher of the dtype "auto"
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,12 @@ SEVENTEEN = tuple(range(100, 901, 50))  # timesteps of the published search
 
 @dataclass(frozen=True)
 class Case:
-    """sides: name → what makes the networks ready and returns what is timed."""
+    """sides: name → what makes the networks ready and returns what is timed. turns: of a side that
+    does a part of the case in a turn, how many make the whole."""
 
     name: str
     sides: dict[str, Callable[[], Run]]
+    turns: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Sizes:
 
 
 SIZES = {
-    "cpu": Sizes(full_size, (200, 500, 800), 1, 1, 16),
+    "cpu": Sizes(full_size, (400, 700), 1, 1, 16),
     "cuda": Sizes(full_size, SEVENTEEN, 8, 17, 200),
     "emulated": Sizes(tiny, (200, 800), 1, 1, 1),
 }
@@ -87,6 +89,8 @@ def cases(device: str) -> Iterator[Case]:
         functools.cache(lambda make=make: make(device)) for make in (faces64, sizes.full)
     )
     yield hqs_case("HQS, faces64", faces, sizes.faces, SEVENTEEN, device)
+    yield together_case(faces, sizes.faces)
+    yield adaptive_case(faces, 64)
     yield hqs_case("HQS, full size", full, sizes.images, sizes.timesteps, device)
     yield encoder_case(full, sizes.images, device)
     yield unet_case(full, sizes.unet_latents, device)
@@ -100,23 +104,24 @@ def hqs_case(
 ) -> Case:
     """One prompt; images are generated from their latents."""
 
+    # A minute an evaluation; since nothing is shared, time is proportional to their number.
+    turns = len(timesteps) if name == "HQS, full size" and device == "cpu" else 1
+
     def baseline(module: Any, *how: Any) -> Callable[[], Run]:
         def ready() -> Run:
             networks = make()
             prepared, w_plus = module.prepare(networks, *how), networks.w_plus[:images]
             noise = torch.randn(images, *networks.latent_shape).to(w_plus)
             text = networks.text[:1]
-            return lambda: module.statistics(prepared, w_plus, text, timesteps, noise)
+            at = timesteps[:1] if module is paper and turns > 1 else timesteps
+            return lambda: module.statistics(prepared, w_plus, text, at, noise)
 
         return ready
 
-    def ours() -> Run:
-        networks, prior = make(), teacher(make(), device)
-        embeds = sdd.PromptEmbeds(networks.text[:1], networks.no_text)
-        return lambda: sdd.hqs(
-            prior, networks.w_plus[:images], embeds, timesteps, generator=networks.generator,
-            progress=False,
-        )  # fmt: skip
+    def ours(dtype: str) -> Callable[[], Run]:
+        return lambda: functools.partial(
+            hqs, make(), teacher(make(), dtype), images, timesteps, prompts(make())[0]
+        )
 
     low = tuned.low_precision(device)
     return Case(
@@ -127,12 +132,57 @@ def hqs_case(
             "tuned, float32": baseline(tuned, torch.float32),
             "tuned, compiled": baseline(tuned, low, True),
             "tuned, compiled, no reindexing": baseline(tuned, low, True, False),
-            "ours": ours,
+            "ours, float32": ours("float32"),
+            "ours": ours("auto"),
         },
+        {"paper": turns},
     )
 
 
-def teacher(networks: Networks, device: str) -> sdd.DiffusionPrior:
+def together_case(make: Callable[[], Networks], images: int) -> Case:
+    """Eight prompts, which share images, their encoding and the rows without a prompt."""
+
+    def together() -> Run:
+        prior, eight = teacher(make()), prompts(make())
+        return lambda: hqs(make(), prior, images, SEVENTEEN, eight)
+
+    def in_turn() -> Run:
+        prior, eight = teacher(make()), prompts(make())
+        return lambda: [hqs(make(), prior, images, SEVENTEEN, one) for one in eight]
+
+    sides = {"in turn": in_turn, "ours": together}
+    return Case(f"HQS, faces64, eight prompts: {images} × {len(SEVENTEEN)} timesteps", sides)
+
+
+def adaptive_case(make: Callable[[], Networks], images: int) -> Case:
+    """The search that ends when its choice is settled."""
+
+    def searching(search: str) -> Callable[[], Run]:
+        return lambda: functools.partial(
+            hqs, make(), teacher(make()), images, SEVENTEEN, prompts(make())[0], search=search
+        )
+
+    sides = {"exhaustive": searching("exhaustive"), "ours": searching("adaptive")}
+    return Case(f"HQS, faces64, adaptive: {images} × {len(SEVENTEEN)} timesteps", sides)
+
+
+def hqs(
+    networks: Networks,
+    prior: sdd.DiffusionPrior,
+    images: int,
+    timesteps: tuple[int, ...],
+    prompt: sdd.PromptEmbeds | list[sdd.PromptEmbeds],
+    **more: Any,
+) -> Any:
+    w_plus, generator = networks.w_plus[:images], networks.generator
+    return sdd.hqs(prior, w_plus, prompt, timesteps, generator=generator, progress=False, **more)
+
+
+def prompts(networks: Networks) -> list[sdd.PromptEmbeds]:
+    return [sdd.PromptEmbeds(text[None], networks.no_text) for text in networks.text]
+
+
+def teacher(networks: Networks, dtype: str = "auto") -> sdd.DiffusionPrior:
     """Hand the parts to sdd_fast as anybody would, in a pipeline of diffusers."""
     from diffusers import StableDiffusionPipeline
 
@@ -141,7 +191,7 @@ def teacher(networks: Networks, device: str) -> sdd.DiffusionPrior:
         **{name: copy.deepcopy(getattr(networks, name)) for name in parts}, safety_checker=None,
         feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    return sdd.DiffusionPrior.from_pretrained(pipeline, dtype=tuned.low_precision(device))
+    return sdd.DiffusionPrior.from_pretrained(pipeline, dtype=dtype)
 
 
 # --- its parts ------------------------------------------------------------------------------------
@@ -183,7 +233,7 @@ def encoder_case(make: Callable[[], Networks], images: int, device: str) -> Case
         return run
 
     def ours() -> Run:
-        prior, (y, r) = teacher(make(), device), inputs()
+        prior, (y, r) = teacher(make()), inputs()
         return lambda: EncodedImages(prior, y).gradient(r)
 
     modules = formats(lambda: make().vae, device)
@@ -215,9 +265,9 @@ def unet_case(make: Callable[[], Networks], latents: int, device: str) -> Case:
         return functools.partial(predict, call, memory)
 
     def ours() -> Run:
-        prior, (z, t), networks = teacher(make(), device), inputs(), make()
-        embeds = sdd.PromptEmbeds(networks.text[:1], networks.no_text)
-        return torch.no_grad()(lambda: prior.predict_noise(z, t, embeds, paper.GUIDANCE_SCALE))
+        prior, (z, t), networks = teacher(make()), inputs(), make()
+        one = prompts(networks)[0]
+        return torch.no_grad()(lambda: prior.predict_noise(z, t, one, paper.GUIDANCE_SCALE))
 
     modules = formats(lambda: make().unet, device)
     sides = {name: functools.partial(of, module, False) for name, module in modules.items()}
@@ -311,6 +361,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="*", default=[""], help="how their names begin")
     parser.add_argument("--sides", nargs="*", help="their names")
     parser.add_argument("--rounds", type=int, default=3, help="0: only warm up, to compile")
+    parser.add_argument(
+        "--cold", action="store_true", help="no turn to warm up, which may take minutes"
+    )
     parser.add_argument("--restart", action="store_true", help="drop earlier samples")
     parser.add_argument("--cap", type=float, help="GB of GPU memory to do with")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -333,15 +386,16 @@ def measure(case: Case, options: argparse.Namespace, results: Results) -> None:
     name = case.name + (f", within {options.cap:g} GB" if options.cap else "")
     for side, ready in wanted.items():
         runs[side] = ready()
-        print(
-            f"{name}; {side}: {timed(runs[side], options.device)[0]:.3g} s to warm up", flush=True
-        )
+        if not options.cold:
+            warm_up = timed(runs[side], options.device)[0]
+            print(f"{name}; {side}: {warm_up:.3g} s to warm up", flush=True)
         if options.restart:
             results.drop(name, side)
     order = list(runs)
     for _ in range(options.rounds):
         for side in order:
             seconds, peak = timed(runs[side], options.device)
+            seconds *= case.turns.get(side, 1)
             results.add(name, side, seconds, peak)
             print(f"{name}; {side}: {seconds:.3g} s", flush=True)
         order.append(order.pop(0))  # no side always follows the same other side

@@ -11,7 +11,8 @@ a third curve, at 100 again, on other images. Writes benchmarks/guidance-faces64
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from sdd_fast.selection.curve import HQSCurve
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "guidance-faces64.json"
 SEARCH = 100.0  # the guidance scale of the search, unless one is given
 IMAGES = 16  # of a curve, as the commands have it
-BALANCED_ON = 64  # images
+MARGIN = 0.1  # of HQS, within which of the largest timesteps are chosen; likewise
+BALANCED_ON = 64  # images, as of a training
 PROMPTS = (
     "a face with white hair", "a face with a beard", "a bald face", "a surprised face",
     "a face with glasses", "a smiling face",
@@ -44,13 +46,16 @@ def main() -> None:
     options = parser.parse_args()
 
     domain = sdd.load_domain("faces64")
-    rows = []
+    settings = {"images": IMAGES, "margin": MARGIN, "steps": options.steps}
+    settings |= {"batch_size": options.batch_size}
+    rows: list[dict[str, Any]] = []
+    content = {"domain": domain.name, "settings": settings, "prompts": rows}
     for i, prompt in enumerate(PROMPTS):
         print(f"curves: {prompt}", flush=True)
         rows.append(compare_curves(domain, prompt, options.work / f"curves-{i}"))
+        write_json(RESULTS, content)
     for seed in options.seeds:
         for i, row in enumerate(rows):
-            row.setdefault("edits", [])
             for at in ("100", "training"):
                 print(f"{row['prompt']}, selected at {at}, seed {seed}", flush=True)
                 timesteps = row["chosen"][at]
@@ -62,9 +67,7 @@ def main() -> None:
                 )  # fmt: skip
                 figures = edit(domain, row["prompt"], timesteps, config, folder)
                 row["edits"].append({"selected_at": at, "seed": seed, **figures})
-    settings = {"images": IMAGES, "margin": 0.1, "steps": options.steps}
-    settings |= {"batch_size": options.batch_size, "seeds": options.seeds}
-    write_json(RESULTS, {"domain": domain.name, "settings": settings, "prompts": rows})
+                write_json(RESULTS, content)
     print(f"written: {RESULTS}")
 
 
@@ -72,24 +75,19 @@ def compare_curves(domain: Domain, prompt: str, folder: Path) -> dict[str, Any]:
     """Choose timesteps at both scales, and at 100 on other images; tell how they agree."""
     first, others = domain.held_out[:IMAGES], domain.held_out[IMAGES : 2 * IMAGES]
     at_100 = curve(domain, prompt, SEARCH, first, folder / "100.json")
-    with torch.no_grad():
-        images = domain.generator.synthesis(domain.held_out[:BALANCED_ON])
-    scale = balanced_guidance_scale(
-        domain.prior, images, prompt, at_100.plateau(),
-        guidance_rms=domain.guidance_rms.get(prompt, GUIDANCE_RMS),
-    )  # fmt: skip
+    trained_at = partial(training_scale, domain, prompt, at_100.plateau(MARGIN))
     curves = {
         "100": at_100,
-        "training": curve(domain, prompt, scale, first, folder / "training.json"),
+        "training": curve(domain, prompt, trained_at, first, folder / "training.json"),
         "100, other images": curve(domain, prompt, SEARCH, others, folder / "others.json"),
     }
     return {
         "prompt": prompt,
-        "guidance_scale": scale,
-        "chosen": {name: c.plateau() for name, c in curves.items()},
+        "guidance_scale": curves["training"].config.guidance_scale,
+        "chosen": {name: c.plateau(MARGIN) for name, c in curves.items()},
         "largest": {name: c.largest() for name, c in curves.items()},
         "overlap_with_100": {  # of the chosen sets: intersection over union
-            name: round(overlap(at_100.plateau(), c.plateau()), 3)
+            name: round(overlap(at_100.plateau(MARGIN), c.plateau(MARGIN)), 3)
             for name, c in curves.items() if c is not at_100
         },
         "correlation_with_100": {
@@ -98,20 +96,35 @@ def compare_curves(domain: Domain, prompt: str, folder: Path) -> dict[str, Any]:
         },
         "hqs": {name: [round(v, 4) for v in c.mean.tolist()] for name, c in curves.items()},
         "timesteps": list(at_100.timesteps),
+        "edits": [],
     }  # fmt: skip
 
 
-def curve(domain: Domain, prompt: str, scale: float, w_plus: torch.Tensor, path: Path) -> HQSCurve:
-    """Compute the curve on latents [N, num_layers, w_dim], or take what is there."""
+def curve(
+    domain: Domain,
+    prompt: str,
+    scale: float | Callable[[], float],
+    w_plus: torch.Tensor,  # [N, num_layers, w_dim]
+    path: Path,
+) -> HQSCurve:
+    """Compute a curve, or take what is there."""
     if path.exists():
         return HQSCurve.load(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    config = sdd.GuidanceConfig(guidance_scale=scale() if callable(scale) else scale)
     made = sdd.hqs(
-        domain.prior, w_plus, prompt, generator=domain.generator, progress=False,
-        config=sdd.GuidanceConfig(guidance_scale=scale),
-    )  # fmt: skip
+        domain.prior, w_plus, prompt, generator=domain.generator, config=config, progress=False
+    )
     made.save(path)
     return made
+
+
+def training_scale(domain: Domain, prompt: str, timesteps: list[int]) -> float:
+    """Balance as `distill` does."""
+    with torch.no_grad():
+        images = domain.generator.synthesis(domain.held_out[:BALANCED_ON])
+    rms = domain.guidance_rms.get(prompt, GUIDANCE_RMS)
+    return balanced_guidance_scale(domain.prior, images, prompt, timesteps, guidance_rms=rms)
 
 
 def overlap(a: Sequence[int], b: Sequence[int]) -> float:

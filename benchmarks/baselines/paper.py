@@ -27,7 +27,8 @@ GUIDANCE_SCALE = 100.0
 
 def prepare(networks: Networks) -> Networks:
     """Return networks as they are loaded: every weight asks for its gradient."""
-    parts = {name: copy.deepcopy(getattr(networks, name)) for name in ("generator", "vae", "unet")}
+    # But for the U-Net, which is called without a graph.
+    parts = {name: copy.deepcopy(getattr(networks, name)) for name in ("generator", "vae")}
     return replace(networks, **{name: part.requires_grad_() for name, part in parts.items()})
 
 

@@ -21,6 +21,15 @@ from .networks import Networks
 from .paper import GUIDANCE_SCALE
 from .stylegan2 import factored, factored_to_rgb, synthesis
 
+# As diffusers' guide to fast inference recommends.
+ON_GPU = {
+    "max_autotune": True,
+    "coordinate_descent_tuning": True,
+    "coordinate_descent_check_all_directions": True,
+    "conv_1x1_as_mm": True,
+    "epilogue_fusion": False,
+}
+
 
 def low_precision(device: str) -> torch.dtype:
     """The lowest that is safe: bfloat16 where the CPU multiplies it natively, float16 on a GPU."""
@@ -48,7 +57,8 @@ def prepare(
         torch._functorch.config.donated_buffer = False  # several backward passes of one graph
         options = {"loop_reindexing_after_fusion": reindexing}
         if networks.w_plus.is_cuda:
-            options |= torch._inductor.list_mode_options("max-autotune-no-cudagraphs")
+            unet.fuse_qkv_projections()
+            options |= ON_GPU
         unet = torch.compile(unet, options=options, fullgraph=True, dynamic=False)
         vae.encoder = torch.compile(vae.encoder, options=options, dynamic=False)
     return replace(networks, unet=unet, vae=vae)
