@@ -93,7 +93,7 @@ def reached(folder: Path) -> list[Reached]:
         ratios, bounds, moved = {}, {}, {}
         for row in json.loads(path.read_text(encoding="utf-8"))["cases"]:
             times = {side: of["median_ms"] for side, of in row["sides"].items()}
-            if figure.side in times and figure.rows(row):
+            if figure.side in times and "ours" in times and figure.rows(row):
                 ratios[row["case"]] = times[figure.side] / times["ours"]
                 moved[row["case"]] = row["read"] + row["written"]
                 if figure.side != "bandwidth" and "bandwidth" in times:

@@ -126,8 +126,9 @@ SELECTION = """# Selection
 What selection consists of, timed by `benchmarks/time_selection.py`, which says what each side is;
 [baselines/](../benchmarks/baselines) has *paper*, the authors' recipe written plainly, and *tuned*,
 what an expert gets from stock parts. At full size (StyleGAN2-1024, Stable Diffusion 1.x at 512²)
-the weights are random. In brackets: 20th and 80th percentile of so many samples; sides took turns,
-and compare within a case.
+the weights are random, and *paper*, of which nothing is shared, is timed at one timestep and counts
+for all. In brackets: 20th and 80th percentile of so many samples; sides took turns, and compare
+within a case.
 """
 
 
