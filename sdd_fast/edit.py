@@ -321,7 +321,10 @@ class Editor:
                 if some:
                     edited = self.edit(torch.stack(w_plus), strength, levels, batch_size=batch_size)
                     for target, image in zip(some, edited, strict=True):
-                        save_png(target, image)
+                        # Another process may have come to write here meanwhile.
+                        if not (skip_existing and target.exists()):
+                            edit_files.check_targets([], out, [target], overwrite, False)
+                            save_png(target, image)
                         done.add(target)
                         task.advance()
                 task.advance(len(chunk) - len(some))

@@ -6,6 +6,7 @@ import errno
 
 _SIGNS = (
     "allocate memory", "out of memory", "not enough memory", "bad_alloc", "ALLOC_FAILED",
+    "failed to map segment",
 )  # fmt: skip
 
 
@@ -18,7 +19,7 @@ def ran_out(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
         # Only errors of libraries: ours may quote a text of the user's.
-        of_library = isinstance(error, RuntimeError) or kind == "SafetensorError"
+        of_library = isinstance(error, RuntimeError | ImportError) or kind == "SafetensorError"
         if of_library and any(sign in str(error) for sign in _SIGNS):
             return True
         error = error.__cause__ or error.__context__

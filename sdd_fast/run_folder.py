@@ -134,6 +134,10 @@ def pending(folder: Path) -> Iterator[Path]:
     try:
         earlier = any((folder / name).exists() for name in (RUN_FILE, *TRAINED))
         yield apart if earlier else folder
+    except OSError as error:
+        if error.filename is None or apart not in (named := Path(error.filename), *named.parents):
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         _pending.reset(token)
         shutil.rmtree(apart, ignore_errors=True)

@@ -284,6 +284,28 @@ def test_an_interruption_keeps_what_is_written(
         assert (out / path.name).read_bytes() == path.read_bytes()
 
 
+def test_what_another_process_writes_meanwhile_is_kept(
+    editor: Editor, photo: np.ndarray, tmp_path: Path
+) -> None:
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for name in "ab":
+        Image.fromarray(photo).save(faces / f"{name}.png")
+
+    def other(event: Progress) -> None:
+        if event.done == 1 and not (out / "b.png").exists():
+            (out / "b.png").write_bytes(b"of another")
+
+    options: dict[str, Any] = {"batch_size": 1, "progress": other}
+    out = tmp_path / "refused"
+    with pytest.raises(FileExistsError, match=r"b\.png would be replaced"):
+        editor.edit_files(faces, out, **options)
+    assert (out / "b.png").read_bytes() == b"of another" and (out / "a.png").exists()
+    out = tmp_path / "skipped"
+    assert len(editor.edit_files(faces, out, skip_existing=True, **options)) == 2
+    assert (out / "b.png").read_bytes() == b"of another"
+
+
 def test_edit_files_replaces_nothing_unasked(
     editor: Editor, photo: np.ndarray, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def test_a_file_goes_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "a.json").exists()
     assert files.shown(tmp_path / "elsewhere" / "b") == Path("b")
     assert files.shown(tmp_path / "a.json") == tmp_path / "a.json"
+    assert files.shown(Path("h\udcc3\udcbcte")) == Path("hüte")
 
 
 def test_atomic_path_refuses_a_folder(tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_a_file_of_300_000_empty_tensors_is_refused_at_once(
         ('{"a":' + "[" * (4 * 10**6) + "]}", "more lists and objects than any network"),
         ('{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', "no whole numbers"),
         ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,"%s"]}}' % ("9" * 5000), "no whole"),
-        ('{"a":{"dtype":"%s","shape":[0],"data_offsets":[0,0]}}' % ("F" * 5000), "F{200,290}…"),
+        ('{"a":{"dtype":"%s","shape":[0],"data_offsets":[0,0]}}' % ("F" * 5000), "F{60,290}…"),
         ("{" * 10, "header is damaged"),
     ],
 )

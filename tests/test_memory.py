@@ -227,10 +227,12 @@ def arisen(cause: Exception) -> Exception:
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
         (SafetensorError("Cannot allocate memory (os error 12)"), True),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (ImportError("libblas.so: failed to map segment from shared object"), True),
         (arisen(MemoryError()), True),
         (ValueError("the prompt is too long: 'a man out of memory'"), False),
         (FileNotFoundError(errno.ENOENT, "no such file", "out of memory.png"), False),
         (RuntimeError("shape mismatch"), False),
+        (ImportError("libblas.so: cannot open shared object file"), False),
     ],
 )  # fmt: skip
 def test_memory_that_ran_out_is_known_in_every_wording(error: Exception, memory: bool) -> None:

@@ -255,6 +255,8 @@ def chosen(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 def command_line(name: str, *words: Any, **options: Any) -> str:
     """Return a command as a person would type it; options that are None or False are left out."""
+    from sdd_fast.files import readable
+
     parts = ["sdd", name]
     for key, value in options.items():
         flag = "--" + key.replace("_", "-")
@@ -264,7 +266,7 @@ def command_line(name: str, *words: Any, **options: Any) -> str:
         for one in value if isinstance(value, list) else [value]:
             if one is not None and one is not False:
                 parts += [flag, f"{one:g}" if isinstance(one, float) else str(one)]
-    typed_words = [str(word) for word in words]
+    parts, typed_words = ([readable(str(word)) for word in some] for some in (parts, words))
     if any(word.startswith("-") for word in typed_words):
         return shlex.join([*parts, "--", *typed_words])
     return shlex.join([*parts[:2], *typed_words, *parts[2:]])

@@ -9,6 +9,7 @@ from .paths import (
     expanded,
     make_folder,
     read_bytes,
+    readable,
     regular_file,
     settled,
     shown,
@@ -19,6 +20,6 @@ from .tensors import load_tensors, read_metadata, save_tensors
 __all__ = [
     "TEMPORARY", "PathLike", "atomic_path", "content_kind", "expanded", "library_text", "listed",
     "load_tensors", "make_folder", "os_error_text", "parse_json", "read_bytes", "read_json",
-    "read_metadata", "regular_file", "save_tensors", "settled", "shown", "unused", "write_bytes",
-    "write_json", "write_text",
+    "read_metadata", "readable", "regular_file", "save_tensors", "settled", "shown", "unused",
+    "write_bytes", "write_json", "write_text",
 ]  # fmt: skip

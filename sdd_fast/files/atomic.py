@@ -138,7 +138,11 @@ def write_text(path: PathLike, text: str) -> None:
 
 def half_character(error: UnicodeEncodeError) -> str:
     """Say what is wrong with a text that UTF-8 does not have."""
-    return (
-        f"the text holds {ascii(error.object[error.start])}, which is half a character (a lone "
-        "surrogate) and cannot be written"
+    half = error.object[error.start]
+    told = (
+        f"the text holds {ascii(half)}, which is half a character (a lone surrogate) and cannot be "
+        "written"
     )
+    if "\udc80" <= half <= "\udcff":  # what Python makes of bytes that it cannot read
+        told += ". Where a terminal's locale is not UTF-8, set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+    return told

@@ -33,7 +33,12 @@ def settled(path: PathLike) -> Path:
 def shown(path: Path) -> Path:
     """Return a path as people would type it here: relative if it lies below the current folder."""
     here = Path.cwd()
-    return path.relative_to(here) if here in path.parents else path
+    return Path(readable(str(path.relative_to(here) if here in path.parents else path)))
+
+
+def readable(name: str) -> str:
+    """Return a name as text; one that came as bytes which the locale does not know is UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def unused(path: Path) -> Path:

@@ -179,7 +179,8 @@ def run_edit(
             earlier,
         )  # fmt: skip
         curve = curve or _earlier_curve(job)
-        write_json(place / RUN_FILE, record)
+        if not job.finished:
+            write_json(place / RUN_FILE, record)
         _select(job, timesteps, curve, place)
         result = _distill(job)
         target = domain.reader.target_in(prompt) if domain.reader else None
@@ -222,7 +223,8 @@ def _select(
         curve.plot(place / CURVE_PICTURE, chosen=marked, threshold=job.selection.threshold)
     job.record.update(timesteps=chosen, rule=rule)
     job.say(f"timesteps: {', '.join(map(str, chosen))} ({rule})")
-    write_json(place / RUN_FILE, job.record)
+    if not job.finished:
+        write_json(place / RUN_FILE, job.record)
 
 
 def _earlier_curve(job: _Job) -> HQSCurve | None:

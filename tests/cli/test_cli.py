@@ -139,6 +139,11 @@ def test_the_command_in_the_report_can_be_typed_again() -> None:
     assert typed(training, output) == {"lr": 0.5, "device": "cuda:1"}
 
 
+def test_a_command_with_names_of_another_locale_is_text() -> None:
+    name = "hüte“".encode().decode("ascii", "surrogateescape")
+    assert options.command_line("edit", name, out="ü") == "sdd edit 'hüte“' --out 'ü'"
+
+
 def test_options_in_groups_are_options_of_the_command(sdd: Sdd) -> None:
     flat = inspect.signature(distill).parameters
     assert {"prompt", "top", "steps", "template", "generator", "out"} <= flat.keys()
