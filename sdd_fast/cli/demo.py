@@ -36,6 +36,8 @@ class DemoOptions:
     seed: Annotated[int, typer.Option(help="Fixes everything that is drawn at random.")] = 0
     restart: options.Restart = False
     device: options.Device = "cpu"
+    dtype: options.Dtype = "float32"
+    attention: options.Attention = "auto"
 
 
 @command
@@ -60,7 +62,9 @@ def demo(given: DemoOptions) -> None:
 
     say(f"demo of Selective Diffusion Distillation, domain {given.domain}")
     made = run_demo(
-        options.open_domain(given.domain, given.device),
+        options.open_domain(
+            given.domain, given.device, dtype=given.dtype, attention=given.attention
+        ),
         given.out,
         given.prompt or None,
         selection=Selection(seed=given.seed),

@@ -41,8 +41,8 @@ _PACKAGES = {
 """What is no part of PyTorch: its module, and how to get it."""
 
 _FASTER = 0.95  # of the time of "sdpa": what is gained by less is noise
-_ROWS = 8  # in what is timed
-_WARM_UP, _RUNS = 5, 25
+_ROWS = {"unet": 8, "vae": 1}  # in what is timed
+_WARM_UP, _RUNS = 5, 20
 
 
 class Shape(NamedTuple):
@@ -65,7 +65,8 @@ class Backend:
 
     Args:
         name: a key of `BACKENDS`. differentiable: whether gradients go through it.
-        milliseconds: what each that could run took for `_ROWS` rows; {} if nothing was timed.
+        milliseconds: what each that could run took, of a U-Net for eight rows, of a VAE for one
+            and back; {} if nothing was timed.
         refused: why each other could not run.
     """
 
@@ -234,7 +235,7 @@ def _layers(networks: Mapping[str, Any], tokens: int) -> list[tuple[Any, Shape]]
 
 def _halvings(layer: str, levels: int) -> int:
     """Return how often a U-Net has halved the latent where it has a layer of this name."""
-    block, index, *_ = layer.split(".")
+    block, index, *_ = layer.removeprefix("_orig_mod.").split(".")  # that of a compiled one
     if block == "mid_block":
         return levels - 1
     return int(index) if block == "down_blocks" else levels - 1 - int(index)
@@ -360,8 +361,12 @@ def _reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _milliseconds(name: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> float:
-    """Time a forward pass of `_ROWS` rows, with its backward pass in the VAE; the median."""
-    q, k, v = _inputs(shape, _ROWS, device, dtype)
+    """Time a forward pass, with its backward pass in the VAE; the median.
+
+    Raises:
+        _CannotRun: it takes more memory than there is, say.
+    """
+    q, k, v = _inputs(shape, _ROWS[shape.part], device, dtype)
 
     def once() -> None:
         with torch.set_grad_enabled(shape.part == "vae"):
@@ -372,7 +377,10 @@ def _milliseconds(name: str, shape: Shape, device: torch.device, dtype: torch.dt
     times = []
     for _ in range(_RUNS):
         began = time.perf_counter()
-        once()
+        try:
+            once()
+        except Exception as error:  # noqa: BLE001
+            raise _CannotRun(_first_line(error)) from error
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
         times.append(1000 * (time.perf_counter() - began))

@@ -251,6 +251,20 @@ def test_what_was_measured_is_kept_and_used(cache: Path, monkeypatch: pytest.Mon
     assert attention.timed_here() == {}
 
 
+def test_a_kernel_that_fails_at_full_size_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = attention._attention
+
+    def small(backend: str, q: Tensor, k: Tensor, v: Tensor, mask: Any = None) -> Tensor:
+        if backend == "_native_flash" and len(q) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(backend, q, k, v, mask)
+
+    monkeypatch.setattr(attention, "_attention", small)
+    found = fastest()
+    assert set(found.milliseconds) == {"sdpa"}
+    assert found.refused["sdpa-flash"] == "OutOfMemoryError: CUDA out of memory"
+
+
 def test_a_gain_within_the_noise_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {"sdpa": 1.0, "sdpa-flash": 0.97}
     monkeypatch.setattr(attention, "_milliseconds", lambda name, *_: times[name])
