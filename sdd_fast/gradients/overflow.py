@@ -43,7 +43,8 @@ def explain_overflow(
             if part == "vae":
                 hooks.append(module.register_full_backward_hook(partial(watch.backward, name)))
     try:
-        y = differentiable(images.detach()).requires_grad_()
+        y = images.detach().to(prior.device, prior.compute_dtype)
+        y = differentiable(y).requires_grad_()
         z = prior.encode(y)
         watch.look("in the VAE encoder", [z])  # where it does without diffusers' modules
         r = residual(prior, z, embeds, timesteps, noise, config)

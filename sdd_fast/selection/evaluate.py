@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import draws
 from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
+from ..gradients.overflow import explain_overflow
 from ..gradients.sds import residual, residual_of_prediction
 from ..memory import SelectionSizes
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
@@ -105,6 +106,15 @@ class Evaluator:
             full = self.configs[0].jacobian == "full"
             r = (self._residuals_full if full else self._residuals)(batch, pairs)
             yield pairs, self._statistics(batch, r).cpu()
+
+    def explain(self, prompt: int, timestep: int, image: int) -> str:
+        """Say where a gradient stopped being finite, see `explain_overflow`; arguments: indices."""
+        y, config = _render(self.images[image : image + 1], self.generator), self.configs[prompt]
+        shape = self.prior.latent_shape_for(*y.shape[2:])
+        noise = image_noise(self.prior, self.how.seed, image, self.how.noise_draws, config, shape)
+        t, text = self.timesteps[timestep], self.prompts[prompt]
+        told = (explain_overflow(self.prior, y, text, t, draw[None], config) for draw in noise)
+        return next(filter(None, told), "")
 
     def _groups(self, wanted: Tensor, rows_each: int) -> list[list[Pair]]:
         """Split what is wanted into as many timesteps as fill one call of the U-Net, or more."""

@@ -157,9 +157,10 @@ def _check_finite(
     bad = (~statistics.isfinite().all(0)).nonzero()  # [pairs, images]
     if len(bad):
         p, j = pairs[int(bad[0, 0])]
+        image = images[int(bad[0, 1])]
+        why = evaluator.explain(p, j, image) or "Lower guidance_scale"
         raise FloatingPointError(
             f"the gradient for {evaluator.prompts[p].prompts} is NaN or infinite at timestep "
-            f"{evaluator.timesteps[j]} for image {images[int(bad[0, 1])]} ({len(bad)} such pairs "
-            "in this batch). In half precision load the prior with dtype=torch.float32, or lower "
-            "guidance_scale"
+            f"{evaluator.timesteps[j]} for image {image} ({len(bad)} such pairs in this batch). "
+            f"{why}"
         )

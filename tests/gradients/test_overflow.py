@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdd_fast.gradients.image_gradient import guidance, image_gradient
+from sdd_fast.selection.hqs import hqs
 from sdd_fast.teacher.prior import DiffusionPrior
 
 
@@ -35,6 +36,9 @@ def test_the_first_module_that_overflows_is_named(tiny_sd: Path, part: str, name
         image_gradient(prior, images, embeds, [500, 600], noise)
     with pytest.raises(FloatingPointError, match=expected):
         guidance(prior, images, embeds, [500, 600], noise)
+    expected = rf"image 0 \(4 such pairs in this batch\). It arose in {part}.{name}, a "
+    with pytest.raises(FloatingPointError, match=expected):
+        hqs(prior, images, embeds, [500, 600], progress=False)
     networks = (prior.unet, prior.vae)
     assert not any(m._forward_hooks or m._backward_hooks for n in networks for m in n.modules())
 
