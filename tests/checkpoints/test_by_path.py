@@ -59,6 +59,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def folder_of_checkpoints(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run may name files for an edit to open."""
+    monkeypatch.setenv("SDD_FAST_CHECKPOINTS", str(files))
+
+
 def run(*words: Any) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([str(word) for word in words])
