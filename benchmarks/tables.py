@@ -137,7 +137,7 @@ def selection_part(results: dict[Path, dict[str, Any]]) -> list[str]:
     for result in results.values():
         parts.append(f"## Selection: {result['device']}\n")
         parts.append(
-            f"{result['clock'].capitalize()}; torch {result['torch']}, diffusers "
+            f"Clock: {result['clock']}; torch {result['torch']}, diffusers "
             f"{result['diffusers']}, Python {result['python']}, sdd_fast {result['sdd_fast']}.\n"
         )
         parts += ["\n".join(selection_table(row)) + "\n" for row in result["cases"]]
@@ -152,13 +152,12 @@ def selection_table(row: dict[str, Any]) -> list[str]:
     ours = row["sides"].get("ours", {}).get("median_ms")
     for side, times in sorted(row["sides"].items(), key=lambda item: -item[1]["median_ms"]):
         median, low, high = (times[f"{name}_ms"] / 1e3 for name in ("median", "p20", "p80"))
+        samples = len(row["samples_s"][side])
+        spread = f" [{low:.3g}, {high:.3g}]" if samples > 1 else ""
         ratio = "–" if ours is None or side == "ours" else f"{times['median_ms'] / ours:.2f}×"
         peak = row["peak_gb"].get(side)
         name = side if peak is None else f"{side}; {peak:.1f} GB"
-        lines.append(
-            f"| {name} | {median:.3g} [{low:.3g}, {high:.3g}] | {len(row['samples_s'][side])} "
-            f"| {ratio} |"
-        )
+        lines.append(f"| {name} | {median:.3g}{spread} | {samples} | {ratio} |")
     return lines
 
 
