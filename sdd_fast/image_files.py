@@ -119,17 +119,33 @@ def read_image(path: Path, strict: bool = False) -> Image.Image:
     """
     with _opened(path) as picture:
         try:
-            return _decoded(picture, path)
+            decoded = _decoded(picture, path)
         except ValueError:
             if strict or picture.format not in _JPEG:
                 raise
-    with _opened(path, io.BytesIO(_ended(path.read_bytes()))) as picture:
-        decoded = _decoded(picture, path)
+            with _opened(path, io.BytesIO(_ended(path.read_bytes()))) as mended:
+                decoded = _decoded(mended, path)
+        else:
+            if picture.format not in _JPEG or _has_end(path.read_bytes()):
+                return decoded
+            if strict:
+                raise ValueError(f"{path} is a truncated or corrupt image (it has no end)")
     warnings.warn(
         f"{path} lacks its end, as after a broken download: the part that is missing is gray",
         stacklevel=2,
     )
     return decoded
+
+
+def _has_end(jpeg: bytes) -> bool:
+    """Tell whether a JPEG is whole: zeros in the place of its end, say, are decoded as if it were.
+
+    Its segments are passed over, of which one may be a thumbnail with an end of its own.
+    """
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":  # the first scan
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return jpeg.find(b"\xff\xd9", at) >= 0
 
 
 def _ended(jpeg: bytes) -> bytes:

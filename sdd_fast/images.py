@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 from . import _deprecated
+from .checks import check_count
 from .color_profiles import has_alpha, is_srgb, to_srgb
 from .files import PathLike, atomic_path, expanded
 from .image_files import check_side, list_images, named, read_image
@@ -119,10 +120,10 @@ def fit(image: torch.Tensor, size: Size) -> torch.Tensor:
 
 
 def _target(size: Size) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
-    return height, width
+    sides = size if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2:
+        raise ValueError(f"size must be a side or (height, width), in pixels, got {size!r:.80}")
+    return check_count("size", sides[0]), check_count("size", sides[1])
 
 
 def _center(shape: Sequence[int], target: tuple[int, int]) -> tuple[slice, slice]:

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import sys
+import warnings
 import zlib
 from pathlib import Path
 from types import ModuleType
@@ -197,6 +198,26 @@ def test_truncated_files_are_refused(
         images.load_image(path, strict=True)
 
 
+def test_a_jpeg_whose_end_is_zeros_is_read_with_a_warning(tmp_path: Path, rgb: np.ndarray) -> None:
+    """As a download leaves it that was interrupted after its place on the disk was taken."""
+    buffer, path = io.BytesIO(), tmp_path / "a.jpg"
+    thumbnail = Image.fromarray(rgb[:16, :16])
+    thumbnail.save(buffer, "JPEG")
+    exif = b"Exif\0\0" + Image.Exif().tobytes()[6:] + buffer.getvalue()
+    Image.fromarray(np.tile(rgb, (4, 4, 1))).save(path, exif=exif)
+    data = path.read_bytes()
+    for whole in (data, data + b"a film \xff\xda after it"):
+        path.write_bytes(whole)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            images.load_image(path, strict=True)
+    path.write_bytes(data[:-900] + bytes(900))
+    with pytest.warns(UserWarning, match=r"a\.jpg lacks its end"):
+        images.load_image(path)
+    with pytest.raises(ValueError, match=r"a\.jpg is a truncated or corrupt image"):
+        images.load_image(path, strict=True)
+
+
 def test_a_progressive_jpeg_is_read_wherever_it_ends(tmp_path: Path, rgb: np.ndarray) -> None:
     """Between two scans it has tables, half of which no decoder takes."""
     buffer, path = io.BytesIO(), tmp_path / "a.jpg"
@@ -359,7 +380,11 @@ def test_fit_crops_the_center_and_keeps_exact_pixels(rgb: np.ndarray) -> None:
     batch = image.expand(2, 5, 3, H, W)
     assert images.fit(batch, 10).shape == (2, 5, 3, 10, 10)
     torch.testing.assert_close(images.fit(batch, 10)[1, 4], images.load_image(rgb, size=10))
-    with pytest.raises(ValueError, match="at least 1 pixel"):
+    for wrong in ("64", 64.0, (3, 4, 5), (8, 0), [8, 8.0]):
+        with pytest.raises(ValueError, match="size must be"):
+            images.fit(image, wrong)
+    assert images.fit(image, np.int64(8)).shape[-2:] == (8, 8)
+    with pytest.raises(ValueError, match="size must be a positive integer"):
         images.fit(image, 0)
 
 

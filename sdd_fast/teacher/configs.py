@@ -221,6 +221,12 @@ def check_scheduler_config(config: Mapping[str, Any]) -> None:
             f"from 1 to {MOST_TIMESTEPS:,}"
         )
     betas = config.get("trained_betas")
+    for name in ("beta_start", "beta_end") if betas is None else ():
+        value: Any = config.get(name)
+        if not (is_number(value) and 0 <= value <= 1):
+            raise ValueError(
+                f"the scheduler's {name} is {_shorten(value)}; expected a number from 0 to 1"
+            )
     if betas is None and config["beta_schedule"] not in _BETA_SCHEDULES:
         raise ValueError(
             f"the scheduler's beta_schedule is {config['beta_schedule']!r}; supported: "

@@ -54,6 +54,8 @@ UNET, VAE, SCHEDULER = "unet/config.json", "vae/config.json", "scheduler/schedul
         (VAE, {"scaling_factor": None}, "VAE's scaling_factor is None; expected a positive"),
         (VAE, {"scaling_factor": 0}, "VAE's scaling_factor is 0; expected a positive"),
         (VAE, {"scaling_factor": "0.18"}, "VAE's scaling_factor is '0.18'; expected a positive"),
+        (SCHEDULER, {"beta_start": -1}, "beta_start is -1; expected a number from 0 to 1"),
+        (SCHEDULER, {"beta_end": "x"}, "beta_end is 'x'; expected a number from 0 to 1"),
         (SCHEDULER, {"prediction_type": "flow_prediction"}, "'flow_prediction' is not supported"),
         (SCHEDULER, {"snr_shift_scale": 3.0}, "scheduler's config says snr_shift_scale = 3.0"),
         (SCHEDULER, {"predict_epsilon": False}, "predict_epsilon = False"),
@@ -154,6 +156,7 @@ def test_a_pipeline_is_the_same_teacher_as_its_folder(tiny_sdxl: Path) -> None:
         pass
 
     pipeline = Mine.from_pretrained(tiny_sdxl).to(torch.bfloat16)
+    pipeline.unet.to(memory_format=torch.channels_last)  # as a folder's, which rounds otherwise
     prior = DiffusionPrior.from_pretrained(pipeline)
     assert prior.unet is pipeline.unet and prior.dtype == torch.bfloat16
     assert not any(p.requires_grad for p in pipeline.unet.parameters())
