@@ -3,10 +3,11 @@
 One model for all: each network takes so many bytes for each pixel of an image.
 
 *With a gradient*, what a backward pass needs is kept from the forward pass: of Stable Diffusion's
-VAE encoder 3.24 GB for an image of 512 × 512 in float32 (1.66 GB in float16), of a StyleGAN2 with
-1024 pixels 1.54 GB, with 512 pixels 0.79 GB, with 256 pixels 0.42 GB, always in float32 (a third
-more without the native kernels). The U-Net keeps nothing, unless its Jacobian is requested: then
-8.7 GB for an image. Of 24 GB, 12 GB are for that; Stable Diffusion 1.x has 4.3 GB of float32
+VAE encoder 1.01 GB for an image of 512 × 512 in float32 (0.5 GB in float16; without the native
+kernels 2 GB in both; 3.24 and 1.66 GB of a VAE that runs on diffusers' module), of a StyleGAN2
+with 1024 pixels 1.54 GB, with 512 pixels 0.79 GB, with 256 pixels 0.42 GB, always in float32 (a
+third more without the native kernels). The U-Net keeps nothing, unless its Jacobian is requested:
+then 8.7 GB for an image. Of 24 GB, 12 GB are for that; Stable Diffusion 1.x has 4.3 GB of float32
 weights, an e4e encoder 1 GB, and the rest is left to what comes and goes within a layer. The sizes
 are counted; on a card they have not been measured yet.
 
@@ -44,7 +45,8 @@ _LAYER_BYTES = 2**30  # by one layer without a graph
 _LEAST_BYTES = 96  # for each pixel of an image: itself, its edit, their gradients, one layer
 _CACHE_BYTES = 2**28  # by results that are kept from one step to another
 
-_VAE_ELEMENTS = 3_100  # kept for each pixel that the teacher sees
+_VAE_ELEMENTS = 960  # kept for each pixel that the teacher sees
+_DIFFUSERS_VAE_ELEMENTS = 3_100  # likewise, by a VAE that runs on diffusers' module
 _UNET_ELEMENTS = 5_000  # likewise, from 4,100 in Stable Diffusion 1.x to 5,400 in 2.x
 _ROW_ELEMENTS = 150  # of a row without a graph, at one time
 _VAE_LAYER_ELEMENTS = 700  # likewise of an image in the VAE encoder
@@ -86,7 +88,7 @@ def selection_sizes(
     share = 1.0 if memory_gb is None else memory_gb * 1e9 / (_KEPT_BYTES + _ROWS_BYTES)
     kept, rows = share * _KEPT_BYTES, share * _ROWS_BYTES
     at_image = gradient_at == "image"
-    elements = _VAE_ELEMENTS if at_image else _VAE_LAYER_ELEMENTS
+    elements = _vae_elements(prior) if at_image else _VAE_LAYER_ELEMENTS
     if jacobian == "full":
         elements += 2 * _UNET_ELEMENTS  # with and without the prompt
     image, row = _bytes(prior, *size, elements), _row_bytes(prior, size, embeds)
@@ -124,7 +126,7 @@ def training_batch(generator: Any, prior: DiffusionPrior) -> int:
     """Return how many images fit one step of `distill`, through VAE and generator: 1 to `MOST`."""
     height, width = generator.image_size
     kept = _GENERATOR_BYTES * max(height, width)
-    return _fitting(kept + _bytes(prior, height, width, _VAE_ELEMENTS), _KEPT_BYTES, MOST)
+    return _fitting(kept + _bytes(prior, height, width, _vae_elements(prior)), _KEPT_BYTES, MOST)
 
 
 def rendering_batch(generator: Any, most: int = MOST_RENDERED) -> int:
@@ -159,6 +161,10 @@ def check_images(count: int, size: tuple[int, int], what: str, device: Any) -> N
 def fits_cache(one: Tensor, count: int) -> bool:
     """Return whether `count` tensors like `one` may be kept on the device between steps."""
     return one.nbytes * count <= _CACHE_BYTES
+
+
+def _vae_elements(prior: DiffusionPrior) -> int:
+    return _VAE_ELEMENTS if prior.vae_encoder.fast else _DIFFUSERS_VAE_ELEMENTS
 
 
 def _bytes(prior: DiffusionPrior, height: int, width: int, elements: int) -> float:

@@ -138,11 +138,10 @@ class Counts:
     def __init__(self, prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prior, self.encoded, self.texts, self.backward = prior, [], 0, 0
         self.calls, self.rows = prior.unet_calls, prior.unet_rows
-        encode, gradient = prior.vae.encode, EncodedImages.gradient
+        gradient = EncodedImages.gradient
 
-        def encoding(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            self.encoded.append(len(x))
-            return encode(x, *args, **kwargs)
+        def encoding(module: Any, args: Any, output: torch.Tensor) -> None:
+            self.encoded.append(len(output))
 
         def backward(*args: Any, **kwargs: Any) -> torch.Tensor:
             self.backward += 1
@@ -151,13 +150,15 @@ class Counts:
         def text(*args: Any) -> None:
             self.texts += 1
 
-        monkeypatch.setattr(prior.vae, "encode", encoding)
         monkeypatch.setattr(EncodedImages, "gradient", backward)
-        self.hook = prior.text_encoder.register_forward_hook(text)
+        attention = prior.vae.encoder.mid_block.attentions[0]  # there is one
+        self.hooks = [attention.register_forward_hook(encoding),
+                      prior.text_encoder.register_forward_hook(text)]  # fmt: skip
 
     def hqs(self, *args: Any, **kwargs: Any) -> Any:
         result = hqs(self.prior, *args, progress=False, **kwargs)
-        self.hook.remove()
+        for hook in self.hooks:
+            hook.remove()
         self.calls = self.prior.unet_calls - self.calls
         self.rows = self.prior.unet_rows - self.rows
         return result
