@@ -26,12 +26,18 @@
 namespace sdd {
 namespace {
 
+// A division takes longer than the exponential: instruction sets may have something better.
+template <class T>
+struct Reciprocal {
+  SDD_FN static T of(T x) { return 1 / x; }
+};
+
 // s(z) of (2). Beyond the range of the exponential it is 0 or 1 to every digit.
 template <class T>
 SDD_FN T sigmoid(T z) {
   const T highest = T{} - ExpConstants<ScalarOf<T>>::lowest;
   const T exponent = clamp_exponent(T(-z));
-  return 1 / (1 + exp_in_range(T(exponent < highest ? exponent : highest)));
+  return Reciprocal<T>::of(1 + exp_in_range(T(exponent < highest ? exponent : highest)));
 }
 #if defined(__CUDA_ARCH__)
 // The same by two instructions of the GPU, wrong by some units of the last place: the exponential

@@ -7,7 +7,23 @@
 namespace sdd {
 namespace {
 
-constexpr int64_t kRows = 64;  // added up in the precision of the vectors; their sums in float64
+constexpr int64_t kRows = 32;     // added up in the precision of the vectors; their sums in float64
+constexpr int64_t kPanel = 1024;  // channels that are added up in one go
+
+#if defined(__AVX2__)
+// An estimate and a step of Newton's method: wrong by two units of the last place.
+template <>
+struct Reciprocal<FloatVector> {
+  SDD_FN static FloatVector of(FloatVector x) {
+#if defined(__AVX512F__)
+    const auto guess = (FloatVector)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+#else
+    const auto guess = (FloatVector)_mm256_rcp_ps((__m256)x);
+#endif
+    return guess * (2 - x * guess);
+  }
+};
+#endif
 
 // Part of a sample: pixels [first, first + count) of all channels, or of one. Offsets of the sample
 // in x, and in grad and out; of its channels in the factors of (6), and of (7).
@@ -69,29 +85,23 @@ SDD_FN void add_lanes(V v, double* to) {
   }
 }
 
-// The sums of two terms over `rows` rows, `stride` apart, of kVectors * lane.width neighbors.
-// term(lane, i, v, first, second) adds those of vector v of a row, whose elements begin at i;
-// add(first, second) takes the two sums of a column, one column after the other.
-template <int kVectors, class Lane, class Term, class Add>
+// Adds to first and second, of a number for each column, two terms of `rows` rows, `stride` apart,
+// of kVectors * lane.width columns. term(lane, i, v, a, b) adds those of vector v of a row, whose
+// elements begin at i, to a and b.
+template <int kVectors, class Lane, class Term>
 SDD_FN void sums_of_block(Lane lane, int64_t start, int64_t stride, int64_t rows, const Term& term,
-                          const Add& add) {
-  using T = typename Lane::T;
+                          double* first, double* second) {
   constexpr int width = Lane::width;
-  double first[kVectors * width] = {}, second[kVectors * width] = {};
-  for (int64_t row = 0; row < rows;) {
-    const int64_t stop = rows - row < kRows ? rows : row + kRows;
-    T a[kVectors] = {}, b[kVectors] = {};
-    for (; row < stop; ++row) {
-      for (int v = 0; v < kVectors; ++v) {
-        term(lane, start + row * stride + v * width, v * width, a[v], b[v]);
-      }
-    }
+  typename Lane::T a[kVectors] = {}, b[kVectors] = {};
+  for (int64_t row = 0; row < rows; ++row) {
     for (int v = 0; v < kVectors; ++v) {
-      add_lanes(a[v], first + v * width);
-      add_lanes(b[v], second + v * width);
+      term(lane, start + row * stride + v * width, v * width, a[v], b[v]);
     }
   }
-  for (int i = 0; i < kVectors * width; ++i) add(first[i], second[i]);
+  for (int v = 0; v < kVectors; ++v) {
+    add_lanes(a[v], first + v * width);
+    add_lanes(b[v], second + v * width);
+  }
 }
 
 // block(lane, Count<vectors>, i) for the blocks that 0 ... n is made of: of kVectors vectors, of
@@ -116,35 +126,50 @@ SDD_FN void sums_of_chunks(const GroupNormTasks& t, int64_t begin, int64_t end, 
     double* to = t.sums + (group * parts + k.part) * 2;
     double a = 0, b = 0;
     if constexpr (kInside) {
-      int64_t left = per_group;  // channels of a group, which may end within a block
-      for_each_block<E, kVectors>(c.channels, [&](auto lane, auto vectors, int64_t first) {
-        sums_of_block<vectors>(
-            lane, k.first * c.channels + first, c.channels, k.count,
-            [&](auto l, int64_t i, int64_t v, auto& x, auto& y) { term(k, l, i, first + v, x, y); },
-            [&](double x, double y) {
-              a += x;
-              b += y;
-              if (--left > 0) return;
-              to[0] = a;
-              to[1] = b;
-              to += parts * 2;
-              left = per_group;
-              a = b = 0;
-            });
-        return vectors * lane.width;
-      });
+      int64_t left = per_group;  // channels of a group, which may end in another panel
+      for (int64_t panel = 0; panel < c.channels; panel += kPanel) {
+        const int64_t columns = c.channels - panel < kPanel ? c.channels - panel : kPanel;
+        double first[kPanel] = {}, second[kPanel] = {};
+        for (int64_t row = 0; row < k.count; row += kRows) {
+          const int64_t rows = k.count - row < kRows ? k.count - row : kRows;
+          const int64_t start = (k.first + row) * c.channels + panel;
+          for_each_block<E, kVectors>(columns, [&](auto lane, auto vectors, int64_t column) {
+            sums_of_block<vectors>(
+                lane, start + column, c.channels, rows,
+                [&](auto l, int64_t i, int64_t v, auto& x, auto& y) {
+                  term(k, l, i, panel + column + v, x, y);
+                },
+                first + column, second + column);
+            return vectors * lane.width;
+          });
+        }
+        for (int64_t i = 0; i < columns; ++i) {
+          a += first[i];
+          b += second[i];
+          if (--left > 0) continue;
+          to[0] = a;
+          to[1] = b;
+          to += parts * 2;
+          left = per_group;
+          a = b = 0;
+        }
+      }
     } else {
-      for_each_block<E, kVectors>(k.count, [&](auto lane, auto vectors, int64_t first) {
-        const int64_t row = vectors * lane.width, rows = (k.count - first) / row;
+      constexpr int64_t columns = kVectors * VectorLane<E>::width;
+      double first[columns] = {}, second[columns] = {};
+      for_each_block<E, kVectors>(k.count, [&](auto lane, auto vectors, int64_t begin) {
+        const int64_t row = vectors * lane.width, all = (k.count - begin) / row;
+        const int64_t rows = all < kRows ? all : kRows;
         sums_of_block<vectors>(
-            lane, k.channel * c.pixels + k.first + first, row, rows,
-            [&](auto l, int64_t i, int64_t, auto& x, auto& y) { term(k, l, i, 0, x, y); },
-            [&](double x, double y) {
-              a += x;
-              b += y;
-            });
+            lane, k.channel * c.pixels + k.first + begin, row, rows,
+            [&](auto l, int64_t i, int64_t, auto& x, auto& y) { term(k, l, i, 0, x, y); }, first,
+            second);
         return rows * row;
       });
+      for (int64_t i = 0; i < columns; ++i) {
+        a += first[i];
+        b += second[i];
+      }
       to[0] = a;
       to[1] = b;
     }

@@ -26,6 +26,7 @@ constexpr int64_t kMaxGrid = 65535;  // in y
 constexpr int64_t kMostPacks = 32;   // of a thread: as many terms are added up in its precision
 constexpr int64_t kFewestPacks = 4;
 constexpr int64_t kEnoughThreads = 1 << 17;
+constexpr int kShiftElements = 8;
 
 // How the maps of a sample are divided. Channels inside: tiles of pixels, and of each `across` runs
 // of columns. Else: every plane is cut into `across` pieces, a warp for each.
@@ -109,11 +110,20 @@ __device__ __forceinline__ Factors<C, N, kInside> factors_of(const Parameters<C>
   return factors;
 }
 
-// Where the first element of a group is, which is its shift in (5).
-__device__ __forceinline__ int64_t first_of_group(const Layout& layout, bool inside, int64_t sample,
-                                                  int64_t channel) {
-  const int64_t first = channel - layout.per_group.remainder(uint32_t(channel));
-  return sample * layout.channels * layout.pixels + first * (inside ? 1 : layout.pixels);
+// The shift of (5): the mean of a few elements of the group, of which one may stand out.
+template <class C, class Elements>
+__device__ __forceinline__ C shift_of(const Elements& x, const Layout& layout, bool inside,
+                                      int64_t sample, int64_t group) {
+  const int64_t per_group = layout.per_group.divisor;
+  C sum = 0;
+#pragma unroll
+  for (int i = 0; i < kShiftElements; ++i) {
+    const int64_t channel = group * per_group + i % 2 * (per_group - 1);
+    const int64_t pixel = layout.pixels / kShiftElements * i;
+    const int64_t at = inside ? pixel * layout.channels + channel : channel * layout.pixels + pixel;
+    sum += widened(x[sample * layout.channels * layout.pixels + at]);
+  }
+  return sum / kShiftElements;
 }
 
 // Adds up a, b: [N] of all threads with the same channels into parts, of which there are two.
@@ -174,9 +184,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   if constexpr (kBackward) {
     factors = factors_of<C, N, kInside>(parameters, layout, of_x, walk);
   } else if (walk.count > 0) {
+    int64_t known = -1;
 #pragma unroll
     for (int j = 0; j < (kInside ? N : 1); ++j) {
-      factors.of[j].shift = widened(x[first_of_group(layout, kInside, of_x, walk.channel + j)]);
+      const int64_t group = layout.per_group.quotient(uint32_t(walk.channel + j));
+      factors.of[j].shift =
+          group == known ? factors.of[j - 1].shift : shift_of<C>(x, layout, kInside, of_x, group);
+      known = group;
     }
   }
   const Stored* from = x + of_x * size + walk.at;
@@ -241,8 +255,7 @@ __global__ void __launch_bounds__(kSumThreads)
   const int64_t sample = first_sample + blockIdx.y, group = blockIdx.x;
   const Sums sums = sums_of_group(parts, layout, inside, sample, group);
   if (threadIdx.x != 0) return;
-  const int64_t first = group * layout.per_group.divisor;
-  const double shift = double(x[first_of_group(layout, inside, sample, first)]);
+  const double shift = double(shift_of<C>(x, layout, inside, sample, group));
   const double count = double(layout.per_group.divisor) * double(layout.pixels);
   const GroupStatistics g = group_statistics(sums.first, sums.second, shift, count, eps);
   mean[sample * gridDim.x + group] = g.mean;
