@@ -10,16 +10,12 @@ namespace {
 constexpr int64_t kRows = 32;     // added up in the precision of the vectors; their sums in float64
 constexpr int64_t kPanel = 1024;  // channels that are added up in one go
 
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
 // An estimate and a step of Newton's method: wrong by two units of the last place.
 template <>
 struct Reciprocal<FloatVector> {
   SDD_FN static FloatVector of(FloatVector x) {
-#if defined(__AVX512F__)
     const auto guess = (FloatVector)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
-#else
-    const auto guess = (FloatVector)_mm256_rcp_ps((__m256)x);
-#endif
     return guess * (2 - x * guess);
   }
 };
