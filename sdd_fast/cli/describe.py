@@ -220,7 +220,8 @@ def _json_file(path: Path) -> Facts:
         "largest": f"{curve.largest()} (HQS {float(curve.mean.max()):.3f})",
         "three best": curve.top(min(3, len(curve.timesteps))),
         "computed with": f"{curve.gradient_map}, {curve.normalize}, "
-        f"guidance scale {curve.config.guidance_scale:g}, seed {curve.seed}",
+        f"guidance scale {curve.config.guidance_scale:g}, seed {curve.seed}, "
+        f"gradient at the {curve.gradient_at}, {curve.search} search",
     }
 
 
