@@ -21,6 +21,7 @@ TRAINED_BY = DistillConfig()
 CHOICE, CURVE, TRAINING, OUTPUT = "Which timesteps", "HQS curve", "Training", "Where and how"
 PARTS = "Which checkpoints"
 PHOTO = "a photo"
+_MOST_NUMBERS = 100_000  # of a range; timesteps are far fewer
 
 Prompt = Annotated[str, typer.Argument(help="What the edited pictures should show.")]
 DomainName = Annotated[
@@ -200,7 +201,12 @@ def whole_numbers(text: str | None, option: str) -> list[int] | None:
             values = [int(part) for part in parts]
             if len(parts) == 3:
                 first, last, step = values
-                numbers += range(first, last + 1, step)
+                more = range(first, last + 1, step)
+                if (last - first) // step > _MOST_NUMBERS:
+                    raise typer.BadParameter(
+                        f"{word!r} are more than {_MOST_NUMBERS:,} numbers", param_hint=option
+                    )
+                numbers += more
             else:
                 (one,) = values
                 numbers.append(one)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from cli_runner import Sdd
 from filelock import FileLock
 from PIL import Image
@@ -137,6 +138,12 @@ def test_the_command_in_the_report_can_be_typed_again() -> None:
     )
     training, output = TrainingOptions(lr=0.5), OutputOptions(restart=True, device="cuda:1")
     assert typed(training, output) == {"lr": 0.5, "device": "cuda:1"}
+
+
+@pytest.mark.parametrize("text", ["0:1000000000000:1", "5:9" + 30 * "9" + ":1"])
+def test_ranges_that_nobody_means_are_refused_at_once(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="more than 100,000 numbers"):
+        options.whole_numbers(text, "--timesteps")
 
 
 def test_a_command_with_names_of_another_locale_is_text() -> None:
