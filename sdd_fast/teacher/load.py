@@ -50,7 +50,7 @@ def load_parts(
         check_attention(attention)
     elif not is_pipeline:
         attention = AUTO
-    loras = [lora] if isinstance(lora, str | PathLike) else lora or ()
+    loras: Any = lora if isinstance(lora, list | tuple) else [] if lora is None else [lora]
     read_in = dtype if isinstance(dtype, torch.dtype) else None
     if loras and read_in is not None:
         # What is rounded to half precision is the sum, not the weights that a LoRA is added to.

@@ -15,6 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def split_scale(given: str | Path) -> tuple[Path, float]:
     Raises:
         FileNotFoundError: there is no such file or folder. ValueError: an infinite scale.
     """
+    if not isinstance(given, str | PathLike):
+        raise TypeError(f"a LoRA is given as a path or 'FILE:scale', got {given!r:.80}")
     path, scale = expanded(given), 1.0
     head, _, tail = str(given).rpartition(":")
     if not path.exists() and head:
@@ -148,7 +151,8 @@ def _layers(checkpoint: Checkpoint) -> dict[tuple[str, str], _Layer]:
         found = _FACTOR.fullmatch(key)
         module = found["module"] if found else key.removesuffix(".alpha").removesuffix("_lora")
         is_alpha = key.endswith(".alpha") and tensor.numel() == 1
-        if tensor.is_complex() or (found is None and not is_alpha):
+        is_factor = found is not None and tensor.is_floating_point()
+        if tensor.is_complex() or not (is_alpha or is_factor):
             unknown.append(key)
             continue
         start = next((start for start in _NETWORKS if module.startswith(start)), "")
@@ -165,9 +169,9 @@ def _layers(checkpoint: Checkpoint) -> dict[tuple[str, str], _Layer]:
         raise ValueError(f"{checkpoint.path} is {summarize(checkpoint)}; expected a LoRA")
     if unknown:
         raise ValueError(
-            f"{checkpoint.path} is a LoRA of a kind that is not supported (DoRA, LoHa, LoKr or one "
-            f"with biases, say): {len(unknown)} tensors such as {unknown[0]} are neither A (down)"
-            ", B (up) nor alpha"
+            f"{checkpoint.path} is a LoRA of a kind that is not supported (DoRA, LoHa, LoKr, one "
+            f"with biases or quantized, say): {len(unknown)} tensors such as {unknown[0]} are "
+            "neither A (down), B (up) nor alpha"
         )
     if repeated or len(adapters) > 1:
         names = sorted(adapters) if len(adapters) > 1 else ["some layers are there twice"]

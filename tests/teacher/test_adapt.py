@@ -317,6 +317,10 @@ def test_damaged_loras(tiny_sd: Path, tmp_path: Path) -> None:
     refused("the LoRA .*adapter_model.safetensors holds NaN", a * float("nan"))
     refused("the LoRA .*adapter_model.safetensors holds NaN", alpha=torch.tensor(float("inf")))
     refused("are neither A", a.to(torch.complex64))
+    refused("quantized.*are neither A", a.to(torch.int8))
+    for wrong in (0.5, [0.5, path], {"a": path}):
+        with pytest.raises(TypeError, match="a LoRA is given as a path or 'FILE:scale', got"):
+            DiffusionPrior.from_pretrained(tiny_sd, lora=wrong)
     for value in ("x", [1], {}, True, 10**200):
         refused("adapter_metadata in .*: unet.lora_alpha must be a finite number", lora_alpha=value)
     slow = r"(\w+\.?)+!"  # on any name of a layer: longer than anybody waits
