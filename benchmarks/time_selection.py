@@ -85,9 +85,8 @@ def cases(device: str) -> Iterator[Case]:
     """Yield every case; networks are built when a side first needs them."""
     sizes = SIZES[device]
     device = "cuda" if device == "cuda" else "cpu"
-    faces, full = (
-        functools.cache(lambda make=make: make(device)) for make in (faces64, sizes.full)
-    )
+    faces = functools.cache(lambda: faces64(device))
+    full = functools.cache(lambda: sizes.full(device))
     yield hqs_case("HQS, faces64", faces, sizes.faces, SEVENTEEN, device)
     yield together_case(faces, sizes.faces)
     yield adaptive_case(faces, 64)
@@ -213,6 +212,13 @@ def formats(part: Any, device: str) -> dict[str, Callable[[], Any]]:
     }
 
 
+def eager_and_compiled(of: Callable[..., Run], modules: dict[str, Any]) -> dict[str, Any]:
+    """Every module as it is, and the last of them compiled."""
+    sides = {name: functools.partial(of, module, False) for name, module in modules.items()}
+    fastest = list(modules)[-1]
+    return {**sides, f"{fastest}, compiled": functools.partial(of, modules[fastest], True)}
+
+
 def encoder_case(make: Callable[[], Networks], images: int, device: str) -> Case:
     """The VAE encoder and its vector-Jacobian product."""
 
@@ -236,10 +242,7 @@ def encoder_case(make: Callable[[], Networks], images: int, device: str) -> Case
         prior, (y, r) = teacher(make()), inputs()
         return lambda: EncodedImages(prior, y).gradient(r)
 
-    modules = formats(lambda: make().vae, device)
-    sides = {name: functools.partial(of, module, False) for name, module in modules.items()}
-    fastest = list(modules)[-1]
-    sides[f"{fastest}, compiled"] = functools.partial(of, modules[fastest], True)
+    sides = eager_and_compiled(of, formats(lambda: make().vae, device))
     return Case(f"VAE encoder, forward and VJP: {images}", {**sides, "ours": ours})
 
 
@@ -269,10 +272,7 @@ def unet_case(make: Callable[[], Networks], latents: int, device: str) -> Case:
         one = prompts(networks)[0]
         return torch.no_grad()(lambda: prior.predict_noise(z, t, one, paper.GUIDANCE_SCALE))
 
-    modules = formats(lambda: make().unet, device)
-    sides = {name: functools.partial(of, module, False) for name, module in modules.items()}
-    fastest = list(modules)[-1]
-    sides[f"{fastest}, compiled"] = functools.partial(of, modules[fastest], True)
+    sides = eager_and_compiled(of, formats(lambda: make().unet, device))
     return Case(f"U-Net: {2 * latents} rows", {**sides, "ours": ours})
 
 
@@ -306,24 +306,18 @@ class Results:
             self.samples = {row["case"]: row["samples_s"] for row in there["cases"]}
             self.peaks = {row["case"]: row["peak_gb"] for row in there["cases"]}
 
-    def drop(self, case: str, side: str) -> None:
-        self.samples.get(case, {}).pop(side, None)
-
     def add(self, case: str, side: str, seconds: float, peak: float) -> None:
         self.samples.setdefault(case, {}).setdefault(side, []).append(seconds)
         if peak:
             self.peaks.setdefault(case, {})[side] = peak
         rows = [
             {
-                "case": case,
-                "read": 0,
-                "written": 0,
+                "case": case, "read": 0, "written": 0,
                 "sides": {side: summary(times) for side, times in sides.items()},
-                "samples_s": sides,
-                "peak_gb": self.peaks.get(case, {}),
+                "samples_s": sides, "peak_gb": self.peaks.get(case, {}),
             }
             for case, sides in self.samples.items()
-        ]
+        ]  # fmt: skip
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**self.head, "cases": rows}, indent=1, ensure_ascii=False)
         self.path.write_text(text + "\n", encoding="utf-8")
@@ -344,21 +338,18 @@ def timed(run: Run, device: str) -> tuple[float, float]:
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    began = clock(device)
+    clock = time.process_time if by_cpu_time(device) else time.perf_counter
+    began = clock()
     run()
     if device == "cuda":
         torch.cuda.synchronize()
-        return clock(device) - began, torch.cuda.max_memory_reserved() / 1e9
-    return clock(device) - began, 0.0
+        return clock() - began, torch.cuda.max_memory_reserved() / 1e9
+    return clock() - began, 0.0
 
 
 def by_cpu_time(device: str) -> bool:
     """With one thread: other work on the machine does not stretch it."""
     return device != "cuda" and torch.get_num_threads() == 1
-
-
-def clock(device: str) -> float:
-    return time.process_time() if by_cpu_time(device) else time.perf_counter()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -399,7 +390,7 @@ def measure(case: Case, options: argparse.Namespace, results: Results) -> None:
             warm_up = timed(runs[side], options.device)[0]
             print(f"{name}; {side}: {warm_up:.3g} s to warm up", flush=True)
         if options.restart:
-            results.drop(name, side)
+            results.samples.get(name, {}).pop(side, None)
     order = list(runs)
     for _ in range(options.rounds):
         for side in order:
