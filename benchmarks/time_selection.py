@@ -1,13 +1,11 @@
 """Time what selection consists of: HQS, the VAE encoder both ways, the U-Net; against baselines.
 
     python benchmarks/time_selection.py                                    every case, three rounds
-    python benchmarks/time_selection.py --cases "HQS, full size" --sides paper --rounds 1
     python benchmarks/time_selection.py --device cuda --cap 24             within 24 GB of memory
 
 In a round every side takes one turn. At full size a turn takes seconds to minutes on a CPU, so that
 the samples of several calls add up: each is kept in benchmarks/results/<device>/selection.json as
-soon as it is there, `--restart` drops those of the cases and sides named, and a file of other
-versions is refused. The page of the results is made by tables.py. Sides:
+soon as it is there, and a file of other versions is refused. tables.py makes the page. Sides:
 
     paper, tuned     see baselines/; "compiled": by torch.compile, and, as a known fault of Inductor
                      slows convolution, GroupNorm and SiLU down, without "reindexing" as well
@@ -55,8 +53,7 @@ SEVENTEEN = tuple(range(100, 901, 50))  # timesteps of the published search
 
 @dataclass(frozen=True)
 class Case:
-    """sides: name → what makes the networks ready and returns what is timed. turns: of a side that
-    does a part of the case in a turn, how many make the whole."""
+    """sides: name → what returns what is timed. turns: how many of a side make the whole."""
 
     name: str
     sides: dict[str, Callable[[], Run]]
@@ -102,7 +99,6 @@ def hqs_case(
     name: str, make: Callable[[], Networks], images: int, timesteps: tuple[int, ...], device: str
 ) -> Case:
     """One prompt; images are generated from their latents."""
-
     # A minute an evaluation; since nothing is shared, time is proportional to their number.
     turns = len(timesteps) if name == "HQS, full size" and device == "cpu" else 1
 
@@ -141,15 +137,14 @@ def hqs_case(
 def together_case(make: Callable[[], Networks], images: int) -> Case:
     """Eight prompts, which share images, their encoding and the rows without a prompt."""
 
-    def together() -> Run:
-        prior, eight = teacher(make()), prompts(make())
-        return lambda: hqs(make(), prior, images, SEVENTEEN, eight)
+    def evaluating(calls: Callable[[list[Any]], list[Any]]) -> Run:
+        prior, of_calls = teacher(make()), calls(prompts(make()))
+        return lambda: [hqs(make(), prior, images, SEVENTEEN, one) for one in of_calls]
 
-    def in_turn() -> Run:
-        prior, eight = teacher(make()), prompts(make())
-        return lambda: [hqs(make(), prior, images, SEVENTEEN, one) for one in eight]
-
-    sides = {"in turn": in_turn, "ours": together}
+    sides = {
+        "in turn": lambda: evaluating(lambda eight: eight),
+        "ours": lambda: evaluating(lambda eight: [eight]),
+    }
     return Case(f"HQS, faces64, eight prompts: {images} × {len(SEVENTEEN)} timesteps", sides)
 
 
@@ -387,8 +382,7 @@ def measure(case: Case, options: argparse.Namespace, results: Results) -> None:
     for side, ready in wanted.items():
         runs[side] = ready()
         if not options.cold:
-            warm_up = timed(runs[side], options.device)[0]
-            print(f"{name}; {side}: {warm_up:.3g} s to warm up", flush=True)
+            timed(runs[side], options.device)
         if options.restart:
             results.samples.get(name, {}).pop(side, None)
     order = list(runs)
