@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.group_norm_silu import group_norm_silu
+from .precision import memory_format
 
 
 def encode_mean(vae: Any, y: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def encode_mean(vae: Any, y: Tensor) -> Tensor:
         [B, C, H/s, W/s], differentiable in `y`.
     """
     encoder = vae.encoder
-    x = _conv(encoder.conv_in, y.contiguous(memory_format=memory_format(y.device, y.dtype)))
+    x = _conv(encoder.conv_in, y.contiguous(memory_format=memory_format("vae", y.device, y.dtype)))
     for block in encoder.down_blocks:
         for resnet in block.resnets:
             x = _resnet(resnet, x)
@@ -44,11 +45,6 @@ def encode_mean(vae: Any, y: Tensor) -> Tensor:
     if vae.quant_conv is not None:
         x = _conv(vae.quant_conv, x)
     return x[:, : vae.config.latent_channels]
-
-
-def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """Return the memory format in which convolutions are fastest, for weights and feature maps."""
-    return torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
 
 
 def unknown_to_fast_encoder(vae: Any) -> str:

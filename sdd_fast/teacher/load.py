@@ -70,8 +70,9 @@ def load_parts(
     if dtype == AUTO:
         _cast(parts, choose_dtype(parts.networks, parts.unet.device))
     if not is_pipeline:
-        for network in (parts.unet, parts.vae):
-            network.to(memory_format=memory_format(network.device, network.dtype))
+        for part in ("unet", "vae"):
+            network = parts.networks[part]
+            network.to(memory_format=memory_format(part, network.device, network.dtype))
     if attention is not None:
         _attend(parts, attention)
     return parts

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .fast_encoder import encode_mean, memory_format, unknown_to_fast_encoder
+from .fast_encoder import encode_mean, unknown_to_fast_encoder
+from .precision import memory_format
 
 
 class VAEEncoder:
@@ -50,7 +51,7 @@ class VAEEncoder:
                 stacklevel=3,
             )
         else:
-            vae.encoder.to(memory_format=memory_format(vae.device, vae.dtype))
+            vae.encoder.to(memory_format=memory_format("vae", vae.device, vae.dtype))
 
     @property
     def fast(self) -> bool:

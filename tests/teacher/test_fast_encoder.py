@@ -13,7 +13,8 @@ from op_cases import norm_error
 from torch import Tensor
 
 from sdd_fast.ops._register import NATIVE
-from sdd_fast.teacher.fast_encoder import encode_mean, memory_format, unknown_to_fast_encoder
+from sdd_fast.teacher.fast_encoder import encode_mean, unknown_to_fast_encoder
+from sdd_fast.teacher.precision import memory_format
 from sdd_fast.teacher.vae_encoder import VAEEncoder
 from sdd_fast.training.vae import new_vae
 
@@ -70,7 +71,7 @@ def encoder_of(vae: Any, dtype: torch.dtype = torch.float32) -> VAEEncoder:
 def test_latent_and_gradient_are_those_of_diffusers(kind: str, dtype: torch.dtype) -> None:
     vae = make(kind).to(dtype)
     wide = copy.deepcopy(vae).double()  # of the same rounded weights
-    vae.encoder.to(memory_format=memory_format(vae.device, dtype))
+    vae.encoder.to(memory_format=memory_format("vae", vae.device, dtype))
     y = pictures(dtype)
     y_wide = y.detach().double().requires_grad_()
     expected = wide.encode(y_wide).latent_dist.mode()

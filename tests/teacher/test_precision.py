@@ -58,12 +58,15 @@ def test_dtypes_by_name_and_their_layout(name: str, tiny_sd: Path) -> None:
     prior = DiffusionPrior.from_pretrained(tiny_sd, dtype=name)
     dtype = precision.DTYPES[name]
     assert prior.dtype == prior.vae.dtype == dtype
-    last = name in ("float16", "bfloat16")
-    assert (memory_format(CPU, dtype) == torch.channels_last) == last
-    for network in (prior.unet, prior.vae):
-        weight = network.get_submodule("mid_block.resnets.0" if network is prior.unet else
-                                       "encoder.mid_block.resnets.0").conv1.weight  # fmt: skip
+    half = name in ("float16", "bfloat16")
+    for part, module, last in (
+        ("unet", prior.unet.mid_block, half),
+        ("vae", prior.vae.encoder.mid_block, True),
+    ):
+        assert (memory_format(part, CPU, dtype) == torch.channels_last) == last
+        weight = module.resnets[0].conv1.weight
         assert weight.is_contiguous(memory_format=torch.channels_last) == last
+    assert (memory_format("vae", GPU, dtype) == torch.channels_last) == half
 
 
 def test_auto_where_nothing_is_faster_than_float32(
