@@ -45,8 +45,7 @@ def explain_overflow(
     try:
         y = images.detach().to(prior.device, prior.compute_dtype)
         y = differentiable(y).requires_grad_()
-        z = prior.encode(y)
-        watch.look("in the VAE encoder", [z])  # where it does without diffusers' modules
+        z = prior.vae_encoder.encode(y, by_modules=True)
         r = residual(prior, z, embeds, timesteps, noise, config)
         torch.autograd.grad(z, y, r)
     finally:

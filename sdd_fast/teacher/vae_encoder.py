@@ -83,12 +83,16 @@ class VAEEncoder:
         h, w = (s * self.resolution // longer // self.scale_factor for s in (height, width))
         return self.vae.config.latent_channels, h, w
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Encode images [B, 3, H, W] to latents [B, C, h, w]; see `DiffusionPrior.encode`."""
+    def encode(self, images: Tensor, by_modules: bool = False) -> Tensor:
+        """Encode images [B, 3, H, W] to latents [B, C, h, w]; see `DiffusionPrior.encode`.
+
+        `by_modules` calls diffusers' modules one by one, so that their hooks see every layer.
+        """
         check_images(images, self.vae.config.in_channels)
         y = self.resize(images.to(self.device, self.dtype))
         y = y.to(self.vae.dtype)
-        mode = encode_mean(self.vae, y) if self.fast else self.vae.encode(y).latent_dist.mode()
+        fast = self.fast and not by_modules
+        mode = encode_mean(self.vae, y) if fast else self.vae.encode(y).latent_dist.mode()
         return mode.to(self.dtype) * self.vae.config.scaling_factor
 
     def resize(self, y: Tensor) -> Tensor:
