@@ -43,10 +43,11 @@ class VAEEncoder:
         self.scale_factor = vae_scale_factor(vae)
         # Pixels per latent pixel at the U-Net's coarsest level.
         self.multiple = self.scale_factor * 2 ** (unet_levels - 1)
-        self._unknown = unknown_to_fast_encoder(vae)
-        if self._unknown:
+        unknown = unknown_to_fast_encoder(vae)
+        self._known = [] if unknown else list(vae.encoder.modules())
+        if unknown:
             warnings.warn(
-                f"the VAE's encoder has {self._unknown}, which sdd_fast's own does not know: that "
+                f"the VAE's encoder has {unknown}, which sdd_fast's own does not know: that "
                 "of diffusers runs, slower and with three times the memory",
                 stacklevel=3,
             )
@@ -58,11 +59,13 @@ class VAEEncoder:
         """Whether `fast_encoder` does the work, and not diffusers' module.
 
         It does not for a VAE that it does not know, and where the module was told to work another
-        way: in tiles or slices, with checkpoints, or with weights that get a gradient.
+        way: in tiles or slices, with checkpoints, with weights that get a gradient, or by layers
+        that took the place of others.
         """
         vae = self.vae
         otherwise = vae.use_tiling or vae.use_slicing or vae.encoder.gradient_checkpointing
-        return not (self._unknown or otherwise or any(p.requires_grad for p in vae.parameters()))
+        trained = any(p.requires_grad for p in vae.parameters())
+        return not (otherwise or trained) and self._known == list(vae.encoder.modules())
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (C, h, w) of the latent of one image, whose longer side becomes `resolution`.
