@@ -31,10 +31,9 @@ class Table:
         self.statistics, self.timesteps, self.at_once = statistics, list(timesteps), at_once
         self.evaluations = 0
 
-    def batches(self) -> list[range]:
-        count = self.statistics.shape[2]
-        firsts = range(0, count, self.at_once)
-        return [range(first, min(first + self.at_once, count)) for first in firsts]
+    def batches(self, images: range) -> list[range]:
+        firsts = range(0, len(images), self.at_once)
+        return [images[first : first + self.at_once] for first in firsts]
 
     def evaluate(
         self, images: range, wanted: Tensor

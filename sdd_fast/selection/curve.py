@@ -129,14 +129,18 @@ class HQSCurve:
         """[T] float64: HQS_t, the mean of `scores` over images (Eq. 12), in [-1, 1].
 
         Where not all images are evaluated, it is the mean at the best timestep at which all are,
-        plus the mean difference to it over the images that are evaluated at t.
+        plus the mean difference to it over the images that are evaluated at t; less than the mean
+        at that timestep in any case, since an adaptive search did not choose t.
         """
         scores, there = self.scores, self.evaluated
         if bool(there.all()):
             return scores.mean(0)
         means = scores.mean(0)  # NaN, unless all images are there
         best = int(means.nan_to_num(-math.inf).argmax())
-        return means[best] + (scores - scores[:, best : best + 1]).nanmean(0)
+        largest = float(means[best])
+        others = largest + (scores - scores[:, best : best + 1]).nanmean(0)
+        others = others.clamp(max=math.nextafter(largest, -math.inf))
+        return torch.where(there.all(0), means, others)
 
     def select(self, threshold: float) -> list[int]:
         """Select S = {t : HQS_t > threshold}, ascending.

@@ -81,10 +81,10 @@ class Evaluator:
         self._texts = _Texts(prompts, configs)
         self._batch: _Batch | None = None
 
-    def batches(self) -> list[range]:
-        """Split the images into those that are encoded together."""
-        count, step = len(self.images), self.sizes.images
-        return [range(first, min(first + step, count)) for first in range(0, count, step)]
+    def batches(self, images: range | None = None) -> list[range]:
+        """Split images, all of them by default, into those that are encoded together."""
+        images, step = images or range(len(self.images)), self.sizes.images
+        return [images[first : first + step] for first in range(0, len(images), step)]
 
     def evaluate(self, images: range, wanted: Tensor) -> Iterator[tuple[list[Pair], Tensor]]:
         """Yield entropy, L1 and deficit, averaged over draws, of some pairs after others.

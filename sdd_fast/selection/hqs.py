@@ -137,9 +137,9 @@ def hqs(
         for text in one.prompts:
             warn_of_unknown_words(prior, text)
     paths = _paths(partial, len(embeds))
-    common = fingerprint(images, generator, prior.unet, prior.vae) if paths else ""
+    common = [fingerprint(images, generator), *_teacher(prior)] if paths else []
     requests = [
-        [asdict(how), steps, common, fingerprint(e.cond, e.uncond), e.prompts, asdict(c)]
+        [asdict(how), steps, *common, fingerprint(*_tensors(e)), e.prompts, asdict(c)]
         for e, c in zip(embeds, configs, strict=True)
     ]
     kept = PartialCurves(paths, (len(images), len(steps)), requests)
@@ -224,6 +224,19 @@ def _configs(
     if configs[0].noise == "zero" and how.noise_draws > 1:
         raise ValueError("with noise='zero' all draws are equal; use noise_draws=1")
     return configs
+
+
+def _teacher(prior: DiffusionPrior) -> list[Any]:
+    """Return what tells a teacher, and how it computes, from others; JSON values only."""
+    weights = fingerprint(prior.unet, prior.vae, prior.alphas_cumprod)
+    backends = {shape: told["backend"] for shape, told in prior.attention.items()}
+    scale = float(prior.vae.config.scaling_factor)
+    return [weights, prior.schedule.prediction_type, scale, str(prior.dtype), backends]
+
+
+def _tensors(embeds: PromptEmbeds) -> list[Tensor]:
+    every = (embeds.cond, embeds.uncond, embeds.pooled, embeds.uncond_pooled)
+    return [tensor for tensor in every if tensor is not None]
 
 
 def _paths(partial: PathLike | Sequence[PathLike] | None, count: int) -> list[Any] | None:

@@ -1,12 +1,12 @@
 """Which images and timesteps are evaluated, in which order: all, or as many as settle the choice.
 
 An adaptive search goes from coarse to fine on its first images, `PILOTS`: every `STRIDE`-th
-timestep, then those around the best. These are its candidates. Batch after batch of further images
-is evaluated at the candidates that are left, and at the timesteps where most pilots have their
-lowest N and their highest H, which Eq. 11 needs. Common random numbers make differences between
-candidates paired: after each batch, `BOOTSTRAPS` resamples of the images tell how often each
-candidate is the best. Those below `DROPPED` are dropped, and the search of a prompt ends when one
-is above `SETTLED`.
+timestep, then those around the best. These are its candidates. Round after round of as many further
+images is evaluated at the candidates that are left, and at the timesteps where most pilots have
+their lowest N and their highest H, which Eq. 11 needs. Common random numbers make differences
+between candidates paired: after each round, `BOOTSTRAPS` resamples of the images tell how often
+each candidate is the best. Those below `DROPPED` are dropped, and the search of a prompt ends when
+one is above `SETTLED`. Rounds are the same whatever goes through the networks at once.
 
 Eq. 11 then takes the extremes of an image over the timesteps at which it was evaluated. Where an
 image's highest N or lowest H lies at a timestep that was dropped, it counts with a larger weight
@@ -57,28 +57,31 @@ def adaptive(evaluator: Evaluator, kept: PartialCurves, normalize: str) -> list[
         normalize: of the curve that is to be chosen from.
     """
     prompts, count, steps = kept.done.shape
-    batches = evaluator.batches()
-    pilots = [images for images in batches if images.start < PILOTS]
-    end = pilots[-1].stop
+    rounds = [range(first, min(first + PILOTS, count)) for first in range(0, count, PILOTS)]
+    pilots, *others = rounds
     wanted = torch.zeros(prompts, count, steps, dtype=torch.bool)
-    wanted[:, :end, ::STRIDE] = True
-    wanted[:, :end, -1] = True
-    for images in pilots:
-        complete(evaluator, kept, images, wanted[:, images.start])
+
+    def evaluate(images: range) -> None:
+        for some in evaluator.batches(images):
+            complete(evaluator, kept, some, wanted[:, images.start])
+
+    wanted[:, : pilots.stop, ::STRIDE] = True
+    wanted[:, : pilots.stop, -1] = True
+    evaluate(pilots)
     for p in range(prompts):
         coarse = wanted[p, 0].nonzero().flatten()
-        best = int(coarse[_scores(kept, p, wanted[p], end, normalize)[:, coarse].mean(0).argmax()])
-        wanted[p, :end, max(0, best - STRIDE) : best + STRIDE + 1] = True
-    for images in pilots:  # encoded again, unless one batch holds all of them
-        complete(evaluator, kept, images, wanted[:, images.start])
-    races = [_Race(p, wanted[p], end) for p in range(prompts)]
-    for images in batches[len(pilots) :]:
+        found = _scores(kept, p, wanted[p], pilots.stop, normalize)[:, coarse]
+        best = int(coarse[found.mean(0).argmax()])
+        wanted[p, : pilots.stop, max(0, best - STRIDE) : best + STRIDE + 1] = True
+    evaluate(pilots)  # encoded again, unless one batch holds all of them
+    races = [_Race(p, wanted[p], pilots.stop) for p in range(prompts)]
+    for images in others:
         for race in races:
             race.judge(kept, images.start, normalize)
             wanted[race.prompt, images.start : images.stop] = race.next()
         if all(race.settled for race in races):
             break
-        complete(evaluator, kept, images, wanted[:, images.start])
+        evaluate(images)
     for race in races:
         race.judge(kept, count, normalize)
     return [Found(wanted[race.prompt], race.confidence) for race in races]
@@ -101,11 +104,14 @@ class _Race:
             pilots = kept.statistics[self.prompt, 1:, : self.pilots][:, :, self.left]
             self.lowest = self.left[pilots.argmin(2).mode(1).values]  # of N, and of D: highest H
         self.images = images
-        found = _scores(kept, self.prompt, self.wanted, images, normalize)[:, self.left]
+        complete = self.wanted[:images].all(0).nonzero().flatten()
+        found = _scores(kept, self.prompt, self.wanted, images, normalize)[:, complete]
         shares = _shares(found)
-        self.confidence = float(shares.max())
+        # Of the largest mean, which is what the curve's `largest()` is.
+        self.confidence = float(shares[found.mean(0).argmax()])
         self.settled = self.confidence >= SETTLED
-        self.left = self.left[shares >= min(DROPPED, self.confidence)]
+        stays = complete[shares >= min(DROPPED, self.confidence)]
+        self.left = self.left[torch.isin(self.left, stays)]
 
     def next(self) -> Tensor:
         """Return the timesteps to evaluate more images at, [T] bool."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import signal
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from sdd_fast.selection.curve import HQSCurve
 from sdd_fast.selection.hqs import default_timesteps, hqs, image_noise
 from sdd_fast.selection.partial import PartialCurves
 from sdd_fast.selection.search import adaptive
+from sdd_fast.teacher.attention import set_attention
 from sdd_fast.teacher.prior import DiffusionPrior
 
 CONFIG = GuidanceConfig(guidance_scale=10.0)
@@ -637,6 +640,25 @@ def test_what_was_kept_is_of_the_same_request_only(
             weight.neg_()
     with pytest.warns(UserWarning, match="of another request and starts over"):
         begun(y, seed=2)
+    schedule, attention = tiny_prior.schedule, {"unet": tiny_prior.unet, "vae": tiny_prior.vae}
+    scale = tiny_prior.vae.config.scaling_factor
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each starts over
+        try:
+            begun(y)
+            tiny_prior.schedule = copy.copy(schedule)
+            tiny_prior.schedule.prediction_type = "v_prediction"
+            assert begun(y) == 0
+            tiny_prior.schedule = schedule
+            tiny_prior.vae.register_to_config(scaling_factor=2 * scale)
+            assert begun(y) == 0
+            tiny_prior.vae.register_to_config(scaling_factor=scale)
+            set_attention(attention, "sdpa-math", 8)
+            assert begun(y) == 0
+        finally:
+            tiny_prior.schedule = schedule
+            tiny_prior.vae.register_to_config(scaling_factor=scale)
+            set_attention(attention, "sdpa", 8)
     whole = partial.read_bytes()
     partial.write_bytes(whole[:50])
     with pytest.raises(ValueError, match=r"p\.safetensors .*delete it, or choose another folder"):
@@ -667,9 +689,8 @@ class Peaks:
         self.statistics = torch.cat([-l1_deficit[:, 1:], l1_deficit], dim=1)  # [P, 3, N, T]
         self.asked: list[tuple[range, int]] = []
 
-    def batches(self) -> list[range]:
-        count = self.statistics.shape[2]
-        return [range(i, min(i + self.at_once, count)) for i in range(0, count, self.at_once)]
+    def batches(self, images: range) -> list[range]:
+        return [images[i : i + self.at_once] for i in range(0, len(images), self.at_once)]
 
     def evaluate(self, images: range, wanted: torch.Tensor) -> Any:
         pairs = [(int(p), int(j)) for p, j in wanted.nonzero()]
@@ -693,6 +714,52 @@ def test_adaptive_search_finds_clear_peaks_at_little_cost(at_once: int) -> None:
     assert float(kept.done.double().mean()) < 0.2
     again = adaptive(peaks, kept, "per-image")  # type: ignore[arg-type]
     assert all(torch.equal(a.wanted, b.wanted) for a, b in zip(found, again, strict=True))
+
+
+def test_an_adaptive_search_does_not_depend_on_what_is_computed_at_once() -> None:
+    whole: list[torch.Tensor] = []
+    for at_once in (1, 3, 8, 16):
+        peaks = Peaks([12, 5], count=40, steps=19, noise=0.2, at_once=at_once)
+        kept = PartialCurves(None, (40, 19), [None] * 2)
+        found = adaptive(peaks, kept, "per-image")  # type: ignore[arg-type]
+        assert max(len(images) for images, _ in peaks.asked) <= at_once
+        confidences = torch.tensor([one.confidence for one in found])[:, None, None]
+        whole.append(torch.cat([one.wanted[None] for one in found]) * (1 + confidences))
+    assert all(torch.equal(one, whole[0]) for one in whole)
+    assert 0 < int((whole[0] > 0).sum()) < whole[0].numel() / 2
+
+
+def test_confidence_is_that_of_the_largest() -> None:
+    """Whether or not a timestep that was dropped looks better on the images that it has."""
+    dropped = 0
+    for seed in range(100, 170):
+        rng = torch.Generator().manual_seed(seed)
+        shape = (2, 64, 19)  # N and the deficit
+        height = torch.sin(torch.linspace(0.5, 2.6, 19, dtype=torch.float64))
+        noise = torch.randn(shape, generator=rng, dtype=torch.float64)
+        l1, deficit = (2 * height + 0.25 * noise).exp()
+        peaks = Peaks([0], count=64, steps=19, noise=0, at_once=8)
+        peaks.statistics = torch.stack([-deficit, l1, deficit])[None]
+        kept = PartialCurves(None, (64, 19), [None])
+        (found,) = adaptive(peaks, kept, "per-image")  # type: ignore[arg-type]
+        asked = found.wanted[found.wanted.any(1)]
+        steps = asked.any(0)
+        entropy, l1, deficit = (
+            table[: len(asked)].masked_fill(~asked, torch.nan)[:, steps]
+            for table in peaks.statistics[0]
+        )
+        curve = HQSCurve(tuple(steps.nonzero().flatten().tolist()), entropy, deficit, l1)
+        complete = curve.evaluated.all(0)
+        scores = curve.scores[:, complete]
+        of_complete = [t for t, there in zip(curve.timesteps, complete, strict=True) if there]
+        assert curve.largest() == curve.top(1)[0] == of_complete[int(scores.mean(0).argmax())]
+        picked = torch.randint(len(scores), (4000, len(scores)), generator=rng)
+        winners = scores[picked].mean(1).argmax(1)
+        share = float((winners == of_complete.index(curve.largest())).double().mean())
+        assert found.confidence == pytest.approx(share, abs=0.06)
+        best = scores[:, [of_complete.index(curve.largest())]]
+        dropped += bool(((curve.scores - best).nanmean(0) > 0).any())
+    assert dropped
 
 
 def test_adaptive_search_goes_on_while_timesteps_tie() -> None:
