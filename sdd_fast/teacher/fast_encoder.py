@@ -63,8 +63,8 @@ def unknown_to_fast_encoder(vae: Any) -> str:
     if type(vae) is not AutoencoderKL:
         return type(vae).__name__
     of_attention: tuple[str, ...] = ()  # called as it is, whatever it is made of
-    for name, module in vae.encoder.named_modules():
-        if name.startswith(of_attention):
+    for name, module in [*vae.encoder.named_modules(), ("quant_conv", vae.quant_conv)]:
+        if module is None or name.startswith(of_attention):
             continue
         if type(module) not in known:
             return f"{type(module).__name__} ({name})"
@@ -74,6 +74,11 @@ def unknown_to_fast_encoder(vae: Any) -> str:
             return f"output_scale_factor {module.output_scale_factor} ({name})"
         if isinstance(module, Downsample2D) and module.padding != 0:
             return f"padding {module.padding} ({name})"
+        if isinstance(module, nn.Conv2d):
+            if module.padding_mode != "zeros":
+                return f"padding_mode {module.padding_mode} ({name})"
+            if (module.dilation, module.groups) != ((1, 1), 1):
+                return f"dilation {module.dilation}, groups {module.groups} ({name})"
     return ""
 
 

@@ -44,7 +44,6 @@ class VAEEncoder:
         # Pixels per latent pixel at the U-Net's coarsest level.
         self.multiple = self.scale_factor * 2 ** (unet_levels - 1)
         unknown = unknown_to_fast_encoder(vae)
-        self._known = [] if unknown else list(vae.encoder.modules())
         if unknown:
             warnings.warn(
                 f"the VAE's encoder has {unknown}, which sdd_fast's own does not know: that "
@@ -58,14 +57,14 @@ class VAEEncoder:
     def fast(self) -> bool:
         """Whether `fast_encoder` does the work, and not diffusers' module.
 
-        It does not for a VAE that it does not know, and where the module was told to work another
-        way: in tiles or slices, with checkpoints, with weights that get a gradient, or by layers
-        that took the place of others.
+        It does not for a VAE that it does not know, now or since its layers were replaced, and
+        where the module was told to work another way: in tiles or slices, with checkpoints, or with
+        weights that get a gradient.
         """
         vae = self.vae
         otherwise = vae.use_tiling or vae.use_slicing or vae.encoder.gradient_checkpointing
-        trained = any(p.requires_grad for p in vae.parameters())
-        return not (otherwise or trained) and self._known == list(vae.encoder.modules())
+        otherwise = otherwise or any(p.requires_grad for p in vae.parameters())
+        return not (otherwise or unknown_to_fast_encoder(vae))
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (C, h, w) of the latent of one image, whose longer side becomes `resolution`.

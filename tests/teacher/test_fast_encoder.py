@@ -170,6 +170,25 @@ def test_parts_that_were_exchanged_are_noticed() -> None:
     assert unknown_to_fast_encoder(type("OtherVAE", (type(vae),), {})()) == "OtherVAE"
 
 
+def test_parts_that_are_exchanged_later_are_used() -> None:
+    """Pictures that tile are made by such a change of every convolution of a model in use."""
+    vae = make()
+    encoder, y = encoder_of(vae, torch.float64), pictures(torch.float64, 64, 64)
+    assert encoder.fast
+    vae.encoder.conv_act = torch.nn.Tanh()
+    assert not encoder.fast
+    vae.encoder.conv_act = torch.nn.SiLU()
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.padding_mode = "circular"
+    expected = 0.18215 * vae.encode(y).latent_dist.mode()
+    assert not encoder.fast and torch.equal(encoder.encode(y), expected)
+    for module in vae.encoder.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.padding_mode = "zeros"
+    assert unknown_to_fast_encoder(vae) == "padding_mode circular (quant_conv)"
+
+
 def test_how_the_module_was_told_to_work_is_respected() -> None:
     vae = make()
     encoder = encoder_of(vae)
