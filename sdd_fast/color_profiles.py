@@ -83,7 +83,7 @@ def _profile(picture: Image.Image) -> bytes:
 def _told_otherwise(picture: Image.Image) -> str:
     """What an image without a profile says of its colors, unless they are sRGB's."""
     info = picture.info
-    if "code_points" in info:  # see image_files
+    if "code_points" in info:  # see decoding.py
         return f"code points {info['code_points']} (H.273)"
     gamma = info.get("gamma") or 1 / 2.2
     if "srgb" not in info and abs(2.2 * gamma - 1) > 0.05:

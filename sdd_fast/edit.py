@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from . import edit_files
+from . import batch_editing
 from ._deprecated import renamed_arguments, warn
 from .checkpoints.load import load_latents, load_mapper
 from .device import check_device
@@ -207,7 +207,7 @@ class Editor:
         """The W+ latents [N, num_layers, w_dim] of a file, and a name for each."""
         path = expanded(path)
         w_plus = load_latents(path, self.generator.num_layers)
-        names = edit_files.names_of_latents(path, len(w_plus))
+        names = batch_editing.names_of_latents(path, len(w_plus))
         wanted = [self.generator.num_layers, self.generator.w_dim]
         if list(w_plus.shape[1:]) != wanted:
             raise ValueError(
@@ -267,7 +267,7 @@ class Editor:
         overwrite: bool = False,
         skip_existing: bool = False,
         strict: bool = False,
-        on_error: edit_files.OnError | None = None,
+        on_error: batch_editing.OnError | None = None,
         progress: bool | Listener = True,
     ) -> list[Path]:
         """Edit image files and write PNGs of the same names into `out_dir`; return their paths.
@@ -296,12 +296,12 @@ class Editor:
             FileExistsError: an output exists, and neither `overwrite` nor `skip_existing`; nothing
                 is written.
         """
-        files, latents, names = edit_files.inputs(paths, self.latents_of, on_error)
+        files, latents, names = batch_editing.inputs(paths, self.latents_of, on_error)
         out = settled(out_dir)
         targets = [out / f"{name}{suffix}.png" for name in names]
-        edit_files.check_targets(files, out, targets, overwrite, skip_existing)
+        batch_editing.check_targets(files, out, targets, overwrite, skip_existing)
         done = {target for target in targets if skip_existing and target.exists()}
-        good = edit_files.readable(files, on_error)
+        good = batch_editing.readable(files, on_error)
         if files and not aligned:
             # Of a domain; what is missing for it is missing for every image.
             getattr(getattr(self.align, "__self__", None), "detector", None)
@@ -312,10 +312,10 @@ class Editor:
         ]
         load = partial(self._load_image, aligned=aligned, strict=strict)
         task = Task("editing", len(pairs), progress, unit="images")
-        with task, edit_files.telling_what_is_kept(task, out):
+        with task, batch_editing.telling_what_is_kept(task, out):
             for start in range(0, len(pairs), batch_size):
                 chunk = pairs[start : start + batch_size]
-                images, w_plus, some = edit_files.load_files(chunk, load, on_error)
+                images, w_plus, some = batch_editing.load_files(chunk, load, on_error)
                 if images:
                     w_plus = [*self.encode(images, batch_size), *w_plus]
                 if some:
@@ -323,7 +323,7 @@ class Editor:
                     for target, image in zip(some, edited, strict=True):
                         # Another process may have come to write here meanwhile.
                         if not (skip_existing and target.exists()):
-                            edit_files.check_targets([], out, [target], overwrite, False)
+                            batch_editing.check_targets([], out, [target], overwrite, False)
                             save_png(target, image)
                         done.add(target)
                         task.advance()

@@ -1,7 +1,7 @@
 """Images in and out: any common file, PIL image or array ↔ float32 tensors [3, H, W] in [-1, 1].
 
 Every problem with a file is a ValueError (or FileNotFoundError) that names the file and says what
-to do. How files are decoded: `image_files`.
+to do. How files are decoded: `decoding.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 from . import _deprecated
 from .checks import check_count
 from .color_profiles import has_alpha, is_srgb, to_srgb
+from .decoding import check_side, list_images, named, read_image
 from .files import PathLike, atomic_path, expanded
-from .image_files import check_side, list_images, named, read_image
 from .shield import shielded
 
 ImageSource = PathLike | Image.Image | np.ndarray | torch.Tensor
@@ -39,7 +39,7 @@ def load_image(
 
     Args:
         source: one of
-            - a file (see `image_files.FORMATS`): EXIF rotation is applied; colors are converted to
+            - a file (see `decoding.FORMATS`): EXIF rotation is applied; colors are converted to
               sRGB as the file's ICC profile says, without one they are sRGB; alpha is composited
               on white; CMYK, palette, grayscale, 1-bit and 16-bit are converted; of an animation
               the first frame is taken;
@@ -53,7 +53,7 @@ def load_image(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not an image, truncated, larger than `image_files.MOST_PIXELS`, smaller than 16
+        ValueError: not an image, truncated, larger than `decoding.MOST_PIXELS`, smaller than 16
             pixels, or a shape, type or range other than those above.
 
     Warns:
@@ -320,4 +320,4 @@ def _rgb(rows: np.ndarray, largest: int) -> torch.Tensor:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = _deprecated.moved(__name__, grid="sdd_fast.grid", MIN_SIDE="sdd_fast.image_files")
+    __getattr__ = _deprecated.moved(__name__, grid="sdd_fast.grid", MIN_SIDE="sdd_fast.decoding")

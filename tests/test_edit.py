@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdd_fast import edit_files
+from sdd_fast import batch_editing
 from sdd_fast.checkpoints.convert import convert
 from sdd_fast.checkpoints.inspect import describe_file
 from sdd_fast.edit import Editor
@@ -245,12 +245,12 @@ def test_names_that_a_disk_takes_for_one(
         (tmp_path / name).parent.mkdir()
         Image.fromarray(photo).save(tmp_path / name)
     paths = [tmp_path / "one", tmp_path / "two"]
-    monkeypatch.setattr(edit_files, "_ignores_case", lambda folder: True)
+    monkeypatch.setattr(batch_editing, "_ignores_case", lambda folder: True)
     with pytest.raises(ValueError, match=r"A\.png\.png, a\.png\.png are one file on the disk"):
         editor.edit_files(paths, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()
-    if not edit_files._ignores_case(tmp_path):
+    if not batch_editing._ignores_case(tmp_path):
         assert len(editor.edit_files(paths, tmp_path / "out")) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "out", "two"]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sdd_fast import image_files, images
+from sdd_fast import decoding, images
 from sdd_fast.grid import grid
 
 H, W = 20, 24
@@ -275,7 +275,7 @@ def test_images_beyond_the_bound(
     smooth.resize((64, 64)).save(tmp_path / "fits.png")
     # Pillow's own limit is any program's to set or lift.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    monkeypatch.setattr(image_files, "MOST_PIXELS", 5000)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 5000)
     for name in ("a.png", "p.jpg", "large.jpg"):
         with pytest.raises(ValueError, match=rf"{name} has .* million pixels, at most"):
             images.load_image(tmp_path / name)
@@ -458,11 +458,11 @@ def test_heic_is_read_where_a_plugin_is_installed(
         Image.register_extension("HEIF", ".heic")
 
     plugin.register_heif_opener = register_heif_opener  # type: ignore[attr-defined]
-    image_files._load_plugins.cache_clear()
+    decoding._load_plugins.cache_clear()
     with pytest.raises(ValueError, match="no images"):
         images.list_images(tmp_path)
     monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
-    image_files._load_plugins.cache_clear()
+    decoding._load_plugins.cache_clear()
     assert images.list_images(tmp_path) == [tmp_path / "a.heic"]
     assert_close(images.load_image(tmp_path / "a.heic"), expected(rgb))
 

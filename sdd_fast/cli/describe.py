@@ -21,8 +21,8 @@ def describe(path: Path) -> Facts:
     Raises:
         FileNotFoundError: nothing. ValueError: nothing that belongs to this package.
     """
+    from sdd_fast.decoding import suffixes
     from sdd_fast.domains.domain import EMBEDDED, PRESETS
-    from sdd_fast.image_files import suffixes
 
     if not path.exists():
         path = EMBEDDED.get(str(path)) or PRESETS.get(str(path)) or path
@@ -71,7 +71,7 @@ def _folder(path: Path) -> Facts:
         return {"domain": path, "training": rest}
     if kin := kin_of_folder(path):
         return {"part of a diffusion model": path, "holds": kin}
-    from sdd_fast.image_files import list_images
+    from sdd_fast.decoding import list_images
     from sdd_fast.training.captions import LISTINGS, pictures_in, side_files
 
     captions = [name for name in LISTINGS if (path / name).exists()]
@@ -260,7 +260,7 @@ def _torchscript(path: Path) -> Facts | None:
 
 
 def _picture(path: Path) -> Facts:
-    from sdd_fast.image_files import check_image
+    from sdd_fast.decoding import check_image
 
     kind, width, height, mode = check_image(path)
     return {f"{kind} picture": path, "size": f"{width} × {height} pixels, {mode}"}

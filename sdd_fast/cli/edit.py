@@ -95,8 +95,8 @@ def edit(
       sdd edit runs/white-hair me.jpg --strength=-1
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
     """
+    from sdd_fast.batch_editing import find_images
     from sdd_fast.edit import Editor
-    from sdd_fast.edit_files import find_images
     from sdd_fast.files import shown, unused
     from sdd_fast.images import save_png
     from sdd_fast.run_folder import GRID_FILE
@@ -208,7 +208,7 @@ def _grid(
     aligned: bool,
 ) -> Image:
     """Before and after of the first pictures; of the first latents, if there are no pictures."""
-    from sdd_fast.edit_files import LATENTS_SUFFIXES
+    from sdd_fast.batch_editing import LATENTS_SUFFIXES
     from sdd_fast.grid import grid
     from sdd_fast.images import fit
 

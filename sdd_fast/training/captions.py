@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from .. import image_files
+from .. import decoding
 from ..files import parse_json, read_bytes
 
 LISTINGS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -233,7 +233,7 @@ def side_files(
 
 def pictures_in(folder: Path) -> list[Path]:
     """The images in a folder and those below it, but hidden ones, by name."""
-    found, endings = [], image_files.suffixes()
+    found, endings = [], decoding.suffixes()
     for root, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]
         files = (Path(root, name) for name in names if not name.startswith("."))

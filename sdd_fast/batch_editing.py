@@ -1,4 +1,4 @@
-"""What the files are called that `Editor.edit_files` writes, and what may be in their way."""
+"""Files in and out of `Editor.edit_files`: what results are called, what may be in their way."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .decoding import besides, check_image, list_images, suffixes
 from .files import PathLike, parse_json, read_metadata, settled
-from .image_files import besides, check_image, list_images, suffixes
 from .progress import Task
 from .schema import is_list_of, is_text
 
