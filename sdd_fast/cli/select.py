@@ -225,6 +225,7 @@ def _check_same(
     """Refuse to replace a curve that was computed in another way than is asked for now."""
     from sdd_fast.outputs import check_free
     from sdd_fast.selection.hqs import default_timesteps
+    from sdd_fast.selection.search import SETTLED
 
     candidates = selection.candidates or default_timesteps(domain.prior.num_train_timesteps)
     names = ("gradient_map", "gradient_at", "noise_draws", "seed", "search")
@@ -232,6 +233,12 @@ def _check_same(
     same = same and (curve.prompt, curve.config) == (prompt, guidance)
     if curve.search == "exhaustive":
         same = same and sorted(candidates) == list(curve.timesteps) and curve.num_images == images
+    else:
+        # It ends on fewer images where the choice is settled, by the scores that were asked for.
+        settled = curve.confidence is not None and curve.confidence >= SETTLED
+        same = same and curve.normalize == selection.normalize
+        same = same and set(curve.timesteps) <= set(candidates)
+        same = same and (curve.num_images == images or settled and curve.num_images < images)
     same = same and (curve.candidates or len(curve.timesteps)) == len(candidates)
     check_free([path], overwrite=same)
 
@@ -251,6 +258,8 @@ def _write(curves: list[HQSCurve], places: list[Path], selection: Selection) -> 
                 say(f"\n“{curve.prompt}”")
             say(curve_table(curve))
             say(f"largest HQS:  {curve.largest()}")
+            if curve.gradient_at != "image":
+                say(f"approximate:  by the gradient at the {curve.gradient_at}")
             if curve.confidence is not None:
                 spent, total = curve.evaluations
                 say(

@@ -64,7 +64,7 @@ class PartialCurves:
             self.statistics[p], self.done[p] = tensors["statistics"], tensors["done"]
         else:
             warnings.warn(
-                f"the unfinished curve {path} is of another request and starts over", stacklevel=4
+                f"the unfinished curve {path} is of another request and starts over", stacklevel=3
             )
 
     def __enter__(self) -> PartialCurves:

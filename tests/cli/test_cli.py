@@ -355,6 +355,17 @@ def test_select_replaces_nothing_but_its_own_curve(
     again = sdd(*words, "--top", "1")
     assert again.code == 0 and "its picture is drawn" in again.out and (out / "curve.png").exists()
     assert (out / "curve.json").read_bytes() == curve
+    # An adaptive one is of as many candidates, but not of any; its scores are those it went by.
+    out = tmp_path / "adaptive"
+    words = ["select", "old", "--domain", domain, "--out", out, *SELECT]
+    words += ["--search", "adaptive", "--gradient-at", "latent"]
+    done = sdd(*words, "--timesteps", "200,500,800")
+    assert done.code == 0 and "approximate:  by the gradient at the latent" in done.out
+    (out / "curve.png").unlink()
+    for other in (["--timesteps", "100,500,800"], ["--normalize", "of-mean"], ["--images", "1"]):
+        changed = sdd.fails(*words, "--timesteps", "200,500,800", *other)
+        assert "curve.json would be replaced" in changed
+    assert sdd(*words, "--timesteps", "200,500,800").code == 0
     for name in ("curve.json", "curve.png"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text("[1]")

@@ -638,8 +638,10 @@ def test_what_was_kept_is_of_the_same_request_only(
             assert begun(y) == 0
         finally:
             weight.neg_()
-    with pytest.warns(UserWarning, match="of another request and starts over"):
+    with pytest.warns(UserWarning, match="of another request and starts over") as warned:
         begun(y, seed=2)
+    # Commands show what comes from this package.
+    assert any("starts over" in str(w.message) and "sdd_fast" in w.filename for w in warned)
     schedule, attention = tiny_prior.schedule, {"unet": tiny_prior.unet, "vae": tiny_prior.vae}
     scale = tiny_prior.vae.config.scaling_factor
     with warnings.catch_warnings():
