@@ -165,8 +165,8 @@ def _check_finite(
         p, j = pairs[int(bad[0, 0])]
         image = images[int(bad[0, 1])]
         why = evaluator.explain(p, j, image) or "Lower guidance_scale"
+        prompt = ", ".join(map(repr, evaluator.prompts[p].prompts))
         raise FloatingPointError(
-            f"the gradient for {evaluator.prompts[p].prompts} is NaN or infinite at timestep "
-            f"{evaluator.timesteps[j]} for image {image} ({len(bad)} such pairs in this batch). "
-            f"{why}"
+            f"the gradient for {prompt} is NaN or infinite at timestep {evaluator.timesteps[j]} "
+            f"for image {image} ({len(bad)} such pairs in this batch). {why}"
         )

@@ -461,7 +461,9 @@ def test_nan_names_timestep_and_image(tiny_prior: DiffusionPrior) -> None:
 
     hook = tiny_prior.unet.register_forward_hook(spoil, with_kwargs=True)
     try:
-        with pytest.raises(FloatingPointError, match="NaN or infinite at timestep 600 for image 3"):
+        with pytest.raises(
+            FloatingPointError, match="for 'old' is NaN or infinite at timestep 600 for image 3"
+        ):
             hqs(tiny_prior, images, "old", STEPS, batch_size=2)
     finally:
         hook.remove()
