@@ -43,7 +43,14 @@ def test_titles_of_any_length_and_script(tmp_path: Path, prompt: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = hqs_figure(
-            [100, 200], torch.rand(3, 2), [0, 1], [1, 0], chosen=[200], prompt=prompt, note="signed"
+            [100, 200],
+            torch.rand(3, 2),
+            [-1, 1],
+            [0, 1],
+            [1, 0],
+            chosen=[200],
+            prompt=prompt,
+            note="signed",
         )
         figure.savefig(tmp_path / "curve.png")
         grid(torch.zeros(1, 2, 3, 8, 8), title=prompt, row_labels=[prompt])
@@ -58,7 +65,8 @@ def test_no_legend_lies_on_a_curve() -> None:
          "direction": 0.5, "identity": 0.5}
         for s in (10, 20)
     ]  # fmt: skip
-    curve = hqs_figure([1, 2], torch.rand(3, 2), [0, 1], [1, 0], chosen=[2], prompt="p", note="n")
+    scores = torch.rand(3, 2)
+    curve = hqs_figure([1, 2], scores, [-1, 1], [0, 1], [1, 0], chosen=[2], prompt="p", note="n")
     for figure in (training_figure(history), curve):
         figure.draw_without_rendering()
         legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]

@@ -54,6 +54,12 @@ def runs(domain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture
+def own(domain: Path) -> list[object]:
+    """What tells a command the domain of a run, where that is neither built in nor beside it."""
+    return ["--domain", domain]
+
+
 DEMO = ["demo", "--steps", "2", "--faces", "4", "--prompt", "a bald face", "--prompt", "old hair"]
 
 
@@ -682,23 +688,27 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
-def test_edit(sdd: Sdd, runs: Path, run: Path, tmp_path: Path) -> None:
-    one = sdd("edit", run, runs / "faces", "--out", tmp_path / "a", "--strength", "-0.5")
+def test_edit(sdd: Sdd, runs: Path, run: Path, own: list[object], tmp_path: Path) -> None:
+    one = sdd("edit", *own, run, runs / "faces", "--out", tmp_path / "a", "--strength", "-0.5")
     assert one.code == 0, one.err
     assert len(list((tmp_path / "a").glob("*.png"))) == 6
     assert (tmp_path / "a" / "grid" / "before-after.png").exists()
     face = runs / "faces" / "face-1.png"
-    both = sdd("edit", run, runs / "old-hair", face, "--out", tmp_path / "b", "--strength", "1,0")
+    both = sdd(
+        "edit", *own, run, runs / "old-hair", face, "--out", tmp_path / "b", "--strength", "1,0"
+    )
     assert both.code == 0, both.err
     alone = runs / "edited" / "a-bald-face" / "face-1.png"
     assert abs(pixels(tmp_path / "b" / "face-1.png") - pixels(alone)).max() <= 1
     assert "edited 1 picture" in both.out and str(tmp_path / "b" / "face-1.png") in both.out
-    named = sdd("edit", run, face, "--out", tmp_path / "b", "--suffix", "-bald", "--strength", "2")
+    named = sdd(
+        "edit", *own, run, face, "--out", tmp_path / "b", "--suffix", "-bald", "--strength", "2"
+    )
     assert named.code == 0 and str(tmp_path / "b" / "face-1-bald.png") in named.out
 
 
 def test_broken_pictures_are_left_out_and_listed(
-    sdd: Sdd, runs: Path, run: Path, tmp_path: Path
+    sdd: Sdd, runs: Path, run: Path, own: list[object], tmp_path: Path
 ) -> None:
     faces, out = tmp_path / "faces", tmp_path / "out"
     shutil.copytree(runs / "faces", faces)
@@ -709,7 +719,7 @@ def test_broken_pictures_are_left_out_and_listed(
     (faces / "face-2.jpg").write_bytes((faces / "face-2.jpg").read_bytes()[:-20])
     (tmp_path / "empty").mkdir()
     others = [tmp_path / "gone.png", tmp_path / "empty", faces / "notes.txt"]  # as a glob finds
-    done = sdd("edit", run, faces, *others, "--out", out)
+    done = sdd("edit", *own, run, faces, *others, "--out", out)
     assert done.code == 1 and "edited 6 pictures" in done.out, done.err
     assert sorted(path.name for path in out.glob("*.png")) == [
         "face-2.jpg.png", "face-2.png.png", *(f"face-{i}.png" for i in (3, 4, 5, 6)),
@@ -719,16 +729,18 @@ def test_broken_pictures_are_left_out_and_listed(
         "skipped: there is no such image file", "skipped: " + str(faces / "face-1.png"),
     ):  # fmt: skip
         assert told in done.err
-    refused = sdd.fails("edit", run, faces, "--out", tmp_path / "strict", "--strict")
+    refused = sdd.fails("edit", *own, run, faces, "--out", tmp_path / "strict", "--strict")
     assert "face-1.png is a truncated" in refused and not (tmp_path / "strict").exists()
-    again = sdd.fails("edit", run, faces, "--out", out)
+    again = sdd.fails("edit", *own, run, faces, "--out", out)
     assert "give --overwrite to replace what is there or --skip-existing to edit only" in again
     (out / "face-6.png").write_text("of somebody else")
-    again = sdd("edit", run, faces / "face-6.png", "--out", out, "--skip-existing")
+    again = sdd("edit", *own, run, faces / "face-6.png", "--out", out, "--skip-existing")
     assert again.code == 0 and "1 picture, with those that were there" in again.out
 
 
-def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_edited(
+    sdd: Sdd, runs: Path, run: Path, own: list[object], tmp_path: Path
+) -> None:
     face = runs / "faces" / "face-1.png"
     (tmp_path / "broken.png").write_bytes(face.read_bytes()[:200])
     (tmp_path / "empty").mkdir()
@@ -747,25 +759,30 @@ def test_pictures_that_cannot_be_edited(sdd: Sdd, runs: Path, run: Path, tmp_pat
         ([run, face, "--strength", "1,2"], "one strength, or one for each of 1"),
         ([run, face, "--strength", "nan"], "finite"),
         ([run, face, "--levels", "hair"], "level must be one of"),
-        ([run, face, "--domain", "cats"], "no domain 'cats'"),
         ([tmp_path / "x.safetensors", face], "no such file"),
         ([tmp_path / "x.pt", face], "TorchScript files are for other programs"),
         ([run, face, face], "several inputs would be written"),
     ):
-        assert message in sdd.fails("edit", *words, "--out", out), words
+        assert message in sdd.fails("edit", *own, *words, "--out", out), words
         assert not out.exists()
-    assert "overwrite its input" in sdd.fails("edit", run, face, "--out", face.parent)
+    assert "no domain 'cats'" in sdd.fails("edit", run, face, "--domain", "cats", "--out", out)
+    assert "--domain" in sdd.fails(
+        "edit", run, face, "--out", out
+    )  # of a run that was not built in
+    assert "overwrite its input" in sdd.fails("edit", *own, run, face, "--out", face.parent)
 
 
-def test_grids_of_earlier_edits_are_kept(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
+def test_grids_of_earlier_edits_are_kept(
+    sdd: Sdd, run: Path, runs: Path, own: list[object], tmp_path: Path
+) -> None:
     faces, grid = runs / "faces", tmp_path / "grid" / "before-after.png"
     grid.parent.mkdir()
     grid.write_text("mine")
     second = grid.with_name("before-after-2.png")
-    told = sdd("edit", run, faces / "face-1.png", "--out", tmp_path)
+    told = sdd("edit", *own, run, faces / "face-1.png", "--out", tmp_path)
     assert told.code == 0 and str(second) in told.out and second.stat().st_size > 1000
     assert grid.read_text() == "mine"
-    told = sdd("edit", run, faces / "face-1.png", "--out", tmp_path, "--overwrite")
+    told = sdd("edit", *own, run, faces / "face-1.png", "--out", tmp_path, "--overwrite")
     assert told.code == 0 and f"{grid}\n" in told.out and grid.stat().st_size > 1000
 
 
