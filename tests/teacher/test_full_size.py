@@ -102,6 +102,12 @@ def test_full_size_file_becomes_the_published_networks(family: str, networks, fi
         assert built["unet"].config.transformer_layers_per_block == [1, 2, 10]
 
 
+class Tokens(dict[str, int]):
+    """What a teacher asks of a tokenizer before there is a text."""
+
+    model_max_length = 77
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_full_size_teacher_has_the_known_shapes(family: str, networks) -> None:
     from diffusers import DDIMScheduler
@@ -109,9 +115,12 @@ def test_full_size_teacher_has_the_known_shapes(family: str, networks) -> None:
     parts = networks[family]
     side = RESOLUTION[family] // 8
     parts["unet"].register_to_config(sample_size=side)
-    second = {"text_encoder_2": parts["text_encoder_2"]} if family == "XL" else {}
+    tokens = Tokens({str(i): i for i in range(parts["text_encoder"].config.vocab_size)})
+    second = {}
+    if family == "XL":
+        second = {"text_encoder_2": parts["text_encoder_2"], "tokenizer_2": tokens}
     prior = DiffusionPrior(
-        parts["vae"], parts["unet"], parts["text_encoder"], None, DDIMScheduler(), **second
+        parts["vae"], parts["unet"], parts["text_encoder"], tokens, DDIMScheduler(), **second
     )
     assert prior.latent_shape == (4, side, side)
     y = torch.zeros(2, 3, 1024, 1024, device="meta", requires_grad=True)
