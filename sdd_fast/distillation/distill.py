@@ -220,6 +220,9 @@ def _request(
             "generator": fingerprint(generator),
             "identity": fingerprint(identity),
             "teacher": fingerprint(prior.unet, prior.vae, prior.text_encoder),
+            "schedule": fingerprint(prior.alphas_cumprod),
+            "prediction_type": prior.prediction_type,
+            "scaling_factor": float(prior.vae.config.scaling_factor),
         },
     }
     if prior.dtype != torch.float32:

@@ -146,6 +146,26 @@ def test_another_teacher_is_another_run(
     assert same(run(tmp_path), run(None))
 
 
+def test_a_teacher_that_only_computes_otherwise_is_another_one(
+    run: Run, tmp_path: Path, tiny_prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are the same: what its configs say is not."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stop=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_prior, "prediction_type", "v_prediction")
+        with pytest.raises(ValueError, match=r"other settings:\n  networks.prediction_type: "):
+            run(tmp_path)
+    factor = tiny_prior.vae.config.scaling_factor
+    tiny_prior.vae.register_to_config(scaling_factor=2 * factor)
+    try:
+        with pytest.raises(ValueError, match=r"other settings:\n  networks.scaling_factor: "):
+            run(tmp_path)
+    finally:
+        tiny_prior.vae.register_to_config(scaling_factor=factor)
+    assert same(run(tmp_path), run(None))
+
+
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_restart_that_is_stopped_keeps_the_finished_mapper(
     run: Run, tmp_path: Path, stop: int
