@@ -33,9 +33,13 @@ if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and 
         load_mapper as load_mapper,
         load_styles as load_styles,
     )
-    from .distillation.config import DistillConfig as DistillConfig
-    from .distillation.distill import DistillResult as DistillResult, distill as distill
+    from .distillation.config import DistillConfig as DistillConfig, EarlyStop as EarlyStop
+    from .distillation.distill import distill as distill
     from .distillation.monitor import EditMonitor as EditMonitor
+    from .distillation.result import (
+        DistillResult as DistillResult,
+        PromptsFailed as PromptsFailed,
+    )
     from .domains import Domain as Domain, load_domain as load_domain
     from .edit import Editor as Editor
     from .export import (
@@ -79,9 +83,10 @@ _NAMES_OF = {
     ".checkpoints.load": (
         "load_clip load_encoder load_generator load_identity load_latents load_mapper load_styles"
     ),
-    ".distillation.config": "DistillConfig",
-    ".distillation.distill": "DistillResult distill",
+    ".distillation.config": "DistillConfig EarlyStop",
+    ".distillation.distill": "distill",
     ".distillation.monitor": "EditMonitor",
+    ".distillation.result": "DistillResult PromptsFailed",
     ".domains": "Domain load_domain",
     ".edit": "Editor",
     ".export": "export_torchscript load_torchscript",

@@ -176,7 +176,7 @@ def manipulate(
     style_deltas: list[Tensor] | None = None
     styles = None
     for mapper, factor in mappers:
-        if isinstance(mapper, StyleSpaceMapper):
+        if getattr(mapper, "of_styles", False):
             styles = generator.style_vectors(w_plus) if styles is None else styles
             changes = [
                 change * (factor * on[style_layer(i)]) for i, change in enumerate(mapper(styles))

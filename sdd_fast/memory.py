@@ -129,6 +129,22 @@ def training_batch(generator: Any, prior: DiffusionPrior) -> int:
     return _fitting(kept + _bytes(prior, height, width, _vae_elements(prior)), _KEPT_BYTES, MOST)
 
 
+def prompts_at_once(prior: DiffusionPrior, generator: Any, size: tuple[int, int], each: int) -> int:
+    """Return of how many prompts, `each` images, one graph of `distill` is made: 1 or more.
+
+    Args:
+        generator: None, if what is trained works on images. size: of those, (height, width).
+    """
+    kept = 0.0 if generator is None else _GENERATOR_BYTES * max(size)
+    one = kept + _bytes(prior, *size, _vae_elements(prior))
+    return max(1, int(_KEPT_BYTES // one) // each)
+
+
+def rows_at_once(prior: DiffusionPrior, size: tuple[int, int]) -> int:
+    """Return how many rows of the U-Net without a graph one call takes, of images of `size`."""
+    return _fitting(_row_bytes(prior, size, None), _ROWS_BYTES, MOST_ROWS)
+
+
 def rendering_batch(generator: Any, most: int = MOST_RENDERED) -> int:
     """Return how many images a generator renders in one pass without a gradient: 1 to `most`."""
     height, width = generator.image_size

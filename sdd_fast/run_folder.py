@@ -26,12 +26,13 @@ from typing import Any
 
 from torch import nn
 
+from .distillation.config import LATER
 from .files import PathLike, load_tensors, read_json, read_metadata, settled, write_json
 from .gradients.config import GuidanceConfig
 from .manipulator import MapperInfo, save_mapper
 from .out_of_memory import check_ran_out
 from .outputs import check_free
-from .training_state import StateFile, TrainingState, differences
+from .training_state import StateFile, TrainingState, differences, end_of
 
 CONFIG_FILE, CHECKPOINT_FILE = "config.json", "checkpoint.safetensors"
 MAPPER_FILE, HISTORY_FILE = "mapper.safetensors", "history.json"
@@ -259,7 +260,7 @@ class RunFolder:
         path = self.path / HISTORY_FILE
         history: list[dict[str, Any]] = read_json(path)
         last = history[-1] if isinstance(history, list) and history else None
-        if not isinstance(last, dict) or last.get("step") != self.state_file.steps:
+        if not isinstance(last, dict) or last.get("step") != end_of(history, self.state_file.steps):
             raise ValueError(f"{path} is not the history of a whole training")
         return history
 
@@ -376,4 +377,5 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     settings["guidance_rms"] = settings.pop("pull", settings.get("guidance_rms"))
     for name in ("guidance", "log_every", "monitor_every", "checkpoint_every"):
         settings.pop(name, None)
-    return {**config, "distill": settings}
+    told = {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
+    return {**config, "distill": told}

@@ -2,14 +2,17 @@
 
 Whatever step k draws must be a function of k alone (see `draws.stream`): then a training that was
 stopped and resumed equals one that was not, bit for bit on the same device and versions.
+
+Several trainings go through it together, such as those of several prompts, if one call of the
+networks serves all of them. Each has its state, its optimizer and its files, as if it were alone:
+those that lag behind catch up first, and one that fails does not stop the others.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 
 from .interrupt import InterruptAfterStep
 from .progress import Listener, Task
-from .training_state import TrainingState
+from .training_state import ENDS_AT, TrainingState, end_of
 
 Loss = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
 """Step from 0 → scalar loss, and scalars to log."""
@@ -28,24 +31,46 @@ Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of one step, with a graph of its own; the gradients of a step's parts add up.
+
+    Args:
+        of: the trainings that it belongs to, by their numbers.
+        losses: [len(of)]. measured: values to log, [len(of)] each; of several parts, their mean.
+    """
+
+    of: Sequence[int]
+    losses: Tensor
+    measured: dict[str, Tensor]
+
+
+Parts = Callable[[int, Sequence[int]], Iterable[Part]]
+"""Step from 0, and the trainings that take it → its parts."""
+
+
+@dataclass(frozen=True)
 class Schedule:
     """How long and how fast a module learns.
 
     Args:
-        lr_at: learning rate of step 0 … steps − 1.
+        lr_at: (step 0 … steps − 1, number of steps after which the training ends) → learning rate.
         ema: decay of the moving average of the weights that is kept; 0: none.
         clip_grad: largest norm of the gradient; infinity: not clipped.
         log_every, measure_every, save_every: steps between history entries, between measurements
             and between saved states. All of them happen after the last step, too.
+        stop: asked with the history after each measurement, until it answers with the number of
+            steps after which the training ends, and why. Both join the entry, the former as
+            "ends_at".
     """
 
     steps: int
-    lr_at: Callable[[int], float]
+    lr_at: Callable[[int, int], float]
     ema: float = 0.0
     clip_grad: float = math.inf
     log_every: int = 10
     measure_every: int = 50
     save_every: int = 50
+    stop: Callable[[Sequence[Entry]], tuple[int, Entry] | None] | None = None
 
 
 class Store(Protocol):
@@ -57,36 +82,23 @@ class Store(Protocol):
     def save(self, state: TrainingState) -> None: ...
 
 
-def begin(
-    module: nn.Module,
-    *,
-    betas: tuple[float, float] = (0.9, 0.99),
-    weight_decay: float = 0.0,
-    average: bool = False,
-    lr_factors: Mapping[str, float] | None = None,
-) -> TrainingState:
-    """Return the state before the first step, with AdamW as the optimizer.
+@dataclass
+class Training:
+    """One of the trainings that go through the loop together.
 
     Args:
-        lr_factors: {prefix of parameter names: factor on the learning rate}; 1 for all others.
-
-    Raises:
-        ValueError: no parameter of the module requires a gradient.
+        name: of what is trained, for people.
+        measure: what is measured now and then besides, as part of a history entry.
+        advice: what to try when the loss becomes NaN.
+        failure: why it stopped; "" if it did not.
     """
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            factors = (f for prefix, f in (lr_factors or {}).items() if name.startswith(prefix))
-            groups.setdefault(next(factors, 1.0), []).append(parameter)
-    if not groups:
-        raise ValueError("there are no weights to train: none of them requires a gradient")
-    optimizer = torch.optim.AdamW(
-        [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
-        betas=betas,
-        weight_decay=weight_decay,
-    )
-    kept = copy.deepcopy(module).requires_grad_(False) if average else None
-    return TrainingState(module, optimizer, kept)
+
+    state: TrainingState
+    name: str
+    store: Store | None = None
+    measure: Callable[[], Entry] | None = None
+    advice: str = ""
+    failure: str = ""
 
 
 def train(
@@ -96,8 +108,6 @@ def train(
     name: str,
     *,
     store: Store | None = None,
-    measure: Callable[[], Entry] | None = None,
-    on_entry: Callable[[Entry], None] | None = None,
     text: Callable[[Entry], str] | None = None,
     advice: str = "",
     progress: bool | Listener = True,
@@ -105,144 +115,257 @@ def train(
     """Minimize `loss` from where `state` stands to the end of the schedule, in place.
 
     Args:
-        name: of what is trained, for people.
-        measure: what is measured now and then besides, as part of a history entry.
-        on_entry: gets every history entry: "step" (completed steps), "lr", "seconds", and the means
-            since the last one of "gradient" (norm over the weights) and of what `loss` logs.
+        name, store, advice: see `Training`.
         text: figures of an entry to show beside the progress.
-        advice: what to try when the loss becomes NaN.
 
     Raises:
         FloatingPointError: a loss or gradient is NaN or infinite; the last saved state remains.
-        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and the state
+        KeyboardInterrupt: see `train_together`.
+    """
+
+    def parts(step: int, of: Sequence[int]) -> Iterable[Part]:
+        value, measured = loss(step)
+        yield Part(of, value[None], {name: log[None] for name, log in measured.items()})
+
+    training = Training(state, name, store, advice=advice)
+    train_together([training], parts, schedule, text=text, progress=progress)
+    if training.failure:
+        raise FloatingPointError(training.failure)
+
+
+def train_together(
+    trainings: Sequence[Training],
+    parts: Parts,
+    schedule: Schedule,
+    *,
+    text: Callable[[Entry], str] | None = None,
+    progress: bool | Listener = True,
+) -> None:
+    """Make the steps of all `trainings` from where each stands to its end, in place.
+
+    A history entry holds "step" (completed steps), "lr", "seconds" (of several trainings, each
+    one's share) and the means since the last one of "gradient" (norm over the weights) and of what
+    `parts` measures. One whose loss or gradient becomes NaN or infinite stops at its last good
+    state, with its `failure`; the others go on.
+
+    Args:
+        text: figures of an entry to show beside the progress, of the first that has any.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and the states
             saved first; a second signal does not wait.
     """
-    loop = _Loop(state, schedule, name, store, advice)
-    state.module.train()
-    task = Task(name, schedule.steps, progress, unit="steps", done=state.step)
+    loop = _Loop(trainings, schedule)
+    for training in trainings:
+        training.state.module.train()
+    name = trainings[0].name if len(trainings) == 1 else f"{len(trainings)} prompts"
+    task = Task(name, schedule.steps, progress, unit="steps", done=loop.done)
     with task, InterruptAfterStep() as interrupt:
         try:
-            while state.step < schedule.steps:
-                loop.learn(loss)
-                last = state.step == schedule.steps
-                measuring = measure is not None and (
-                    last or state.step % schedule.measure_every == 0
-                )
-                logging = last or measuring or state.step % schedule.log_every == 0
-                saving = last or interrupt.requested or state.step % schedule.save_every == 0
-                if logging or saving or loop.device.type == "cpu":
-                    loop.check_finite()
-                state.seconds = time.perf_counter() - loop.began
-                shown = None
-                if logging:
-                    entry = loop.entry()
-                    if measuring and measure is not None:
-                        entry |= measure()
-                    state.history.append(entry)
-                    shown = text(entry) if text else None
-                    if on_entry:
-                        on_entry(entry)
+            while of := loop.next():
+                loop.learn(parts, of)
+                entries = loop.log(of, interrupt.requested)
                 loop.updating = False
-                if saving:
-                    loop.save()
-                task.advance(text=shown)
+                loop.save(of, interrupt.requested)
+                shown = text(entries[0]) if text and entries else None
+                task.advance(max(0, loop.done - task.done), shown)
                 if interrupt.requested:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
             loop.save_after_interrupt(interrupt)
             raise KeyboardInterrupt(loop.stopped()) from None
-    state.module.eval()
+    for training in trainings:
+        training.state.module.eval()
 
 
 class _Loop:
-    """What the loop remembers between steps, besides the state that is saved."""
+    """What the loop remembers between steps, besides the states that are saved."""
 
-    def __init__(
-        self,
-        state: TrainingState,
-        schedule: Schedule,
-        name: str,
-        store: Store | None,
-        advice: str,
-    ) -> None:
-        self.state, self.schedule, self.name = state, schedule, name
-        self.store, self.advice = store, advice
-        self.parameters = list(state.trained.values())
-        self.device = self.parameters[0].device
-        self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
-        self.began = time.perf_counter() - state.seconds
-        self.saved, self.updating = state.step, False
+    def __init__(self, trainings: Sequence[Training], schedule: Schedule) -> None:
+        self.trainings, self.schedule = trainings, schedule
+        self.parameters = [list(training.state.trained.values()) for training in trainings]
+        self.device = self.parameters[0][0].device
+        self.first_bad = [torch.full((), -1, device=self.device) for _ in trainings]
+        self.saved = [training.state.step for training in trainings]
+        self.updating = False
+        self.since = time.perf_counter()
 
-    def learn(self, loss_of: Loss) -> None:
-        """Make one step. Nothing in it waits for the device."""
-        state, schedule, step = self.state, self.schedule, self.state.step
-        loss, measured = loss_of(step)
-        loss.backward()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        measured["gradient"] = nn.utils.get_total_norm(gradients)
+    @property
+    def done(self) -> int:
+        """Steps that all trainings which have not ended have made."""
+        states = [self.trainings[i].state.step for i in self._going()]
+        return min(states, default=max(training.state.step for training in self.trainings))
+
+    def _going(self) -> list[int]:
+        return [
+            i
+            for i, training in enumerate(self.trainings)
+            if not training.failure and training.state.step < self._end(i)
+        ]
+
+    def _end(self, i: int) -> int:
+        return end_of(self.trainings[i].state.history, self.schedule.steps)
+
+    def next(self) -> list[int]:
+        """Return who takes the next step: of those that have not ended, the furthest behind."""
+        first = self.done
+        return [i for i in self._going() if self.trainings[i].state.step == first]
+
+    def learn(self, parts: Parts, of: list[int]) -> None:
+        """Make one step of the trainings `of`. Nothing in it waits for a GPU.
+
+        What turns out to be NaN leaves `of` on a CPU at once, before it reaches the weights.
+        """
+        step = self.trainings[of[0]].state.step
+        logs: dict[int, dict[str, list[Tensor]]] = {i: {} for i in of}
+        for part in parts(step, of):
+            part.losses.sum().backward()
+            for name, values in part.measured.items():
+                for i, value in zip(part.of, values.unbind(), strict=True):
+                    logs[i].setdefault(name, []).append(value)
+        measured = {i: {name: _mean(values) for name, values in logs[i].items()} for i in of}
+        for i in of:
+            gradients = [p.grad for p in self.parameters[i] if p.grad is not None]
+            measured[i]["gradient"] = nn.utils.get_total_norm(gradients)
         # Found on the device, so that the host need not wait for it at every step.
-        bad = ~torch.isfinite(torch.stack(list(measured.values()))).all()
-        self.first_bad = torch.where((self.first_bad < 0) & bad, step, self.first_bad)
+        for i in of:
+            bad = ~torch.isfinite(torch.stack(list(measured[i].values()))).all()
+            self.first_bad[i] = torch.where((self.first_bad[i] < 0) & bad, step, self.first_bad[i])
+        if self.device.type == "cpu":
+            self._find_failures(of)
+        self.updating = True  # weights, average, sums and history belong together
+        for i in of:
+            self._update(i, measured[i])
+        now = time.perf_counter()
+        for i in of:
+            self.trainings[i].state.seconds += (now - self.since) / len(of)
+        self.since = now
+
+    def _update(self, i: int, measured: dict[str, Tensor]) -> None:
+        """Move the weights of training `i` along their gradient."""
+        state, schedule = self.trainings[i].state, self.schedule
         if schedule.clip_grad < math.inf:
             nn.utils.clip_grads_with_norm_(
-                self.parameters, schedule.clip_grad, measured["gradient"]
+                self.parameters[i], schedule.clip_grad, measured["gradient"]
             )
         for group in state.optimizer.param_groups:
-            group["lr"] = schedule.lr_at(step) * group["factor"]
-
-        self.updating = True  # weights, average, sums and history belong together
+            group["lr"] = schedule.lr_at(state.step, self._end(i)) * group["factor"]
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
-        state.step, state.count = step + 1, state.count + 1
+        state.step, state.count = state.step + 1, state.count + 1
         if state.average is not None:
-            _follow(state.average, state.module, schedule.ema, step)
+            _follow(state.average, state.module, schedule.ema, state.step - 1)
         for name, value in measured.items():
             state.sums[name] = state.sums.get(name, 0) + value.float()
 
-    def entry(self) -> Entry:
+    def log(self, of: list[int], interrupted: bool) -> list[Entry]:
+        """Add to the histories what is due after this step; return the new entries."""
+        if any(self._due(i)[0] for i in of) or self._saves(of, interrupted):
+            self._find_failures(of)
+        entries = []
+        for i in of:
+            logging, measuring = self._due(i)
+            if logging:
+                training = self.trainings[i]
+                entry = self._entry(training.state)
+                if measuring and training.measure is not None:
+                    entry |= training.measure()
+                    entry |= self._stop([*training.state.history, entry])
+                training.state.history.append(entry)
+                entries.append(entry)
+        return entries
+
+    def _due(self, i: int) -> tuple[bool, bool]:
+        """Return whether training `i` is to log now, and whether it is to measure."""
+        training, step = self.trainings[i], self.trainings[i].state.step
+        last = step == self._end(i)
+        measuring = training.measure is not None and (
+            last or step % self.schedule.measure_every == 0
+        )
+        return last or measuring or step % self.schedule.log_every == 0, measuring
+
+    def _stop(self, history: Sequence[Entry]) -> Entry:
+        """Return what ends a training early, as part of its last entry; {} if nothing does."""
+        stop = self.schedule.stop
+        if stop is None or any(ENDS_AT in entry for entry in history):
+            return {}
+        found = stop(history)
+        return {} if found is None else {ENDS_AT: found[0], **found[1]}
+
+    def _saves(self, of: list[int], interrupted: bool) -> list[int]:
+        states = {i: self.trainings[i].state for i in of}
+        every = self.schedule.save_every
+        return [
+            i
+            for i, state in states.items()
+            if interrupted or state.step % every == 0 or state.step == self._end(i)
+        ]
+
+    def _entry(self, state: TrainingState) -> Entry:
         """Return the means since the last entry, and start new ones."""
-        state = self.state
-        entry: Entry = {"step": state.step, "lr": self.schedule.lr_at(state.step - 1)}
-        entry["seconds"] = round(state.seconds, 3)
+        lr = self.schedule.lr_at(state.step - 1, end_of(state.history, self.schedule.steps))
+        entry: Entry = {"step": state.step, "lr": lr, "seconds": round(state.seconds, 3)}
         entry |= {name: float(value) / state.count for name, value in state.sums.items()}
         state.sums, state.count = {}, 0
         return entry
 
-    def save(self) -> None:
-        if self.store is not None:
-            self.store.save(self.state)
-            self.saved = self.state.step
+    def save(self, of: list[int], interrupted: bool) -> None:
+        """Save what is due after this step."""
+        for i in self._saves(of, interrupted):
+            self._save(i)
+
+    def _save(self, i: int) -> None:
+        training = self.trainings[i]
+        if training.store is not None:
+            training.store.save(training.state)
+            self.saved[i] = training.state.step
 
     def save_after_interrupt(self, interrupt: InterruptAfterStep) -> None:
         """Save a step that was completed but not saved; never one that was torn apart."""
-        consistent = not self.updating and not interrupt.insisted and int(self.first_bad) < 0
-        if consistent and self.saved < self.state.step:
-            self.save()
-
-    def check_finite(self) -> None:
-        step = int(self.first_bad)
-        if step < 0:
+        if self.updating or interrupt.insisted:
             return
-        kept = (
-            f"The checkpoint after step {self.saved} is kept in {self.store.path}"
-            if self.store and self.saved
-            else "No checkpoint had been written"
-        )
-        raise FloatingPointError(
-            f"training {self.name}: a loss or gradient became NaN or infinite in step {step + 1} "
-            f"of {self.schedule.steps}. {kept}. {self.advice}"
-        )
+        everybody = list(range(len(self.trainings)))
+        self._find_failures(everybody)
+        for i in everybody:
+            if self.saved[i] < self.trainings[i].state.step:
+                self._save(i)
+
+    def _find_failures(self, of: list[int]) -> None:
+        """Take those out of `of` whose loss or gradient was NaN or infinite."""
+        for i in list(of):
+            step, training = int(self.first_bad[i]), self.trainings[i]
+            if step < 0:
+                continue
+            of.remove(i)
+            kept = (
+                f"The checkpoint after step {self.saved[i]} is kept in {training.store.path}"
+                if training.store and self.saved[i]
+                else "No checkpoint had been written"
+            )
+            training.failure = (
+                f"training {training.name}: a loss or gradient became NaN or infinite in step "
+                f"{step + 1} of {self.schedule.steps}. {kept}. {training.advice}"
+            )
+            training.state.optimizer.zero_grad(set_to_none=True)
 
     def stopped(self) -> str:
-        done = f"stopped after step {self.state.step} of {self.schedule.steps} of {self.name}. "
-        if self.store is None:
+        first = self.trainings[0]
+        name = first.name if len(self.trainings) == 1 else f"{len(self.trainings)} prompts"
+        done = f"stopped after step {self.done} of {self.schedule.steps} of {name}. "
+        places = [training.store.path for training in self.trainings if training.store]
+        if not places:
             return done + "Nothing is saved, because no run_dir was given"
-        if self.saved == 0:
-            return done + f"No checkpoint had been written to {self.store.path}"
+        listed = ", ".join(map(str, places))
+        if not any(self.saved):
+            return done + f"No checkpoint had been written to {listed}"
         return done + (
-            f"A checkpoint of step {self.saved} is in {self.store.path}; run the same again to "
+            f"A checkpoint of step {max(self.saved)} is in {listed}; run the same again to "
             "resume from it"
         )
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean(0)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ It is checked in full before anything of it is used.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -21,7 +22,13 @@ from .files import load_tensors, parse_json, read_metadata, save_tensors
 
 FORMAT = 2
 _KEY = "sdd_fast.training"  # one key, since safetensors does not keep the order of several
+ENDS_AT = "ends_at"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def end_of(history: Sequence[Mapping[str, Any]], steps: int) -> int:
+    """Return how many steps a training makes: all of them, unless its history ends it early."""
+    return next((entry[ENDS_AT] for entry in history if ENDS_AT in entry), steps)
 
 
 @dataclass
@@ -48,6 +55,38 @@ class TrainingState:
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that are trained, by their names."""
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+
+def begin(
+    module: nn.Module,
+    *,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+    average: bool = False,
+    lr_factors: Mapping[str, float] | None = None,
+) -> TrainingState:
+    """Return the state before the first step, with AdamW as the optimizer.
+
+    Args:
+        lr_factors: {prefix of parameter names: factor on the learning rate}; 1 for all others.
+
+    Raises:
+        ValueError: no parameter of the module requires a gradient.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            factors = (f for prefix, f in (lr_factors or {}).items() if name.startswith(prefix))
+            groups.setdefault(next(factors, 1.0), []).append(parameter)
+    if not groups:
+        raise ValueError("there are no weights to train: none of them requires a gradient")
+    optimizer = torch.optim.AdamW(
+        [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
+        betas=betas,
+        weight_decay=weight_decay,
+    )
+    kept = copy.deepcopy(module).requires_grad_(False) if average else None
+    return TrainingState(module, optimizer, kept)
 
 
 @dataclass(frozen=True)

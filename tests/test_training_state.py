@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sdd_fast.files import load_tensors, save_tensors
-from sdd_fast.training_loop import Schedule, begin, train
-from sdd_fast.training_state import _KEY, StateFile, TrainingState, _checksum
+from sdd_fast.training_loop import Schedule, train
+from sdd_fast.training_state import _KEY, StateFile, TrainingState, _checksum, begin
 
 STEPS = 4
 Change = Callable[[dict[str, Tensor], dict[str, Any]], object]
@@ -34,7 +34,7 @@ def learn(state: TrainingState, store: StateFile | None, log_every: int = 2) -> 
         value = state.module(x).square().mean()
         return value, {"value": value.detach()}
 
-    schedule = Schedule(STEPS, lambda step: 0.1, ema=0.9, log_every=log_every, save_every=3)
+    schedule = Schedule(STEPS, lambda *_: 0.1, ema=0.9, log_every=log_every, save_every=3)
     train(state, loss, schedule, "a test", store=store, progress=False)
 
 

@@ -30,7 +30,9 @@ GROUPS = {
         "guidance", "Guidance", "GuidanceConfig", "residual", "image_gradient",
         "balanced_guidance_scale",
     ],
-    "Distillation": ["distill", "DistillConfig", "DistillResult", "EditMonitor"],
+    "Distillation": [
+        "distill", "DistillConfig", "EarlyStop", "DistillResult", "PromptsFailed", "EditMonitor",
+    ],
     "Editing and export": [
         "Editor", "MapperInfo", "save_mapper", "load_mapper", "export_torchscript",
         "load_torchscript", "load_image",

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .._deprecated import renamed_fields
 from ..checks import check_count, check_number, check_seed
 from ..gradients.config import GuidanceConfig
+
+LATER: dict[str, Any] = {"ema": 0.0, "accumulate": 1, "stop_early": None}
+"""Settings that runs of earlier versions do not tell, and what they had."""
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """When a training ends before its last step: at a plateau of a figure on held-out images.
+
+    The plateau is at the first measurement, from step `min_steps` on, at which the last `patience`
+    measurements have brought the figure no further than `min_gain` beyond the best of those before.
+    From there the learning rate falls to 0 as at the end of a training of the right length:
+    `DistillConfig.decay` is the share of the steps in which it does.
+
+    Args:
+        figure: of the monitor, the larger the better; "direction" needs a monitor with a CLIP.
+        min_gain: in the unit of the figure.
+    """
+
+    figure: str = "direction"
+    min_steps: int = 100
+    patience: int = 2
+    min_gain: float = 0.005
+
+    def __post_init__(self) -> None:
+        for name in ("min_steps", "patience"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+        check_number("min_gain", self.min_gain)
+
+    def plateau(self, history: Sequence[Mapping[str, Any]]) -> int | None:
+        """Return the step of the last entry if the plateau is there, else None."""
+        measured = [(e["step"], float(e[self.figure])) for e in history if self.figure in e]
+        values = [-math.inf if math.isnan(value) else value for _, value in measured]
+        if len(values) <= self.patience or measured[-1][0] < self.min_steps:
+            return None
+        gain = max(values[-self.patience :]) - max(values[: -self.patience])
+        return None if gain > self.min_gain else measured[-1][0]
 
 
 @renamed_fields(pull="guidance_rms")
@@ -39,6 +78,11 @@ class DistillConfig:
             every prompt has the same guidance RMS, see `balanced_guidance_scale`.
         guidance_rms: root mean square of the guidance that is balanced to; None: the default of
             `balanced_guidance_scale`.
+        ema: decay of a moving average of the mapper's weights, which is then what is measured and
+            returned; 0: the weights themselves.
+        accumulate: batches per step, whose gradients are averaged: as a larger `batch_size`, in the
+            memory of one.
+        stop_early: see `EarlyStop`; None: all `steps` are made.
         seed: fixes the initial mapper and, together with the step number, every draw.
         log_every: steps between history entries, which are means over them. The only steps at
             which the host waits for the device.
@@ -62,13 +106,17 @@ class DistillConfig:
     prior_timesteps: tuple[int, int] = (100, 400)
     guidance: GuidanceConfig | None = None
     guidance_rms: float | None = None
+    ema: float = 0.0
+    accumulate: int = 1
+    stop_early: EarlyStop | None = None
     seed: int = 0
     log_every: int = 10
     monitor_every: int = 50
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "monitor_every", "checkpoint_every"):
+        counts = ("steps", "batch_size", "accumulate", "log_every", "monitor_every")
+        for name in (*counts, "checkpoint_every"):
             object.__setattr__(self, name, check_count(name, getattr(self, name)))
         object.__setattr__(self, "seed", check_seed(self.seed))
         for name in ("lr", "lam"):
@@ -86,6 +134,8 @@ class DistillConfig:
                 raise ValueError(
                     f"{name} is a share of the steps, 0…1, got {getattr(self, name)!r}"
                 )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is a decay from 0 to below 1, got {self.ema!r}")
         if self.guidance_rms is not None:
             check_number("guidance_rms", self.guidance_rms, positive=True)
         first, last = self.prior_timesteps
@@ -113,8 +163,19 @@ class DistillConfig:
         )  # fmt: skip
         return replace(authors, **changes)
 
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate of step 0 … steps − 1."""
+    def lr_at(self, step: int, end: int | None = None) -> float:
+        """Return the learning rate of step 0 … steps − 1, in a training that ends after `end`."""
+        end = end or self.steps
         up = (step + 1) / max(1.0, self.warmup * self.steps)
-        down = (self.steps - step) / max(1.0, self.decay * self.steps)
+        down = (end - step) / max(1.0, self.decay * end)
         return self.lr * min(1.0, up, down)
+
+    def stops(self, history: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Any]] | None:
+        """Say after which step a training with this history ends, and why; None if not early."""
+        step = self.stop_early.plateau(history) if self.stop_early else None
+        if self.stop_early is None or step is None:
+            return None
+        end = self.steps if self.decay == 1 else math.ceil(step / (1 - self.decay))
+        if end >= self.steps:
+            return None
+        return end, {"plateau": {"step": step, **asdict(self.stop_early)}}

@@ -7,12 +7,17 @@ loss = ⟨d, ŷ⟩ + regularizers,  d held constant            so that ∇_ŷ �
 Beyond the paper, r has a second part, μ·(ε̂(z_t', t', γ = 1) − ε) at small t': the teacher as a
 judge of images. At the selected timesteps it hardly sees the image behind the noise, so strong
 guidance leaves halos and saturated colors that only small timesteps can see and undo.
+
+Several prompts share the latents and noise of a step, and what is known of unedited images; their
+edited images go through mappers, generator, VAE and U-Net as one batch of P·B, those of the first
+prompt first. Every prompt has a loss of its own, of which no other prompt is a part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,10 +29,12 @@ from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
 from ..gradients.sds import residual
 from ..manipulator import manipulate
-from ..memory import fits_cache
+from ..memory import fits_cache, prompts_at_once, rows_at_once
 from ..teacher.prior import DiffusionPrior
-from ..teacher.text import PromptEmbeds
+from ..teacher.text import PromptEmbeds, join_prompts
+from ..training_loop import Part
 from .config import DistillConfig
+from .stacked import stacked
 
 Embedding = Callable[[Tensor], Tensor]
 
@@ -93,85 +100,185 @@ class Before:
     embedding: Tensor | None
 
 
+@dataclass(frozen=True)
+class Learner:
+    """A mapper and what it is to learn.
+
+    Args:
+        timesteps: int64 [|S|].
+    """
+
+    mapper: nn.Module
+    embeds: PromptEmbeds
+    timesteps: Tensor
+    guidance: GuidanceConfig
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Learners whose images make one batch: P of them, with B images each."""
+
+    prompts: int
+    mapper: nn.Module  # takes P·B latents
+    scale: Tensor | float  # unit in which L2 counts; of several [P·B, L, D]
+    embeds: PromptEmbeds  # of one prompt, or of P·B
+    guidance_scales: Tensor | None  # [P·B]; None: that of the one
+
+
 class Objective:
-    """The loss of Alg. 1 as a function of the step."""
+    """The loss of Alg. 1 as a function of the step, for one prompt or several.
+
+    Args:
+        learners: their guidance differs in its scale alone.
+    """
 
     def __init__(
         self,
         prior: DiffusionPrior,
         generator: Any,
         w_plus: Tensor,
-        embeds: PromptEmbeds,
-        timesteps: Tensor,
-        mapper: nn.Module,
+        learners: Sequence[Learner],
         identity: Embedding | None,
         config: DistillConfig,
     ) -> None:
-        self.prior, self.generator, self.mapper = prior, generator, mapper
-        self.w_plus, self.embeds, self.timesteps = w_plus, embeds, timesteps
+        self.prior, self.generator, self.learners = prior, generator, learners
+        self.w_plus, self.config = w_plus, config
         self.identity = identity if config.identity_weight > 0 else None
-        self.config = config
-        self.guidance = config.guidance or GuidanceConfig()
-        image_size = w_plus.shape[-2:] if generator is None else generator.image_size
-        self._latent_shape = prior.latent_shape_for(*image_size)
+        size = (w_plus.shape[-2], w_plus.shape[-1]) if generator is None else generator.image_size
+        self._latent_shape = prior.latent_shape_for(*size)
+        self._prompts_at_once = prompts_at_once(prior, generator, size, config.batch_size)
+        self._images_at_once = max(1, rows_at_once(prior, size) // 2)
         self._cache: dict[int, Before] = {}
+        self._together = lru_cache(maxsize=len(learners))(self._put_together)
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a scalar with the gradient of step `step`, and its parts for the history.
+    def parts(self, step: int, of: Sequence[int]) -> Iterator[Part]:
+        """Compute the loss of step `step` for the learners `of`, as many at once as fit."""
+        batches = self.config.accumulate
+        for batch in range(step * batches, (step + 1) * batches):
+            for start in range(0, len(of), self._prompts_at_once):
+                some = tuple(of[start : start + self._prompts_at_once])
+                losses, measured = self.loss(batch, some)
+                yield Part(some, losses / batches if batches > 1 else losses, measured)
 
-        Its value means nothing: the guidance term is linear, with d as its constant slope.
+    def loss(self, batch: int, of: tuple[int, ...] = (0,)) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the losses [P] of learners with the gradient of a batch, and their parts.
+
+        The values mean nothing: the guidance term is linear, with d as its constant slope.
+
+        Args:
+            batch: from 0; with `config.accumulate` 1 the number of the step.
         """
-        config = self.config
-        index, t, noise = draw(config, step, len(self.w_plus), self.timesteps, self._latent_shape)
-        t, noise = _send(t, self.prior.device), _send(noise, self.prior.device)
+        config, together = self.config, self._together(of)
+        index, t, noise = self._draw(batch, of)
         w = self.w_plus[_send(index, self.w_plus.device)]  # [B, L, D], or images [B, 3, R, R]
-        images, change = self._edited(w)
-        before = self._before(step, w)
+        images, change = self._edited(together, w)  # [P·B, 3, R, R], [P·B, …]
+        before = self._before(batch, w)
 
         encoded = EncodedImages(self.prior, images)
-        z = encoded.latents
-        r = residual(self.prior, z, self.embeds, t, noise, self.guidance)  # [B, C, h, w]
-        if config.prior_weight > 0 and step >= _PRIOR_FROM * config.steps:
-            small = _send(draw_prior_timesteps(config, step), self.prior.device)
-            judged = residual(self.prior, z, self.embeds, small, noise, _UNGUIDED)
+        guidance = self.learners[of[0]].guidance
+        r = self._residual(together, encoded.latents, t, noise, guidance)  # [P·B, C, h, w]
+        if config.prior_weight > 0 and batch >= _PRIOR_FROM * config.steps * config.accumulate:
+            small = _send(draw_prior_timesteps(config, batch), self.prior.device).repeat(len(of))
+            judged = self._residual(together, encoded.latents, small, noise, _UNGUIDED)
             r = r + config.prior_weight * judged
         d = encoded.gradient(r)
-        scale = len(r) * r[0].numel() if config.reduction == "mean" else 1
-        loss = (d * images).sum() / scale
-        measured = {"residual": r.square().mean().sqrt()}
 
-        terms = {"l2": (config.l2_weight, lambda: change.square().mean())}
+        def each(x: Tensor) -> Tensor:  # [P·B, …] -> [P, B, …]
+            return x.unflatten(0, (len(of), -1))
+
+        def mean(x: Tensor) -> Tensor:  # [P, B, …] -> [P]
+            return x.flatten(1).mean(1)
+
+        scale = config.batch_size * r[0].numel() if config.reduction == "mean" else 1
+        losses = each(d * images).flatten(1).sum(1) / scale
+        measured = {"residual": mean(each(r).square()).sqrt()}
+        terms = {"l2": (config.l2_weight, lambda: mean(each(change).square()))}
         if before.embedding is not None and self.identity is not None:
             identity, reference = self.identity, before.embedding
             terms["identity_loss"] = (
                 config.identity_weight,
-                lambda: 1 - F.cosine_similarity(identity(images), reference).mean(),
+                lambda: 1 - F.cosine_similarity(each(identity(images)), reference, dim=-1).mean(1),
             )
-        terms["range"] = (config.range_weight, lambda: F.relu(images.abs() - 1).square().mean())
+        terms["range"] = (
+            config.range_weight,
+            lambda: mean(each(F.relu(images.abs() - 1).square())),
+        )
         if before.images is not None:
-            unchanged = (images - before.images).abs()
-            terms["keep"] = (config.keep_weight, lambda: (irrelevance(d) * unchanged).mean())
+            unchanged = (each(images) - before.images).abs()
+            terms["keep"] = (
+                config.keep_weight,
+                lambda: mean(each(irrelevance(d, len(of))) * unchanged),
+            )
         for name, (weight, value) in terms.items():
             if weight > 0:
                 term = value()
-                loss = loss + weight * term
+                losses = losses + weight * term
                 measured[name] = term.detach()
-        return loss, measured
+        return losses, measured
 
-    def _edited(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return edited images, and what the mapper changed in the units that L2 counts."""
+    def _draw(self, batch: int, of: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return indices [B], and on the teacher's device timesteps [P·B] and noise [P·B, …]."""
+        drawn = [
+            draw(
+                self.config, batch, len(self.w_plus), self.learners[i].timesteps, self._latent_shape
+            )
+            for i in of
+        ]
+        index, noise = drawn[0][0], torch.cat([noise for _, _, noise in drawn])
+        t = torch.cat([t for _, t, _ in drawn])
+        return index, _send(t, self.prior.device), _send(noise, self.prior.device)
+
+    def _put_together(self, of: tuple[int, ...]) -> _Together:
+        some, count = [self.learners[i] for i in of], self.config.batch_size
+        mapper = stacked([learner.mapper for learner in some])
+        if len(some) == 1:
+            return _Together(1, mapper, getattr(mapper, "scale", 1.0), some[0].embeds, None)
+        like = self.w_plus[:1]
+        scales = [torch.as_tensor(getattr(learner.mapper, "scale", 1.0)) for learner in some]
+        g = torch.tensor([learner.guidance.guidance_scale for learner in some])
+        return _Together(
+            len(some),
+            mapper,
+            torch.cat([scale.to(like).expand_as(like) for scale in scales]).repeat_interleave(
+                count, 0
+            ),
+            join_prompts([learner.embeds for learner in some], count),
+            g.to(self.prior.device, self.prior.compute_dtype).repeat_interleave(count),
+        )
+
+    def _residual(
+        self, together: _Together, z: Tensor, t: Tensor, noise: Tensor, guidance: GuidanceConfig
+    ) -> Tensor:
+        """Return r [P·B, C, h, w], in as many calls of the U-Net as its memory asks for."""
+        scales = None if guidance is _UNGUIDED else together.guidance_scales
+        found = []
+        for start in range(0, len(z), self._images_at_once):
+            some = slice(start, start + self._images_at_once)
+            given = z[some], together.embeds.rows(some), t[some], noise[some]
+            scale = None if scales is None else scales[some]
+            found.append(residual(self.prior, *given, guidance, scale))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _edited(self, together: _Together, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return edited images, and what the mappers changed in the units that L2 counts."""
+        if together.prompts > 1:
+            w = w.repeat(together.prompts, *[1] * (w.ndim - 1))
         if self.generator is None:
-            images = self.mapper(w)
+            images = together.mapper(w)
             return images, images - w
-        result = manipulate(self.generator, w, [(self.mapper, self.config.lam)])
+        result = manipulate(self.generator, w, [(together.mapper, self.config.lam)])
         if result.delta is not None:
-            return result.images, result.delta / getattr(self.mapper, "scale", 1.0)
+            return result.images, result.delta / together.scale
         assert result.style_deltas is not None
         return result.images, torch.cat(result.style_deltas, 1)
 
     @torch.no_grad()
     def _before(self, step: int, w: Tensor) -> Before:
-        """Return unedited images and their embedding, made only once since batches recur."""
+        """Return unedited images and their embedding, made only once since batches recur.
+
+        Kept by batch, not by latent: what is kept was then computed in the same batch as in a
+        training that is resumed, to the same bits.
+        """
         keep = self.config.keep_weight > 0
         if self.identity is None and not keep:
             return Before(None, None)
@@ -188,14 +295,18 @@ class Objective:
         return known
 
 
-def irrelevance(d: Tensor) -> Tensor:
-    """Return where the teacher does not care: [B, 1, H, W], from 1 (not at all) to 0.
+def irrelevance(d: Tensor, prompts: int = 1) -> Tensor:
+    """Return where the teacher does not care: [P·B, 1, H, W], from 1 (not at all) to 0.
 
     The saliency is |d| averaged over channels, smoothed over a sixteenth of the image, divided by
-    its mean, and averaged with that of the whole batch, because one noise draw is noisy.
+    its mean, and averaged with that of the prompt's whole batch, because one noise draw is noisy.
+
+    Args:
+        d: [P·B, 3, H, W], of `prompts` P.
     """
     window = max(1, d.shape[-1] // 16) | 1
     saliency = F.avg_pool2d(d.abs().mean(1, keepdim=True), window, 1, window // 2)
     saliency = saliency / saliency.mean((2, 3), keepdim=True).clamp(min=1e-30)
-    saliency = (saliency + saliency.mean(0)) / 2
+    each = saliency.unflatten(0, (prompts, -1))
+    saliency = ((each + each.mean(1, keepdim=True)) / 2).flatten(0, 1)
     return (1 - saliency / 2).clamp(min=0)

@@ -33,6 +33,7 @@ def residual(
     timesteps: Timesteps,
     noise: Tensor,
     config: GuidanceConfig | None = None,
+    guidance_scales: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient r at the latent (module docstring), clipped to top-k, without a graph.
 
@@ -43,21 +44,23 @@ def residual(
         z, noise: [B, C, h, w].
         timesteps: one for all or one per sample, in 0 … T − 1.
         embeds: of one prompt, or of one per sample. config: default `GuidanceConfig()`.
+        guidance_scales: [B], of each sample, in place of the one in `config`.
 
     Returns:
         [B, C, h, w] float32 whatever the prior's dtype (float64 for a float64 prior).
     """
     config = config or GuidanceConfig()
+    scale = config.guidance_scale if guidance_scales is None else guidance_scales
     t = prior.timesteps_tensor(timesteps, len(z))
     z = z.detach().to(prior.device, prior.compute_dtype)
     noise = noise.detach().to(z)
     z_t = prior.add_noise(z, noise, t)
     if config.jacobian == "skip":
         with torch.no_grad():
-            prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
+            prediction = prior.predict_noise(z_t, t, embeds, scale)
         return residual_of_prediction(prior, prediction, t, noise, config)
     z_t.requires_grad_()
-    prediction = prior.predict_noise(z_t, t, embeds, config.guidance_scale)
+    prediction = prior.predict_noise(z_t, t, embeds, scale)
     cotangent = prior.schedule.weight(t, config.weighting) * (prediction.detach() - noise)
     (r,) = torch.autograd.grad(prediction, z_t, cotangent)
     r = prior.schedule.alpha(t) * r  # ∂z_t/∂z

@@ -152,6 +152,8 @@ class StyleSpaceMapper(SaveLoadMixin, nn.Module):
     Source: the S-space mappers of Sec. 4.1's "agnostic" manipulators; Wu et al. 2021.
     """
 
+    of_styles = True  # tells `manipulate` what it takes and changes
+
     def __init__(
         self,
         style_dims: Sequence[int],

@@ -235,7 +235,11 @@ class DiffusionPrior:
 
     @shielded(grad=None)
     def predict_noise(
-        self, z_t: Tensor, timesteps: Timesteps, embeds: PromptEmbeds, guidance_scale: float
+        self,
+        z_t: Tensor,
+        timesteps: Timesteps,
+        embeds: PromptEmbeds,
+        guidance_scale: float | Tensor,
     ) -> Tensor:
         """Predict the noise with guidance: ε̂ = ε_u + g·(ε_c − ε_u) (classifier-free guidance).
 
@@ -245,6 +249,7 @@ class DiffusionPrior:
         Args:
             z_t: [B, C, h, w] noised latents. timesteps: see `timesteps_tensor`.
             embeds: of one prompt, or of one prompt per row.
+            guidance_scale: one for all rows, or [B] of each; then the call has 2B rows.
 
         Returns:
             [B, C, h, w] in `compute_dtype`. Guidance is applied in that precision, because g
@@ -255,7 +260,7 @@ class DiffusionPrior:
         return self.schedule.noise_prediction(output, z_t, t)
 
     def _predict(
-        self, z_t: Tensor, t: Tensor, embeds: PromptEmbeds, guidance_scale: float
+        self, z_t: Tensor, t: Tensor, embeds: PromptEmbeds, guidance_scale: float | Tensor
     ) -> Tensor:
         """Return the U-Net's guided output, of whichever prediction type; t: int64 [B]."""
         batch = len(z_t)
@@ -265,7 +270,10 @@ class DiffusionPrior:
             )
         cond, uncond = embeds.expand(batch)
         x, text = z_t.to(self.device, self.dtype), cond
-        guided = guidance_scale != 1
+        if isinstance(guidance_scale, Tensor):
+            guided, guidance_scale = True, guidance_scale.view(-1, 1, 1, 1)
+        else:
+            guided = guidance_scale != 1
         if guided:
             x, t, text = torch.cat([x, x]), torch.cat([t, t]), torch.cat([uncond, cond])
         pooled = None

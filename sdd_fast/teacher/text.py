@@ -58,6 +58,22 @@ class PromptEmbeds:
             _expand(self.uncond_pooled, batch, "negative prompts"),
         )
 
+    def rows(self, some: slice) -> PromptEmbeds:
+        """Return those of some rows; of one prompt, which is for all rows, itself."""
+
+        def of(values: Tensor | None) -> Any:
+            return values if values is None or len(values) == 1 else values[some]
+
+        if len(self.cond) == 1:
+            return self
+        return replace(
+            self,
+            cond=of(self.cond),
+            uncond=of(self.uncond),
+            pooled=of(self.pooled),
+            uncond_pooled=of(self.uncond_pooled),
+        )
+
 
 def _expand(rows: Tensor, batch: int, what: str) -> Tensor:
     if rows.shape[0] not in (1, batch):
@@ -125,6 +141,20 @@ def split_prompts(embeds: PromptEmbeds) -> list[PromptEmbeds]:
         )
         for i in range(len(embeds.cond))
     ]
+
+
+def join_prompts(embeds: Sequence[PromptEmbeds], each: int) -> PromptEmbeds:
+    """Put together the embeddings of single prompts, each repeated for `each` rows."""
+
+    def joined(name: str) -> Any:
+        values = [getattr(one, name) for one in embeds]
+        if values[0] is None or all(value is values[0] for value in values):
+            return values[0]
+        return torch.cat(values).repeat_interleave(each, 0)
+
+    prompts = tuple(prompt for one in embeds for prompt in one.prompts)
+    names = ("cond", "uncond", "pooled", "uncond_pooled")
+    return replace(embeds[0], prompts=prompts, **{name: joined(name) for name in names})
 
 
 def check_prompt(prompt: str) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from .. import draws
 from ..progress import Listener
-from ..training_loop import Entry, Schedule, begin, train
-from ..training_state import StateFile
+from ..training_loop import Entry, Schedule, train
+from ..training_state import StateFile, begin
 
 Loss = Callable[[torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 """Generator of the step → scalar loss, and scalars to log."""
@@ -109,7 +109,7 @@ class PartTrainer:
 
         schedule = Schedule(
             recipe.steps,
-            recipe.lr_at,
+            lambda step, _: recipe.lr_at(step),
             ema=recipe.ema,
             clip_grad=recipe.clip_grad,
             log_every=log_every,

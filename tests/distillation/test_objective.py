@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.objective import (
+    Learner,
     Objective,
     draw,
     draw_prior_timesteps,
@@ -54,7 +55,8 @@ def make_objective(
     identity: nn.Module | None, config: DistillConfig,
 ) -> Objective:  # fmt: skip
     embeds = prior.encode_prompt(PROMPT)
-    return Objective(prior, generator, data, embeds, TIMESTEPS, mapper, identity, config)
+    learner = Learner(mapper, embeds, TIMESTEPS, config.guidance or GuidanceConfig())
+    return Objective(prior, generator, data, [learner], identity, config)
 
 
 def teacher_residual(

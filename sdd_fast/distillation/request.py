@@ -1,0 +1,204 @@
+"""What a distillation is asked for: taken apart by prompts, checked before any work, and told so
+that a resumed one can compare."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..files import PathLike, settled
+from ..fingerprint import fingerprint
+from ..manipulator import MapperInfo, check_generator, config_of, try_generator, try_network
+from ..memory import check_images
+from ..models.stylegan2 import StyleGAN2
+from ..shield import differentiable
+from ..teacher.prior import DiffusionPrior
+from ..teacher.text import check_prompt
+from ..teacher.vae_encoder import check_range
+from .config import LATER, DistillConfig
+from .objective import Embedding
+
+Monitor = Callable[[nn.Module, float], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for one prompt; see `distill`."""
+
+    prompt: str
+    timesteps: Sequence[int]
+    mapper: nn.Module | None
+    config: DistillConfig
+    run_dir: PathLike | None
+    monitor: Monitor | None
+    levels: Sequence[str] | None
+
+
+def take_apart(
+    prompt: str | Sequence[str],
+    timesteps: Any,
+    mapper: Any,
+    config: Any,
+    run_dir: Any,
+    monitor: Any,
+    levels: Any,
+) -> list[Asked]:
+    """Return what is asked for each prompt of arguments that are for one, for all or for each.
+
+    Raises:
+        ValueError: no prompts, the same one twice, a list of another length, or settings that
+            prompts cannot have apart.
+    """
+    config = DistillConfig() if config is None else config
+    if isinstance(prompt, str):
+        return [Asked(prompt, timesteps, mapper, config, run_dir, monitor, levels)]
+    prompts = list(prompt)
+    if not prompts:
+        raise ValueError("there are no prompts: []; give one or more")
+    for text in prompts:
+        check_prompt(text)
+    twice = [text for i, text in enumerate(prompts) if text in prompts[:i]]
+    if twice:
+        raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
+
+    def each(name: str, value: Any, for_all: bool = False) -> list[Any]:
+        if value is None or for_all:
+            return [value] * len(prompts)
+        if not isinstance(value, list | tuple) or len(value) != len(prompts):
+            raise ValueError(
+                f"of several prompts, {name} must be a list of one for each of the {len(prompts)}, "
+                f"got {value!r:.200}"
+            )
+        return list(value)
+
+    flat = isinstance(timesteps, Tensor) or not any(hasattr(t, "__len__") for t in timesteps)
+    words = levels is not None and any(isinstance(level, str) for level in levels)
+    configs = each("config", config, isinstance(config, DistillConfig))
+    if len({_shared(one) for one in configs}) > 1:
+        raise ValueError(
+            "prompts that are trained together may differ in their guidance scale and "
+            f"guidance_rms, not in other settings: {configs}"
+        )
+    places = each("run_dir", run_dir)
+    if None not in places and len({settled(place) for place in places}) < len(places):
+        raise ValueError(f"every prompt needs a run_dir of its own, got {places}")
+    columns = (
+        each("timesteps", timesteps, flat), each("mapper", mapper), configs, places,
+        each("monitor", monitor), each("levels", levels, words),
+    )  # fmt: skip
+    return [Asked(*row) for row in zip(prompts, *columns, strict=True)]
+
+
+def _shared(config: DistillConfig) -> str:
+    """What the settings of prompts that are trained together have in common, as text."""
+    guidance = config.guidance and replace(config.guidance, guidance_scale=1.0)
+    return repr(replace(config, guidance=guidance, guidance_rms=None))
+
+
+def request_of(
+    info: MapperInfo,
+    config: DistillConfig,
+    mapper: nn.Module,
+    identity: Embedding | None,
+    w_plus: Tensor,
+    generator: Any,
+    prior: DiffusionPrior,
+) -> dict[str, Any]:
+    """Return all that determines the result: a resumed run may log and save at other steps."""
+    settings = asdict(config)
+    for name in ("log_every", "monitor_every", "checkpoint_every"):
+        # What ends a training early is what is measured.
+        if name != "monitor_every" or config.stop_early is None:
+            del settings[name]
+    for name, value in LATER.items():
+        if settings[name] == value:
+            del settings[name]
+    data = w_plus.detach().cpu().contiguous().numpy().tobytes()
+    request = {
+        **asdict(info),
+        "config": settings,
+        "mapper": [type(mapper).__name__, config_of(mapper)],
+        "identity": identity is not None,
+        "latents": [list(w_plus.shape), hashlib.blake2b(data, digest_size=8).hexdigest()],
+        "networks": {
+            "generator": fingerprint(generator),
+            "identity": fingerprint(identity),
+            "teacher": fingerprint(prior.unet, prior.vae, prior.text_encoder),
+            "schedule": fingerprint(prior.alphas_cumprod),
+            "prediction_type": prior.prediction_type,
+            "scaling_factor": float(prior.vae.config.scaling_factor),
+        },
+    }
+    if prior.dtype != torch.float32:
+        request["teacher"] = str(prior.dtype)
+    return request
+
+
+def check_data(
+    generator: Any,
+    w_plus: Tensor,
+    mapper: nn.Module | None,
+    identity: Embedding | None,
+    batch_size: int,
+) -> Tensor:
+    """Return the training data where it is rendered; `mapper` is that of any prompt."""
+    if generator is None:
+        if mapper is None:
+            raise ValueError("without a generator, give the image manipulator as mapper")
+        if w_plus.ndim != 4 or w_plus.shape[1] != 3 or len(w_plus) == 0:
+            raise ValueError(
+                "without a generator the training data must be images [N, 3, R, R], got "
+                f"{list(w_plus.shape)}"
+            )
+        check_range(float(w_plus.detach().abs().max()))
+        size = (w_plus.shape[-2], w_plus.shape[-1])
+        data = w_plus.detach().to(next(mapper.parameters()).device)
+    else:
+        check_generator(generator)
+        wanted = (generator.num_layers, generator.w_dim)
+        if w_plus.ndim != 3 or w_plus.shape[1:] != wanted or len(w_plus) == 0:
+            raise ValueError(
+                f"w_plus must be [N, {wanted[0]}, {wanted[1]}] for this generator, with N ≥ 1, "
+                f"got {list(w_plus.shape)}"
+            )
+        size = generator.image_size
+        like = next(generator.parameters())
+        data = w_plus.detach().to(like.device, like.dtype)
+        if not isinstance(generator, StyleGAN2):
+            try_generator(generator, data[:1])
+    check_images(batch_size, size, f"batch_size={batch_size:,}", data.device)
+    if identity is not None:
+        try_network("identity network", identity, data.new_zeros(1, 3, *size))
+    if not bool(torch.isfinite(data).all()):
+        raise ValueError("the training latents hold NaN or infinity")
+    return differentiable(data)
+
+
+def check_timesteps(
+    prior: DiffusionPrior, timesteps: Sequence[int], config: DistillConfig
+) -> Tensor:
+    """Return the timesteps to train at, int64 [|S|], on the CPU."""
+    listed = [timesteps] if isinstance(timesteps, int) else list(timesteps)
+    if not listed:
+        raise ValueError(
+            "no timesteps to train with: the selection is empty. Lower the threshold ξ, or use "
+            "the largest HQS"
+        )
+    # The prior's own checks, and their messages.
+    chosen = prior.timesteps_tensor(sorted(set(listed)), len(set(listed))).cpu()
+    prior.schedule.check_signal(chosen)
+    if config.prior_weight > 0:
+        try:
+            prior.timesteps_tensor(config.prior_timesteps, 2)
+            prior.schedule.check_signal(config.prior_timesteps)
+        except ValueError as error:
+            raise ValueError(
+                f"prior_timesteps = {config.prior_timesteps}: {error}; give others, or "
+                "prior_weight=0 to do without"
+            ) from error
+    return chosen

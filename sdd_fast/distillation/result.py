@@ -1,0 +1,42 @@
+"""What `distill` returns, or raises when some of several prompts fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..manipulator import MapperInfo
+from .config import DistillConfig
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """The result of `distill`.
+
+    Args:
+        mapper: trained, in eval mode, without gradients.
+        history: one dict per `log_every` steps, see `distill`.
+        info: prompt, λ, levels, timesteps and domain, as stored with the mapper.
+        config: as used: a balanced guidance scale is filled in.
+        seconds: training time, over all sittings; of prompts trained together, this one's share.
+    """
+
+    mapper: nn.Module
+    history: list[dict[str, Any]]
+    info: MapperInfo
+    config: DistillConfig
+    seconds: float
+
+
+class PromptsFailed(FloatingPointError):
+    """Some of several prompts became NaN or infinite; the others are finished and saved.
+
+    Attributes:
+        results: of all prompts in their order, None for those that failed.
+    """
+
+    def __init__(self, message: str, results: list[DistillResult | None]) -> None:
+        super().__init__(message)
+        self.results = results

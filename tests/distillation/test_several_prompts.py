@@ -1,0 +1,294 @@
+"""Prompts that are trained together get what they get alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sdd_fast.distillation.config import DistillConfig
+from sdd_fast.distillation.distill import distill
+from sdd_fast.distillation.objective import Learner, Objective
+from sdd_fast.distillation.result import DistillResult, PromptsFailed
+from sdd_fast.distillation.stacked import stacked
+from sdd_fast.files import read_json
+from sdd_fast.gradients.config import GuidanceConfig
+from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
+from sdd_fast.progress import Progress
+from sdd_fast.teacher.prior import DiffusionPrior
+from sdd_fast.training_state import StateFile
+
+pytestmark = pytest.mark.filterwarnings("ignore:the words? .* not in the vocabulary")
+
+PROMPTS, TIMESTEPS = ["white hair", "bald", "old face"], [[150, 800], [400], [150, 400, 800]]
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def generator() -> StyleGAN2:
+    torch.manual_seed(0)
+    return StyleGAN2(32, w_dim=8, z_dim=8, n_mlp=1, channel_base=128, channel_max=4)
+
+
+@pytest.fixture(scope="module")
+def w_plus() -> Tensor:
+    return torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def identity() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 6))
+
+
+@pytest.fixture(scope="module")
+def run(
+    tiny_prior: DiffusionPrior, generator: StyleGAN2, w_plus: Tensor, identity: nn.Module
+) -> Callable[..., Any]:
+    def call(prompt: Any, timesteps: Any, scales: Any = None, **arguments: Any) -> Any:
+        settings: dict[str, Any] = {
+            "steps": STEPS, "batch_size": 2, "lr": 0.5, "log_every": 2, "checkpoint_every": 2,
+            "monitor_every": 3, "prior_timesteps": (20, 90),
+        }  # fmt: skip
+        settings |= arguments.pop("config", {})
+        configs = [
+            DistillConfig(**settings, guidance=g and GuidanceConfig(g))
+            for g in (scales if isinstance(scales, list) else [scales])
+        ]
+        given: dict[str, Any] = {"identity": identity, "held_out": w_plus[:2], "progress": False}
+        return distill(
+            tiny_prior, generator, w_plus, prompt, timesteps,
+            config=configs if isinstance(scales, list) else configs[0], **given | arguments,
+        )  # fmt: skip
+
+    return call
+
+
+def assert_close(one: DistillResult, other: DistillResult) -> None:
+    """Equal up to rounding, which AdamW amplifies: it divides by the size of small gradients."""
+    a, b = one.mapper.state_dict(), other.mapper.state_dict()
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        torch.testing.assert_close(value, b[name], rtol=1e-3, atol=1e-3)
+    assert [e["step"] for e in one.history] == [e["step"] for e in other.history]
+    for x, y in zip(one.history, other.history, strict=True):
+        assert x.keys() == y.keys()
+        for name in ("lr", "residual", "gradient", "l2", "identity_loss", "range", "keep"):
+            assert x[name] == pytest.approx(y[name], rel=1e-3, abs=1e-6), name
+    assert (one.info, one.config) == (other.info, other.config)
+
+
+def test_each_of_several_prompts_gets_what_it_gets_alone(run: Callable[..., Any]) -> None:
+    """With its own timesteps, and the guidance scale that is balanced for it."""
+    levels = [["coarse"], None, ["coarse", "medium"]]  # of two kinds of mappers
+    together = run(PROMPTS, TIMESTEPS, levels=levels)
+    assert len({result.config.guidance.guidance_scale for result in together}) == 3
+    for i, result in enumerate(together):
+        assert_close(result, run(PROMPTS[i], TIMESTEPS[i], levels=levels[i]))
+        assert result.history[-1]["latent_change"] > 0 and not result.mapper.training
+    residuals = sorted(result.history[-1]["residual"] for result in together)
+    assert residuals[1] > 1.05 * residuals[0] and residuals[2] > 1.05 * residuals[1]
+
+
+def test_in_float64_the_gradients_are_the_same(
+    tiny_prior64: DiffusionPrior, w_plus: Tensor, identity: nn.Module
+) -> None:
+    """For mappers of W+, of styles and of one's own; in one graph, and in one for each prompt."""
+    torch.manual_seed(3)
+    network = StyleGAN2(32, w_dim=8, z_dim=8, n_mlp=1, channel_base=128, channel_max=4)
+    network = network.double().eval().requires_grad_(False)
+
+    class Shift(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.randn(8, 8))
+
+        def forward(self, w: Tensor) -> Tensor:
+            return w * self.shift
+
+    makers = [
+        lambda i: LevelsMapper(8, 8, scale=torch.rand(8, 8) + 0.5, zero_init=False,
+                               levels=["coarse"] if i == 1 else ["coarse", "medium"]),
+        lambda i: StyleSpaceMapper(network.style_dims, zero_init=False),
+        lambda i: Shift(),
+    ]  # fmt: skip
+    config = DistillConfig(batch_size=2, steps=3, prior_timesteps=(20, 90))
+    for make in makers:
+        learners = [
+            Learner(
+                make(i).double(), tiny_prior64.encode_prompt(text), torch.tensor(TIMESTEPS[i]),
+                GuidanceConfig(5.0 + i),
+            )
+            for i, text in enumerate(PROMPTS)
+        ]  # fmt: skip
+        gradients = []
+        for groups in ([[0, 1, 2]], [[0, 2], [1]], [[0], [1], [2]]):
+            objective = Objective(
+                tiny_prior64, network, w_plus.double(), learners, identity.double(), config
+            )
+            for group in groups:
+                losses, _ = objective.loss(2, tuple(group))
+                losses.sum().backward()
+            found = [p.grad for learner in learners for p in learner.mapper.parameters()]
+            gradients.append([g.clone() for g in found if g is not None])
+            for learner in learners:
+                learner.mapper.zero_grad()
+        identity.float()
+        for other in gradients[:2]:
+            for a, b in zip(gradients[2], other, strict=True):
+                assert b.abs().max() > 0
+                torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-14)
+
+
+def test_the_networks_are_called_once_for_all(
+    run: Callable[..., Any], tiny_prior: DiffusionPrior, generator: StyleGAN2,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    rendered: list[int] = []
+    synthesis = generator.synthesis
+
+    def counted(w: Tensor) -> Tensor:
+        rendered.append(len(w))
+        return synthesis(w)
+
+    monkeypatch.setattr(generator, "synthesis", counted)
+    calls, rows = tiny_prior.unet_calls, tiny_prior.unet_rows
+    run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], held_out=None, config={"prior_weight": 0.0})
+    assert (tiny_prior.unet_calls - calls, tiny_prior.unet_rows - rows) == (STEPS, STEPS * 12)
+    # 5 latents in batches of 2: three batches of unedited images, whatever the number of prompts.
+    assert sorted(rendered) == [2] * 3 + [6] * STEPS
+
+
+def test_of_one_the_stack_is_the_mapper() -> None:
+    mapper, styles = LevelsMapper(8, 8, ["coarse"]), StyleSpaceMapper([4, 4])
+    assert stacked([mapper]) is mapper
+    with pytest.raises(ValueError, match="styles and of W"):
+        stacked([mapper, styles])
+
+
+def test_what_is_asked_for_several_prompts(
+    run: Callable[..., Any], generator: StyleGAN2, tmp_path: Path
+) -> None:
+    place = tmp_path / "run"
+    for prompts, timesteps, arguments, message in (
+        ([], [150], {}, "no prompts"),
+        (["bald", "white hair", "bald"], [150], {}, "'bald' is given twice"),
+        (["bald", " "], [150], {}, "prompt is empty"),
+        (["bald", "white hair"], [[150]], {}, "timesteps must be a list .* each of the 2"),
+        (["bald", "white hair"], [[150], []], {}, "selection is empty"),
+        (["bald", "white hair"], [150], {"run_dir": place}, "run_dir must be a list"),
+        (["bald", "white hair"], [150], {"run_dir": [place, place]}, "run_dir of its own"),
+        (
+            ["bald", "white hair"],
+            [150],
+            {"mapper": LevelsMapper(8, 8, ["coarse"])},
+            "mapper must be a list",
+        ),
+        (["bald", "white hair"], [150], {"scales": [5.0]}, "config must be a list"),
+        (["bald", "white hair"], [150], {"scales": [5.0, None]}, "differ in their guidance scale"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(prompts, timesteps, **arguments)
+    assert not place.exists()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def folders(parent: Path) -> list[Path]:
+    return [parent / str(i) for i in range(len(PROMPTS))]
+
+
+def step_of(folder: Path) -> int:
+    return int(StateFile(folder / "checkpoint.safetensors", {}, STEPS, "").read()["step"])
+
+
+def stop_at(step: int) -> Callable[[Progress], None]:
+    def listen(event: Progress) -> None:
+        if event.done == step and not event.closed:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return listen
+
+
+def test_stopped_together_and_resumed_alone_and_the_other_way_round(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    places, scales = folders(tmp_path), [7.5, 5.0, 3.0]
+    with pytest.raises(KeyboardInterrupt, match=r"after step 3 of 5 of 3 prompts.*step 3 is in"):
+        run(PROMPTS, TIMESTEPS, scales, run_dir=places, progress=stop_at(3))
+    assert [step_of(place) for place in places] == [3, 3, 3]
+    with pytest.raises(KeyboardInterrupt, match="after step 4 of 5 of bald"):
+        run("bald", [400], 5.0, run_dir=places[1], progress=stop_at(4))
+    alone = run("white hair", TIMESTEPS[0], 7.5, run_dir=places[0])
+    # The first is finished, the second one step ahead of the third.
+    events: list[Progress] = []
+    finished = (places[0] / "mapper.safetensors").read_bytes()
+    together = run(PROMPTS, TIMESTEPS, scales, run_dir=places, progress=events.append)
+    assert [event.done for event in events] == [3, 4, 5, 5]
+    assert (places[0] / "mapper.safetensors").read_bytes() == finished
+    assert_close(together[0], alone)
+    for i, result in enumerate(together):
+        assert_close(result, run(PROMPTS[i], TIMESTEPS[i], scales[i]))
+        assert read_json(places[i] / "history.json") == result.history
+        assert run(PROMPTS[i], TIMESTEPS[i], scales[i], run_dir=places[i]).history == result.history
+
+
+def test_resumed_together_is_bit_for_bit_the_same(run: Callable[..., Any], tmp_path: Path) -> None:
+    places, scales = folders(tmp_path), [7.5, 5.0, 3.0]
+    with pytest.raises(KeyboardInterrupt):
+        run(PROMPTS, TIMESTEPS, scales, run_dir=places, progress=stop_at(3))
+    resumed = run(PROMPTS, TIMESTEPS, scales, run_dir=places)
+    for one, other in zip(resumed, run(PROMPTS, TIMESTEPS, scales), strict=True):
+        a, b = one.mapper.state_dict(), other.mapper.state_dict()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Poison(nn.Module):
+    """An identity network whose answer for the second of three prompts is NaN in one step."""
+
+    def __init__(self, network: nn.Module, step: int) -> None:
+        super().__init__()
+        self.network, self.step, self.edited = network, step, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.network(images)
+        if len(images) != 6:
+            return out
+        self.edited += 1
+        poison = torch.zeros(6, 1)
+        poison[2:4] = float("nan") if self.edited == self.step else 0.0
+        return out + poison
+
+
+def test_a_prompt_that_fails_does_not_stop_the_others(
+    run: Callable[..., Any], identity: nn.Module, tmp_path: Path
+) -> None:
+    places, scales = folders(tmp_path), [7.5, 5.0, 3.0]
+    whole = run(PROMPTS, TIMESTEPS, scales)
+    with pytest.raises(PromptsFailed, match=r"1 of 3 .*\n.*bald.*in step 4 of 5.*step 2") as error:
+        run(PROMPTS, TIMESTEPS, scales, run_dir=places, identity=Poison(identity, 4))
+    assert [result is None for result in error.value.results] == [False, True, False]
+    assert [(place / "mapper.safetensors").exists() for place in places] == [True, False, True]
+    assert step_of(places[1]) == 2
+    for i in (0, 2):
+        assert_close(error.value.results[i], whole[i])
+    resumed = run(PROMPTS, TIMESTEPS, scales, run_dir=places, identity=Poison(identity, 0))
+    for one, other in zip(resumed, whole, strict=True):
+        assert_close(one, other)
+
+
+def test_prompts_that_do_not_fit_in_one_graph(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0])
+    monkeypatch.setattr("sdd_fast.distillation.objective.prompts_at_once", lambda *_: 2)
+    monkeypatch.setattr("sdd_fast.distillation.objective.rows_at_once", lambda *_: 6)
+    for one, other in zip(run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0]), whole, strict=True):
+        assert_close(one, other)
