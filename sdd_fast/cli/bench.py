@@ -1,7 +1,9 @@
-"""sdd bench: what this machine makes of a teacher."""
+"""sdd bench: what this machine makes of a teacher, and how long edits take on it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +14,7 @@ from .console import command, say
 if TYPE_CHECKING:
     from sdd_fast.selection.agreement import Agreement
 
-app = typer.Typer(no_args_is_help=True, help="Measure what a teacher bears on this machine.")
+app = typer.Typer(no_args_is_help=True, help="Measure a teacher on this machine.")
 
 
 @command
@@ -87,6 +89,86 @@ def precision(
         say(line)
     if any(not one.passed and not one.problem for one in found):
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What is to be done, of which the cost is computed."""
+
+    m: Annotated[int, typer.Option("-m", help="Pictures to edit for each prompt.")] = 100
+    n: Annotated[int, typer.Option("-n", help="Prompts.")] = 10
+    steps: Annotated[int, typer.Option(help="Steps of a training.")] = options.TRAINED_BY.steps
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", "--batch", help="Pictures per step. Default: as sdd distill."),
+    ] = None
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            help="Candidates of the selection: 700,750 or first:last:step. Default: those of `sdd "
+            "select`."
+        ),
+    ] = None
+    images: Annotated[int, typer.Option(help="Pictures that the selection looks at.")] = 16
+
+
+@command
+def time_cost(
+    checkpoints: options.CheckpointOptions,
+    plan: PlanOptions,
+    *,
+    prompt: Annotated[
+        str | None, typer.Option(help="Default: the first prompt of the domain.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Samples of each figure. Default: 5, or 2 with --quick.")
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Fewer samples, timesteps and steps: minutes on a CPU."),
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="The folder for tables and figure.", show_default=True)
+    ] = Path("time-cost"),
+    restart: options.Restart = False,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    attention: options.Attention = "auto",
+) -> None:
+    """Measure what edits cost by SDD and by SDEdit, and from how many pictures SDD is cheaper.
+
+    Times units on your networks and device: an HQS evaluation, a step of a training, an edit, an
+    edit by SDEdit of the same teacher (diffusers; 50 DDIM steps, and 8 of DPM-Solver++). From these
+    it computes the cost of m edits for each of n prompts, and writes time-cost.json, .md and .png.
+    Stop it with Ctrl-C and give the same command again: it goes on where it was.
+
+    \b
+    Examples:
+      sdd bench time-cost --quick
+      sdd bench time-cost -m 1000 -n 3 --steps 200
+      sdd bench time-cost --domain ffhq-1024 --device cuda --dtype float16 --out costs/
+    """
+    from dataclasses import replace
+
+    from sdd_fast.checks import check_count
+    from sdd_fast.timing.equations import Plan
+    from sdd_fast.timing.record import FILE
+    from sdd_fast.timing.time_cost import FIGURE, TABLES, time_cost as measured
+    from sdd_fast.timing.units import Case
+
+    candidates = options.whole_numbers(plan.timesteps, "--timesteps")
+    whole = Plan(plan.m, plan.n, plan.steps, searched=check_count("images", plan.images))
+    for name, count in (("batch_size", plan.batch_size), ("rounds", rounds)):
+        if count is not None:
+            check_count(name, count)
+    domain = checkpoints.open(device, dtype, attention)
+    text = prompt or next(iter(domain.prompts), domain.source_text)
+    case = Case.of(domain, text, candidates, plan.images, plan.batch_size, quick)
+    whole = replace(whole, timesteps=len(case.candidates))
+    say(f"timing selection, training and edits of {domain.name} on {device} …")
+    measured(case, out, whole, rounds=rounds, resume=not restart)
+    say((out / TABLES).read_text(encoding="utf-8"))
+    say(f"written: {out / TABLES}, {out / FIGURE} and {out / FILE}")
 
 
 def table(found: list[Agreement]) -> list[str]:

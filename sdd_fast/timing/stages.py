@@ -1,0 +1,150 @@
+"""The stages of a unit, each alone, and what the device can do at most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..distillation.default_mapper import new_mapper
+from ..edit import input_size
+from ..gradients.image_gradient import EncodedImages
+from ..manipulator import frozen, manipulate
+from ..ops.softmax_entropy_l1 import softmax_entropy_l1
+from .units import Case
+
+_JUDGED = 0.8  # share of the steps of a training in which the teacher judges images as well
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a unit that is timed alone.
+
+    Args:
+        unit: the name of the unit. name: for people.
+        run: does it once. per_unit: how many runs of it a unit takes.
+    """
+
+    unit: str
+    name: str
+    run: Callable[[], Any]
+    per_unit: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.unit}: {self.name}"
+
+
+def stages_of(case: Case) -> list[Stage]:
+    """Return the stages of one HQS evaluation, one step of a training and one edit.
+
+    What they leave out of a unit, such as drawing noise and the optimizer, is the rest of its time.
+    """
+    return [*_of_evaluation(case), *_of_step(case), *_of_edit(case)]
+
+
+def ceilings(device: torch.device, dtype: torch.dtype) -> list[Stage]:
+    """Return a large matrix product and a copy, to whose rates the stages are compared."""
+    side, elements = (8192, 2**28) if device.type == "cuda" else (2048, 2**25)
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    source = torch.randn(elements, device=device)
+    target = torch.empty_like(source)
+    return [
+        Stage("ceiling", f"product of matrices {side}²", lambda: a @ b, 1),
+        Stage("ceiling", f"copy of {source.nbytes:,} bytes", lambda: target.copy_(source), 1),
+    ]
+
+
+def _of_evaluation(case: Case) -> list[Stage]:
+    domain, prior, count = case.domain, case.domain.prior, case.images
+    w_plus, embeds = domain.held_out[:count], prior.encode_prompt(case.prompt)
+    images = _rendered(case, count)
+    z, r = (torch.randn(count, *_latent_shape(case), device=prior.device) for _ in range(2))
+    encoded = EncodedImages(prior, images)
+    t, g = case.timesteps[len(case.timesteps) // 2], 100.0
+    once = 1 / (count * len(case.timesteps))  # for all timesteps of an image
+
+    @torch.no_grad()
+    def predict() -> None:
+        prior.predict_noise(z, t, embeds, g)
+
+    def of(name: str, run: Callable[[], Any], per_unit: float) -> Stage:
+        return Stage("evaluation", name, run, per_unit)
+
+    d = torch.randn_like(images)
+    return [
+        of("generator", torch.no_grad()(lambda: domain.generator.synthesis(w_plus)), once),
+        of("VAE encoder, forward", lambda: EncodedImages(prior, images), once),
+        of(f"U-Net, {2 * count} rows", predict, 1 / count),
+        of("VAE encoder, backward", lambda: encoded.gradient(r, last=False), 1 / count),
+        of("entropy and L1", lambda: softmax_entropy_l1(d.flatten(1)), 1 / count),
+    ]
+
+
+def _of_step(case: Case) -> list[Stage]:
+    domain, prior, count = case.domain, case.domain.prior, case.batch_size
+    generator, identity = domain.generator, domain.identity
+    w_plus = domain.w_plus[torch.arange(count) % len(domain.w_plus)]
+    mapper = new_mapper(generator, domain.w_plus, 0, w_std=domain.w_std)
+    images, embeds = _rendered(case, count), prior.encode_prompt(case.prompt)
+    z, r = (torch.randn(count, *_latent_shape(case), device=prior.device) for _ in range(2))
+    t, d = case.timesteps[len(case.timesteps) // 2], torch.randn_like(images)
+
+    def generate() -> None:
+        with frozen(generator):
+            edited = manipulate(generator, w_plus, [(mapper, 1.0)]).images
+            torch.autograd.grad((edited * d).sum(), list(mapper.parameters()))
+
+    @torch.no_grad()
+    def predict(scale: float) -> None:
+        prior.predict_noise(z, t, embeds, scale)
+
+    def of(name: str, run: Callable[[], Any], per_unit: float = 1.0) -> Stage:
+        return Stage("step", name, run, per_unit)
+
+    found = [
+        of("mapper and generator, both ways", generate),
+        of("VAE encoder, both ways", lambda: EncodedImages(prior, images).gradient(r)),
+        of(f"U-Net, {2 * count} rows", lambda: predict(100.0)),
+        of(f"judge: U-Net, {count} rows", lambda: predict(1.0), _JUDGED),
+    ]
+    if identity is not None:
+
+        def recognize() -> None:
+            with frozen(identity):
+                seen = images.clone().requires_grad_()
+                torch.autograd.grad(identity(seen).sum(), seen)
+
+        found.append(of("identity network, both ways", recognize))
+    return found
+
+
+def _of_edit(case: Case) -> list[Stage]:
+    domain, count = case.domain, case.edits
+    w_plus = domain.held_out[:1].expand(count, -1, -1)
+    mapper = new_mapper(domain.generator, domain.w_plus, 0, w_std=domain.w_std)
+
+    def of(name: str, run: Callable[[], Any]) -> Stage:
+        return Stage("edit", name, torch.no_grad()(run), 1 / count)
+
+    found = [
+        of("mapper", lambda: mapper(w_plus)),
+        of("generator", lambda: domain.generator.synthesis(w_plus)),
+    ]
+    encoder = domain.encoder
+    if encoder is not None:
+        images = torch.rand(count, 3, *input_size(encoder), device=domain.device) * 2 - 1
+        found.insert(0, of("encoder", lambda: encoder(images)))
+    return found
+
+
+def _rendered(case: Case, count: int) -> torch.Tensor:  # [count, 3, H, W]
+    with torch.no_grad():
+        image = case.domain.generator.synthesis(case.domain.held_out[:1])
+    return image.clamp(-1, 1).repeat(count, 1, 1, 1)
+
+
+def _latent_shape(case: Case) -> tuple[int, int, int]:
+    return case.domain.prior.latent_shape_for(*case.domain.generator.image_size)
