@@ -3,9 +3,7 @@
     python benchmarks/time_selection.py                                    every case, three rounds
     python benchmarks/time_selection.py --device cuda --cap 24             within 24 GB of memory
 
-In a round every side takes one turn. At full size a turn takes seconds to minutes on a CPU, so that
-the samples of several calls add up: each is kept in benchmarks/results/<device>/selection.json as
-soon as it is there, and a file of other versions is refused. tables.py makes the page. Sides:
+In a round every side takes one turn; samples of several calls add up, see turns.py. Sides:
 
     paper, tuned     see baselines/; "compiled": by torch.compile, and, as a known fault of Inductor
                      slows convolution, GroupNorm and SiLU down, without "reindexing" as well
@@ -15,22 +13,15 @@ soon as it is there, and a file of other versions is refused. tables.py makes th
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-import json
 import os
-import re
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
@@ -41,23 +32,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent)]
 
 from baselines import paper, tuned  # noqa: E402
 from baselines.networks import Networks, faces64, full_size, tiny  # noqa: E402
-from conftest import device_name  # noqa: E402
+from turns import Case, Run, main as take_turns  # noqa: E402
 
 import sdd_fast as sdd  # noqa: E402
-from sdd_fast._build_info import build_info  # noqa: E402
 from sdd_fast.gradients.image_gradient import EncodedImages  # noqa: E402
 
-Run = Callable[[], Any]
 SEVENTEEN = tuple(range(100, 901, 50))  # timesteps of the published search
-
-
-@dataclass(frozen=True)
-class Case:
-    """sides: name → what returns what is timed. turns: how many of a side make the whole."""
-
-    name: str
-    sides: dict[str, Callable[[], Run]]
-    turns: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -276,124 +256,7 @@ def last(network: Any) -> bool:
     return bool(weight.is_contiguous(memory_format=torch.channels_last))
 
 
-# --- taking turns ---------------------------------------------------------------------------------
-
-
-class Results:
-    """The file of a device: samples of all calls so far, and what follows from them."""
-
-    def __init__(self, folder: Path, device: str) -> None:
-        info = build_info()
-        name = torch.cuda.get_device_name() if device == "cuda" else device_name()
-        name = "dry run on the CPU" if device == "emulated" else name
-        self.head = {"device": name, "clock": "CPU time" if by_cpu_time(device) else "wall time"}
-        self.head |= {"cpu_level": info["cpu_level"] or "no native kernels"}
-        self.head |= {key: info[key] for key in ("torch", "python", "sdd_fast")}
-        self.head["diffusers"] = version("diffusers")
-        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        self.path = folder / slug / "selection.json"
-        self.samples: dict[str, dict[str, list[float]]] = {}
-        self.peaks: dict[str, dict[str, float]] = {}
-        if self.path.is_file():
-            there = json.loads(self.path.read_text(encoding="utf-8"))
-            if {key: there.get(key) for key in self.head} != self.head:
-                sys.exit(f"{self.path} is of other versions; delete it to measure again")
-            self.samples = {row["case"]: row["samples_s"] for row in there["cases"]}
-            self.peaks = {row["case"]: row["peak_gb"] for row in there["cases"]}
-
-    def add(self, case: str, side: str, seconds: float, peak: float) -> None:
-        self.samples.setdefault(case, {}).setdefault(side, []).append(seconds)
-        if peak:
-            self.peaks.setdefault(case, {})[side] = peak
-        rows = [
-            {
-                "case": case, "read": 0, "written": 0,
-                "sides": {side: summary(times) for side, times in sides.items()},
-                "samples_s": sides, "peak_gb": self.peaks.get(case, {}),
-            }
-            for case, sides in self.samples.items()
-        ]  # fmt: skip
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**self.head, "cases": rows}, indent=1, ensure_ascii=False)
-        self.path.write_text(text + "\n", encoding="utf-8")
-
-
-def summary(seconds: list[float]) -> dict[str, float]:
-    most = seconds * 2 if len(seconds) == 1 else seconds
-    quantiles = statistics.quantiles(most, n=10, method="inclusive")
-    return {
-        "median_ms": statistics.median(seconds) * 1e3,
-        "p20_ms": quantiles[1] * 1e3,
-        "p80_ms": quantiles[7] * 1e3,
-    }
-
-
-def timed(run: Run, device: str) -> tuple[float, float]:
-    """Return seconds and the peak of GPU memory in GB, 0 on a CPU."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    clock = time.process_time if by_cpu_time(device) else time.perf_counter
-    began = clock()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return clock() - began, torch.cuda.max_memory_reserved() / 1e9
-    return clock() - began, 0.0
-
-
-def by_cpu_time(device: str) -> bool:
-    """With one thread: other work on the machine does not stretch it."""
-    return device != "cuda" and torch.get_num_threads() == 1
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda", "emulated"), default="cpu",
-                        help="emulated: a dry run at tiny sizes on the CPU")  # fmt: skip
-    parser.add_argument("--cases", nargs="*", default=[""], help="how their names begin")
-    parser.add_argument("--sides", nargs="*", help="their names")
-    parser.add_argument("--rounds", type=int, default=3, help="0: only warm up, to compile")
-    parser.add_argument(
-        "--cold", action="store_true", help="no turn to warm up, which may take minutes"
-    )
-    parser.add_argument("--restart", action="store_true", help="drop earlier samples")
-    parser.add_argument("--cap", type=float, help="GB of GPU memory to do with")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    diffusers.utils.logging.set_verbosity_error()  # it warns of every cast
-    if options.cap:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(options.cap * 1e9 / total)
-    results = Results(options.results, options.device)
-    for case in cases(options.device):
-        if any(case.name.startswith(name) for name in options.cases):
-            measure(case, options, results)
-
-
-def measure(case: Case, options: argparse.Namespace, results: Results) -> None:
-    wanted = {n: s for n, s in case.sides.items() if not options.sides or n in options.sides}
-    if options.device == "emulated":  # to compile takes minutes
-        wanted = {n: s for n, s in wanted.items() if "compiled" not in n}
-    runs = {}
-    name = case.name + (f", within {options.cap:g} GB" if options.cap else "")
-    for side, ready in wanted.items():
-        runs[side] = ready()
-        if not options.cold:
-            timed(runs[side], options.device)
-        if options.restart:
-            results.samples.get(name, {}).pop(side, None)
-    order = list(runs)
-    for _ in range(options.rounds):
-        for side in order:
-            seconds, peak = timed(runs[side], options.device)
-            seconds *= case.turns.get(side, 1)
-            results.add(name, side, seconds, peak)
-            print(f"{name}; {side}: {seconds:.3g} s", flush=True)
-        order.append(order.pop(0))  # no side always follows the same other side
-
+main = functools.partial(take_turns, "selection", __doc__, cases)
 
 if __name__ == "__main__":
     main()

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
 from baselines import paper, stylegan2, tuned
 from baselines.networks import Networks
 from torch import Tensor
 
+import sdd_fast as sdd
 from sdd_fast.gradients.config import GuidanceConfig
-from sdd_fast.models import StyleGAN2
+from sdd_fast.models import ConvEmbedding, LevelsMapper, StyleGAN2
 from sdd_fast.selection.hqs import hqs, image_noise
 from sdd_fast.teacher.prior import DiffusionPrior
 from sdd_fast.teacher.text import PromptEmbeds
@@ -63,7 +65,8 @@ def networks(request: pytest.FixtureRequest, tiny_prior64: DiffusionPrior) -> Ne
     rng = torch.Generator().manual_seed(0)
     w_plus = torch.randn(3, made.num_layers, 16, generator=rng, dtype=torch.float64)
     parts = prior.vae, prior.unet, prior.text_encoder, prior.tokenizer, prior.scheduler
-    return Networks(made, *parts, text.cond, text.uncond, w_plus)
+    identity = ConvEmbedding(8, request.param, width=4).double().requires_grad_(False)
+    return Networks(made, *parts, text.cond, text.uncond, w_plus, identity)
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +103,42 @@ def test_the_tuned_recipe_agrees_in_bfloat16(networks: Networks, expected: Expec
     fast = tuned.prepare(networks, torch.bfloat16)
     found = tuned.statistics(fast, networks.w_plus, networks.text, TIMESTEPS, expected.noise)
     expected.check(found, 0.1)
+
+
+def test_both_training_steps_follow_the_gradient_of_equation_7(
+    networks: Networks, tiny_prior64: DiffusionPrior
+) -> None:
+    mappers = [new_mapper(networks) for _ in range(3)]
+    timesteps = torch.tensor(TIMESTEPS)
+    noise = torch.randn(3, *networks.latent_shape, dtype=torch.float64)
+    given = networks.w_plus, networks.text, timesteps, noise
+    plain, fast = paper.prepare(networks), tuned.prepare(networks, torch.float64)
+    paper.training_step(plain, mappers[0], paper.optimizer_of(mappers[0]), *given)
+    before = networks.generator.synthesis(networks.w_plus)
+    known, optimizer = networks.identity(before), paper.optimizer_of(mappers[1])
+    rest = networks.text, timesteps, noise, 2
+    tuned.training_step(fast, mappers[1], optimizer, networks.w_plus, known, *rest)
+
+    edited = networks.w_plus + 0.1 * mappers[2](networks.w_plus)
+    images = networks.generator.synthesis(edited)
+    embeds = PromptEmbeds(networks.text, networks.no_text)
+    loss = sdd.guidance(tiny_prior64, images, embeds, timesteps, noise=noise).loss
+    loss = loss + 10 * (edited - networks.w_plus).square().mean()
+    loss = loss + (1 - F.cosine_similarity(networks.identity(images), known)).mean()
+    expected = torch.autograd.grad(loss, list(mappers[2].parameters()))
+    # float32: the schedule of both, and the latents of the tuned one.
+    for mapper, rtol in zip(mappers, (1e-6, 1e-4), strict=False):
+        for weight, wanted in zip(mapper.parameters(), expected, strict=True):
+            largest = float(wanted.abs().max())
+            torch.testing.assert_close(weight.grad, wanted, rtol=0, atol=rtol * largest)
+        assert all(
+            not torch.equal(weight, old)
+            for weight, old in zip(mapper.parameters(), mappers[2].parameters(), strict=True)
+        )
+
+
+def new_mapper(networks: Networks) -> LevelsMapper:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        layers, levels = networks.generator.num_layers, ("coarse", "medium")
+        return LevelsMapper(layers, 16, levels, zero_init=False).double()

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import tables
 import time_selection
+import turn_tables
 
 
 def test_samples_of_several_calls_add_up(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_samples_of_several_calls_add_up(tmp_path: Path) -> None:
         counts = {side: len(samples) for side, samples in row["samples_s"].items()}
         assert counts.pop("ours") == 3 and set(counts.values()) == {1} and len(counts) > 1
         assert set(row["sides"]) == set(row["samples_s"])
-    page = "\n".join(tables.selection_part({path: result}))
+    page = "\n".join(turn_tables.selection_part({path: result}))
     assert "| ours |" in page and "On a GPU: not measured." in page
 
     time_selection.main([*arguments, "--rounds", "1", "--sides", "ours", "--restart"])

@@ -1,10 +1,11 @@
-"""HQS as an expert writes it in an afternoon, from stock parts of torch and diffusers.
+"""What an expert writes in an afternoon, from stock parts of torch and diffusers.
 
 Everything is frozen; U-Net and VAE in a low precision, channels_last, attention by
-`scaled_dot_product_attention` (diffusers' default), compiled where that wins. Images are generated
-once, by a factored modulated convolution in float32, and encoded once; all timesteps of a batch of
-images go through the U-Net in calls of many rows; each gradient is one more backward pass through
-the VAE's graph.
+`scaled_dot_product_attention` (diffusers' default), compiled where that wins; images are generated
+by a factored modulated convolution. For HQS they are generated once, in float32, and encoded once;
+all timesteps of a batch of images go through the U-Net in calls of many rows; each gradient is one
+more backward pass through the VAE's graph. For a training the identity vectors of the images before
+the edit are known beforehand, and the generator may be in the low precision as well.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .networks import Networks
-from .paper import GUIDANCE_SCALE
+from .paper import GUIDANCE_SCALE, IDENTITY_WEIGHT, L2_WEIGHT, LAM
 from .stylegan2 import factored, factored_to_rgb, synthesis
 
 # As diffusers' guide to fast inference recommends.
@@ -40,11 +41,16 @@ def low_precision(device: str) -> torch.dtype:
 
 
 def prepare(
-    networks: Networks, dtype: torch.dtype, compiled: bool = False, reindexing: bool = True
+    networks: Networks,
+    dtype: torch.dtype,
+    compiled: bool = False,
+    reindexing: bool = True,
+    low_generator: bool = False,
 ) -> Networks:
     """Return the teacher in `dtype`, channels_last.
 
     Args:
+        low_generator: the generator in `dtype` too, which is for trainings alone.
         compiled: U-Net and VAE encoder by torch.compile.
         reindexing: an option of Inductor. On, as it is by default, some versions generate slow code
             for convolution, GroupNorm and SiLU in a row.
@@ -61,7 +67,10 @@ def prepare(
             options |= ON_GPU
         unet = torch.compile(unet, options=options, fullgraph=True, dynamic=False)
         vae.encoder = torch.compile(vae.encoder, options=options, dynamic=False)
-    return replace(networks, unet=unet, vae=vae)
+    generator = networks.generator
+    if low_generator:
+        generator = copy.deepcopy(generator).to(dtype)
+    return replace(networks, unet=unet, vae=vae, generator=generator)
 
 
 def entropies_and_l1(d: Tensor) -> Tensor:
@@ -95,17 +104,13 @@ def _statistics(
     noise: Tensor,
     rows_at_once: int,
 ) -> Tensor:
-    vae, dtype = networks.vae, networks.vae.dtype
     with torch.no_grad():
         images = synthesis(networks.generator, w_plus, factored, factored_to_rgb)
-    images.requires_grad_()
-    seen = images
-    if images.shape[-1] != networks.resolution:
-        seen = F.interpolate(images, (networks.resolution,) * 2, mode="bilinear")
-    seen = seen.to(dtype, memory_format=torch.channels_last)
-    latents = vae.encode(seen).latent_dist.mode().float() * vae.config.scaling_factor
-
-    residuals = _residuals(networks, latents.detach(), text, timesteps, noise, rows_at_once)
+    latents = _encoded(networks, images.requires_grad_())
+    n = len(latents)
+    t = torch.tensor(timesteps, device=latents.device).repeat_interleave(n)
+    z, e = (x.repeat(len(timesteps), 1, 1, 1) for x in (latents.detach(), noise))
+    residuals = _residuals(networks, z, text, t, e, rows_at_once).unflatten(0, (-1, n))
     found = []
     for r in residuals:
         (d,) = torch.autograd.grad(latents, images, r, retain_graph=True)
@@ -113,20 +118,27 @@ def _statistics(
     return torch.stack(found, 2).cpu()
 
 
+def _encoded(networks: Networks, images: Tensor) -> Tensor:  # [N, 3, R, R] -> [N, C, h, w]
+    vae, seen = networks.vae, images
+    if images.shape[-1] != networks.resolution:
+        seen = F.interpolate(images, (networks.resolution,) * 2, mode="bilinear")
+    seen = seen.to(vae.dtype, memory_format=torch.channels_last)
+    latents: Tensor = vae.encode(seen).latent_dist.mode().float() * vae.config.scaling_factor
+    return latents
+
+
 @torch.no_grad()
 def _residuals(
     networks: Networks,
-    latents: Tensor,  # [N, C, h, w]
+    z: Tensor,  # [N, C, h, w]
     text: Tensor,
-    timesteps: list[int],
-    noise: Tensor,
+    t: Tensor,  # [N]
+    noise: Tensor,  # [N, C, h, w]
     rows_at_once: int,
-) -> Tensor:  # [T, N, C, h, w]
-    n, unet = len(latents), networks.unet
-    t = torch.tensor(timesteps, device=latents.device).repeat_interleave(n)
-    z, e = (x.repeat(len(timesteps), 1, 1, 1) for x in (latents, noise))
+) -> Tensor:  # [N, C, h, w]
+    unet = networks.unet
     weight = 1 - networks.scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
-    noised = networks.scheduler.add_noise(z, e, t)
+    noised = networks.scheduler.add_noise(z, noise, t)
     predicted = []
     for x, at in zip(noised.split(rows_at_once), t.split(rows_at_once), strict=True):
         both = torch.cat([networks.no_text.expand(len(x), -1, -1), text.expand(len(x), -1, -1)])
@@ -134,4 +146,30 @@ def _residuals(
         out = unet(rows, torch.cat([at, at]), both.to(rows.dtype), return_dict=False)[0].float()
         without, with_prompt = out.chunk(2)
         predicted.append(without + GUIDANCE_SCALE * (with_prompt - without))
-    return (weight * (torch.cat(predicted) - e)).view(len(timesteps), *latents.shape)
+    return weight * (torch.cat(predicted) - noise)
+
+
+def training_step(
+    networks: Networks,  # of `prepare`
+    mapper: nn.Module,  # W+ -> its change
+    optimizer: torch.optim.Optimizer,
+    w_plus: Tensor,  # [B, num_layers, w_dim]
+    known: Tensor,  # [B, E], identity vectors of the images before the edit
+    text: Tensor,  # [1, S, D]
+    timesteps: Tensor,  # [B]
+    noise: Tensor,  # [B, C, h, w]
+    rows_at_once: int = 16,
+) -> None:
+    """Train the mapper for one step, as the one of paper.py does."""
+    edited = w_plus + LAM * mapper(w_plus)
+    weight = networks.generator.input.input
+    images = synthesis(networks.generator, edited.to(weight.dtype), factored, factored_to_rgb)
+    images = images.to(w_plus.dtype)
+    latents = _encoded(networks, images)
+    gradient = _residuals(networks, latents.detach(), text, timesteps, noise, rows_at_once)
+    alike = F.cosine_similarity(networks.identity(images), known)
+    loss = (latents * gradient).sum() + L2_WEIGHT * F.mse_loss(edited, w_plus)
+    loss = loss + IDENTITY_WEIGHT * (1 - alike).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

@@ -1,0 +1,250 @@
+"""Time a step of a training and an edit: ours, baselines and other editors.
+
+    python benchmarks/time_cost.py                          every case, three rounds
+    python benchmarks/time_cost.py --cases "edit, full"     what begins so
+
+In a round every side takes one turn; samples of several calls add up, see turns.py. Sides:
+
+    paper, tuned     see baselines/; "low generator": that in the dtype of the teacher as well
+    ours             sdd_fast with the authors' settings, its teacher of the dtype "auto"; "default
+                     settings": with those of sdd_fast, among them the judge's row of the U-Net
+    editors          see baselines/editors.py. At full size on a CPU, where a step takes seconds,
+                     two small numbers of steps are timed; tables.py computes the whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HERE = Path(__file__).resolve().parent
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(HERE.parent / "build" / "inductor"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent)]
+
+from baselines import editors, paper, tuned  # noqa: E402
+from baselines.networks import Networks, faces64, full_size, tiny  # noqa: E402
+from time_selection import teacher  # noqa: E402
+from turns import Case, Clock, Editor, Run, Timed, main as take_turns  # noqa: E402
+
+import sdd_fast as sdd  # noqa: E402
+from sdd_fast.models import LevelsMapper  # noqa: E402
+
+PROMPT = "a face with white hair"
+TIMESTEPS = (600, 700, 800)
+SHORTER = (1, 3)  # steps that are timed where the whole takes minutes
+STEPS_OF_OURS = 6  # of a training, the first of which warms up
+
+
+@dataclass(frozen=True)
+class Other:
+    """An editor: its denoising steps, and the rows of the U-Net that each takes for an image."""
+
+    edit: Callable[[Networks, Tensor], editors.Edit]
+    steps: int
+    rows: int
+    note: str = ""
+
+
+EDITORS = {
+    "SDEdit, DDIM": Other(editors.sdedit, 50, 2),
+    "SDEdit, DPM-Solver++": Other(editors.sdedit_by_solver, 8, 2),
+    "DDIB": Other(editors.ddib, 50, 3, ", one to invert"),
+    "InstructPix2Pix": Other(editors.instruct_pix2pix, 20, 3),
+    "LEDITS++": Other(editors.ledits, 50, 3, ", one to invert; attention plain, as shipped"),
+    "LCM": Other(editors.latent_consistency, 4, 1),
+    "SD-Turbo": Other(editors.turbo, 1, 1),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a device is given."""
+
+    full: Callable[[str], Networks]
+    batch: int  # of a step at full size
+    edits: int  # images at once, at full size
+    faces: int  # images of a step and of an edit
+    shorter: bool
+
+
+SIZES = {
+    "cpu": Sizes(full_size, 2, 1, 8, True),
+    "cuda": Sizes(full_size, 2, 8, 8, False),
+    "emulated": Sizes(tiny, 1, 1, 2, True),
+}
+
+
+def cases(device: str) -> Iterator[Case]:
+    """Yield every case; networks are built when a side first needs them."""
+    sizes = SIZES[device]
+    device = "cuda" if device == "cuda" else "cpu"
+    faces = functools.cache(lambda: faces64(device))
+    full = functools.cache(lambda: sizes.full(device))
+    yield step_case("training step, faces64", faces, sizes.faces, device)
+    yield edit_case("edit, faces64", faces, sizes.faces, device, (64, 64), False)
+    yield step_case("training step, full size", full, sizes.batch, device)
+    yield edit_case("edit, full size", full, sizes.edits, device, (1024, 512), sizes.shorter)
+
+
+# --- a step of a training -------------------------------------------------------------------------
+
+
+def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) -> Case:
+    """One step of the authors' training: the same latents, prompt and settings for all."""
+
+    def of_paper() -> Run:
+        networks = paper.prepare(make())
+        mapper, optimizer, inputs = _training(networks, batch)
+        return lambda: paper.training_step(networks, mapper, optimizer, *inputs)
+
+    def of_tuned(*how: Any, **more: Any) -> Callable[[], Run]:
+        def ready() -> Run:
+            networks = tuned.prepare(make(), *how, **more)
+            mapper, optimizer, (w_plus, *rest) = _training(networks, batch)
+            with torch.no_grad():
+                known = networks.identity(make().generator.synthesis(w_plus))
+            return lambda: tuned.training_step(networks, mapper, optimizer, w_plus, known, *rest)
+
+        return ready
+
+    def ours(dtype: str, **settings: Any) -> Callable[[], Timed]:
+        return lambda: Timed(our_step(make(), teacher(make(), dtype), batch, settings))
+
+    low = tuned.low_precision(device)
+    authors = vars(sdd.DistillConfig.paper())
+    return Case(
+        f"{name}: batch {batch}",
+        {
+            "paper": of_paper,
+            "tuned": of_tuned(low),
+            "tuned, float32": of_tuned(torch.float32),
+            "tuned, low generator": of_tuned(low, low_generator=True),
+            "tuned, compiled": of_tuned(low, True),
+            "ours, float32": ours("float32", **authors),
+            "ours, default settings": ours("auto"),
+            "ours": ours("auto", **authors),
+        },
+        notes=step_notes(low),
+        images=batch,
+    )
+
+
+def step_notes(low: torch.dtype) -> dict[str, str]:
+    name = str(low).removeprefix("torch.")
+    return {
+        "paper": "float32, nothing frozen, the images before the edit rendered",
+        "tuned": f"teacher {name} channels_last, generator float32, frozen",
+        "tuned, float32": "all float32, teacher channels_last, frozen",
+        "tuned, low generator": f"teacher and generator {name}, frozen",
+        "tuned, compiled": "U-Net and VAE encoder by torch.compile",
+        "ours, float32": "the authors' settings",
+        "ours, default settings": "the judge's row of the U-Net, and the images before the edit",
+        "ours": f"the authors' settings; teacher {name}, generator float32",
+    }
+
+
+def _training(networks: Networks, batch: int) -> tuple[LevelsMapper, Any, tuple[Tensor, ...]]:
+    """A mapper like the authors', its optimizer, and the inputs of a step."""
+    w_plus = networks.w_plus[:batch].contiguous()
+    mapper = new_mapper(networks)
+    timesteps = torch.tensor(TIMESTEPS, device=w_plus.device)[torch.arange(batch) % len(TIMESTEPS)]
+    noise = torch.randn(batch, *networks.latent_shape).to(w_plus)
+    return mapper, paper.optimizer_of(mapper), (w_plus, networks.text[:1], timesteps, noise)
+
+
+def new_mapper(networks: Networks) -> LevelsMapper:
+    layers, width = networks.w_plus.shape[1:]
+    return LevelsMapper(layers, width, zero_init=False).to(networks.w_plus.device)
+
+
+def our_step(
+    networks: Networks, prior: sdd.DiffusionPrior, batch: int, settings: dict[str, Any]
+) -> Callable[[Clock], float]:
+    """Time steps of `distill` by its progress, but for the first, which warms up."""
+    guidance = sdd.GuidanceConfig(guidance_scale=paper.GUIDANCE_SCALE)
+    changes = {"steps": STEPS_OF_OURS, "batch_size": batch, "log_every": STEPS_OF_OURS}
+    config = sdd.DistillConfig(**{**settings, **changes, "guidance": guidance})
+
+    def seconds(clock: Clock) -> float:
+        times: dict[int, float] = {}
+
+        def listen(event: Any) -> None:
+            if prior.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.setdefault(event.done, clock())
+
+        sdd.distill(
+            prior, networks.generator, networks.w_plus, PROMPT, TIMESTEPS,
+            mapper=new_mapper(networks), identity=networks.identity, config=config, progress=listen,
+        )  # fmt: skip
+        return (times[STEPS_OF_OURS] - times[1]) / (STEPS_OF_OURS - 1)
+
+    return seconds
+
+
+# --- an edit --------------------------------------------------------------------------------------
+
+
+def edit_case(
+    name: str,
+    make: Callable[[], Networks],
+    count: int,
+    device: str,
+    pixels: tuple[int, int],
+    shorter: bool,
+) -> Case:
+    """Edit images with one prompt, everything about the prompt known.
+
+    Args:
+        pixels: a side, of ours and of the others. shorter: time fewer steps of the others.
+    """
+    low = tuned.low_precision(device)
+    prepared = functools.cache(lambda: tuned.prepare(make(), low))
+
+    def ours() -> Run:
+        networks = make()
+        editor = sdd.Editor(networks.generator, new_mapper(networks), networks.encoder)
+        images = torch.rand(count, 3, *editor.input_size, device=device) * 2 - 1
+        return lambda: editor.edit(images, batch_size=count)
+
+    def theirs(other: Other, steps: int) -> Callable[[], Run]:
+        def ready() -> Run:
+            networks = prepared()
+            images = torch.rand(count, 3, *(networks.resolution,) * 2, device=device)
+            return functools.partial(other.edit(networks, images), steps)
+
+        return ready
+
+    sides: dict[str, Any] = {}
+    whole = {}
+    ours_px, theirs_px = pixels
+    notes = {"ours": f"encoder, mapper, generator; {ours_px}²; float32"}
+    dtype = str(low).removeprefix("torch.")
+    for editor, other in EDITORS.items():
+        steps = f"{other.steps} step{'s' * (other.steps > 1)}"
+        rows = f"{other.rows} row{'s' * (other.rows > 1)} of the U-Net a step{other.note}"
+        notes[f"{editor}, {steps}"] = f"{rows}; {theirs_px}²; {dtype} channels_last"
+        if other.steps > SHORTER[-1] and shorter:
+            few, more = ((n, f"{editor}, timed at {n}") for n in SHORTER)
+            whole[f"{editor}, {steps}"] = Editor(other.steps, few, more)
+            sides |= {named: theirs(other, n) for n, named in (few, more)}
+        else:
+            sides[f"{editor}, {steps}"] = theirs(other, other.steps)
+    return Case(
+        f"{name}: {count} at once", {**sides, "ours": ours}, editors=whole, notes=notes,
+        images=count,
+    )  # fmt: skip
+
+
+main = functools.partial(take_turns, "time_cost", __doc__, cases)
+
+if __name__ == "__main__":
+    main()
