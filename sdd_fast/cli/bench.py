@@ -45,8 +45,9 @@ def precision(
 
     The gate: a mean cosine of the gradient at the image of at least 0.999 through the VAE alone
     and 0.99 of the whole at a guidance scale of 100, with the same noise, and the same timestep of
-    largest HQS. The answer is kept for --dtype auto and --attention auto, which refuse what failed.
-    The exit code is 1 if something failed.
+    largest HQS. The answer is kept for --dtype auto and --attention auto, which refuse what failed,
+    unless fewer images or timesteps than by default were tried. The exit code is 1 if something
+    failed.
 
     \b
     Examples:
@@ -58,7 +59,7 @@ def precision(
 
     from sdd_fast.checks import check_count, check_seed
     from sdd_fast.device import check_device
-    from sdd_fast.selection.agreement import measure_agreement
+    from sdd_fast.selection.agreement import LEAST_IMAGES, measure_agreement
     from sdd_fast.teacher.attention import AUTO_CANDIDATES, check_attention
     from sdd_fast.teacher.precision import check_dtype
 
@@ -87,6 +88,11 @@ def precision(
     )
     for line in table(found):
         say(line)
+    if not all(one.kept for one in found):
+        say(
+            f"With fewer than {LEAST_IMAGES} images, or fewer timesteps than by default, nothing "
+            "is kept for auto."
+        )
     if any(not one.passed and not one.problem for one in found):
         raise typer.Exit(1)
 
@@ -184,6 +190,6 @@ def table(found: list[Agreement]) -> list[str]:
             for mean, lowest in ((one.vae, one.vae_lowest), (one.unet, one.unet_lowest))
         )
         choice = "none" if one.timestep is None else str(one.timestep)
-        verdict = "passed" if one.passed else f"failed (float32 chooses {one.expected})"
+        verdict = "passed" if one.passed else f"failed: {one.failure}"
         lines.append(f"{mode:<26}{vae:>18}{whole:>18}{choice:>6}  {verdict}")
     return lines

@@ -224,10 +224,10 @@ def _check_same(
 ) -> None:
     """Refuse to replace a curve that was computed in another way than is asked for now."""
     from sdd_fast.outputs import check_free
-    from sdd_fast.selection.hqs import default_timesteps
+    from sdd_fast.selection.hqs import usual_timesteps
     from sdd_fast.selection.search import SETTLED
 
-    candidates = selection.candidates or default_timesteps(domain.prior.num_train_timesteps)
+    candidates = selection.candidates or usual_timesteps(domain.prior)
     names = ("gradient_map", "gradient_at", "noise_draws", "seed", "search")
     same = all(getattr(curve, name) == getattr(selection, name) for name in names)
     same = same and (curve.prompt, curve.config) == (prompt, guidance)

@@ -17,6 +17,8 @@ from ..manipulator import MapperInfo, check_generator, config_of, try_generator,
 from ..memory import check_images
 from ..models.stylegan2 import StyleGAN2
 from ..shield import differentiable
+from ..teacher.attention import settings_that_matter
+from ..teacher.parts import teacher_fingerprint
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import check_prompt
 from ..teacher.vae_encoder import check_range
@@ -128,15 +130,10 @@ def request_of(
         "networks": {
             "generator": fingerprint(generator),
             "identity": fingerprint(identity),
-            "teacher": fingerprint(prior.unet, prior.vae, prior.text_encoder),
-            "schedule": fingerprint(prior.alphas_cumprod),
-            "prediction_type": prior.prediction_type,
-            "scaling_factor": float(prior.vae.config.scaling_factor),
+            **teacher_fingerprint(prior),
         },
     }
-    if prior.dtype != torch.float32:
-        request["teacher"] = str(prior.dtype)
-    return request
+    return request | settings_that_matter(prior)
 
 
 def check_data(

@@ -9,7 +9,7 @@ HQS.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,10 +26,13 @@ from ..teacher.precision import keep_gate_result
 from ..teacher.prior import DiffusionPrior
 from ..teacher.vae_encoder import check_range
 from .curve import HQSCurve
-from .hqs import default_timesteps, image_noise
+from .hqs import image_noise, usual_timesteps
 
 LEAST_VAE, LEAST_UNET = 0.999, 0.99
 """Mean cosine of the gradient to that of float32: through the VAE alone, and of the whole."""
+
+LEAST_IMAGES = 4
+"""What an answer needs to be kept for "auto", beside as many timesteps as `hqs` has by default."""
 
 _GUIDANCE = GuidanceConfig(guidance_scale=100.0)
 
@@ -44,6 +47,7 @@ class Agreement:
         timestep, expected: the timestep of largest HQS, in this mode and in float32; None where
             gradients are not finite.
         problem: why the mode cannot run; "" if it can.
+        kept: whether images and timesteps were enough to decide for "auto".
     """
 
     dtype: str
@@ -55,12 +59,28 @@ class Agreement:
     timestep: int | None = None
     expected: int | None = None
     problem: str = ""
+    kept: bool = True
+
+    @property
+    def failure(self) -> str:
+        """Where gradients or choice are not those of float32 within the gate's bounds; or ""."""
+        if self.problem:
+            return f"it cannot run: {self.problem}"
+        cosines = ((self.vae, LEAST_VAE, "VAE alone"), (self.unet, LEAST_UNET, "whole"))
+        # Written so that NaN fails. Enough digits that no figure reads like its bound.
+        told = [
+            f"cosine of the {part} {cosine:.6g}, at least {least:g} is needed"
+            for cosine, least, part in cosines
+            if not cosine >= least
+        ]
+        if self.timestep != self.expected:
+            told.append(f"timestep {self.timestep}, float32 chooses {self.expected}")
+        return "; ".join(told)
 
     @property
     def passed(self) -> bool:
         """Whether gradients and choice are those of float32, within the bounds of the gate."""
-        agrees = self.vae >= LEAST_VAE and self.unet >= LEAST_UNET  # False of NaN
-        return agrees and self.timestep == self.expected and not self.problem
+        return not self.failure
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,9 @@ def measure_agreement(
     seed: int = 0,
     progress: bool | Listener = True,
 ) -> list[Agreement]:
-    """Compare modes of a teacher with float32, and keep for "auto" whether each passed.
+    """Compare modes of a teacher with float32, and keep the answers for "auto".
+
+    They are kept if they are of `LEAST_IMAGES` and of as many timesteps as `hqs` has by default.
 
     Args:
         load: makes the teacher in the dtype of a name; one is held at a time.
@@ -98,10 +120,10 @@ def measure_agreement(
     """
     check_range(float(images.abs().max()))
     prior = load("float32")
-    usual = default_timesteps(prior.num_train_timesteps)
-    timesteps = sorted(timesteps or [t for t in usual if t < prior.schedule.with_signal])
+    timesteps = sorted(timesteps or usual_timesteps(prior))
     prior.timesteps_tensor(timesteps, len(timesteps))
     prior.schedule.check_signal(timesteps)
+    full = len(images) >= LEAST_IMAGES and len(timesteps) >= len(usual_timesteps(prior))
     runs = 1 + sum(map(len, modes.values()))
     found = []
     with Task("gate", runs * len(images) * len(timesteps), progress, unit="gradients") as task:
@@ -111,7 +133,9 @@ def measure_agreement(
             prior = load(dtype)
             for attention in backends:
                 one = _compare(prior, attention, images, prompt, timesteps, seed, expected, task)
-                found.append(one)
+                if full and not one.problem:
+                    keep_gate_result(prior, prior.device, prior.dtype, attention, one.failure)
+                found.append(replace(one, kept=full))
     return found
 
 
@@ -134,7 +158,7 @@ def _compare(
     got = _evaluate(prior, images, prompt, timesteps, seed, expected.residuals, task)
     vae = _cosines(got.same_residuals, expected.gradients)
     unet = _cosines(got.gradients, expected.gradients)
-    agreement = Agreement(
+    return Agreement(
         dtype,
         attention,
         vae=float(vae.mean()),
@@ -144,8 +168,6 @@ def _compare(
         timestep=got.largest,
         expected=expected.largest,
     )
-    keep_gate_result(networks, prior.device, prior.dtype, attention, agreement.passed)
-    return agreement
 
 
 def _evaluate(

@@ -30,6 +30,8 @@ from ..memory import SelectionSizes, check_images, check_memory, selection_sizes
 from ..ops.softmax_entropy_l1 import GradientMap
 from ..progress import Listener, Task
 from ..shield import shielded
+from ..teacher.attention import settings_that_matter
+from ..teacher.parts import teacher_fingerprint
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds, split_prompts, warn_of_unknown_words
 from ..teacher.vae_encoder import check_range
@@ -43,6 +45,12 @@ def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
     """Return 50, 100 … 950 of 1000, scaled to another number of training timesteps."""
     last = num_train_timesteps - 1
     return sorted({min(round(i * num_train_timesteps / 20), last) for i in range(1, 20)})
+
+
+def usual_timesteps(prior: DiffusionPrior) -> list[int]:
+    """Return those of `default_timesteps` at which this teacher has a signal."""
+    usual = default_timesteps(prior.num_train_timesteps)
+    return [t for t in usual if t < prior.schedule.with_signal]
 
 
 @overload
@@ -137,9 +145,10 @@ def hqs(
         for text in one.prompts:
             warn_of_unknown_words(prior, text)
     paths = _paths(partial, len(embeds))
-    common = [fingerprint(images, generator), *_teacher(prior)] if paths else []
+    teacher = teacher_fingerprint(prior) | settings_that_matter(prior) if paths else {}
+    common = [asdict(how), steps, fingerprint(images, generator), teacher] if paths else []
     requests = [
-        [asdict(how), steps, *common, fingerprint(*_tensors(e)), e.prompts, asdict(c)]
+        [*common, fingerprint(*_tensors(e)), e.prompts, asdict(c)]
         for e, c in zip(embeds, configs, strict=True)
     ]
     kept = PartialCurves(paths, (len(images), len(steps)), requests)
@@ -226,14 +235,6 @@ def _configs(
     return configs
 
 
-def _teacher(prior: DiffusionPrior) -> list[Any]:
-    """Return what tells a teacher, and how it computes, from others; JSON values only."""
-    weights = fingerprint(prior.unet, prior.vae, prior.alphas_cumprod)
-    backends = {shape: told["backend"] for shape, told in prior.attention.items()}
-    scale = float(prior.vae.config.scaling_factor)
-    return [weights, prior.schedule.prediction_type, scale, str(prior.dtype), backends]
-
-
 def _tensors(embeds: PromptEmbeds) -> list[Tensor]:
     every = (embeds.cond, embeds.uncond, embeds.pooled, embeds.uncond_pooled)
     return [tensor for tensor in every if tensor is not None]
@@ -283,8 +284,7 @@ def _sizes(
 
 def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> list[int]:
     if timesteps is None:
-        usual = default_timesteps(prior.num_train_timesteps)
-        return [t for t in usual if t < prior.schedule.with_signal]
+        return usual_timesteps(prior)
     try:
         given = torch.as_tensor(timesteps).flatten().cpu()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from .attention import AUTO, check_attention, set_attention
 from .folder import INDEX, load_components, parts_of
 from .lora import fuse_loras
 from .other_vae import load_vae
-from .parts import Components
+from .parts import Components, check_fit
 from .precision import Dtype, check_dtype, choose_dtype, gate_results, memory_format
 from .single_file import load_single_file
 
@@ -59,6 +59,7 @@ def load_parts(
     if vae is not None:
         parts = parts._replace(vae=load_vae(vae, parts.vae))
     fuse_loras(parts, loras)
+    check_fit(parts)
     if device is not None:
         for network in parts.networks.values():
             network.to(device)
@@ -68,7 +69,7 @@ def load_parts(
     for name, network in parts.networks.items():
         check_finite(f"the {name} of the teacher{fused}", network.state_dict())
     if dtype == AUTO:
-        _cast(parts, choose_dtype(parts.networks, parts.unet.device))
+        _cast(parts, choose_dtype(parts, parts.unet.device))
     if not is_pipeline:
         for part in ("unet", "vae"):
             network = parts.networks[part]
@@ -87,8 +88,8 @@ def _attend(parts: Components, attention: str) -> None:
     """Give the attention layers their backends."""
     failed: list[str] = []
     if attention == AUTO and parts.unet.device.type != "cpu":
-        results = gate_results(parts.networks, parts.unet.device, parts.unet.dtype)
-        failed = [name for name, passed in results.items() if not passed]
+        results = gate_results(parts, parts.unet.device, parts.unet.dtype)
+        failed = [name for name, failure in results.items() if failure]
     tokens = parts.text_encoder.config.max_position_embeddings
     set_attention(parts.networks, attention, tokens, without=failed)
 

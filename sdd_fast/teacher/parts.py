@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..fingerprint import fingerprint
 from .configs import Configs, check_configs, check_scheduler_config, completed, scheduler_config
-from .schedule import check_schedule
+from .schedule import Schedule, check_schedule
 
 
 class Components(NamedTuple):
@@ -34,6 +35,30 @@ class Components(NamedTuple):
         """The networks, by their names as parts."""
         names = ("vae", "unet", "text_encoder", "text_encoder_2")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule, as the teacher made of these parts has it."""
+        return Schedule(adopt_scheduler(self.scheduler))
+
+
+def teacher_fingerprint(teacher: Any, rounded: torch.dtype | None = None) -> dict[str, Any]:
+    """Tell a teacher from others by all that changes what it says of a text; JSON values only.
+
+    Args:
+        teacher: a `Components` or a `DiffusionPrior`.
+        rounded: the dtype that its weights count as, if that is not their own.
+    """
+    networks = [teacher.unet, teacher.vae, teacher.text_encoder]
+    if teacher.text_encoder_2 is not None:
+        networks.append(teacher.text_encoder_2)
+    schedule = teacher.schedule
+    return {
+        "teacher": fingerprint(*networks, rounded=rounded),
+        "schedule": fingerprint(schedule.alphas_cumprod),
+        "prediction_type": schedule.prediction_type,
+        "scaling_factor": float(teacher.vae.config.scaling_factor),
+    }
 
 
 # What each part must be, and an attribute by which it is known, since people wrap them.

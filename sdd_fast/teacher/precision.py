@@ -8,13 +8,13 @@ the rounding of two predictions by its scale, so a mode is trusted once it has p
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from .. import measured
-from ..fingerprint import fingerprint
+from .parts import teacher_fingerprint
 
 DTYPES = {
     "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
@@ -80,11 +80,11 @@ def memory_format(part: str, device: torch.device, dtype: torch.dtype) -> torch.
     return torch.channels_last if wins and device.type != "mps" else torch.contiguous_format
 
 
-def choose_dtype(networks: Mapping[str, Any], device: torch.device) -> torch.dtype:
+def choose_dtype(teacher: Any, device: torch.device) -> torch.dtype:
     """Return what "auto" means for a teacher on a device: the fastest that did not fail its gate.
 
     Args:
-        networks: of the teacher, in the precision of their files.
+        teacher: its `Components`, in the precision of their files.
 
     Warns:
         UserWarning: float32 is taken, as the gate failed; or nobody has tried it yet.
@@ -93,17 +93,17 @@ def choose_dtype(networks: Mapping[str, Any], device: torch.device) -> torch.dty
     if dtype == torch.float32:
         return dtype
     name = str(dtype).removeprefix("torch.")
-    passed = gate_results(networks, device, dtype).get("sdpa")
-    if passed is None:
+    failure = gate_results(teacher, device, dtype).get("sdpa")
+    if failure is None:
         warnings.warn(
             f"dtype=auto takes {name}, whose error is not measured with this teacher yet: run "
             "sdd bench precision with the same domain and files, once",
             stacklevel=2,
         )
-    elif not passed:
+    elif failure:
         warnings.warn(
             f"dtype=auto takes float32: {name} has failed the gate of sdd bench precision with "
-            "this teacher",
+            f"this teacher: {failure}",
             stacklevel=2,
         )
         return torch.float32
@@ -113,32 +113,26 @@ def choose_dtype(networks: Mapping[str, Any], device: torch.device) -> torch.dty
 # --- what the gate found --------------------------------------------------------------------------
 
 
-def gate_results(
-    networks: Mapping[str, Any], device: torch.device, dtype: torch.dtype
-) -> dict[str, bool]:
-    """Return which attention backends passed the gate in a dtype with a teacher, as far as tried.
+def gate_results(teacher: Any, device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Return why attention backends failed the gate in a dtype, "" if not, as far as tried.
 
     Args:
-        networks: of the teacher, in `dtype` or in the precision of their files.
+        teacher: `Components` or a `DiffusionPrior`, in `dtype` or in the precision of its files.
     """
-    known = measured.everything().get(_key(networks, device, dtype))
+    known = measured.everything().get(_key(teacher, device, dtype))
     found = known if isinstance(known, dict) else {}
-    return {name: passed for name, passed in found.items() if isinstance(passed, bool)}
+    return {name: failure for name, failure in found.items() if isinstance(failure, str)}
 
 
 def keep_gate_result(
-    networks: Mapping[str, Any],
-    device: torch.device,
-    dtype: torch.dtype,
-    attention: str,
-    passed: bool,
+    teacher: Any, device: torch.device, dtype: torch.dtype, attention: str, failure: str
 ) -> None:
-    """Keep whether a teacher passed the gate in a mode, for "auto"."""
-    results = gate_results(networks, device, dtype) | {attention: passed}
-    measured.keep(_key(networks, device, dtype), results)
+    """Keep for "auto" why a teacher failed the gate in a mode; "" if it passed."""
+    results = gate_results(teacher, device, dtype) | {attention: failure}
+    measured.keep(_key(teacher, device, dtype), results)
 
 
-def _key(networks: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> str:
+def _key(teacher: Any, device: torch.device, dtype: torch.dtype) -> str:
     # Rounded, so that the teacher is known in this dtype and in float32 alike.
-    teacher = fingerprint(networks["unet"], networks["vae"], rounded=dtype)
-    return measured.key_of("gate", teacher, dtype, measured.device_name(device))
+    found = teacher_fingerprint(teacher, rounded=dtype).values()
+    return measured.key_of("gate", *found, dtype, measured.device_name(device))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cli_runner import Sdd
 
+from sdd_fast.measured import measured_file
 from sdd_fast.selection import agreement
 from sdd_fast.timing import time_cost
 from sdd_fast.timing.stages import Stage
@@ -33,7 +34,8 @@ def test_a_mode_that_passes_and_one_that_cannot_run(
     assert "cannot run" in rows["sdpa-cudnn"] and "No viable backend" in rows["sdpa-cudnn"]
     monkeypatch.setattr(agreement, "LEAST_VAE", 1.1)
     failed = sdd(*words)
-    assert failed.code == 1 and "failed (float32 chooses 500)" in failed.out
+    assert failed.code == 1 and "at least 1.1 is needed" in failed.out
+    assert "fewer than 4 images" in failed.out and not measured_file().exists()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from sdd_fast.run_folder import (
     WRITTEN,
     remembered_domain,
 )
+from sdd_fast.teacher.attention import set_attention
 from sdd_fast.teacher.prior import DiffusionPrior
 
 Run = Callable[..., DistillResult]
@@ -153,7 +154,7 @@ def test_a_teacher_that_only_computes_otherwise_is_another_one(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, stop=3)
     with monkeypatch.context() as patch:
-        patch.setattr(tiny_prior, "prediction_type", "v_prediction")
+        patch.setattr(tiny_prior.schedule, "prediction_type", "v_prediction")
         with pytest.raises(ValueError, match=r"other settings:\n  networks.prediction_type: "):
             run(tmp_path)
     factor = tiny_prior.vae.config.scaling_factor
@@ -163,6 +164,13 @@ def test_a_teacher_that_only_computes_otherwise_is_another_one(
             run(tmp_path)
     finally:
         tiny_prior.vae.register_to_config(scaling_factor=factor)
+    networks = {"unet": tiny_prior.unet, "vae": tiny_prior.vae}
+    set_attention(networks, "sdpa-math", 8)
+    try:
+        with pytest.raises(ValueError, match=r"other settings:\n  attention: .*sdpa-math.* now"):
+            run(tmp_path)
+    finally:
+        set_attention(networks, "sdpa", 8)
     assert same(run(tmp_path), run(None))
 
 

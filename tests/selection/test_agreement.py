@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from sdd_fast.gradients.config import GuidanceConfig
@@ -91,7 +94,15 @@ def test_float32_agrees_with_itself(tiny_prior: DiffusionPrior, images: Tensor) 
 )
 def test_bounds_of_the_gate(change: dict[str, object], passed: bool) -> None:
     good = Agreement("float16", "sdpa", 0.999, 0.9, 0.99, 0.9, timestep=500, expected=500)
-    assert replace(good, **change).passed == passed
+    found = replace(good, **change)
+    assert found.passed == passed and bool(found.failure) != passed
+
+
+def test_a_failure_names_the_figure_and_its_bound() -> None:
+    failed = Agreement("float16", "sdpa", 0.99899, 0.9, 0.5, 0.4, timestep=500, expected=550)
+    for told in ("VAE alone 0.99899, at least 0.999", "whole 0.5, at least 0.99",
+                 "timestep 500, float32 chooses 550"):  # fmt: skip
+        assert told in failed.failure
 
 
 def test_auto_refuses_what_failed_and_says_what_is_not_known(
@@ -100,30 +111,65 @@ def test_auto_refuses_what_failed_and_says_what_is_not_known(
     load = partial(DiffusionPrior.from_pretrained, tiny_sd)
     with pytest.warns(UserWarning, match="auto takes bfloat16, whose error is not measured"):
         assert load(dtype="auto").dtype == torch.bfloat16
-    for unet, expected in ((0.999, torch.bfloat16), (0.5, torch.float32)):
-        monkeypatch.setattr("sdd_fast.selection.agreement.LEAST_UNET", 2 * (unet < 0.9) - 1)
-        monkeypatch.setattr("sdd_fast.selection.agreement.LEAST_VAE", -1)
-        measure_agreement(
-            lambda dtype: load(dtype=dtype), images[:1], PROMPT, {"bfloat16": ["sdpa", "xformers"]},
-            [500], progress=False,
-        )  # fmt: skip
+    monkeypatch.setattr("sdd_fast.selection.agreement.LEAST_VAE", -1)
+    monkeypatch.setattr(Agreement, "timestep", 500, raising=False)
+    for least, expected in ((-1, torch.bfloat16), (1.5, torch.float32)):
+        monkeypatch.setattr("sdd_fast.selection.agreement.LEAST_UNET", least)
+        gate(load, images, ["sdpa", "xformers"])
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             prior = load(dtype="auto")
         assert prior.dtype == prior.vae.dtype == expected
         messages = [str(w.message) for w in told if "dtype=auto" in str(w.message)]
         assert len(messages) == (expected == torch.float32)
-        assert all("bfloat16 has failed the gate" in message for message in messages)
-        exact = load(dtype="float32")
-        networks = {"unet": exact.unet, "vae": exact.vae}
-        kept = gate_results(networks, exact.device, torch.bfloat16)
-        assert kept == {"sdpa": expected == torch.bfloat16}  # xformers is not installed
+        assert all("failed the gate" in m and "at least 1.5" in m for m in messages)
+        kept = gate_results(load(dtype="float32"), prior.device, torch.bfloat16)
+        assert kept.keys() == {"sdpa"}  # xformers is not installed
+        assert (kept["sdpa"] == "") == (expected == torch.bfloat16)
+
+
+def gate(load: Any, images: Tensor, backends: Sequence[str], timesteps: Any = None) -> Agreement:
+    """Four images, and timesteps by default: what is kept for "auto"."""
+    given = images[[0, 1, 0, 1]]
+    found = measure_agreement(
+        lambda dtype: load(dtype=dtype), given, PROMPT, {"bfloat16": backends}, timesteps,
+        progress=False,
+    )  # fmt: skip
+    return found[0]
+
+
+def test_a_short_gate_decides_nothing(tiny_sd: Path, images: Tensor) -> None:
+    load = partial(DiffusionPrior.from_pretrained, tiny_sd)
+    exact = load()
+    three = measure_agreement(
+        lambda dtype: load(dtype=dtype), images[[0, 1, 0]], PROMPT, {"bfloat16": ["sdpa"]},
+        progress=False,
+    )  # fmt: skip
+    few = gate(load, images, ["sdpa"], TIMESTEPS)
+    assert not three[0].kept and not few.kept
+    assert gate_results(exact, exact.device, torch.bfloat16) == {}
+    assert gate(load, images, ["sdpa"]).kept
+    assert gate_results(exact, exact.device, torch.bfloat16).keys() == {"sdpa"}
+
+
+@pytest.mark.parametrize(
+    "other", [{"beta_end": 0.013}, {"prediction_type": "v_prediction"}, {"beta_schedule": "linear"}]
+)
+def test_another_schedule_on_the_same_weights_is_another_teacher(
+    tiny_sd: Path, other: dict[str, Any]
+) -> None:
+    prior = DiffusionPrior.from_pretrained(tiny_sd)
+    precision.keep_gate_result(prior, prior.device, torch.bfloat16, "sdpa", "")
+    changed = DDIMScheduler.from_config(prior.scheduler.config, **other)
+    parts = (prior.vae, prior.unet, prior.text_encoder, prior.tokenizer)
+    same, different = DiffusionPrior(*parts, prior.scheduler), DiffusionPrior(*parts, changed)
+    assert gate_results(same, prior.device, torch.bfloat16) == {"sdpa": ""}
+    assert gate_results(different, prior.device, torch.bfloat16) == {}
 
 
 def test_float32_kept_by_auto_is_not_rounded(tiny_sd: Path, images: Tensor) -> None:
     exact = DiffusionPrior.from_pretrained(tiny_sd)
-    networks = {"unet": exact.unet, "vae": exact.vae}
-    precision.keep_gate_result(networks, exact.device, torch.bfloat16, "sdpa", False)
+    precision.keep_gate_result(exact, exact.device, torch.bfloat16, "sdpa", "it is off")
     with pytest.warns(UserWarning, match="takes float32"):
         prior = DiffusionPrior.from_pretrained(tiny_sd, dtype="auto")
     assert torch.equal(prior.unet.conv_in.weight, exact.unet.conv_in.weight)
