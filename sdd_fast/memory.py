@@ -5,8 +5,8 @@ One model for all: each network takes so many bytes for each pixel of an image.
 *With a gradient*, what a backward pass needs is kept from the forward pass: of Stable Diffusion's
 VAE encoder 1.01 GB for an image of 512 × 512 in float32 (0.5 GB in float16; without the native
 kernels 2 GB in both; 3.24 and 1.66 GB of a VAE that runs on diffusers' module), of a StyleGAN2
-with 1024 pixels 1.54 GB, with 512 pixels 0.79 GB, with 256 pixels 0.42 GB, always in float32 (a
-third more without the native kernels). The U-Net keeps nothing, unless its Jacobian is requested:
+with 1024 pixels 1.54 GB, with 512 pixels 0.79 GB, with 256 pixels 0.42 GB, always in float32 (half
+more without the native kernels). The U-Net keeps nothing, unless its Jacobian is requested:
 then 8.7 GB for an image. Of 24 GB, 12 GB are for that; Stable Diffusion 1.x has 4.3 GB of float32
 weights, an e4e encoder 1 GB, and the rest is left to what comes and goes within a layer. The sizes
 are counted; on a card they have not been measured yet.

@@ -17,8 +17,8 @@ from ..manipulator import MapperInfo, check_generator, config_of, try_generator,
 from ..memory import check_images
 from ..models.stylegan2 import StyleGAN2
 from ..shield import differentiable
-from ..teacher.attention import settings_that_matter
 from ..teacher.parts import teacher_fingerprint
+from ..teacher.precision import settings_that_matter
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import check_prompt
 from ..teacher.vae_encoder import check_range

@@ -30,8 +30,8 @@ from ..memory import SelectionSizes, check_images, check_memory, selection_sizes
 from ..ops.softmax_entropy_l1 import GradientMap
 from ..progress import Listener, Task
 from ..shield import shielded
-from ..teacher.attention import settings_that_matter
 from ..teacher.parts import teacher_fingerprint
+from ..teacher.precision import settings_that_matter
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds, split_prompts, warn_of_unknown_words
 from ..teacher.vae_encoder import check_range

@@ -195,22 +195,6 @@ def attention_in_use(networks: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def settings_that_matter(prior: Any) -> dict[str, Any]:
-    """Return what a result depends on beside the teacher itself, but for defaults; JSON only.
-
-    Args:
-        prior: a `DiffusionPrior`.
-    """
-    found: dict[str, Any] = {}
-    if prior.dtype != torch.float32:
-        found["teacher"] = str(prior.dtype)
-    backends = {shape: told["backend"] for shape, told in prior.attention.items()}
-    # diffusers' own processor calls the same function of PyTorch.
-    if set(backends.values()) - {"sdpa", "AttnProcessor2_0"}:
-        found["attention"] = backends
-    return found
-
-
 def timed_here() -> dict[str, dict[str, float]]:
     """Return what was timed with the libraries of today: layer, dtype and device → backend → ms."""
     start, end = "attention | ", measured.key_of("")

@@ -110,6 +110,22 @@ def choose_dtype(teacher: Any, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def settings_that_matter(prior: Any) -> dict[str, Any]:
+    """Return what a result depends on beside the teacher itself, but for defaults; JSON only.
+
+    Args:
+        prior: a `DiffusionPrior`.
+    """
+    found: dict[str, Any] = {}
+    if prior.dtype != torch.float32:
+        found["teacher"] = str(prior.dtype)
+    backends = {shape: told["backend"] for shape, told in prior.attention.items()}
+    # diffusers' own processor calls the same function of PyTorch.
+    if set(backends.values()) - {"sdpa", "AttnProcessor2_0"}:
+        found["attention"] = backends
+    return found
+
+
 # --- what the gate found --------------------------------------------------------------------------
 
 
