@@ -70,7 +70,7 @@ def load_parts(
         check_finite(f"the {name} of the teacher{fused}", network.state_dict())
     if dtype == AUTO:
         _cast(parts, choose_dtype(parts, parts.unet.device))
-    if not is_pipeline:
+    if dtype is not None:  # a pipeline without one stays as it was made
         for part in ("unet", "vae"):
             network = parts.networks[part]
             network.to(memory_format=memory_format(part, network.device, network.dtype))

@@ -164,8 +164,11 @@ def test_a_pipeline_is_the_same_teacher_as_its_folder(tiny_sdxl: Path) -> None:
     z = torch.ones(1, 4, 16, 16)
     ours, theirs = (p.predict_noise(z, 9, p.encode_prompt("old"), 3.0) for p in (prior, expected))
     assert torch.equal(ours, theirs)
-    again = DiffusionPrior.from_pretrained(pipeline, dtype=torch.float32, device="cpu")
-    assert again.dtype == torch.float32
+    for dtype, last in (torch.float32, False), (torch.bfloat16, True):  # as of a folder's
+        again = DiffusionPrior.from_pretrained(pipeline, dtype=dtype, device="cpu")
+        assert again.dtype == dtype
+        weight = pipeline.unet.conv_in.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == last
     with pytest.raises(ValueError, match="give no variant"):
         DiffusionPrior.from_pretrained(pipeline, variant="fp16")
 
