@@ -20,8 +20,11 @@ Run = Callable[[], Any]
 
 def wait(device: str | torch.device) -> None:
     """Wait until a device has done what it was given; a CPU has."""
-    if torch.device(device).type == "cuda":
+    kind = torch.device(device).type
+    if kind == "cuda":
         torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
 
 
 def seconds(run: Run, device: str | torch.device) -> float:

@@ -120,10 +120,10 @@ def _warm_up(key: str, one: Unit | Stage, record: Record) -> None:
     if isinstance(one, Unit):
         one.warm_up()
     elif key not in record.work:
-        record.work[key] = work_of(one.run)
+        record.work[key] = work_of(one.ready())
     else:
-        one.run()
+        one.ready()()
 
 
 def _sample(one: Unit | Stage, device: str) -> float:
-    return one.seconds() if isinstance(one, Unit) else seconds(one.run, device)
+    return one.seconds() if isinstance(one, Unit) else seconds(one.ready(), device)

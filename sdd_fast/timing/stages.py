@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from ..edit import input_size
 from ..gradients.image_gradient import EncodedImages
 from ..manipulator import frozen, manipulate
 from ..ops.softmax_entropy_l1 import softmax_entropy_l1
+from .clock import Run
 from .units import Case
 
 _JUDGED = 0.8  # share of the steps of a training in which the teacher judges images as well
@@ -24,13 +24,19 @@ class Stage:
 
     Args:
         unit: the name of the unit. name: for people.
-        run: does it once. per_unit: how many runs of it a unit takes.
+        ready: prepares it, untimed, and returns what runs it once.
+        per_unit: how many runs of it a unit takes.
     """
 
     unit: str
     name: str
-    run: Callable[[], Any]
+    ready: Callable[[], Run]
     per_unit: float
+
+    @classmethod
+    def of(cls, unit: str, name: str, run: Run, per_unit: float) -> Stage:
+        """Return one that needs no preparation."""
+        return cls(unit, name, lambda: run, per_unit)
 
     @property
     def key(self) -> str:
@@ -52,8 +58,8 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> list[Stage]:
     source = torch.randn(elements, device=device)
     target = torch.empty_like(source)
     return [
-        Stage("ceiling", f"product of matrices {side}²", lambda: a @ b, 1),
-        Stage("ceiling", f"copy of {source.nbytes:,} bytes", lambda: target.copy_(source), 1),
+        Stage.of("ceiling", f"product of matrices {side}²", lambda: a @ b, 1),
+        Stage.of("ceiling", f"copy of {source.nbytes:,} bytes", lambda: target.copy_(source), 1),
     ]
 
 
@@ -61,24 +67,32 @@ def _of_evaluation(case: Case) -> list[Stage]:
     domain, prior, count = case.domain, case.domain.prior, case.images
     w_plus, embeds = domain.held_out[:count], prior.encode_prompt(case.prompt)
     images = _rendered(case, count)
-    z, r = (torch.randn(count, *_latent_shape(case), device=prior.device) for _ in range(2))
-    encoded = EncodedImages(prior, images)
-    t, g = case.timesteps[len(case.timesteps) // 2], 100.0
-    once = 1 / (count * len(case.timesteps))  # for all timesteps of an image
+    d = torch.randn_like(images)
+    # As many (image, timestep) as go through the U-Net together.
+    evaluations = count * len(case.timesteps)
+    together = max(1, min(evaluations, case.rows // 2))
+    t = torch.tensor(case.timesteps, device=prior.device).repeat(count)[:together]
+    z = torch.randn(together, *_latent_shape(case), device=prior.device)
+    r = torch.randn(count, *_latent_shape(case), device=prior.device)
+
+    def backward() -> Run:
+        encoded = EncodedImages(prior, images)  # not kept: its graph takes gigabytes
+        return lambda: encoded.gradient(r)
 
     @torch.no_grad()
     def predict() -> None:
-        prior.predict_noise(z, t, embeds, g)
+        prior.predict_noise(z, t, embeds, 100.0)
 
-    def of(name: str, run: Callable[[], Any], per_unit: float) -> Stage:
-        return Stage("evaluation", name, run, per_unit)
+    def of(name: str, run: Run, per_unit: float) -> Stage:
+        return Stage.of("evaluation", name, run, per_unit)
 
-    d = torch.randn_like(images)
+    once = 1 / evaluations  # for all timesteps of an image
+    generate = torch.no_grad()(lambda: domain.generator.synthesis(w_plus))
     return [
-        of("generator", torch.no_grad()(lambda: domain.generator.synthesis(w_plus)), once),
+        of("generator", generate, once),
         of("VAE encoder, forward", lambda: EncodedImages(prior, images), once),
-        of(f"U-Net, {2 * count} rows", predict, 1 / count),
-        of("VAE encoder, backward", lambda: encoded.gradient(r, last=False), 1 / count),
+        of(f"U-Net, {2 * together} rows", predict, 1 / together),
+        Stage("evaluation", "VAE encoder, backward", backward, 1 / count),
         of("entropy and L1", lambda: softmax_entropy_l1(d.flatten(1)), 1 / count),
     ]
 
@@ -101,8 +115,8 @@ def _of_step(case: Case) -> list[Stage]:
     def predict(scale: float) -> None:
         prior.predict_noise(z, t, embeds, scale)
 
-    def of(name: str, run: Callable[[], Any], per_unit: float = 1.0) -> Stage:
-        return Stage("step", name, run, per_unit)
+    def of(name: str, run: Run, per_unit: float = 1.0) -> Stage:
+        return Stage.of("step", name, run, per_unit)
 
     found = [
         of("mapper and generator, both ways", generate),
@@ -126,8 +140,8 @@ def _of_edit(case: Case) -> list[Stage]:
     w_plus = domain.held_out[:1].expand(count, -1, -1)
     mapper = new_mapper(domain.generator, domain.w_plus, 0, w_std=domain.w_std)
 
-    def of(name: str, run: Callable[[], Any]) -> Stage:
-        return Stage("edit", name, torch.no_grad()(run), 1 / count)
+    def of(name: str, run: Run) -> Stage:
+        return Stage.of("edit", name, torch.no_grad()(run), 1 / count)
 
     found = [
         of("mapper", lambda: mapper(w_plus)),

@@ -46,13 +46,14 @@ class Case:
         candidates: timesteps of the selection; HQS is timed at `timesteps`, fewer where it is to
             be `quick`.
         images: HQS is computed on at once. batch_size: of a step of the training.
-        edits: images at once.
+        rows: of a call of the U-Net in it, at most. edits: images at once.
     """
 
     domain: Domain
     prompt: str
     candidates: tuple[int, ...]
     images: int
+    rows: int
     batch_size: int
     edits: int
     quick: bool = False
@@ -89,6 +90,7 @@ class Case:
             prompt,
             tuple(candidates),
             1 if quick else min(check_count("images", images), sizes.images, len(domain.held_out)),
+            sizes.rows,
             batch_size or training_batch(generator, prior),
             edits,
             quick,

@@ -56,7 +56,8 @@ def test_time_cost_leaves_tables_and_goes_on_from_its_samples(
     sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = torch.randn(64, 64)
-    small = [Stage("ceiling", "product", lambda: a @ a, 1), Stage("ceiling", "copy", a.clone, 1)]
+    small = [Stage.of("ceiling", "product", lambda: a @ a, 1)]
+    small.append(Stage.of("ceiling", "copy", a.clone, 1))
     monkeypatch.setattr(time_cost, "ceilings", lambda *of: small)
     words = ["bench", "time-cost", "--domain", str(domain), "--quick", "--rounds", "1"]
     words += ["--timesteps", "500", "--images", "2", "--batch", "2", "--out", str(tmp_path / "c")]

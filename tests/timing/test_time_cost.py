@@ -13,11 +13,11 @@ from tiny_domain import write_tiny_domain
 
 import sdd_fast as sdd
 from sdd_fast.progress import Progress
-from sdd_fast.timing import stages as stages_module
 from sdd_fast.timing.equations import Plan
 from sdd_fast.timing.record import FILE, Record
 from sdd_fast.timing.report import duration, figure, markdown, verdict
 from sdd_fast.timing.sdedit import SDEdit
+from sdd_fast.timing.stages import Stage
 from sdd_fast.timing.time_cost import FIGURE, TABLES, time_cost
 from sdd_fast.timing.units import Case, units_of
 
@@ -33,8 +33,8 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Case:
 @pytest.fixture(autouse=True)
 def small_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     a = torch.randn(64, 64)
-    pair = [stages_module.Stage("ceiling", "product", lambda: a @ a, 1)]
-    pair.append(stages_module.Stage("ceiling", "copy", lambda: torch.empty_like(a).copy_(a), 1))
+    pair = [Stage.of("ceiling", "product", lambda: a @ a, 1)]
+    pair.append(Stage.of("ceiling", "copy", a.clone, 1))
     monkeypatch.setattr("sdd_fast.timing.time_cost.ceilings", lambda *of: pair)
 
 
