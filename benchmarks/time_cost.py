@@ -3,6 +3,9 @@
     python benchmarks/time_cost.py                          every case, three rounds
     python benchmarks/time_cost.py --cases "edit, full"     what begins so
 
+At full size all sides of a step together take some 30 GB; on a smaller machine call it for some of
+them at a time, with --sides.
+
 In a round every side takes one turn; samples of several calls add up, see turns.py. Sides:
 
     paper, tuned     see baselines/; "low generator": that in the dtype of the teacher as well
@@ -40,7 +43,6 @@ from sdd_fast.models import LevelsMapper  # noqa: E402
 PROMPT = "a face with white hair"
 TIMESTEPS = (600, 700, 800)
 SHORTER = (1, 3)  # steps that are timed where the whole takes minutes
-STEPS_OF_OURS = 6  # of a training, the first of which warms up
 
 
 @dataclass(frozen=True)
@@ -105,29 +107,31 @@ def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) 
         mapper, optimizer, inputs = _training(networks, batch)
         return lambda: paper.training_step(networks, mapper, optimizer, *inputs)
 
-    def of_tuned(*how: Any, **more: Any) -> Callable[[], Run]:
+    def of_tuned(networks: Callable[[], Networks]) -> Callable[[], Run]:
         def ready() -> Run:
-            networks = tuned.prepare(make(), *how, **more)
-            mapper, optimizer, (w_plus, *rest) = _training(networks, batch)
+            given = networks()
+            mapper, optimizer, (w_plus, *rest) = _training(given, batch)
             with torch.no_grad():
-                known = networks.identity(make().generator.synthesis(w_plus))
-            return lambda: tuned.training_step(networks, mapper, optimizer, w_plus, known, *rest)
+                known = given.identity(make().generator.synthesis(w_plus))
+            return lambda: tuned.training_step(given, mapper, optimizer, w_plus, known, *rest)
 
         return ready
 
     def ours(dtype: str, **settings: Any) -> Callable[[], Timed]:
-        return lambda: Timed(our_step(make(), teacher(make(), dtype), batch, settings))
+        return lambda: Timed(our_step(make(), prior(dtype), batch, settings))
 
     low = tuned.low_precision(device)
+    prior = functools.cache(lambda dtype: teacher(make(), dtype))
+    in_low = functools.cache(lambda: tuned.prepare(make(), low))
     authors = vars(sdd.DistillConfig.paper())
     return Case(
         f"{name}: batch {batch}",
         {
             "paper": of_paper,
-            "tuned": of_tuned(low),
-            "tuned, float32": of_tuned(torch.float32),
-            "tuned, low generator": of_tuned(low, low_generator=True),
-            "tuned, compiled": of_tuned(low, True),
+            "tuned": of_tuned(in_low),
+            "tuned, float32": of_tuned(lambda: tuned.prepare(make(), torch.float32)),
+            "tuned, low generator": of_tuned(lambda: tuned.with_low_generator(in_low())),
+            "tuned, compiled": of_tuned(lambda: tuned.prepare(make(), low, True)),
             "ours, float32": ours("float32", **authors),
             "ours, default settings": ours("auto"),
             "ours": ours("auto", **authors),
@@ -168,10 +172,14 @@ def new_mapper(networks: Networks) -> LevelsMapper:
 def our_step(
     networks: Networks, prior: sdd.DiffusionPrior, batch: int, settings: dict[str, Any]
 ) -> Callable[[Clock], float]:
-    """Time steps of `distill` by its progress, but for the first, which warms up."""
+    """Time steps of `distill` by its progress, but for the first, which warms up.
+
+    Of five after it one goes without the judge, where there is one: a fifth, as in any training.
+    """
     guidance = sdd.GuidanceConfig(guidance_scale=paper.GUIDANCE_SCALE)
-    changes = {"steps": STEPS_OF_OURS, "batch_size": batch, "log_every": STEPS_OF_OURS}
-    config = sdd.DistillConfig(**{**settings, **changes, "guidance": guidance})
+    steps = 3 if settings.get("prior_weight") == 0 else 6
+    changes = {"steps": steps, "batch_size": batch, "log_every": steps, "guidance": guidance}
+    config = sdd.DistillConfig(**{**settings, **changes})
 
     def seconds(clock: Clock) -> float:
         times: dict[int, float] = {}
@@ -185,7 +193,7 @@ def our_step(
             prior, networks.generator, networks.w_plus, PROMPT, TIMESTEPS,
             mapper=new_mapper(networks), identity=networks.identity, config=config, progress=listen,
         )  # fmt: skip
-        return (times[STEPS_OF_OURS] - times[1]) / (STEPS_OF_OURS - 1)
+        return (times[steps] - times[1]) / (steps - 1)
 
     return seconds
 

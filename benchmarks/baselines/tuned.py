@@ -41,16 +41,11 @@ def low_precision(device: str) -> torch.dtype:
 
 
 def prepare(
-    networks: Networks,
-    dtype: torch.dtype,
-    compiled: bool = False,
-    reindexing: bool = True,
-    low_generator: bool = False,
+    networks: Networks, dtype: torch.dtype, compiled: bool = False, reindexing: bool = True
 ) -> Networks:
     """Return the teacher in `dtype`, channels_last.
 
     Args:
-        low_generator: the generator in `dtype` too, which is for trainings alone.
         compiled: U-Net and VAE encoder by torch.compile.
         reindexing: an option of Inductor. On, as it is by default, some versions generate slow code
             for convolution, GroupNorm and SiLU in a row.
@@ -67,10 +62,13 @@ def prepare(
             options |= ON_GPU
         unet = torch.compile(unet, options=options, fullgraph=True, dynamic=False)
         vae.encoder = torch.compile(vae.encoder, options=options, dynamic=False)
-    generator = networks.generator
-    if low_generator:
-        generator = copy.deepcopy(generator).to(dtype)
-    return replace(networks, unet=unet, vae=vae, generator=generator)
+    return replace(networks, unet=unet, vae=vae)
+
+
+def with_low_generator(networks: Networks) -> Networks:
+    """Return the networks of `prepare` with the generator in their dtype too, for trainings."""
+    generator = copy.deepcopy(networks.generator).to(networks.vae.dtype)
+    return replace(networks, generator=generator)
 
 
 def entropies_and_l1(d: Tensor) -> Tensor:

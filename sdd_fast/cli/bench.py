@@ -156,17 +156,13 @@ def time_cost(
     """
     from dataclasses import replace
 
-    from sdd_fast.checks import check_count
     from sdd_fast.timing.equations import Plan
     from sdd_fast.timing.record import FILE
     from sdd_fast.timing.time_cost import FIGURE, TABLES, time_cost as measured
     from sdd_fast.timing.units import Case
 
     candidates = options.whole_numbers(plan.timesteps, "--timesteps")
-    whole = Plan(plan.m, plan.n, plan.steps, searched=check_count("images", plan.images))
-    for name, count in (("batch_size", plan.batch_size), ("rounds", rounds)):
-        if count is not None:
-            check_count(name, count)
+    whole = Plan(plan.m, plan.n, plan.steps, searched=plan.images)
     domain = checkpoints.open(device, dtype, attention)
     text = prompt or next(iter(domain.prompts), domain.source_text)
     case = Case.of(domain, text, candidates, plan.images, plan.batch_size, quick)

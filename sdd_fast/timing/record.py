@@ -45,9 +45,18 @@ class Record:
             )
         if restart:
             return
-        self._check_same(there["request"])
-        self.samples = there["samples_s"]
-        self.work = {key: Work(**one) for key, one in there["work"].items()}
+        try:
+            request, self.samples = dict(there["request"]), dict(there["samples_s"])
+            self.work = {key: Work(**one) for key, one in there["work"].items()}
+            for samples in self.samples.values():
+                Spread.of(samples)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{self.path} is damaged: {error!r}. Delete it, or choose another folder"
+            ) from error
+        self._check_same(request)
+        known = ("format", "request", "samples_s", "work")
+        self.results = {key: value for key, value in there.items() if key not in known}
 
     def _check_same(self, earlier: Mapping[str, Any]) -> None:
         differing = [

@@ -13,6 +13,7 @@ import diffusers
 import torch
 
 from .._build_info import build_info
+from ..checks import check_count
 from ..files import PathLike, atomic_path, settled, write_text
 from ..fingerprint import fingerprint
 from ..lock import locked
@@ -58,6 +59,8 @@ def time_cost(
         FileExistsError: a file in the folder is something else.
         KeyboardInterrupt: what was measured is kept.
     """
+    usual = QUICK_ROUNDS if case.quick else ROUNDS
+    rounds = usual if rounds is None else check_count("rounds", rounds)
     folder = settled(out)
     with locked(folder):
         mine = (folder / FILE).exists()
@@ -65,10 +68,7 @@ def time_cost(
         record = Record(folder / FILE, request_of(case), restart=not resume)
         units, prior = units_of(case), case.domain.prior
         stages = stages_of(case) + ceilings(prior.device, prior.dtype)
-        measure(
-            units, stages, record, rounds=rounds or (QUICK_ROUNDS if case.quick else ROUNDS),
-            device=case.domain.device, progress=progress,
-        )  # fmt: skip
+        measure(units, stages, record, rounds=rounds, device=case.domain.device, progress=progress)
         record.results = results_of(record, units, stages, plan)
         record.save()
         write_text(folder / TABLES, markdown(record.request, record.results))

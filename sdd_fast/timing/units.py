@@ -81,17 +81,20 @@ class Case:
         ]
         prior.timesteps_tensor(candidates, len(candidates))
         prior.schedule.check_signal(candidates)
+        images = min(check_count("images", images), len(domain.held_out))
         sizes = selection_sizes(prior, generator.image_size)
         edits = min(_EDITS, rendering_batch(generator), max(1, sizes.rows // 2))
         if prior.device.type == "cpu" and prior.resolution > _SMALL:
-            edits = 1  # more at once take as long for each, and no CPU needs them
+            edits = 1  # more at once take as long for each
         return cls(
             domain,
             prompt,
             tuple(candidates),
-            1 if quick else min(check_count("images", images), sizes.images, len(domain.held_out)),
+            1 if quick else min(images, sizes.images),
             sizes.rows,
-            batch_size or training_batch(generator, prior),
+            training_batch(generator, prior)
+            if batch_size is None
+            else check_count("batch_size", batch_size),
             edits,
             quick,
         )

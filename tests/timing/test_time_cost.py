@@ -14,7 +14,7 @@ from tiny_domain import write_tiny_domain
 import sdd_fast as sdd
 from sdd_fast.progress import Progress
 from sdd_fast.timing.equations import Plan
-from sdd_fast.timing.record import FILE, Record
+from sdd_fast.timing.record import FILE, FORMAT, Record
 from sdd_fast.timing.report import duration, figure, markdown, verdict
 from sdd_fast.timing.sdedit import SDEdit
 from sdd_fast.timing.stages import Stage
@@ -101,6 +101,10 @@ def test_files_of_something_else_are_kept(case: Case, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("[]", encoding="utf-8")
     with pytest.raises(FileExistsError, match="no measurement of"):
         Record(tmp_path / FILE, {}, restart=True)
+    for damaged in ({}, {"request": {}, "samples_s": {"step": ["1"]}, "work": {}}):
+        (tmp_path / FILE).write_text(json.dumps({"format": FORMAT, **damaged}), encoding="utf-8")
+        with pytest.raises(ValueError, match="is damaged.*Delete it"):
+            Record(tmp_path / FILE, {})
     (tmp_path / FILE).unlink()
     (tmp_path / TABLES).write_text("mine", encoding="utf-8")
     with pytest.raises(FileExistsError, match="would be replaced"):
