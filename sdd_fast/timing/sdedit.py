@@ -57,6 +57,7 @@ class SDEdit:
             [B, 3, H, W] in [0, 1].
         """
         from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+        from diffusers.utils import logging
 
         if solver == "ddim":
             scheduler = DDIMScheduler.from_config(self._schedule)
@@ -72,10 +73,15 @@ class SDEdit:
             given |= {
                 "pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": uncond_pooled,
             }  # fmt: skip
-        made = self.pipeline(
-            image=images / 2 + 0.5, strength=1.0, num_inference_steps=steps,
-            guidance_scale=guidance_scale, generator=torch.Generator().manual_seed(0),
-            output_type="pt", **given,
-        )  # fmt: skip
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # of every cast of SDXL's VAE
+        try:
+            made = self.pipeline(
+                image=images / 2 + 0.5, strength=1.0, num_inference_steps=steps,
+                guidance_scale=guidance_scale, generator=torch.Generator().manual_seed(0),
+                output_type="pt", **given,
+            )  # fmt: skip
+        finally:
+            logging.set_verbosity(verbosity)
         edited: Tensor = made.images
         return edited

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from sd_families import write_family_folder
 from tiny_domain import write_tiny_domain
 
 import sdd_fast as sdd
@@ -128,6 +129,15 @@ def test_sdedit_takes_two_rows_a_step(
     made = SDEdit(prior, prior.encode_prompt("white hair")).edit(images, solver, 4)
     assert made.shape == images.shape and bool(made.isfinite().all())
     assert rows == [6] * 4
+
+
+def test_sdedit_of_sdxl_leaves_the_teacher_as_it_is(tmp_path: Path) -> None:
+    folder = write_family_folder(tmp_path / "teacher", "XL")
+    prior = sdd.DiffusionPrior.from_pretrained(folder, dtype="float16")
+    images = torch.rand(2, 3, prior.resolution, prior.resolution) * 2 - 1
+    made = SDEdit(prior, prior.encode_prompt("a")).edit(images, "ddim", 2)
+    assert made.shape == images.shape and bool(made.isfinite().all())
+    assert prior.vae.dtype == torch.float32  # which float16 would overflow
 
 
 def test_a_case_is_checked_before_anything_is_timed(case: Case) -> None:
