@@ -82,6 +82,6 @@ def demo(given: DemoOptions) -> None:
     first, pictures = made.runs[0], shown(made.pictures)
     say(f"look at:  {shown(made.report)}")
     say(f"pictures: {pictures} → {given.out / 'edited'}")
-    domain = needed_options(first.record["domain_reference"])
-    again = options.command_line("edit", shown(first.folder), pictures, strength=0.6, **domain)
+    follow = needed_options(first.record["domain_reference"]) | options.where(given.device)
+    again = options.command_line("edit", shown(first.folder), pictures, strength=0.6, **follow)
     say(f"next:     {again}")

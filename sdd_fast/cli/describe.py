@@ -5,9 +5,12 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .console import explain
+
+if TYPE_CHECKING:
+    from sdd_fast.selection.curve import HQSCurve
 
 Facts = dict[str, Any]
 """What to print; the first entry says what the thing is."""
@@ -212,7 +215,7 @@ def _json_file(path: Path) -> Facts:
             f"{path} is JSON, but no HQS curve and no domain; see also its folder, {path.parent}"
         )
     curve = HQSCurve.load(path)
-    return {
+    facts: Facts = {
         "HQS curve": path,
         "prompt": curve.prompt,
         "timesteps": f"{curve.timesteps[0]} … {curve.timesteps[-1]} ({len(curve.timesteps)})",
@@ -223,6 +226,16 @@ def _json_file(path: Path) -> Facts:
         f"guidance scale {curve.config.guidance_scale:g}, seed {curve.seed}, "
         f"gradient at the {curve.gradient_at}, {curve.search} search",
     }
+    return facts | ({"adaptive search": certainty(curve)} if curve.search == "adaptive" else {})
+
+
+def certainty(curve: HQSCurve) -> str:
+    """What an adaptive search evaluated, and how sure its choice is."""
+    spent, total = curve.evaluations
+    sure = "how sure the largest is cannot be told from one image"
+    if curve.confidence is not None:
+        sure = f"the largest in {curve.confidence:.0%} of bootstraps"
+    return f"{spent} of {total} evaluations, images: {curve.num_images}; {sure}"
 
 
 def _checkpoint(path: Path) -> Facts:

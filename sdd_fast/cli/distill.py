@@ -198,8 +198,8 @@ def distill(
     say("")
     show_verdict(run)
     say(f"report:  {shown(run.report)}")
-    domain = needed_options(run.record["domain_reference"])
-    say(f"next:    {options.command_line('edit', place, 'PICTURE.png', **domain)}")
+    follow = needed_options(run.record["domain_reference"]) | options.where(output.device)
+    say(f"next:    {options.command_line('edit', place, 'PICTURE.png', **follow)}")
 
 
 def show_verdict(run: EditRun) -> None:

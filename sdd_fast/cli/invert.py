@@ -98,7 +98,9 @@ def invert(
         strict=strict,
     )
     show(done)
-    say(f"next:          {options.command_line('edit', 'runs/RUN', out)}")
+    follow = {"domain": domain, "generator": generator} | options.where(device)
+    again = options.command_line("edit", "runs/RUN", out, **follow)
+    say(f"next:          {again}")
     if done.skipped:
         raise typer.Exit(1)
 

@@ -182,6 +182,13 @@ class CheckpointOptions:
         return open_domain(device=device, dtype=dtype, attention=attention, **vars(self))
 
 
+def where(device: str, dtype: str = "float32", attention: str = "auto") -> dict[str, str | None]:
+    """What networks run on and compute in, as `command_line` takes it: without what is usual."""
+    usual = {"device": "cpu", "dtype": "float32", "attention": "auto"}
+    given = {"device": device, "dtype": dtype, "attention": attention}
+    return {name: None if value == usual[name] else value for name, value in given.items()}
+
+
 def comma_list(text: str | None, option: str) -> list[str] | None:
     """ "coarse, fine" → ["coarse", "fine"]; None stays None."""
     if text is None:

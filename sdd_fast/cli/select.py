@@ -10,6 +10,7 @@ import typer
 
 from . import options
 from .console import command, say
+from .describe import certainty
 from .groups import typed
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def select(
         _write(curves, places, selection)
     for prompt, place in zip(prompts, places, strict=True):
         follow = {"out": place, "top": how.top, "threshold": how.threshold, "template": template}
-        follow |= typed(checkpoints)
+        follow |= typed(checkpoints) | options.where(device, dtype, attention)
         say(f"next:    {options.command_line('distill', prompt, **follow)}")
 
 
@@ -260,12 +261,8 @@ def _write(curves: list[HQSCurve], places: list[Path], selection: Selection) -> 
             say(f"largest HQS:  {curve.largest()}")
             if curve.gradient_at != "image":
                 say(f"approximate:  by the gradient at the {curve.gradient_at}")
-            if curve.confidence is not None:
-                spent, total = curve.evaluations
-                say(
-                    f"adaptive:     {spent} of {total} evaluations, on {curve.num_images} images; "
-                    f"the largest in {curve.confidence:.0%} of bootstraps"
-                )
+            if curve.search == "adaptive":
+                say(f"adaptive:     {certainty(curve)}")
             say(f"three best:   {', '.join(map(str, curve.top(min(3, len(curve.timesteps)))))}")
             try:
                 chosen, rule = choose(curve, selection)

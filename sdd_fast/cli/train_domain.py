@@ -92,7 +92,7 @@ def train_domain(
     if domain.held_out_images:
         say(f"held out: {len(domain.held_out_images)} pictures, named in {out / HELD_OUT_FILE}")
     what = domain.prompts[0] if domain.prompts else "WHAT THE PICTURES SHOULD SHOW"
-    say(f"next:     {options.command_line('distill', what, domain=out)}")
+    say(f"next:     {options.command_line('distill', what, domain=out, **options.where(device))}")
 
 
 @command

@@ -45,7 +45,7 @@ def explain_overflow(
     try:
         y = images.detach().to(prior.device, prior.compute_dtype)
         y = differentiable(y).requires_grad_()
-        z = prior.vae_encoder.encode(y, by_modules=True)
+        z = prior.vae_encoder.encode(y)  # by diffusers' modules, which have hooks
         r = residual(prior, z, embeds, timesteps, noise, config)
         torch.autograd.grad(z, y, r)
     finally:

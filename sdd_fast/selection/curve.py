@@ -39,7 +39,7 @@ class HQSCurve:
             computed; see `hqs`.
         search: "exhaustive" or "adaptive".
         confidence: of an adaptive search: the share of bootstraps over images in which `largest()`
-            is the largest.
+            is the largest; None of one image, which has none.
         candidates: how many timesteps there were to search; 0: T.
         normalize: "per-image" applies Eq. 11 to each image and then averages (the paper); "of-mean"
             averages H and N over images and then applies Eq. 11 once. Either can be derived from

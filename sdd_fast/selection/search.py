@@ -36,7 +36,10 @@ BOOTSTRAPS, DROPPED, SETTLED = 1000, 0.02, 0.95
 
 @dataclass
 class Found:
-    """What was searched for one prompt: [N, T] bool, and the confidence of its choice."""
+    """What was searched for one prompt, [N, T] bool, and the confidence of its choice.
+
+    It is None of an exhaustive search, and of a single image, whose bootstraps are all alike.
+    """
 
     wanted: Tensor
     confidence: float | None = None
@@ -94,7 +97,8 @@ class _Race:
         self.prompt, self.wanted, self.pilots = prompt, wanted, pilots
         self.left = wanted[0].nonzero().flatten()  # indices of timesteps
         self.lowest: Tensor | None = None
-        self.images, self.confidence, self.settled = pilots, 0.0, False
+        self.images, self.settled = pilots, False
+        self.confidence: float | None = None
 
     def judge(self, kept: PartialCurves, images: int, normalize: str) -> None:
         """Drop candidates by the images evaluated so far, and see whether one has won."""
@@ -108,9 +112,10 @@ class _Race:
         found = _scores(kept, self.prompt, self.wanted, images, normalize)[:, complete]
         shares = _shares(found)
         # Of the largest mean, which is what the curve's `largest()` is.
-        self.confidence = float(shares[found.mean(0).argmax()])
-        self.settled = self.confidence >= SETTLED
-        stays = complete[shares >= min(DROPPED, self.confidence)]
+        confidence = float(shares[found.mean(0).argmax()])
+        self.confidence = confidence if images > 1 else None
+        self.settled = confidence >= SETTLED
+        stays = complete[shares >= min(DROPPED, confidence)]
         self.left = self.left[torch.isin(self.left, stays)]
 
     def next(self) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ..ops.group_norm_silu import group_norm_silu
 from .precision import memory_format
@@ -48,7 +49,10 @@ def encode_mean(vae: Any, y: Tensor) -> Tensor:
 
 
 def unknown_to_fast_encoder(vae: Any) -> str:
-    """Return what the encoder of a VAE has that `encode_mean` does not know; "" if nothing."""
+    """Return what the encoder of a VAE has that `encode_mean` does not know; "" if nothing.
+
+    It calls no module but attention, so that nothing may hang on a call: no hook, no other forward.
+    """
     from diffusers import AutoencoderKL
     from diffusers.models.attention_processor import Attention
     from diffusers.models.autoencoders.vae import Encoder
@@ -62,6 +66,8 @@ def unknown_to_fast_encoder(vae: Any) -> str:
     }  # fmt: skip
     if type(vae) is not AutoencoderKL:
         return type(vae).__name__
+    if _is_changed(vae) or _has_any_global_hook():
+        return "hooks or a forward of its own"
     of_attention: tuple[str, ...] = ()  # called as it is, whatever it is made of
     for name, module in [*vae.encoder.named_modules(), ("quant_conv", vae.quant_conv)]:
         if module is None or name.startswith(of_attention):
@@ -70,6 +76,12 @@ def unknown_to_fast_encoder(vae: Any) -> str:
             return f"{type(module).__name__} ({name})"
         if isinstance(module, Attention):
             of_attention += (name + ".",)
+            continue
+        if _is_changed(module):
+            return f"hooks or a forward of its own ({name})"
+        for parameter in module.parameters(recurse=False):
+            if type(parameter.data) is not Tensor:
+                return f"weights kept as {type(parameter.data).__name__} ({name})"
         if isinstance(module, ResnetBlock2D) and module.output_scale_factor != 1:
             return f"output_scale_factor {module.output_scale_factor} ({name})"
         if isinstance(module, Downsample2D) and module.padding != 0:
@@ -80,6 +92,18 @@ def unknown_to_fast_encoder(vae: Any) -> str:
             if (module.dilation, module.groups) != ((1, 1), 1):
                 return f"dilation {module.dilation}, groups {module.groups} ({name})"
     return ""
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Whether calling a module does more, or something else, than its class says."""
+    return "forward" in vars(module) or any(
+        (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+    )
 
 
 def _resnet(block: Any, x: Tensor) -> Tensor:

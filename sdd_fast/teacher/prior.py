@@ -90,6 +90,15 @@ class DiffusionPrior:
         self.unet_rows = 0
         self._time_ids: dict[tuple[int, int], Tensor] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `vae_encoder` and `schedule` are made of these and would go on with the earlier ones.
+        if name in ("vae", "scheduler") and name in vars(self):
+            raise AttributeError(
+                f"the {name} of a teacher cannot be exchanged; make another: load it with vae=… of "
+                "from_pretrained, or give DiffusionPrior(…) the parts"
+            )
+        super().__setattr__(name, value)
+
     @classmethod
     @shielded()
     def from_pretrained(

@@ -58,8 +58,8 @@ class VAEEncoder:
         """Whether `fast_encoder` does the work, and not diffusers' module.
 
         It does not for a VAE that it does not know, now or since its layers were replaced, and
-        where the module was told to work another way: in tiles or slices, with checkpoints, or with
-        weights that get a gradient.
+        where the module was told to work another way: in tiles or slices, with checkpoints, with
+        hooks, or with weights that get a gradient.
         """
         vae = self.vae
         otherwise = vae.use_tiling or vae.use_slicing or vae.encoder.gradient_checkpointing
@@ -85,16 +85,12 @@ class VAEEncoder:
         h, w = (s * self.resolution // longer // self.scale_factor for s in (height, width))
         return self.vae.config.latent_channels, h, w
 
-    def encode(self, images: Tensor, by_modules: bool = False) -> Tensor:
-        """Encode images [B, 3, H, W] to latents [B, C, h, w]; see `DiffusionPrior.encode`.
-
-        `by_modules` calls diffusers' modules one by one, so that their hooks see every layer.
-        """
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode images [B, 3, H, W] to latents [B, C, h, w]; see `DiffusionPrior.encode`."""
         check_images(images, self.vae.config.in_channels)
         y = self.resize(images.to(self.device, self.dtype))
         y = y.to(self.vae.dtype)
-        fast = self.fast and not by_modules
-        mode = encode_mean(self.vae, y) if fast else self.vae.encode(y).latent_dist.mode()
+        mode = encode_mean(self.vae, y) if self.fast else self.vae.encode(y).latent_dist.mode()
         return mode.to(self.dtype) * self.vae.config.scaling_factor
 
     def resize(self, y: Tensor) -> Tensor:

@@ -277,6 +277,22 @@ def test_select(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     assert json.loads((old / "curve.json").read_text())["prompt"] == "old"
 
 
+def test_an_adaptive_search_of_one_image_claims_no_certainty(
+    sdd: Sdd, domain: Path, tmp_path: Path
+) -> None:
+    """The command that comes next has what was given here."""
+    words = ["select", "old", "--images", "1", "--search", "adaptive", "--attention", "sdpa-math"]
+    done = sdd(*words, "--domain", domain, "--out", tmp_path, "--dtype", "bfloat16")
+    assert done.code == 0, done.err
+    told = "evaluations, images: 1; how sure the largest is cannot be told from one image"
+    assert told in done.out and told in sdd("info", tmp_path).out
+    follow = shlex.split(done.out.splitlines()[-1].removeprefix("next:"))
+    assert follow[:3] == ["sdd", "distill", "old"]
+    for option, value in (("--domain", domain), ("--out", tmp_path), ("--dtype", "bfloat16"),
+                          ("--attention", "sdpa-math")):  # fmt: skip
+        assert follow[follow.index(option) + 1] == str(value)
+
+
 def test_select_several_prompts(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     words = ["select", "old", "a zombie", "--domain", domain, "--out", tmp_path, *SELECT]
     done = sdd(*words)
@@ -887,7 +903,8 @@ def test_train_domain_ends_with_what_to_try(
     for prompts, proposed in ((["a red cup", "a mug"], "'a red cup'"), ([], "'WHAT THE PICTURES")):
         spec = json.loads((out / "domain.json").read_text()) | {"prompts": prompts}
         (out / "domain.json").write_text(json.dumps(spec))
-        assert f"next:     sdd distill {proposed}" in sdd(*words).out
+        shown = sdd(*words, "--device", "cuda:1").out
+        assert f"next:     sdd distill {proposed}" in shown and shown.endswith("--device cuda:1\n")
     (out / "held-out.json").write_text('{"images": ["1.png", "2.png"], "trained_on": 8}')
     assert f"held out: 2 pictures, named in {out / 'held-out.json'}" in sdd(*words).out
     assert "2 pictures, named in held-out.json" in sdd("info", out).out

@@ -68,7 +68,7 @@ def test_a_folder_becomes_latents(sdd: Invert, faces: Path, tmp_path: Path) -> N
     assert lines[3] == f"mean PSNR:     {mean:.1f} dB"
     assert lines[4] == f"latents:       {out} (3 pictures)"
     assert lines[5] == f"contact sheet: {tmp_path / 'w.png'}" and (tmp_path / "w.png").exists()
-    assert lines[6] == f"next:          sdd edit runs/RUN {out}"
+    assert lines[6] == f"next:          sdd edit runs/RUN {out} --domain {sdd.domain}"
 
 
 def test_refining(sdd: Invert, faces: Path, tmp_path: Path) -> None:

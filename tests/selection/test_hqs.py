@@ -802,7 +802,10 @@ def test_curves_of_an_adaptive_search(
         assert curve.plot(tmp_path / "curve.png").stat().st_size > 1000
 
 
-def test_few_images_are_searched_adaptively_too(tiny_prior: DiffusionPrior) -> None:
+def test_few_images_are_searched_adaptively_too(tiny_prior: DiffusionPrior, tmp_path: Path) -> None:
     curve = hqs(tiny_prior, pictures(1), "old", STEPS, search="adaptive")
     assert curve.num_images == 1 and curve.timesteps == tuple(STEPS)
+    assert curve.confidence is None  # all bootstraps of one image are alike
+    curve.save(tmp_path / "curve.json")
+    assert HQSCurve.load(tmp_path / "curve.json").confidence is None
     assert hqs(tiny_prior, pictures(2), "old", [500], search="adaptive").largest() == 500

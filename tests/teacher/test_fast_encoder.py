@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from op_cases import norm_error
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
 from sdd_fast.ops._register import NATIVE
 from sdd_fast.teacher.fast_encoder import encode_mean, unknown_to_fast_encoder
@@ -187,6 +189,50 @@ def test_parts_that_are_exchanged_later_are_used() -> None:
         if isinstance(module, torch.nn.Conv2d):
             module.padding_mode = "zeros"
     assert unknown_to_fast_encoder(vae) == "padding_mode circular (quant_conv)"
+
+
+HOOKS: list[Callable[[torch.nn.Module, list[str]], Any]] = [
+    lambda module, seen: module.register_forward_hook(lambda *_: seen.append("")),
+    lambda module, seen: module.register_forward_pre_hook(lambda *_: seen.append("")),
+    lambda module, seen: module.register_full_backward_hook(lambda *_: seen.append("")),
+    lambda module, seen: module.register_full_backward_pre_hook(lambda *_: seen.append("")),
+    lambda _, seen: register_module_forward_hook(lambda *_: seen.append("")),
+]
+
+
+@pytest.mark.parametrize("register", HOOKS)
+@pytest.mark.parametrize("name", ["", "conv_in", "down_blocks.1.resnets.0.norm1", "conv_norm_out"])
+def test_hooks_see_what_they_are_registered_for(
+    register: Callable[[torch.nn.Module, list[str]], Any], name: str
+) -> None:
+    vae = make()
+    encoder, y, seen = encoder_of(vae), pictures(torch.float32, 64, 64), list[str]()
+    handle = register(vae.encoder.get_submodule(name), seen)
+    try:
+        assert not encoder.fast
+        encoder.encode(y).sum().backward()
+    finally:
+        handle.remove()
+    assert seen and encoder.fast
+
+
+def test_a_forward_of_its_own_and_other_weights_are_used() -> None:
+    """As programs that move weights to a device when they are needed, or quantize them, do it."""
+    vae = make()
+    encoder, y = encoder_of(vae, torch.float64), pictures(torch.float64, 64, 64)
+    before = encoder.encode(y)
+    conv = vae.encoder.conv_out
+    conv.forward = lambda x: 2 * torch.nn.Conv2d.forward(conv, x)
+    assert not encoder.fast and not torch.equal(encoder.encode(y), before)
+    del conv.forward
+    assert encoder.fast
+
+    class Twice(torch.nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 2 * weight
+
+    torch.nn.utils.parametrize.register_parametrization(conv, "weight", Twice())
+    assert not encoder.fast and not torch.equal(encoder.encode(y), before)
 
 
 def test_how_the_module_was_told_to_work_is_respected() -> None:

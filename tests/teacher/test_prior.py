@@ -79,6 +79,16 @@ def test_every_network_is_frozen_and_in_eval_mode(tiny_prior: DiffusionPrior) ->
     assert not embeds.cond.requires_grad
 
 
+@pytest.mark.parametrize("part", ["vae", "scheduler"])
+def test_parts_that_others_are_made_of_cannot_be_exchanged(
+    tiny_prior: DiffusionPrior, part: str
+) -> None:
+    before = getattr(tiny_prior, part)
+    with pytest.raises(AttributeError, match=f"the {part} of a teacher cannot be exchanged; make"):
+        setattr(tiny_prior, part, object())
+    assert getattr(tiny_prior, part) is before
+
+
 def test_modules_are_light_to_import() -> None:
     code = (
         "import sys, sdd_fast.teacher.prior, sdd_fast.gradients.image_gradient\n"
