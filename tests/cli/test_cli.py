@@ -617,10 +617,10 @@ def test_ctrl_c(sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
     original = Objective.loss
 
-    def interrupted(self: Objective, step: int) -> Any:
+    def interrupted(self: Objective, step: int, *of: Any) -> Any:
         if step == 1:
             raise KeyboardInterrupt
-        return original(self, step)
+        return original(self, step, *of)
 
     words = ["distill", "old hair", "--domain", domain, "--out", tmp_path / "run", *SHORT]
     monkeypatch.setattr(Objective, "loss", interrupted)

@@ -606,11 +606,11 @@ def test_the_host_waits_for_the_gpu_only_when_logging(
     prior = DiffusionPrior.from_pretrained(tiny_sd, device="cuda")
     steps = []
 
-    def strict(self: Objective, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def strict(self: Objective, step: int, *of: Any) -> tuple[Tensor, dict[str, Tensor]]:
         # The first steps fill caches; between log entries nothing may synchronise.
         torch.cuda.set_sync_debug_mode("error" if 4 <= step < 18 else "default")
         steps.append(step)
-        return loss(self, step)
+        return loss(self, step, *of)
 
     monkeypatch.setattr(Objective, "loss", strict)
     import copy
