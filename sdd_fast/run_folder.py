@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -47,8 +48,8 @@ WRITTEN = (RUN_FILE, CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, REPORT
 """What `run_edit` writes besides."""
 
 _PENDING = ".pending-"
-_pending: ContextVar[Path | None] = ContextVar("_pending", default=None)
-"""Where the `run_edit` that is at work writes what is to replace an earlier run's."""
+_pending: ContextVar[Mapping[Path, Path]] = ContextVar("_pending", default=MappingProxyType({}))
+"""Folder → where the `run_edit` at work there writes what is to replace an earlier run's."""
 
 _OTHERWISE = "choose another run folder, or pass resume=False to start over and discard it"
 _REQUEST = "request"  # in a mapper's metadata: the digest of the request that it answers
@@ -131,7 +132,7 @@ def pending(folder: Path) -> Iterator[Path]:
     for left in folder.glob(f"{_PENDING}*"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     apart = folder / f"{_PENDING}{os.getpid()}"
-    token = _pending.set(apart)
+    token = _pending.set({**_pending.get(), folder: apart})
     try:
         earlier = any((folder / name).exists() for name in (RUN_FILE, *TRAINED))
         yield apart if earlier else folder
@@ -312,7 +313,7 @@ class RunFolder:
     def _check_record(self) -> None:
         """Refuse a run.json that is of something else, or of another run than is continued."""
         path = self.path / RUN_FILE
-        if _pending.get() is not None or not path.exists():
+        if self.path in _pending.get() or not path.exists():
             return  # `run_edit` has looked, and writes it
         if not is_of_a_run(path):
             raise self._foreign(RUN_FILE)
@@ -348,7 +349,7 @@ class RunFolder:
         """
         write_json(self.path / CONFIG_FILE, self._config)
         self._described = True
-        apart = _pending.get()
+        apart = _pending.get().get(self.path)
         if apart is None:
             if not self._resume and (self.path / RUN_FILE).exists():
                 for name in WRITTEN:

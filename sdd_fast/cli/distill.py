@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sdd_fast.runs.run import EditRun
 
 
-def _training(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel=options.TRAINING)
+def _training(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=options.TRAINING)
 
 
 def _choice(text: str, *names: str) -> Any:
@@ -101,15 +101,30 @@ class TrainingOptions:
     prior_weight: Annotated[
         float, _training("Holds on to images that the diffusion model finds natural.")
     ] = options.TRAINED_BY.prior_weight
+    ema: Annotated[
+        float, _training("Decay of a moving average of the mapper, such as 0.98; 0: none.")
+    ] = options.TRAINED_BY.ema
+    accumulate: Annotated[
+        int, _training("Batches per step: as a larger batch, in the memory of one.")
+    ] = options.TRAINED_BY.accumulate
+    stop_early: Annotated[
+        bool,
+        _training(
+            "End where the direction of the edit on held-out pictures gains no more.",
+            "--stop-early",
+        ),
+    ] = False
     seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0
 
     def config(self) -> DistillConfig:
         """Return them as checked settings; `batch_size` stays the default where none was given."""
+        from sdd_fast.distillation.config import EarlyStop
         from sdd_fast.gradients.config import GuidanceConfig
         from sdd_fast.runs.run import default_config
 
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changes.pop("levels", None)
+        changes["stop_early"] = EarlyStop() if self.stop_early else None
         if self.guidance_scale is not None:
             changes["guidance"] = GuidanceConfig(guidance_scale=changes.pop("guidance_scale"))
         return default_config(**changes)
@@ -135,7 +150,7 @@ class OutputOptions:
 
 @command
 def distill(
-    prompt: options.Prompt,
+    prompts: options.Prompts,
     choice: ChoiceOptions,
     training: TrainingOptions,
     template: options.Template = None,
@@ -146,12 +161,14 @@ def distill(
     """Distill a prompt into a mapper that edits a picture in one forward pass.
 
     Selects timesteps (unless they are given), trains, measures the edit on held-out pictures, and
-    writes a folder with the mapper, a before/after grid and report.html. Stop it with Ctrl-C and
-    give the same command again: it goes on where it was, to the same result.
+    writes a folder with the mapper, a before/after grid and report.html. Several prompts are
+    selected and trained together, and get a folder each. Stop it with Ctrl-C and give the same
+    command again: it goes on where it was, to the same result.
 
     \b
     Examples:
       sdd distill "a face with white hair" --out runs/white-hair
+      sdd distill "a smiling face" "a face with a beard" "a bald face" --out runs
       sdd distill "a smiling face" --top 3 --levels medium --steps 400
       sdd distill "a bald face" --timesteps 700,750 --guidance-scale 50
       sdd distill "white hair" --domain ffhq-1024 --template attribute --device cuda
@@ -162,44 +179,49 @@ def distill(
     from sdd_fast.domains.names import needed_options
     from sdd_fast.files import shown
     from sdd_fast.memory import training_batch
-    from sdd_fast.runs.prepare import slug
-    from sdd_fast.runs.run import run_edit
+    from sdd_fast.runs.run import run_edits
     from sdd_fast.selection.choose import Selection
     from sdd_fast.selection.curve import HQSCurve
 
     choice.check()
-    place = output.out or Path("runs") / slug(prompt)
+    places = options.run_folders(prompts, output.out)
+    if choice.curve and len(prompts) > 1:
+        raise typer.BadParameter("--curve is of one prompt; the curves in their folders are used")
     timesteps = options.whole_numbers(choice.timesteps, "--timesteps")
     levels = options.comma_list(training.levels, "--levels")
     config = training.config()
     top = 1 if choice.largest else choice.top
     selection = Selection(top=top, threshold=choice.threshold, seed=training.seed)
-    curve = HQSCurve.load(choice.curve) if choice.curve else None
+    curves = [HQSCurve.load(choice.curve)] if choice.curve else None
     loaded = checkpoints.open(output.device, output.dtype, output.attention)
     if training.batch_size is None:
         # The generator first: if it is missing, no teacher is downloaded before that is said.
         fitting = training_batch(loaded.generator, loaded.prior)
         config = replace(config, batch_size=fitting)
-    again = typed(choice, training, checkpoints, output) | {"template": template, "out": place}
-    run = run_edit(
+    again = typed(choice, training, checkpoints, output) | {"template": template}
+    runs = run_edits(
         loaded,
-        loaded.prompt(prompt, template),
-        place,
+        [loaded.prompt(prompt, template) for prompt in prompts],
+        places,
         selection=selection,
         timesteps=timesteps,
-        curve=curve,
+        curves=curves,
         levels=levels,
         config=config,
         faces=output.faces,
         resume=not output.restart,
         say=say,
-        command=options.command_line("distill", prompt, **again),
+        commands=[
+            options.command_line("distill", prompt, **again | {"out": place})
+            for prompt, place in zip(prompts, places, strict=True)
+        ],
     )
-    say("")
-    show_verdict(run)
-    say(f"report:  {shown(run.report)}")
-    follow = needed_options(run.record["domain_reference"]) | options.where(output.device)
-    say(f"next:    {options.command_line('edit', place, 'PICTURE.png', **follow)}")
+    for run, place in zip(runs, places, strict=True):
+        say(f"\n“{run.record['prompt']}”" if len(runs) > 1 else "")
+        show_verdict(run)
+        say(f"report:  {shown(run.report)}")
+        follow = needed_options(run.record["domain_reference"]) | options.where(output.device)
+        say(f"next:    {options.command_line('edit', place, 'PICTURE.png', **follow)}")
 
 
 def show_verdict(run: EditRun) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +23,10 @@ PARTS = "Which checkpoints"
 PHOTO = "a photo"
 _MOST_NUMBERS = 100_000  # of a range; timesteps are far fewer
 
-Prompt = Annotated[str, typer.Argument(help="What the edited pictures should show.")]
+Prompts = Annotated[
+    list[str],
+    typer.Argument(metavar="PROMPT...", help="What the edited pictures should show; one or more."),
+]
 DomainName = Annotated[
     str | None,
     typer.Option(
@@ -119,7 +122,10 @@ Attention = Annotated[
 RunOut = Annotated[
     Path | None,
     typer.Option(
-        "--out", help="The run's folder. Default: runs/ and the prompt.", rich_help_panel=OUTPUT
+        "--out",
+        help="The run's folder; of several prompts, the folder of their folders. Default: runs/ "
+        "and the prompt.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Aligned = Annotated[
@@ -187,6 +193,22 @@ def where(device: str, dtype: str = "float32", attention: str = "auto") -> dict[
     usual = {"device": "cpu", "dtype": "float32", "attention": "auto"}
     given = {"device": device, "dtype": dtype, "attention": attention}
     return {name: None if value == usual[name] else value for name, value in given.items()}
+
+
+def run_folders(prompts: Sequence[str], out: Path | None) -> list[Path]:
+    """Return a folder for each prompt: `out`, or of several prompts folders in it.
+
+    Raises:
+        ValueError: a prompt is given twice.
+    """
+    from sdd_fast.runs.prepare import slug
+
+    twice = [prompt for i, prompt in enumerate(prompts) if prompt in prompts[:i]]
+    if twice:
+        raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
+    if out is not None and len(prompts) == 1:
+        return [out]
+    return [(Path("runs") if out is None else out) / slug(prompt) for prompt in prompts]
 
 
 def comma_list(text: str | None, option: str) -> list[str] | None:

@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     from sdd_fast.selection.choose import Selection
     from sdd_fast.selection.curve import HQSCurve
 
-Prompts = Annotated[
-    list[str],
-    typer.Argument(metavar="PROMPT...", help="What the edited pictures should show; one or more."),
-]
-SelectOut = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        help="The run's folder; of several prompts, the folder of their folders. Default: runs/ "
-        "and the prompt.",
-        rich_help_panel=options.OUTPUT,
-    ),
-]
-
 
 def _curve(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel=options.CURVE)
@@ -133,12 +119,12 @@ class CurveOptions:
 
 @command
 def select(
-    prompts: Prompts,
+    prompts: options.Prompts,
     how: CurveOptions,
     template: options.Template = None,
     *,
     checkpoints: options.CheckpointOptions,
-    out: SelectOut = None,
+    out: options.RunOut = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -164,17 +150,12 @@ def select(
 
     from sdd_fast.lock import locked
     from sdd_fast.run_folder import CURVE_FILE, PARTIAL_CURVE
-    from sdd_fast.runs.prepare import check_selection, load_local, slug
+    from sdd_fast.runs.prepare import check_selection, load_local
     from sdd_fast.selection.in_domain import compute_curves, sizes
     from sdd_fast.teacher.text import check_prompt, unknown_words
 
     selection, guidance = how.selection(), how.guidance()
-    twice = [prompt for i, prompt in enumerate(prompts) if prompt in prompts[:i]]
-    if twice:
-        raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
-    parent = Path("runs") if out is None else out
-    single = out is not None and len(prompts) == 1
-    places = [parent] if single else [parent / slug(prompt) for prompt in prompts]
+    places = options.run_folders(prompts, out)
     loaded = checkpoints.open(device, dtype, attention)
     texts = [loaded.prompt(prompt, template) for prompt in prompts]
     for text in texts:

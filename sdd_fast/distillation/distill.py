@@ -358,9 +358,9 @@ def _results(runs: Sequence[_Run], alone: bool) -> DistillResult | list[DistillR
     if failed and alone:
         raise FloatingPointError(failed[0])
     if failed:
-        told = "\n  ".join(failed)
+        told = f"{len(failed)} of {len(runs)} prompts failed, the others are finished:\n  "
         raise PromptsFailed(
-            f"{len(failed)} of {len(runs)} prompts failed, the others are finished:\n  {told}",
+            (told if len(runs) > 1 else "") + "\n  ".join(failed),
             [None if run.failure else one for run, one in zip(runs, results, strict=True)],
         )
     return results[0] if alone else results

@@ -24,7 +24,7 @@ from ..run_folder import REPORT_FILE, RUN_FILE
 from ..selection.choose import Selection
 from ..teacher.text import check_prompt
 from .prepare import slug
-from .run import EditRun, run_edit
+from .run import EditRun, run_edits
 
 if TYPE_CHECKING:
     from ..domains import Domain
@@ -62,7 +62,7 @@ def run_demo(
 
     Args:
         domain: one with labels, such as faces64: the demo draws the images that it edits.
-        prompts: distinct; default: two that the domain knows. See `run_edit` for them and for the
+        prompts: distinct; default: two that the domain knows. See `run_edits` for them and for the
             other arguments.
         restart: make all of it anew.
 
@@ -89,23 +89,23 @@ def run_demo(
     files = [folder / images / f"{image}-{i + 1}.png" for i in range(SHOWN)]
     with locked(folder):
         _check_folder(folder, folders, files)
-        runs = []
-        for i, (prompt, place) in enumerate(zip(prompts, folders, strict=True)):
-            say(f"\n[{i + 1}/{len(prompts)}] “{prompt}”")
-            run = run_edit(
-                domain,
-                prompt,
-                place,
-                selection=selection,
-                config=config,
-                faces=faces,
-                resume=not restart,
-                progress=progress,
-                say=say,
-                command=f"sdd distill {prompt!r} --out {shown(place)}",
-            )
-            say(f"→ {run.headline}")
-            runs.append(run)
+        runs = run_edits(
+            domain,
+            prompts,
+            folders,
+            selection=selection,
+            config=config,
+            faces=faces,
+            resume=not restart,
+            progress=progress,
+            say=say,
+            commands=[
+                f"sdd distill {prompt!r} --out {shown(place)}"
+                for prompt, place in zip(prompts, folders, strict=True)
+            ],
+        )
+        for run in runs:
+            say(f"→ “{run.record['prompt']}”: {run.headline}")
         for path, picture in zip(files, drawn, strict=True):
             save_png(path, picture)
         say(f"\nediting {len(files)} held-out {images}: {shown(files[0].parent)} …")

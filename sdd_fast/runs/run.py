@@ -12,16 +12,16 @@ measures and reports anew for other figures than there are, for another judge or
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from ..distillation.config import DistillConfig
-from ..distillation.distill import DistillResult, distill
+from ..distillation.distill import distill
 from ..distillation.judge import NEEDED, Verdict, from_earlier, judge
+from ..distillation.monitor import EditMonitor
+from ..distillation.result import DistillResult, PromptsFailed
 from ..domains.reader import Target
 from ..files import PathLike, atomic_path, settled, shown, write_json
 from ..images import save_png
@@ -31,85 +31,32 @@ from ..progress import Listener
 from ..report import wording, write_report
 from ..report.showcase import before_after, milliseconds_per_edit, training_figure
 from ..run_folder import (
-    CURVE_FILE,
-    CURVE_PICTURE,
     GRID_FILE,
     MAPPER_FILE,
-    PARTIAL_CURVE,
     REPORT_FILE,
     RUN_FILE,
     TRAINING_FILE,
     pending,
     restore,
 )
-from ..selection.choose import Selection, choose
+from ..selection.choose import Selection
 from ..selection.curve import HQSCurve
-from ..selection.in_domain import compute_curve, sizes
 from ..shield import shielded
 from ..teacher.text import warn_of_unknown_words
+from ..training_state import ENDS_AT
+from .job import EditRun, Job, Say
 from .prepare import check, earlier_run, slug as slug  # slug: for sdd_fast.experiment
 from .record import new_record, without_nan
+from .select import choose_timesteps, compute_missing, earlier_curve
 
 if TYPE_CHECKING:
     from ..domains import Domain
-
-Say = Callable[[str], None]
 
 SHOWN = 7  # images in the before/after grid
 
 
 def _silent(line: str) -> None:
     pass
-
-
-@dataclass(frozen=True)
-class EditRun:
-    """What `run_edit` returns. `record` is the content of run.json."""
-
-    folder: Path
-    result: DistillResult
-    verdict: Verdict
-    record: dict[str, Any]
-
-    @property
-    def mapper(self) -> nn.Module:
-        return self.result.mapper
-
-    @property
-    def report(self) -> Path:
-        return self.folder / REPORT_FILE
-
-    @property
-    def headline(self) -> str:
-        """The verdict in one sentence."""
-        return wording.headline(self.record)
-
-    @property
-    def advice(self) -> str:
-        """What to try next; "" if nothing."""
-        return wording.advice(self.record)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What the stages of a run share; `record` grows from one to the next."""
-
-    domain: Domain
-    prompt: str
-    folder: Path
-    selection: Selection
-    levels: Sequence[str] | None
-    config: DistillConfig
-    resume: bool
-    progress: bool | Listener
-    say: Say
-    record: dict[str, Any]
-    earlier: dict[str, Any]
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to train."""
-        return bool(self.earlier.get("complete")) and (self.folder / MAPPER_FILE).exists()
 
 
 def default_config(**changes: Any) -> DistillConfig:
@@ -164,141 +111,199 @@ def run_edit(
             noticed before any work is done.
         KeyboardInterrupt, FloatingPointError: see `distill`.
     """
-    folder, selection = settled(out), selection or Selection()
+    (run,) = run_edits(
+        domain, [prompt], [out],
+        selection=selection, timesteps=timesteps, curves=None if curve is None else [curve],
+        levels=levels, config=config, faces=faces, strengths=strengths, resume=resume,
+        progress=progress, say=say, commands=[command],
+    )  # fmt: skip
+    return run
+
+
+@shielded()
+def run_edits(
+    domain: Domain,
+    prompts: Sequence[str],
+    outs: Sequence[PathLike],
+    *,
+    selection: Selection | None = None,
+    timesteps: Sequence[int] | None = None,
+    curves: Sequence[HQSCurve] | None = None,
+    levels: Sequence[str] | None = None,
+    config: DistillConfig | None = None,
+    faces: int = 256,
+    strengths: Sequence[float] = (0.5, 1.0, 1.5),
+    resume: bool = True,
+    progress: bool | Listener = True,
+    say: Say = _silent,
+    commands: Sequence[str] = (),
+) -> list[EditRun]:
+    """Select, distill, measure and report one edit for each of several prompts.
+
+    Their timesteps are selected in one pass and their mappers trained together. Every folder is
+    that of a run alone, and can be continued alone.
+
+    Args:
+        outs: a folder for each prompt. curves, commands: one for each, or none.
+        The rest, for all: see `run_edit`.
+
+    Raises:
+        PromptsFailed: some became NaN or infinite, after the others are finished and reported.
+        ValueError, OSError, KeyboardInterrupt: see `run_edit`.
+    """
+    selection = selection or Selection()
     if config is None:
         config = default_config(batch_size=training_batch(domain.generator, domain.prior))
-    config = replace(config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt))
-    levels = levels or domain.levels.get(prompt)
-    check(domain, prompt, timesteps, curve, levels, selection, config.batch_size, faces)
-    with locked(folder), pending(folder) as place:
-        earlier = earlier_run(folder, domain, prompt, resume)
-        record = new_record(domain, prompt, config, command, earlier)
-        record["unknown_words"] = warn_of_unknown_words(domain.prior, prompt)
-        job = _Job(
-            domain, prompt, folder, selection, levels, config, resume, progress, say, record,
-            earlier,
-        )  # fmt: skip
-        curve = curve or _earlier_curve(job)
-        if not job.finished:
-            write_json(place / RUN_FILE, record)
-        _select(job, timesteps, curve, place)
-        result = _distill(job)
-        target = domain.reader.target_in(prompt) if domain.reader else None
-        if job.finished:
-            restore(place, folder)
-            if _is_reported(job, target if faces else None, faces, strengths):
-                say(f"nothing is left to do: its report is {shown(folder / REPORT_FILE)}")
-                told = earlier["verdict"]
-                verdict = Verdict(told["level"], told["code"], tuple(told["advice"]))
-                return EditRun(folder, result, verdict, earlier)
-        else:
-            write_json(folder / RUN_FILE, record)
-        began = time.perf_counter()
-        _measure(job, result, target, faces)
-        _make_pictures(job, result, target, strengths)
-        record["seconds"]["measure"] = time.perf_counter() - began
-        return _finish(job, result, strengths)
+    given: Sequence[HQSCurve | None] = curves or [None] * len(prompts)
+    for prompt, curve in zip(prompts, given, strict=True):
+        named = levels or domain.levels.get(prompt)
+        check(domain, prompt, timesteps, curve, named, selection, config.batch_size, faces)
+    with ExitStack() as held:
+        jobs = []
+        for i, (prompt, out) in enumerate(zip(prompts, outs, strict=True)):
+            folder = settled(out)
+            held.enter_context(locked(folder))
+            place = held.enter_context(pending(folder))
+            its = replace(
+                config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt)
+            )
+            earlier = earlier_run(folder, domain, prompt, resume)
+            record = new_record(domain, prompt, its, commands[i] if commands else "", earlier)
+            record["unknown_words"] = warn_of_unknown_words(domain.prior, prompt)
+            jobs.append(
+                Job(
+                    domain,
+                    prompt,
+                    folder,
+                    place,
+                    selection,
+                    levels or domain.levels.get(prompt),
+                    its,
+                    resume,
+                    progress,
+                    say,
+                    record,
+                    earlier,
+                )  # fmt: skip
+            )
+        _select(jobs, timesteps, given)
+        results, failure = _distill(jobs)
+        runs = [
+            _finish(job, result, faces, strengths)
+            for job, result in zip(jobs, results, strict=True)
+            if result is not None
+        ]
+        if failure is not None:
+            for run in runs:
+                say(f"“{run.record['prompt']}”: {run.headline}; report: {shown(run.report)}")
+            raise failure
+        return runs
 
 
 # --- the stages -----------------------------------------------------------------------------------
 
 
 def _select(
-    job: _Job, timesteps: Sequence[int] | None, curve: HQSCurve | None, place: Path
+    jobs: Sequence[Job], timesteps: Sequence[int] | None, given: Sequence[HQSCurve | None]
 ) -> None:
-    """Choose the timesteps, into the record; write the curve, if there is one."""
+    curves = [curve or earlier_curve(job) for job, curve in zip(jobs, given, strict=True)]
+    for job in jobs:
+        if not job.finished:
+            write_json(job.place / RUN_FILE, job.record)
     if timesteps is None:
-        curve = curve or _compute_curve(job)
-    names = (CURVE_FILE, CURVE_PICTURE)
-    kept = job.finished and all((job.folder / name).exists() for name in names)
-    if curve is not None and not kept:
-        curve.save(place / CURVE_FILE)  # first, since the choice may fail
-        (job.folder / PARTIAL_CURVE).unlink(missing_ok=True)
-    if timesteps is None and curve is not None:
-        chosen, rule = choose(curve, job.selection)
-    else:
-        chosen, rule = sorted({int(t) for t in timesteps or ()}), "given by hand"
-    if curve is not None and not kept:
-        marked = [t for t in chosen if t in curve.timesteps]
-        curve.plot(place / CURVE_PICTURE, chosen=marked, threshold=job.selection.threshold)
-    job.record.update(timesteps=chosen, rule=rule)
-    job.say(f"timesteps: {', '.join(map(str, chosen))} ({rule})")
-    if not job.finished:
-        write_json(place / RUN_FILE, job.record)
+        curves = [*compute_missing(jobs, curves)]
+    for job, curve in zip(jobs, curves, strict=True):
+        _introduce(job, jobs)
+        choose_timesteps(job, timesteps, curve)
 
 
-def _earlier_curve(job: _Job) -> HQSCurve | None:
-    path = job.folder / CURVE_FILE
-    if not job.resume or not path.exists():
-        return None
-    try:
-        curve = HQSCurve.load(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; delete it and {CURVE_PICTURE}, and the curve is computed again"
-        ) from error
-    if curve.prompt != job.prompt:
-        raise ValueError(
-            f"{path} is the curve of another prompt: {curve.prompt!r}, not {job.prompt!r}; choose "
-            "another folder, or start over there with resume=False"
-        )
-    job.say(
-        f"the curve is in {shown(path)} ({curve.num_images} images, guidance scale "
-        f"{curve.config.guidance_scale:g})"
-    )
-    return curve
+def _introduce(job: Job, jobs: Sequence[Job]) -> None:
+    if len(jobs) > 1:
+        job.say(f"\n“{job.prompt}”")
 
 
-def _compute_curve(job: _Job) -> HQSCurve:
-    guidance = job.config.guidance
-    count = len(job.domain.held_out[: job.selection.images])
-    at_once = min(count, sizes(job.domain, job.selection, guidance).images)
-    job.say(f"selecting timesteps: HQS of {count} images, {at_once} at once …")
-    began = time.perf_counter()
-    curve = compute_curve(
-        job.domain, job.prompt, job.selection, guidance,
-        progress=job.progress, partial=job.folder / PARTIAL_CURVE,
-    )  # fmt: skip
-    job.record["seconds"]["select"] = time.perf_counter() - began
-    return curve
-
-
-def _distill(job: _Job) -> DistillResult:
-    domain, config, record = job.domain, job.config, job.record
+def _distill(jobs: Sequence[Job]) -> tuple[list[DistillResult | None], PromptsFailed | None]:
+    """Train; return the results, None for those that failed, and the error that says so."""
+    domain, config = jobs[0].domain, jobs[0].config
     each = f"{config.batch_size} image" + ("s" if config.batch_size > 1 else "")
-    if job.finished:
-        job.say(f"this run is finished, its mapper is {shown(job.folder / MAPPER_FILE)}")
-    else:
-        job.say(f"distilling: {config.steps} steps of {each} …")
-    monitor = domain.monitor(job.prompt)
-    result = distill(
-        domain.prior,
-        domain.generator,
-        domain.w_plus,
-        job.prompt,
-        record["timesteps"],
-        levels=job.levels,
-        w_std=domain.w_std,
-        identity=domain.identity,
-        config=config,
-        run_dir=job.folder,
-        resume=job.resume,
-        monitor=monitor,
-        domain=domain.name,
-        progress=job.progress,
-    )
+    for job in jobs:
+        if job.finished:
+            job.say(f"this run is finished, its mapper is {shown(job.folder / MAPPER_FILE)}")
+    going = [job for job in jobs if not job.finished]
+    if going:
+        together = f" for {len(going)} prompts together" if len(going) > 1 else ""
+        going[0].say(f"distilling: {config.steps} steps of {each}{together} …")
+    monitors = [domain.monitor(job.prompt) for job in jobs]
+    results: Sequence[DistillResult | None]
+    failure = None
+    try:
+        results = distill(
+            domain.prior,
+            domain.generator,
+            domain.w_plus,
+            [job.prompt for job in jobs],
+            [job.record["timesteps"] for job in jobs],
+            levels=[job.levels for job in jobs],
+            w_std=domain.w_std,
+            identity=domain.identity,
+            config=[job.config for job in jobs],
+            run_dir=[job.folder for job in jobs],
+            resume=jobs[0].resume,
+            monitor=monitors,
+            domain=domain.name,
+            progress=jobs[0].progress,
+        )
+    except PromptsFailed as error:
+        results, failure = error.results, error
+    for job, result, monitor in zip(jobs, results, monitors, strict=True):
+        if result is not None:
+            _introduce(job, jobs)
+            _record_training(job, result, monitor)
+    return list(results), failure
+
+
+def _record_training(job: Job, result: DistillResult, monitor: EditMonitor) -> None:
+    record = job.record
     record["distill"] = asdict(result.config)  # with the guidance scale that was balanced
     record["seconds"]["distill"] = result.seconds
     record["monitor"] = _monitored(result.history[-1])
-    if domain.clip is not None and "direction" not in record["monitor"]:
+    if job.domain.clip is not None and "direction" not in record["monitor"]:
         # Finished before it had a judge.
         record["monitor"] = _monitored(monitor(result.mapper, result.config.lam))
+    ended = [entry for entry in result.history if ENDS_AT in entry]
+    record["ended_early"] = (
+        {name: ended[0][name] for name in (ENDS_AT, "plateau")} if ended else None
+    )
+    if ended:
+        plateau = ended[0]["plateau"]
+        job.say(
+            f"ended after {ended[0][ENDS_AT]} of {result.config.steps} steps: {plateau['figure']} "
+            f"had a plateau at step {plateau['step']}"
+        )
     took = "had taken" if job.finished else "took"
     job.say(f"training {took} {result.seconds:.0f} s: {wording.describe(record['monitor'])}")
-    return result
 
 
-def _is_reported(job: _Job, target: Target | None, faces: int, strengths: Sequence[float]) -> bool:
+def _finish(job: Job, result: DistillResult, faces: int, strengths: Sequence[float]) -> EditRun:
+    """Measure and report, unless that is done already."""
+    target = job.domain.reader.target_in(job.prompt) if job.domain.reader else None
+    if job.finished:
+        restore(job.place, job.folder)
+        if _is_reported(job, target if faces else None, faces, strengths):
+            job.say(f"nothing is left to do: its report is {shown(job.folder / REPORT_FILE)}")
+            told = job.earlier["verdict"]
+            verdict = Verdict(told["level"], told["code"], tuple(told["advice"]))
+            return EditRun(job.folder, result, verdict, job.earlier)
+    else:
+        write_json(job.folder / RUN_FILE, job.record)
+    began = time.perf_counter()
+    _measure(job, result, target, faces)
+    _make_pictures(job, result, target, strengths)
+    job.record["seconds"]["measure"] = time.perf_counter() - began
+    return _report(job, result, strengths)
+
+
+def _is_reported(job: Job, target: Target | None, faces: int, strengths: Sequence[float]) -> bool:
     """Whether a finished run's report is there, and tells what is asked for now."""
     now, then, judge = job.record, job.earlier, job.domain.clip
     told = ("domain_reference", "nouns", "known_prompts", "source_text", "unknown_words")
@@ -323,7 +328,7 @@ def _monitored(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None or name in NEEDED}
 
 
-def _measure(job: _Job, result: DistillResult, target: Target | None, faces: int) -> None:
+def _measure(job: Job, result: DistillResult, target: Target | None, faces: int) -> None:
     """Measure the edit, and what merely encoding and generating the same images does."""
     reader = job.domain.reader
     figures: list[dict[str, Any] | None] = [None, None]
@@ -341,7 +346,7 @@ def _measure(job: _Job, result: DistillResult, target: Target | None, faces: int
 
 
 def _make_pictures(
-    job: _Job, result: DistillResult, target: Target | None, strengths: Sequence[float]
+    job: Job, result: DistillResult, target: Target | None, strengths: Sequence[float]
 ) -> None:
     """Make the pictures of the report."""
     domain, reader, record = job.domain, job.domain.reader, job.record
@@ -364,7 +369,7 @@ def _make_pictures(
             figure.savefig(temporary)
 
 
-def _finish(job: _Job, result: DistillResult, strengths: Sequence[float]) -> EditRun:
+def _report(job: Job, result: DistillResult, strengths: Sequence[float]) -> EditRun:
     """Judge, and write run.json and the report."""
     domain, reader, record = job.domain, job.domain.reader, job.record
     verdict = judge(record["monitor"], record["quality"], record["unknown_words"])

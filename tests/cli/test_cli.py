@@ -933,3 +933,47 @@ def test_module_entry_point_says_the_version() -> None:
     words = [sys.executable, "-m", "sdd_fast.cli", "--version"]
     done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ), check=True)
     assert done.stdout == f"sdd_fast {sdd_fast.__version__}\n"
+
+
+# --- several prompts ------------------------------------------------------------------------------
+
+
+def test_distill_several_prompts(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    words = ["distill", "old hair", "a bald face", "--domain", domain, "--out", tmp_path, *SHORT]
+    done = sdd(*words, "--ema", 0.5, "--accumulate", 2)
+    assert done.code == 0, done.err
+    for prompt, name in (("old hair", "old-hair"), ("a bald face", "a-bald-face")):
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["complete"] and record["prompt"] == prompt
+        assert record["distill"]["ema"] == 0.5 and record["distill"]["accumulate"] == 2
+        assert record["command"].startswith(f"sdd distill '{prompt}' ")
+        assert f"--out {tmp_path / name}" in record["command"]
+        assert f"sdd edit {tmp_path / name} PICTURE.png" in done.out
+    alone = sdd(
+        "distill", "old hair", "--domain", domain, "--out", tmp_path / "old-hair", *SHORT,
+        "--ema", 0.5, "--accumulate", 2,
+    )  # fmt: skip
+    assert alone.code == 0 and "nothing is left to do" in alone.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["old", "bald", "old"], "the prompts must differ, but 'old' is given twice"),
+        (["old", "bald", "--ema", "1"], "ema is a decay from 0 to below 1"),
+        (["old", ""], "the prompt is empty"),
+        (["old", "bald", "--stop-early", "--clip", "none"], "'direction', which is not measured"),
+    ],
+)
+def test_distill_refuses_several(
+    sdd: Sdd, domain: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    out = tmp_path / "out"
+    done = sdd("distill", *words, "--domain", domain, "--out", out, *SHORT, "--timesteps", 500)
+    assert done.code and message in " ".join(done.err.replace("│", "").split())
+    assert not list(tmp_path.glob("out/*/mapper.safetensors"))
+
+
+def test_a_curve_is_of_one_prompt(sdd: Sdd, domain: Path) -> None:
+    words = ["distill", "old", "bald", "--curve", "c.json", "--domain", domain]
+    assert "is of one prompt; the curves in their" in sdd.fails(*words, code=2)

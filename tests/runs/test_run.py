@@ -14,6 +14,7 @@ from tiny_domain import W_DIM, write_tiny_domain
 import sdd_fast.runs.run as experiment
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.monitor import EditMonitor
+from sdd_fast.distillation.result import PromptsFailed
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.domains.faces64.attributes import HEADS
 from sdd_fast.files import load_tensors
@@ -21,7 +22,7 @@ from sdd_fast.lock import LOCK_FILE, locked
 from sdd_fast.models import ConvClassifier, ConvEmbedding, Encoder
 from sdd_fast.run_folder import WRITTEN
 from sdd_fast.runs.record import read_run
-from sdd_fast.runs.run import EditRun, default_config, run_edit, slug
+from sdd_fast.runs.run import EditRun, default_config, run_edit, run_edits, slug
 from sdd_fast.selection.choose import Selection, choose
 from sdd_fast.selection.curve import HQSCurve
 from sdd_fast.selection.in_domain import compute_curve
@@ -135,8 +136,9 @@ def test_a_finished_run_again_does_nothing(
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("done again")
 
-    for name in ("compute_curve", "before_after", "milliseconds_per_edit", "write_report"):
+    for name in ("before_after", "milliseconds_per_edit", "write_report"):
         monkeypatch.setattr(experiment, name, never)
+    monkeypatch.setattr("sdd_fast.runs.select.compute_curves", never)
     monkeypatch.setattr(EditMonitor, "__call__", never)
     before = snapshot(finished.folder)
     calls = domain.prior.unet_calls
@@ -194,8 +196,8 @@ def test_large_pictures_are_trained_on_few_at_once(
     monkeypatch.setattr("sdd_fast.memory._KEPT_BYTES", 1.0)
     seen: list[DistillConfig] = []
 
-    def note(*_: Any, config: DistillConfig, **__: Any) -> None:
-        seen.append(config)
+    def note(*_: Any, config: list[DistillConfig], **__: Any) -> None:
+        seen.extend(config)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(experiment, "distill", note)
@@ -471,3 +473,68 @@ def test_folders_of_prompts() -> None:
 
 def test_the_verdict_in_words(finished: EditRun) -> None:
     assert finished.headline and isinstance(finished.advice, str)
+
+
+# --- several prompts ------------------------------------------------------------------------------
+
+
+def test_several_prompts_are_selected_and_trained_together(
+    domain: Domain, tmp_path: Path, finished: EditRun
+) -> None:
+    prompts, outs = [PROMPT, "old hair"], [tmp_path / "white", tmp_path / "old"]
+    options: dict[str, Any] = {"selection": select(), "config": config(), "faces": 8}
+    lines: list[str] = []
+    calls, rows = domain.prior.unet_calls, domain.prior.unet_rows
+    runs = run_edits(domain, prompts, outs, progress=False, say=lines.append, **options)
+    spent = domain.prior.unet_calls - calls, domain.prior.unet_rows - rows
+    said = "\n".join(lines)
+    assert "HQS of 2 prompts of 2 images" in said and "2 prompts together" in said
+    for run, prompt, out in zip(runs, prompts, outs, strict=True):
+        assert run.folder == out and {path.name for path in out.iterdir()} >= {*WRITTEN}
+        assert read_run(out)["prompt"] == prompt and run.record["ended_early"] is None
+        assert set(run.record["seconds"]) == {"select", "distill", "measure"}
+    # The first is the run of this prompt alone, and either is continued as such.
+    alone, together = finished.record, runs[0].record
+    assert (alone["timesteps"], alone["rule"]) == (together["timesteps"], together["rule"])
+    assert together["distill"]["guidance"] == alone["distill"]["guidance"]
+    (one, _), (two, _) = (
+        load_tensors(run.folder / "mapper.safetensors") for run in (finished, runs[0])
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], rtol=1e-3, atol=1e-3)
+    before = [snapshot(out) for out in outs]
+    again = make(domain, outs[0], say=lines.append)
+    assert "nothing is left to do" in lines[-1] and again.record == read_run(outs[0])
+    lines.clear()
+    run_edits(domain, prompts, outs, progress=False, say=lines.append, **options)
+    assert sum("nothing is left to do" in line for line in lines) == 2
+    assert [snapshot(out) for out in outs] == before
+    # To select, P + 1 rows for each of 2 images at 3 timesteps; to balance, 3 for each of 16
+    # latents and prompts; in a step 2 for each of 2·2 images, and one more from the second on.
+    assert spent[1] == 3 * 6 + 2 * 3 * 16 + 4 * 8 + 3 * 4 and spent[0] < 20
+
+
+def test_one_of_several_prompts_fails(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdd_fast.distillation.objective import Objective
+
+    original = Objective.loss
+
+    def poisoned(self: Objective, batch: int, of: tuple[int, ...]) -> Any:
+        losses, measured = original(self, batch, of)
+        poison = [float("nan") if (batch, i) == (2, 1) else 1.0 for i in of]
+        return losses * torch.tensor(poison), measured
+
+    options: dict[str, Any] = {"timesteps": [500], "config": config(), "faces": 0}
+    prompts = [PROMPT, "old hair", "old"]
+    outs = [tmp_path / name for name in "abc"]
+    lines: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Objective, "loss", poisoned)
+        with pytest.raises(PromptsFailed, match=r"1 of 3 prompts failed(.|\n)*old hair.*step 3"):
+            run_edits(domain, prompts, outs, progress=False, say=lines.append, **options)
+    assert sum("; report: " in line for line in lines) == 2
+    assert [read_run(out)["complete"] for out in outs] == [True, False, True]
+    runs = run_edits(domain, prompts, outs, progress=False, **options)
+    assert [run.record["complete"] for run in runs] == [True] * 3
