@@ -90,6 +90,7 @@ class Training:
         name: of what is trained, for people.
         measure: what is measured now and then besides, as part of a history entry.
         advice: what to try when the loss becomes NaN.
+        explain: step from 0 → why it did; "" if that is not known, for the advice to stand.
         failure: why it stopped; "" if it did not.
     """
 
@@ -98,6 +99,7 @@ class Training:
     store: Store | None = None
     measure: Callable[[], Entry] | None = None
     advice: str = ""
+    explain: Callable[[int], str] | None = None
     failure: str = ""
 
 
@@ -342,9 +344,10 @@ class _Loop:
                 if training.store and self.saved[i]
                 else "No checkpoint had been written"
             )
+            why = training.explain(step) if training.explain else ""
             training.failure = (
                 f"training {training.name}: a loss or gradient became NaN or infinite in step "
-                f"{step + 1} of {self.schedule.steps}. {kept}. {training.advice}"
+                f"{step + 1} of {self.schedule.steps}. {kept}. {why or training.advice}"
             )
             training.state.optimizer.zero_grad(set_to_none=True)
 

@@ -10,7 +10,7 @@ Several prompts are trained together, each as if it were alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -300,7 +300,7 @@ def _train(
         save_every=config.checkpoint_every,
         stop=config.stops,
     )
-    trainings = [_training(run) for run in runs]
+    trainings = [_training(run, partial(objective.explain, i)) for i, run in enumerate(runs)]
     earlier = [run.state.step for run in runs]
     with frozen(generator, identity), float32_layers(generator):
         train_together(trainings, objective.parts, schedule, text=_figures, progress=progress)
@@ -314,7 +314,7 @@ def _train(
             run.folder.finish(run.mapper, trained=run.state.step > step)
 
 
-def _training(run: _Run) -> Training:
+def _training(run: _Run, explain: Callable[[int], str]) -> Training:
     measured = run.mapper if run.state.average is None else run.state.average
     g = run.learner.guidance.guidance_scale
     return Training(
@@ -324,6 +324,7 @@ def _training(run: _Run) -> Training:
         None if run.monitor is None else partial(run.monitor, measured, run.config.lam),
         "Check that the latents and generator are finite; then try a lower lr "
         f"({run.config.lr:g} now), a lower guidance_scale ({g:g} now), or a prior of dtype float32",
+        explain,
     )
 
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .. import draws
 from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
+from ..gradients.overflow import explain_overflow
 from ..gradients.sds import residual
 from ..manipulator import manipulate
 from ..memory import fits_cache, prompts_at_once, rows_at_once
@@ -215,6 +216,25 @@ class Objective:
                 losses = losses + weight * term
                 measured[name] = term.detach()
         return losses, measured
+
+    def explain(self, learner: int, step: int) -> str:
+        """Say where a value of a step stopped being finite, see `explain_overflow`.
+
+        Where it has reached the mapper already, the unedited images are looked at.
+        """
+        batches, of = self.config.accumulate, (learner,)
+        its = self.learners[learner]
+        for batch in range(step * batches, (step + 1) * batches):
+            index, t, noise = self._draw(batch, of)
+            w = self.w_plus[index.to(self.w_plus.device)]
+            with torch.no_grad():
+                images, _ = self._edited(self._together(of), w)
+                if not bool(images.isfinite().all()):
+                    images = w if self.generator is None else self.generator.synthesis(w)
+            told = explain_overflow(self.prior, images, its.embeds, t, noise, its.guidance)
+            if told:
+                return told
+        return ""
 
     def _draw(self, batch: int, of: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Return indices [B], and on the teacher's device timesteps [P·B] and noise [P·B, …]."""

@@ -16,6 +16,7 @@ from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
 from ..teacher.vae_encoder import check_range
 from .config import GUIDANCE_RMS, GuidanceConfig
+from .overflow import explain_overflow
 from .sds import residual
 
 MAX_BALANCED_SCALE = 150.0
@@ -72,12 +73,14 @@ def balanced_guidance_scale(
             for scale in (1.0, 0.0)
         )
         total += float((with_prompt - without).double().square().sum())
+        if not math.isfinite(total):
+            unguided = GuidanceConfig(guidance_scale=0.0)
+            why = explain_overflow(prior, x, embeds, t[some], noise[some], unguided)
+            raise FloatingPointError(
+                "the teacher's prediction is NaN or infinite. "
+                + (why or "Check that the images are finite and in [-1, 1]")
+            )
     rms = math.sqrt(total / noise.numel())
-    if not math.isfinite(rms):
-        raise FloatingPointError(
-            "the teacher's prediction is NaN or infinite. Check that the images are finite and in "
-            f"[-1, 1]; with a {prior.dtype} prior try dtype=torch.float32"
-        )
     if rms < 1e-6:  # rounding alone gives about 1e-7
         raise ValueError(
             f"the teacher's prediction does not depend on the prompt (difference {rms:g}): nothing "

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from sdd_fast.distillation.config import DistillConfig
+from sdd_fast.distillation.distill import distill
+from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.gradients.image_gradient import guidance, image_gradient
+from sdd_fast.models import StyleGAN2
 from sdd_fast.selection.hqs import hqs
 from sdd_fast.teacher.prior import DiffusionPrior
 
@@ -41,6 +46,33 @@ def test_the_first_module_that_overflows_is_named(tiny_sd: Path, part: str, name
         hqs(prior, images, embeds, [500, 600], progress=False)
     networks = (prior.unet, prior.vae)
     assert not any(m._forward_hooks or m._backward_hooks for n in networks for m in n.modules())
+
+
+def test_training_and_the_balance_before_it_name_it_too(tiny_sd: Path, tmp_path: Path) -> None:
+    prior = DiffusionPrior.from_pretrained(tiny_sd, dtype="float16")
+    conv = prior.unet.get_submodule("mid_block.resnets.0.conv1")
+    generator = StyleGAN2(32, w_dim=8, z_dim=8, n_mlp=1, channel_base=128, channel_max=4)
+    w_plus = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = "It arose in unet.mid_block.resnets.0.conv1, a "
+
+    def train(**config: Any) -> None:
+        given = DistillConfig(steps=4, batch_size=2, checkpoint_every=1, **config)
+        distill(
+            prior, generator, w_plus, "old", [500], config=given, progress=False, run_dir=tmp_path,
+            monitor=damage, resume=False,
+        )  # fmt: skip
+
+    def damage(*_: Any) -> dict[str, Any]:
+        conv.weight.data.fill_(6e4)
+        return {}
+
+    guidance = GuidanceConfig(guidance_scale=5.0)
+    with pytest.raises(
+        FloatingPointError, match=rf"in step 3 of 4. The checkpoint after .*{found}"
+    ):
+        train(guidance=guidance, monitor_every=2)
+    with pytest.raises(FloatingPointError, match=f"prediction is NaN or infinite. {found}"):
+        train()
 
 
 def test_an_overflow_on_the_way_back(tiny_sd: Path) -> None:
