@@ -249,7 +249,8 @@ def main() -> None:
 
     failed = False
     with ThreadPoolExecutor(cores()) as pool:
-        running = {level: pool.submit(check, level) for level in available}
+        # The longest first.
+        running = {level: pool.submit(check, level) for level in reversed(available)}
         for level, result in running.items():
             try:
                 said = (
