@@ -347,9 +347,10 @@ def test_nonsense_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.zeros(()), torch.zeros(3), torch.zeros(0), torch.zeros(2**40, 0, 1, 1),
         torch.zeros(WIDTH, 3, 3, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.complex64),
     ]  # fmt: skip
-    state, rng, refused = encoder_state(), random.Random(0), 0
+    state = random_state(pyramid_shapes(1, W_DIM, (1, 1, 1, 1), WIDTH))  # is built 600 times
+    rng, refused = random.Random(0), 0
     for _ in range(150):
-        content = training_file(state)
+        content = training_file(state, latent_avg=average())
         part = rng.choice([content, content["state_dict"], content["opts"] | {}, content])
         if "encoder_type" in part:
             content["opts"] = part
