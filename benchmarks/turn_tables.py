@@ -98,6 +98,7 @@ def time_cost_part(results: dict[Path, dict[str, Any]]) -> list[str]:
             parts.append("\n".join(lines) + "\n")
     if not any(path.parent.name.startswith("nvidia") for path in own):
         parts.append("On a GPU: not measured.\n")
+    parts.append("FLUX.2-klein, which needs a GPU, and DiffAE: not measured.\n")
     return parts
 
 

@@ -138,12 +138,12 @@ def turbo(networks: Networks, images: Tensor) -> Edit:
     """
     if networks.resolution == 512:
         unet = related(networks.unet, **FULL["2.x"]["unet"])
-        text = torch.randn(1, 77, unet.config.cross_attention_dim).to(networks.vae.dtype)
+        text = torch.randn(1, 77, unet.config.cross_attention_dim)
     else:
-        unet, text = networks.unet, networks.text[:1].to(networks.vae.dtype)
+        unet, text = networks.unet, networks.text[:1]
     made = EulerDiscreteScheduler(**_schedule(networks), timestep_spacing="trailing")
     pipeline = _quiet(StableDiffusionImg2ImgPipeline(**_parts(networks, unet=unet, scheduler=made)))
-    embeds = text.expand(len(images), -1, -1)
+    embeds = text.to(images.device, networks.vae.dtype).expand(len(images), -1, -1)
     return lambda steps: pipeline(
         image=images, prompt_embeds=embeds, strength=0.5, num_inference_steps=2 * steps,
         guidance_scale=0.0, output_type="pt",
