@@ -72,8 +72,8 @@ measures your own networks, see the [guide](guide.md#what-edits-cost).
 ({SEARCHED[0]} images at {SEARCHED[1]} timesteps) and training included; of a training that sees
 {SEEN["default settings"]:,} images, as by default, and one that sees {SEEN["authors"]:,}, as the
 authors'. For fewer images the other editor is the one to take. What SDD has then as well: an edit
-of milliseconds, which can be stronger, weaker or reversed without computing anything but the edit,
-and whole folders in batches.
+of one forward pass, which can be stronger, weaker or reversed at no further cost, alone or in
+batches.
 """
 
 
@@ -124,7 +124,10 @@ def edit_table(row: dict[str, Any], before: list[float] | None) -> list[str]:
     times = {}
     for name, side in sides.items():
         if name not in shorter:
-            times[name] = (side["median_ms"] / 1e3, len(row["samples_s"][name]), "")
+            samples = len(row["samples_s"][name])
+            low, high = (side[f"{p}_ms"] / 1e3 / row["images"] for p in ("p20", "p80"))
+            spread = f" [{low:.3g}, {high:.3g}]" if samples > 1 else ""
+            times[name] = (side["median_ms"] / 1e3, samples, spread)
     for name, one in editors.items():
         few, more = ((n, side) for n, side in (one["few"], one["more"]))
         if few[1] in sides and more[1] in sides:
