@@ -64,9 +64,10 @@ TIME_COST = f"""# Time cost
 A step of a training, and an edit by SDD and by other editors, timed by `benchmarks/time_cost.py`.
 Everything is measured but for what is called computed: editors whose steps take seconds are timed
 at two small numbers of steps, from which the whole follows, since all their steps take the same;
-and numbers of images follow from Eq. 15 of the paper. Samples of several calls add up. Weights of
-other editors are random: their architectures are timed, not their results. `sdd bench time-cost`
-measures your own networks, see the [guide](guide.md#what-edits-cost).
+and numbers of images follow from Eq. 15 of the paper. Samples of several calls add up. At full size
+all weights are random, elsewhere those of editors that need a U-Net of their own: what is timed are
+architectures, not results. `sdd bench time-cost` measures your own networks, see the
+[guide](guide.md#what-edits-cost).
 
 *SDD cheaper from*: images edited for a prompt from which on SDD takes less time, its selection
 ({SEARCHED[0]} images at {SEARCHED[1]} timesteps) and training included; of a training that sees
