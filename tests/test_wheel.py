@@ -243,7 +243,7 @@ def test_it_loads_quietly_with_a_cuda_kernel_beside_every_cpu_kernel(
     assert not state["initialized"], "importing must not take memory of a GPU"
     info = state["info"]
     assert info["native"] and info["cuda_missing"] == ""
-    assert info["cuda_targets"] == ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"]
+    assert info["cuda_targets"] == ["sm_80", "sm_86", "sm_90", "sm_120"]
 
 
 def test_sdd_info_tells_the_truth(

@@ -3,77 +3,16 @@
 // Two passes over the maps each way, and between them a small kernel. Several blocks share a group,
 // as one sample has few: in group_norm_sums() they leave two partial sums for every channel, which
 // a block for each group adds up in a fixed order, and group_norm_apply() follows. A thread stays
-// with a pack of neighbors along one plane, or with a pack of channels, whose factors it computes
-// once.
+// with one channel or pack of channels (layout_device.h), whose factors it computes once.
 #include <algorithm>
 
 #include "../common/device_sums.h"
-#include "../common/fast_divide.h"
-#include "group_norm_silu_kernel.h"
+#include "layout_device.h"
 
 namespace sdd {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kUnroll = 4;  // packs that a thread has in flight
-// An element takes several registers: no packs of eight.
-template <class Stored>
-constexpr int kElements = std::min(4, kPack<Stored>);
-// Threads side by side in a block where channels are inside: on 128 bytes, unless these are few.
-template <class Stored, int N>
-constexpr int kColumns = N == 1 ? 8 : 128 / int(N * sizeof(Stored));
-constexpr int64_t kMaxGrid = 65535;  // in y
-constexpr int64_t kMostPacks = 32;   // of a thread: as many terms are added up in its precision
-constexpr int64_t kFewestPacks = 4;
-constexpr int64_t kEnoughThreads = 1 << 17;
 constexpr int kShiftElements = 8;
-
-// How the maps of a sample are divided. Channels inside: tiles of pixels, and of each `across` runs
-// of columns. Else: every plane is cut into `across` pieces, a warp for each.
-struct Layout {
-  int64_t samples, channels, pixels;
-  int64_t length;  // of a tile or piece, in pixels
-  int64_t tiles;   // 1 where planes are cut
-  FastDivide across;
-  FastDivide per_group;
-
-  SDD_FN int64_t parts(bool inside) const {  // of a channel
-    return inside ? tiles : int64_t(across.divisor);
-  }
-  SDD_FN int64_t end_of(int64_t stop) const { return stop < pixels ? stop : pixels; }
-};
-
-// The packs of a thread: `count` of them, `step` apart from element `at` of the sample on. All
-// belong to `channel`, or to the channels from there on. part: where its sums go.
-struct Walk {
-  int64_t at, step, channel, part;
-  int64_t count;
-};
-
-template <class Stored, int N, bool kInside>
-__device__ __forceinline__ Walk walk_of(const Layout& layout) {
-  constexpr int columns = kColumns<Stored, N>;
-  if constexpr (kInside) {
-    constexpr int lines = kThreads / columns;
-    const int64_t tile = layout.across.quotient(blockIdx.x);
-    const int64_t run = layout.across.remainder(blockIdx.x);
-    const int64_t channel = (run * columns + threadIdx.x % columns) * N;
-    const int64_t first = tile * layout.length + threadIdx.x / columns;
-    const int64_t end = layout.end_of((tile + 1) * layout.length);
-    const int64_t count =
-        channel < layout.channels && first < end ? divide_up(end - first, lines) : 0;
-    return {first * layout.channels + channel, lines * layout.channels, channel,
-            tile * layout.channels + run * columns * N, count};
-  }
-  const uint32_t warp = blockIdx.x * (kThreads / kWarp) + threadIdx.x / kWarp;
-  const int64_t channel = layout.across.quotient(warp);
-  const int64_t begin = layout.across.remainder(warp) * layout.length;
-  const int64_t first = begin + threadIdx.x % kWarp * N;
-  const int64_t end = layout.end_of(begin + layout.length);
-  const int64_t count =
-      channel < layout.channels && first < end ? divide_up(end - first, kWarp * N) : 0;
-  return {channel * layout.pixels + first, kWarp * N, channel, warp, count};
-}
 
 // What becomes of the elements of a channel is told by its group and parameters.
 template <class C>
@@ -93,29 +32,42 @@ struct Factors {
   }
 };
 
-template <class C, int N, bool kInside>
-__device__ __forceinline__ Factors<C, N, kInside> factors_of(const Parameters<C>& p,
-                                                             const Layout& layout, int64_t sample,
-                                                             const Walk& walk) {
+// make(channel) for them: once in a block where channels are inside.
+template <class Stored, int N, bool kInside, class C, class Make>
+__device__ __forceinline__ Factors<C, N, kInside> factors_of(const Layout& layout, const Walk& walk,
+                                                             const Make& make) {
   Factors<C, N, kInside> factors{};
-  if (walk.count == 0) return factors;
-  const int64_t groups = layout.per_group.quotient(uint32_t(layout.channels));
+  if constexpr (kInside) {
+    constexpr int columns = kColumns<Stored, N>, width = columns * N;
+    __shared__ Affine<C> shared[width];
+    const int64_t channel = layout.across.remainder(blockIdx.x) * int64_t(width) + threadIdx.x;
+    if (threadIdx.x < width) {
+      shared[threadIdx.x] = channel < layout.channels ? make(channel) : Affine<C>{};
+    }
+    __syncthreads();
 #pragma unroll
-  for (int j = 0; j < (kInside ? N : 1); ++j) {
-    const int64_t channel = walk.channel + j;
-    const int64_t group = sample * groups + layout.per_group.quotient(uint32_t(channel));
-    factors.of[j] = affine_of<C>({p.mean[group], p.rstd[group]}, double(p.weight[channel]),
-                                 double(p.bias[channel]));
+    for (int j = 0; j < N; ++j) factors.of[j] = shared[threadIdx.x % columns * N + j];
+  } else if (walk.count > 0) {
+    factors.of[0] = make(walk.channel);
   }
   return factors;
 }
 
+template <class C>
+__device__ __forceinline__ Affine<C> affine_at(const Parameters<C>& p, const Layout& layout,
+                                               int64_t sample, int64_t channel) {
+  const int64_t group = sample * layout.per_group.quotient(uint32_t(layout.channels)) +
+                        layout.per_group.quotient(uint32_t(channel));
+  return affine_of<C>({p.mean[group], p.rstd[group]}, double(p.weight[channel]),
+                      double(p.bias[channel]));
+}
+
 // The shift of (5): the mean of a few elements of the group, of which one may stand out.
-template <class C, class Elements>
-__device__ __forceinline__ C shift_of(const Elements& x, const Layout& layout, bool inside,
-                                      int64_t sample, int64_t group) {
+template <class Stored>
+__device__ __forceinline__ Compute<Stored> shift_of(const Stored* x, const Layout& layout,
+                                                    bool inside, int64_t sample, int64_t group) {
   const int64_t per_group = layout.per_group.divisor;
-  C sum = 0;
+  Compute<Stored> sum = 0;
 #pragma unroll
   for (int i = 0; i < kShiftElements; ++i) {
     const int64_t channel = group * per_group + i % 2 * (per_group - 1);
@@ -180,46 +132,27 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int64_t sample = first_sample + blockIdx.y, of_x = sample % layout.samples;
   const int64_t size = layout.channels * layout.pixels;
   const Walk walk = walk_of<Stored, N, kInside>(layout);
-  Factors<C, N, kInside> factors{};
-  if constexpr (kBackward) {
-    factors = factors_of<C, N, kInside>(parameters, layout, of_x, walk);
-  } else if (walk.count > 0) {
-    int64_t known = -1;
-#pragma unroll
-    for (int j = 0; j < (kInside ? N : 1); ++j) {
-      const int64_t group = layout.per_group.quotient(uint32_t(walk.channel + j));
-      factors.of[j].shift =
-          group == known ? factors.of[j - 1].shift : shift_of<C>(x, layout, kInside, of_x, group);
-      known = group;
-    }
-  }
+  const auto factors = factors_of<Stored, N, kInside, C>(layout, walk, [&](int64_t channel) {
+    if constexpr (kBackward) return affine_at(parameters, layout, of_x, channel);
+    const int64_t group = layout.per_group.quotient(uint32_t(channel));
+    return Affine<C>{shift_of(x, layout, kInside, of_x, group), 0, 0};
+  });
   const Stored* from = x + of_x * size + walk.at;
   const Stored* of_y = kBackward ? grad + sample * size + walk.at : nullptr;
   C a[N] = {}, b[N] = {};
-  for (int64_t k = 0; k < walk.count; k += kUnroll) {
-    Pack<Stored, N> elements[kUnroll], g[kUnroll];
+  for_each_pack<N, kBackward>(walk, from, of_y, [&](int64_t, const auto& elements, const auto& g) {
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      if (k + u >= walk.count) continue;
-      elements[u] = load_pack<N>(from + (k + u) * walk.step);
-      if constexpr (kBackward) g[u] = load_pack<N>(of_y + (k + u) * walk.step);
-    }
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      if (k + u >= walk.count) continue;
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        const Affine<C>& f = factors[j];
-        const C centered = widened(elements[u][j]) - f.shift;
-        C term = centered;
-        if constexpr (kBackward) {
-          term = f.scale * gradient_of(silu, widened(g[u][j]), centered * f.scale + f.offset);
-        }
-        a[j] += term;
-        b[j] += term * centered;
+    for (int j = 0; j < N; ++j) {
+      const Affine<C>& f = factors[j];
+      const C centered = widened(elements[j]) - f.shift;
+      C term = centered;
+      if constexpr (kBackward) {
+        term = f.scale * gradient_of(silu, widened(g[j]), centered * f.scale + f.offset);
       }
+      a[j] += term;
+      b[j] += term * centered;
     }
-  }
+  });
   leave_sums<Stored, N, kInside>(
       layout, walk, parts + sample * layout.channels * layout.parts(kInside) * 2, a, b);
 }
@@ -247,15 +180,15 @@ __device__ __forceinline__ Sums sums_of_group(const double* __restrict__ parts,
 }
 
 // (1) of the groups, a block for each; blockIdx.y: samples
-template <class C>
+template <class Stored>
 __global__ void __launch_bounds__(kSumThreads)
-    group_norm_statistics(const double* __restrict__ parts, AnyElements<C> x, double* mean,
-                          double* rstd, Layout layout, bool inside, int64_t first_sample,
-                          double eps) {
+    group_norm_statistics(const double* __restrict__ parts, const Stored* __restrict__ x,
+                          double* mean, double* rstd, Layout layout, bool inside,
+                          int64_t first_sample, double eps) {
   const int64_t sample = first_sample + blockIdx.y, group = blockIdx.x;
   const Sums sums = sums_of_group(parts, layout, inside, sample, group);
   if (threadIdx.x != 0) return;
-  const double shift = double(shift_of<C>(x, layout, inside, sample, group));
+  const double shift = double(shift_of(x, layout, inside, sample, group));
   const double count = double(layout.per_group.divisor) * double(layout.pixels);
   const GroupStatistics g = group_statistics(sums.first, sums.second, shift, count, eps);
   mean[sample * gridDim.x + group] = g.mean;
@@ -288,7 +221,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int64_t sample = first_sample + blockIdx.y, of_x = sample % layout.samples;
   const int64_t size = layout.channels * layout.pixels;
   const Walk walk = walk_of<Stored, N, kInside>(layout);
-  const auto factors = factors_of<C, N, kInside>(parameters, layout, of_x, walk);
+  const auto factors = factors_of<Stored, N, kInside, C>(
+      layout, walk, [&](int64_t channel) { return affine_at(parameters, layout, of_x, channel); });
   GroupSlope<C> slope[kInside ? N : 1] = {};
   if constexpr (kBackward) {
     const int64_t groups = layout.per_group.quotient(uint32_t(layout.channels));
@@ -301,53 +235,23 @@ __global__ void __launch_bounds__(kThreads, 2)
   const Stored* from = x + of_x * size + walk.at;
   const Stored* of_y = kBackward ? grad + sample * size + walk.at : nullptr;
   Stored* to = out + sample * size + walk.at;
-  for (int64_t k = 0; k < walk.count; k += kUnroll) {
-    Pack<Stored, N> elements[kUnroll], g[kUnroll];
+  for_each_pack<N, kBackward>(walk, from, of_y, [&](int64_t i, auto& elements, const auto& g) {
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      if (k + u >= walk.count) continue;
-      elements[u] = load_pack<N>(from + (k + u) * walk.step);
-      if constexpr (kBackward) g[u] = load_pack<N>(of_y + (k + u) * walk.step);
-    }
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      if (k + u >= walk.count) continue;
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        const Affine<C>& f = factors[j];
-        const C centered = widened(elements[u][j]) - f.shift;
-        const C z = centered * f.scale + f.offset;
-        C result;
-        if constexpr (kBackward) {
-          const GroupSlope<C>& s = slope[kInside ? j : 0];
-          result = f.scale * gradient_of(silu, widened(g[u][j]), z) - centered * s.slope - s.rest;
-        } else {
-          result = silu ? activated<true>(z) : z;
-        }
-        elements[u][j] = narrowed<Stored>(result);
+    for (int j = 0; j < N; ++j) {
+      const Affine<C>& f = factors[j];
+      const C centered = widened(elements[j]) - f.shift;
+      const C z = centered * f.scale + f.offset;
+      C result;
+      if constexpr (kBackward) {
+        const GroupSlope<C>& s = slope[kInside ? j : 0];
+        result = f.scale * gradient_of(silu, widened(g[j]), z) - centered * s.slope - s.rest;
+      } else {
+        result = silu ? activated<true>(z) : z;
       }
-      store_pack(to + (k + u) * walk.step, elements[u]);
+      elements[j] = narrowed<Stored>(result);
     }
-  }
-}
-
-// How the maps are divided depends on their shape alone.
-template <class Stored, int N, bool kInside>
-Layout layout_of(const GroupNorm& c) {
-  constexpr int columns = kColumns<Stored, N>;
-  const int64_t threads = divide_up(c.cotangents * c.samples * c.channels * c.pixels, N);
-  int64_t packs = kMostPacks;
-  while (packs > kFewestPacks && threads / packs < kEnoughThreads) packs /= 2;
-  Layout layout{};
-  layout.samples = c.samples;
-  layout.channels = c.channels;
-  layout.pixels = c.pixels;
-  layout.length = packs * (kInside ? kThreads / columns : kWarp * N);
-  const int64_t pieces = divide_up(c.pixels, layout.length);
-  layout.tiles = kInside ? pieces : 1;
-  layout.across = FastDivide(kInside ? divide_up(c.channels, columns * N) : pieces);
-  layout.per_group = FastDivide(c.channels / c.groups);
-  return layout;
+    store_pack(to + i, elements);
+  });
 }
 
 // body(Stored{}, Count<N>{}, inside) for the elements, packs and order of c
@@ -392,8 +296,8 @@ void passes(const GroupNorm& c, Stream stream) {
       launch("group_norm_silu", group_norm_slopes<C>, groups, kSumThreads, stream, parts, c.mean,
              c.rstd, slopes, layout, kInside, first);
     } else {
-      launch("group_norm_silu", group_norm_statistics<C>, groups, kSumThreads, stream, parts,
-             AnyElements<C>{c.x, c.element}, c.mean, c.rstd, layout, kInside, first, c.eps);
+      launch("group_norm_silu", group_norm_statistics<Stored>, groups, kSumThreads, stream, parts,
+             x, c.mean, c.rstd, layout, kInside, first, c.eps);
     }
     launch("group_norm_silu", group_norm_apply<Stored, N, kInside, kBackward>, grid, kThreads,
            stream, x, grad, out, parameters, slopes, layout, first, c.silu);
