@@ -62,7 +62,8 @@ def _totals(plan: Plan, results: Mapping[str, Any]) -> list[str]:
         f"## Computed: {plan.images:,} images for each of {plan.prompts:,} prompts",
         "",
         f"Selection: {plan.timesteps} timesteps on {plan.searched} images. Training: {plan.steps} "
-        "steps. Eq. 13–15 of the paper; selection counts as training.",
+        "steps. Eq. 13–15 of the paper; selection counts as training. Prompts one after another: "
+        "what several at once share is left out.",
         "",
         "| | a prompt: selection | training | an edit | total | cheaper by SDD from |",
         "|---|---|---|---|---|---|",
