@@ -34,6 +34,8 @@ def markdown(request: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         f"attention {request['attention']}; images of {request['resolution']} pixels a side, "
         f"the teacher's of {request['teacher_resolution']}. {versions}.",
     ]
+    if not request["native_kernels"]:
+        lines += ["", "Without the native kernels; `sdd info` says why."]
     if request["quick"]:
         lines += ["", "Measured quickly: of few samples, timesteps and steps."]
     lines += ["", *_units(results["units"]), "", *_totals(plan, results)]

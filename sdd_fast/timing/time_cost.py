@@ -85,6 +85,7 @@ def request_of(case: Case) -> dict[str, Any]:
         "networks": fingerprint(domain.generator, domain.encoder, prior.unet, prior.vae),
         "device": device_name(domain.device),
         "threads": torch.get_num_threads(),
+        "native_kernels": info["native"],
         "dtype": str(prior.dtype).removeprefix("torch."),
         "attention": domain.attention,
         "resolution": max(domain.generator.image_size),

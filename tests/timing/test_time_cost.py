@@ -167,9 +167,11 @@ def test_where_sdd_is_never_cheaper_the_tables_say_so() -> None:
         name: name for name in (
             "domain", "device", "threads", "dtype", "attention", "resolution", "teacher_resolution",
         )
-    } | {"versions": {"torch": "2"}, "quick": False}  # fmt: skip
+    } | {"versions": {"torch": "2"}, "quick": False, "native_kernels": True}  # fmt: skip
     never = results(2.0, 1.0)
-    assert "| 1 s | never |" in markdown(request, never)
+    tables = markdown(request, never)
+    assert "| 1 s | never |" in tables and "native" not in tables
+    assert "Without the native kernels" in markdown(request | {"native_kernels": False}, never)
     figure(request, never)
     sentence = verdict("one", never["others"]["one"], never["ours"], Plan())
     assert "SDD takes longer for any number of images" in sentence
