@@ -159,7 +159,7 @@ def test_a_command_with_names_of_another_locale_is_text() -> None:
 
 def test_options_in_groups_are_options_of_the_command(sdd: Sdd) -> None:
     flat = inspect.signature(distill).parameters
-    assert {"prompt", "top", "steps", "template", "generator", "out"} <= flat.keys()
+    assert {"prompts", "top", "steps", "template", "generator", "out"} <= flat.keys()
     assert flat["steps"].default == DistillConfig().steps
     assert not {"training", "choice"} & flat.keys()
 
