@@ -36,8 +36,11 @@ MIN_SIDE = 16  # pixels; below this nothing recognizable is left to edit
 _JPEG = ("JPEG", "MPO")
 _JPEG_TABLES = (b"\xff\xc4", b"\xff\xda", b"\xff\xdb")  # what stands between its scans
 
-# What Pillow's decoders raise on broken files; SyntaxError is its PNG decoder's.
-_BROKEN = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, struct.error)
+# What Pillow's decoders raise on broken files; SyntaxError is its PNG decoder's, RuntimeError
+# that of libheif (pillow-heif).
+_BROKEN = (
+    OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, RuntimeError, struct.error,
+)  # fmt: skip
 
 
 def suffixes() -> frozenset[str]:

@@ -33,6 +33,9 @@ from .shield import shielded
 if TYPE_CHECKING:
     from .domains import Domain
 
+STRONGEST = 1e6
+"""Magnitude of a strength; images are saturated long before."""
+
 Strength = float | Sequence[float]
 EditInput = ImageSource | Sequence[ImageSource]
 
@@ -359,8 +362,11 @@ class Editor:
         )
         if len(values) != count:
             raise ValueError(f"expected one strength, or one for each of {count} edits: {values}")
-        if not all(np.isfinite(values)):
-            raise ValueError(f"strength must be finite, got {values}")
+        if not all(abs(value) <= STRONGEST for value in values):  # of NaN as well
+            raise ValueError(
+                f"strength must be finite, and at most {STRONGEST:,.0f} either way (1 is as "
+                f"trained), got {values}"
+            )
         return values
 
 

@@ -362,6 +362,11 @@ def test_bad_input(editor: Editor, generator: StyleGAN2, w_plus: Tensor, photo: 
         editor.edit([])
     with pytest.raises(ValueError, match=r"\[5, 9, 16\]"):
         editor.edit(w_plus[:, :9])
+    for strength in (1e39, -1.1e6, float("inf"), float("nan")):
+        with pytest.raises(
+            ValueError, match="strength must be finite, and at most 1,000,000 either"
+        ):
+            editor.edit(w_plus, strength)
     with pytest.raises(ValueError, match="one strength, or one for each of 2"):
         editor.edit(w_plus, [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="finite"):

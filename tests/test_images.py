@@ -446,6 +446,7 @@ def test_heic_is_read_where_a_plugin_is_installed(
 ) -> None:
     from PIL import BmpImagePlugin
 
+    Image.init()  # whose registers are exchanged for a while
     plugin = ModuleType("pillow_heif")
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
     monkeypatch.setattr(Image, "EXTENSION", dict(Image.EXTENSION))
@@ -465,6 +466,20 @@ def test_heic_is_read_where_a_plugin_is_installed(
     decoding._load_plugins.cache_clear()
     assert images.list_images(tmp_path) == [tmp_path / "a.heic"]
     assert_close(images.load_image(tmp_path / "a.heic"), expected(rgb))
+
+
+def test_errors_of_a_plugin_name_the_file(
+    tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What libheif cannot decode is found when the image is loaded, not when it is opened."""
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+
+    def load(picture: Any) -> None:
+        raise RuntimeError("Memory allocation error: Security limit exceeded")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(ValueError, match=r"a\.png is a truncated or corrupt image \(Memory alloc"):
+        images.load_image(tmp_path / "a.png")
 
 
 def test_save_png_round_trip_is_exact(tmp_path: Path, rgb: np.ndarray) -> None:
