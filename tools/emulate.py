@@ -30,19 +30,21 @@ SANITIZERS = {
     "thread": "-fsanitize=thread",
 }
 # Of tests/ops is left out: what has nothing to do with the device that computes (torch.compile,
-# opcheck, autocast, the references, programs made of the CPU kernels), what is true of the CPU's
-# entries only (their threads and their errors where memory does not suffice), and sizes that would
-# take minutes: maps of millions of elements, every size of a row, offsets and sizes beyond 2^31.
+# opcheck, autocast, the references, programs made of the CPU kernels, what Python checks), what is
+# true of the CPU's entries only (their threads and their errors where memory does not suffice), and
+# sizes that would take minutes: maps of millions of elements, every size of a row, offsets and
+# sizes beyond 2^31.
 NOT_OF_THE_DEVICE = (
     "compile", "opcheck", "_ref", "under_torch_func", "autocast", "number_of_threads",
-    "32_bits_count", "beyond_31_bits", "than_31_bits", "no_memory",
+    "32_bits_count", "beyond_31_bits", "than_31_bits", "no_memory", "error_that_names_the_op",
 )  # fmt: skip
 SLOW = (
     "longest_maps", "equal_scale", "1e_3_of", "float32_entropy", "sizes_and_dtypes", "test_widths",
     "short_rows",
 )  # fmt: skip
-# Under the address sanitizer a few tests of each op: any tensors, layouts, wrong arguments.
-WITH_ADDRESSES = ("any_", "checks_again", "test_layouts", "past_python", "kinks", "test_lengths")
+# Under the address sanitizer a few tests of each op: any tensors, layouts, and alone there, since
+# no values come of them, any arguments of the entries.
+WITH_ADDRESSES = ("any_", "checks_again", "test_layouts", "kinks", "test_lengths", "past_python")
 # Memory and threads do not depend on the values: one dtype of each size for the one, two of
 # different packs for the other, and no memory around the elements (see tests/cuda/test_kernels.py).
 # More blocks than a grid takes are two launches of one kernel, and minutes: they are run plainly.
@@ -76,7 +78,7 @@ def runs() -> Iterator[Run]:
     few = f"({' or '.join(WITH_ADDRESSES)}) and {all_but}"
     yield Run("thread", (*KERNELS, "-k", WITH_THREADS))
     yield Run("address", (*KERNELS, "-k", SIZES))
-    yield Run("plain", ("tests/ops", "-k", all_but))
+    yield Run("plain", ("tests/ops", "-k", f"{all_but} and not past_python"))
     yield Run("address", ("tests/ops", "-k", few))
     yield Run("plain", KERNELS)
     # What `make gpu` runs on a GPU.
