@@ -119,7 +119,9 @@ def hqs(
             are normalized.
         batch_size: images per VAE graph, and half the rows per U-Net call; or both, as
             `memory.selection_sizes` gives them for an amount of memory. None: what fits 24 GB. It
-            trades memory for speed and changes results by rounding only.
+            trades memory for speed and changes results by rounding only. With `clip_topk`, rounding
+            also decides which of two elements in a near tie is kept: H and N of an image then
+            differ by what that element weighs among the k.
         seed: non-negative.
         search: "exhaustive" evaluates every image at every timestep. "adaptive" goes from coarse to
             fine and stops when the largest HQS is settled, see `selection.search`: the curve has
