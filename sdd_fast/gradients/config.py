@@ -19,7 +19,9 @@ class GuidanceConfig:
             (equations: `gradients/sds.py`).
         weighting: w(t) = 1 − ᾱ_t ("one_minus_alphas_cumprod"), or 1 ("uniform").
         clip_topk: keep only the k elements of largest |r| of each sample (all that tie with the
-            k-th are kept) and set the others to zero; None keeps everything.
+            k-th are kept) and set the others to zero; None keeps everything. Which of two elements
+            in a near tie is kept hangs on rounding, and so on the batch size: r then differs by
+            what that element weighs.
         noise: what ε is when the caller gives none: "random" (standard normal) or "zero".
     """
 

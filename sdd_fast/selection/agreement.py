@@ -26,7 +26,7 @@ from ..teacher.precision import keep_gate_result
 from ..teacher.prior import DiffusionPrior
 from ..teacher.vae_encoder import check_range
 from .curve import HQSCurve
-from .hqs import image_noise, usual_timesteps
+from .hqs import check_timesteps, image_noise, usual_timesteps
 
 LEAST_VAE, LEAST_UNET = 0.999, 0.99
 """Mean cosine of the gradient to that of float32: through the VAE alone, and of the whole."""
@@ -120,9 +120,7 @@ def measure_agreement(
     """
     check_range(float(images.abs().max()))
     prior = load("float32")
-    timesteps = sorted(timesteps or usual_timesteps(prior))
-    prior.timesteps_tensor(timesteps, len(timesteps))
-    prior.schedule.check_signal(timesteps)
+    timesteps = check_timesteps(prior, timesteps)
     full = len(images) >= LEAST_IMAGES and len(timesteps) >= len(usual_timesteps(prior))
     runs = 1 + sum(map(len, modes.values()))
     found = []

@@ -119,9 +119,7 @@ def hqs(
             are normalized.
         batch_size: images per VAE graph, and half the rows per U-Net call; or both, as
             `memory.selection_sizes` gives them for an amount of memory. None: what fits 24 GB. It
-            trades memory for speed and changes results by rounding only. With `clip_topk`, rounding
-            also decides which of two elements in a near tie is kept: H and N of an image then
-            differ by what that element weighs among the k.
+            trades memory for speed and changes results by rounding only, see `clip_topk`.
         seed: non-negative.
         search: "exhaustive" evaluates every image at every timestep. "adaptive" goes from coarse to
             fine and stops when the largest HQS is settled, see `selection.search`: the curve has
@@ -135,7 +133,7 @@ def hqs(
         TypeError, ValueError: arguments, naming what was expected.
         FloatingPointError: a gradient is not finite; names prompt, timestep and image.
     """
-    steps = _check_timesteps(prior, timesteps)
+    steps = check_timesteps(prior, timesteps)
     how = Statistics(gradient_map, gradient_at, noise_draws, seed)
     _check_inputs(images, generator, how)
     _check_choice("normalize", normalize, NORMALIZATIONS)
@@ -284,7 +282,12 @@ def _sizes(
     return batch_size
 
 
-def _check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> list[int]:
+def check_timesteps(prior: DiffusionPrior, timesteps: Sequence[int] | None) -> list[int]:
+    """Return the timesteps of a curve, ascending; None: the usual ones.
+
+    Raises:
+        TypeError, ValueError: none or not integers, out of range, without signal, or some twice.
+    """
     if timesteps is None:
         return usual_timesteps(prior)
     try:

@@ -45,6 +45,7 @@ def test_a_mode_that_passes_and_one_that_cannot_run(
         (["--attention", "sage"], "it quantizes"),
         (["--images", "0"], "images must be a positive integer"),
         (["--timesteps", "2000", "--images", "1"], "timestep 2000 is out of range"),
+        (["--timesteps", "500,500"], "timesteps must be distinct"),
     ],
 )
 def test_bad_input(sdd: Sdd, domain: Path, words: list[str], message: str) -> None:
