@@ -71,16 +71,19 @@ def run(
 
 
 def assert_close(one: DistillResult, other: DistillResult) -> None:
-    """Equal up to rounding, which AdamW amplifies: it divides by the size of small gradients."""
+    """Equal up to rounding, which AdamW amplifies: where a gradient is almost 0, its sign decides.
+
+    `test_in_float64_the_gradients_are_the_same` is the sharp one.
+    """
     a, b = one.mapper.state_dict(), other.mapper.state_dict()
     assert a.keys() == b.keys()
     for name, value in a.items():
-        torch.testing.assert_close(value, b[name], rtol=1e-3, atol=1e-3)
+        assert (value - b[name]).norm() <= 0.1 * value.norm(), name
     assert [e["step"] for e in one.history] == [e["step"] for e in other.history]
     for x, y in zip(one.history, other.history, strict=True):
         assert x.keys() == y.keys()
         for name in ("lr", "residual", "gradient", "l2", "identity_loss", "range", "keep"):
-            assert x[name] == pytest.approx(y[name], rel=1e-3, abs=1e-6), name
+            assert x[name] == pytest.approx(y[name], rel=0.01, abs=1e-6), name
     assert (one.info, one.config) == (other.info, other.config)
 
 

@@ -501,7 +501,7 @@ def test_several_prompts_are_selected_and_trained_together(
         load_tensors(run.folder / "mapper.safetensors") for run in (finished, runs[0])
     )
     for name, value in one.items():
-        torch.testing.assert_close(value, two[name], rtol=1e-3, atol=1e-3)
+        assert (value - two[name]).norm() <= 0.1 * value.norm(), name
     before = [snapshot(out) for out in outs]
     again = make(domain, outs[0], say=lines.append)
     assert "nothing is left to do" in lines[-1] and again.record == read_run(outs[0])
