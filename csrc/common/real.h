@@ -26,6 +26,8 @@ struct ScalarReal {
   SDD_FN static Bits bits(Scalar x) { return __builtin_bit_cast(Bits, x); }
   SDD_FN static Scalar from_bits(Bits b) { return __builtin_bit_cast(Scalar, b); }
   SDD_FN static Scalar from_integer(Bits b) { return Scalar(b); }
+  SDD_FN static Scalar larger(Scalar a, Scalar b) { return a > b ? a : b; }  // b beside a NaN
+  SDD_FN static Scalar smaller(Scalar a, Scalar b) { return a < b ? a : b; }
 };
 
 template <>
@@ -97,8 +99,7 @@ SDD_FN Reduced<T> reduce_exponent(T x) {
 // Below `lowest`, e^x counts as 0.
 template <class T>
 SDD_FN T clamp_exponent(T x) {
-  const T lowest = T{} + ExpConstants<ScalarOf<T>>::lowest;
-  return x > lowest ? x : lowest;
+  return Real<T>::larger(x, T{} + ExpConstants<ScalarOf<T>>::lowest);
 }
 
 // e^x for lowest <= x <= -lowest, as 2^k (1 + r + r^2 / 2! + ...).

@@ -36,8 +36,7 @@ struct Reciprocal {
 template <class T>
 SDD_FN T sigmoid(T z) {
   const T highest = T{} - ExpConstants<ScalarOf<T>>::lowest;
-  const T exponent = clamp_exponent(T(-z));
-  return Reciprocal<T>::of(1 + exp_in_range(T(exponent < highest ? exponent : highest)));
+  return Reciprocal<T>::of(1 + exp_in_range(Real<T>::smaller(clamp_exponent(T(-z)), highest)));
 }
 #if defined(__CUDA_ARCH__)
 // The same by two instructions of the GPU, wrong by some units of the last place: the exponential

@@ -46,7 +46,8 @@ void passes(const GroupNorm& c) {
   const WideVector biases(c.bias, c.parameter_element, c.channels, 0);
   const auto* weight = static_cast<const S*>(weights.data());
   const auto* bias = static_cast<const S*>(biases.data());
-  const std::unique_ptr<S[]> factors(new S[3 * affines + 2 * slopes]);
+  constexpr int64_t most_lanes = 64 / sizeof(S);  // which kernels may read past the last factor
+  const std::unique_ptr<S[]> factors(new S[3 * affines + 2 * slopes + most_lanes]);
   S *const shift = factors.get(), *const scale = shift + affines, *const offset = scale + affines;
   S *const slope = offset + affines, *const rest = slope + slopes;
   const std::unique_ptr<double[]> sums(new double[all_rows * parts * 2]);

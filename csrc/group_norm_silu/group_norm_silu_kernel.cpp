@@ -2,24 +2,14 @@
 // names the copy): sums over the groups, then every element. Formulas: group_norm_silu.h.
 #include "group_norm_silu_kernel.h"
 
-#include "../common/elements.h"
+#include "silu_cpu.h"
 
 namespace sdd {
 namespace {
 
 constexpr int64_t kRows = 32;     // added up in the precision of the vectors; their sums in float64
+constexpr int64_t kAhead = 16;    // pixels between what is read and what is asked of memory
 constexpr int64_t kPanel = 1024;  // channels that are added up in one go
-
-#if defined(__AVX512F__)
-// An estimate and a step of Newton's method: wrong by two units of the last place.
-template <>
-struct Reciprocal<FloatVector> {
-  SDD_FN static FloatVector of(FloatVector x) {
-    const auto guess = (FloatVector)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
-    return guess * (2 - x * guess);
-  }
-};
-#endif
 
 // Part of a sample: pixels [first, first + count) of all channels, or of one. Offsets of the sample
 // in x, and in grad and out; of its channels in the factors of (6), and of (7).
@@ -61,24 +51,72 @@ SDD_FN void for_each_run(const GroupNorm& c, const Chunk& k, const Body& body) {
   }
 }
 
-// A factor of as many elements as the lane has, whose channels begin at p; or whose channel p is.
-template <bool kInside, class Lane, class S>
-SDD_FN typename Lane::T factor(Lane lane, const S* p, int64_t i) {
-  if constexpr (kInside) return lane.read_wide(p + i);
-  return typename Lane::T{} + *p;
+// Loops are written once, as a body over a lane: a vector of neighbors, or what is left of one. As:
+// how they are stored in the memory of elements E.
+template <class E>
+struct FullLane {
+  using V = typename E::Vector;
+  using Stored = typename E::Stored;
+  static constexpr int64_t width = lanes<typename E::Compute>;
+  template <class As = E>
+  SDD_FN static V read(const Stored* p, As = {}) {
+    return As::vector(p);
+  }
+  template <class As = E>
+  SDD_FN static void put(Stored* p, V v, As = {}) {
+    As::put(p, v);
+  }
+  // Adds the lanes of v to as many elements.
+  SDD_FN static void add(V v, double* to) {
+    constexpr int parts = sizeof(double) / sizeof(typename E::Compute);
+    DoubleVector wide[parts];
+    widen(v, wide);
+    for (int p = 0; p < parts; ++p) {
+      PlainElement<double>::put(to + p * lanes<double>, load(to + p * lanes<double>) + wide[p]);
+    }
+  }
+};
+
+// The first `count` lanes; the others mean nothing.
+template <class E>
+struct PartLane {
+  using V = typename E::Vector;
+  using Stored = typename E::Stored;
+  static constexpr int64_t width = lanes<typename E::Compute>;
+  int64_t count;
+  template <class As = E>
+  SDD_FN V read(const Stored* p, As = {}) const {
+    if (count == width) return As::vector(p);
+    Stored all[width] = {};
+    memcpy(all, p, count * sizeof(*p));
+    return As::vector(all);
+  }
+  template <class As = E>
+  SDD_FN void put(Stored* p, V v, As = {}) const {
+    if (count == width) return As::put(p, v);
+    Stored all[width];
+    As::put(all, v);
+    memcpy(p, all, count * sizeof(*p));
+  }
+  SDD_FN void add(V v, double* to) const {
+    for (int64_t l = 0; l < count; ++l) to[l] += double(v[l]);
+  }
+};
+
+// A factor of as many elements as a vector has lanes, whose channels begin at p + i; or whose
+// channel p is. May read as many channels too many.
+template <class V, bool kInside, class S>
+SDD_FN V factor(const S* p, int64_t i) {
+  if constexpr (kInside) return load(p + i);
+  return V{} + *p;
 }
 
-// Adds the lanes of v to as many elements.
-SDD_FN void add_lanes(float v, double* to) { *to += double(v); }
-SDD_FN void add_lanes(double v, double* to) { *to += v; }
-template <class V>
-SDD_FN void add_lanes(V v, double* to) {
-  constexpr int parts = sizeof(double) / sizeof(ScalarOf<V>);
-  DoubleVector wide[parts];
-  widen(v, wide);
-  for (int p = 0; p < parts; ++p) {
-    PlainElement<double>::put(to + p * lanes<double>, load(to + p * lanes<double>) + wide[p]);
-  }
+// Of the element at p. Sums go down the pixels of a few channels: what comes next the hardware does
+// not foresee.
+template <bool kInside, class Lane, class Stored>
+SDD_FN typename Lane::V read_for_sum(Lane lane, const GroupNorm& c, const Stored* p) {
+  if constexpr (kInside) __builtin_prefetch(p + kAhead * c.channels);
+  return lane.read(p);
 }
 
 // Adds to first and second, of a number for each column, two terms of `rows` rows, `stride` apart,
@@ -88,38 +126,42 @@ template <int kVectors, class Lane, class Term>
 SDD_FN void sums_of_block(Lane lane, int64_t start, int64_t stride, int64_t rows, const Term& term,
                           double* first, double* second) {
   constexpr int width = Lane::width;
-  typename Lane::T a[kVectors] = {}, b[kVectors] = {};
+  typename Lane::V a[kVectors] = {}, b[kVectors] = {};
   for (int64_t row = 0; row < rows; ++row) {
     for (int v = 0; v < kVectors; ++v) {
       term(lane, start + row * stride + v * width, v * width, a[v], b[v]);
     }
   }
   for (int v = 0; v < kVectors; ++v) {
-    add_lanes(a[v], first + v * width);
-    add_lanes(b[v], second + v * width);
+    lane.add(a[v], first + v * width);
+    lane.add(b[v], second + v * width);
   }
 }
 
-// block(lane, Count<vectors>, i) for the blocks that 0 ... n is made of: of kVectors vectors, of
-// one and of one element. It returns how many elements it took.
+// block(lane, Count<vectors>, i) for the blocks that 0 ... n is made of: of kVectors vectors, and
+// of one or what is left of it. It returns how many elements it took.
 template <class E, int kVectors, class Block>
 SDD_FN void for_each_block(int64_t n, const Block& block) {
-  constexpr int64_t width = VectorLane<E>::width;
+  constexpr int64_t width = FullLane<E>::width;
   int64_t i = 0;
-  while (i + kVectors * width <= n) i += block(VectorLane<E>{}, Count<kVectors>{}, i);
-  while (i + width <= n) i += block(VectorLane<E>{}, Count<1>{}, i);
-  while (i < n) i += block(OneLane<E>{}, Count<1>{}, i);
+  while (i + kVectors * width <= n) i += block(FullLane<E>{}, Count<kVectors>{}, i);
+  while (i < n) i += block(PartLane<E>{n - i < width ? n - i : width}, Count<1>{}, i);
 }
 
 // The sums of two terms over the elements of each group in each chunk. term(chunk, lane, i, j, a,
 // b) adds those of the elements of the sample from i on to a and b; their factors begin at j.
+// of_channel: what both are multiplied by, or nullptr.
 template <class E, bool kInside, int kVectors, class Term>
-SDD_FN void sums_of_chunks(const GroupNormTasks& t, int64_t begin, int64_t end, const Term& term) {
+SDD_FN void sums_of_chunks(const GroupNormTasks& t, int64_t begin, int64_t end,
+                           const typename E::Compute* of_channel, const Term& term) {
   const GroupNorm& c = t.of;
   const int64_t per_group = c.channels / c.groups, parts = group_norm_parts(c);
   for_each_chunk<kInside>(c, begin, end, [&](const Chunk& k) {
     const int64_t group = k.sample * c.groups + k.channel / per_group;
     double* to = t.sums + (group * parts + k.part) * 2;
+    const auto times = [&](int64_t channel) {
+      return of_channel == nullptr ? 1.0 : double(of_channel[k.affine + channel]);
+    };
     double a = 0, b = 0;
     if constexpr (kInside) {
       int64_t left = per_group;  // channels of a group, which may end in another panel
@@ -140,8 +182,8 @@ SDD_FN void sums_of_chunks(const GroupNormTasks& t, int64_t begin, int64_t end, 
           });
         }
         for (int64_t i = 0; i < columns; ++i) {
-          a += first[i];
-          b += second[i];
+          a += first[i] * times(panel + i);
+          b += second[i] * times(panel + i);
           if (--left > 0) continue;
           to[0] = a;
           to[1] = b;
@@ -151,11 +193,11 @@ SDD_FN void sums_of_chunks(const GroupNormTasks& t, int64_t begin, int64_t end, 
         }
       }
     } else {
-      constexpr int64_t columns = kVectors * VectorLane<E>::width;
+      constexpr int64_t columns = kVectors * FullLane<E>::width;
       double first[columns] = {}, second[columns] = {};
       for_each_block<E, kVectors>(k.count, [&](auto lane, auto vectors, int64_t begin) {
         const int64_t row = vectors * lane.width, all = (k.count - begin) / row;
-        const int64_t rows = all < kRows ? all : kRows;
+        const int64_t rows = all < 1 ? 1 : all < kRows ? all : kRows;
         sums_of_block<vectors>(
             lane, k.channel * c.pixels + k.first + begin, row, rows,
             [&](auto l, int64_t i, int64_t, auto& x, auto& y) { term(k, l, i, 0, x, y); }, first,
@@ -166,8 +208,8 @@ SDD_FN void sums_of_chunks(const GroupNormTasks& t, int64_t begin, int64_t end, 
         a += first[i];
         b += second[i];
       }
-      to[0] = a;
-      to[1] = b;
+      to[0] = a * times(0);
+      to[1] = b * times(0);
     }
   });
 }
@@ -176,11 +218,14 @@ SDD_FN void sums_of_chunks(const GroupNormTasks& t, int64_t begin, int64_t end, 
 template <class E, bool kInside>
 void moments(const GroupNormTasks& t, int64_t begin, int64_t end) {
   using S = typename E::Compute;
+  using V = typename E::Vector;
   const auto* x = static_cast<const typename E::Stored*>(t.of.x);
   const auto* shift = static_cast<const S*>(t.shift);
   sums_of_chunks<E, kInside, 4>(
-      t, begin, end, [&](const Chunk& k, auto lane, int64_t i, int64_t j, auto& a, auto& b) {
-        const auto d = lane.read(x + k.in_x + i) - factor<kInside>(lane, shift + k.affine, j);
+      t, begin, end, nullptr,
+      [&](const Chunk& k, auto lane, int64_t i, int64_t j, auto& a, auto& b) {
+        const V d = read_for_sum<kInside>(lane, t.of, x + k.in_x + i) -
+                    factor<V, kInside>(shift + k.affine, j);
         a += d;
         b += d * d;
       });
@@ -190,6 +235,7 @@ void moments(const GroupNormTasks& t, int64_t begin, int64_t end) {
 template <class E, bool kInside>
 struct Normalized {
   using S = typename E::Compute;
+  using V = typename E::Vector;
   const typename E::Stored* x;
   const S* shift;
   const S* scale;
@@ -201,39 +247,53 @@ struct Normalized {
         scale(static_cast<const S*>(t.scale)),
         offset(static_cast<const S*>(t.offset)) {}
 
-  // x - shift, scale and z
-  template <class T>
+  // x - shift, scale and z, of x whose factors begin at j
   struct At {
-    T centered, scale, z;
+    V centered, scale, z;
   };
-  template <class Lane>
-  SDD_FN At<typename Lane::T> at(const Chunk& k, Lane lane, int64_t i, int64_t j) const {
-    const auto centered = lane.read(x + k.in_x + i) - factor<kInside>(lane, shift + k.affine, j);
-    const auto a = factor<kInside>(lane, scale + k.affine, j);
-    return {centered, a, centered * a + factor<kInside>(lane, offset + k.affine, j)};
+  SDD_FN At at(const Chunk& k, V x, int64_t j) const {
+    const V centered = x - factor<V, kInside>(shift + k.affine, j);
+    const V a = factor<V, kInside>(scale + k.affine, j);
+    return {centered, a, centered * a + factor<V, kInside>(offset + k.affine, j)};
   }
 };
 
-// The sums T and U of (7)
+// The sums T and U of (7). What is kept of dy/dz lies where the result will.
 template <class E, bool kInside, bool kSilu>
 void gradient_sums(const GroupNormTasks& t, int64_t begin, int64_t end) {
   const Normalized<E, kInside> normalized(t);
   const auto* grad = static_cast<const typename E::Stored*>(t.of.grad);
+  auto* out = static_cast<typename E::Stored*>(t.of.out);
   sums_of_chunks<E, kInside, 2>(
-      t, begin, end, [&](const Chunk& k, auto lane, int64_t i, int64_t j, auto& a, auto& b) {
-        const auto n = normalized.at(k, lane, i, j);
-        const auto d = n.scale * activation_gradient<kSilu>(lane.read(grad + k.in_out + i), n.z);
+      t, begin, end, normalized.scale,
+      [&](const Chunk& k, auto lane, int64_t i, int64_t j, auto& a, auto& b) {
+        const auto x = read_for_sum<kInside>(lane, t.of, normalized.x + k.in_x + i);
+        auto d = read_for_sum<kInside>(lane, t.of, grad + k.in_out + i);
+        const auto n = normalized.at(k, x, j);
+        const auto slope = Silu<E, kSilu>::slope(n.z);
+        if constexpr (kKeepsSlope<E, kSilu>) lane.put(out + k.in_out + i, slope, Slope16{});
+        d *= slope;
         a += d;
         b += d * n.centered;
       });
 }
 
-// body(chunk, lane, i, j) for every element of a sample or vector of them; i, j as above.
-template <class E, bool kInside, class Body>
-SDD_FN void for_each_element(const GroupNorm& c, int64_t begin, int64_t end, const Body& body) {
+// out = value(chunk, lane, i, j) for every vector of the elements of a sample; i, j as above.
+template <class E, bool kInside, class Value>
+SDD_FN void for_each_element(const GroupNorm& c, int64_t begin, int64_t end, const Value& value) {
+  constexpr int64_t width = FullLane<E>::width;
   for_each_chunk<kInside>(c, begin, end, [&](const Chunk& k) {
+    auto* out = static_cast<typename E::Stored*>(c.out) + k.in_out;
     for_each_run<kInside>(c, k, [&](int64_t first, int64_t n) {
-      for_each_lane<E>(n, [&](auto lane, int64_t j) { body(k, lane, first + j, j); });
+      int64_t j = 0;
+      for (; j + 2 * width <= n; j += 2 * width) {
+        const auto low = value(k, FullLane<E>{}, first + j, j);
+        put_two<E>(out + first + j, low, value(k, FullLane<E>{}, first + j + width, j + width));
+      }
+      for (; j < n; j += width) {
+        const PartLane<E> lane{n - j < width ? n - j : width};
+        lane.put(out + first + j, value(k, lane, first + j, j));
+      }
     });
   });
 }
@@ -242,10 +302,9 @@ SDD_FN void for_each_element(const GroupNorm& c, int64_t begin, int64_t end, con
 template <class E, bool kInside, bool kSilu>
 void forward(const GroupNormTasks& t, int64_t begin, int64_t end) {
   const Normalized<E, kInside> normalized(t);
-  auto* out = static_cast<typename E::Stored*>(t.of.out);
   for_each_element<E, kInside>(
       t.of, begin, end, [&](const Chunk& k, auto lane, int64_t i, int64_t j) {
-        E::put(out + k.in_out + i, activated<kSilu>(normalized.at(k, lane, i, j).z));
+        return Silu<E, kSilu>::value(normalized.at(k, lane.read(normalized.x + k.in_x + i), j).z);
       });
 }
 
@@ -253,19 +312,23 @@ void forward(const GroupNormTasks& t, int64_t begin, int64_t end) {
 template <class E, bool kInside, bool kSilu>
 void gradient(const GroupNormTasks& t, int64_t begin, int64_t end) {
   using S = typename E::Compute;
+  using V = typename E::Vector;
   const Normalized<E, kInside> normalized(t);
   const auto* grad = static_cast<const typename E::Stored*>(t.of.grad);
   const auto* slope = static_cast<const S*>(t.slope);
   const auto* rest = static_cast<const S*>(t.rest);
-  auto* out = static_cast<typename E::Stored*>(t.of.out);
+  const auto* out = static_cast<const typename E::Stored*>(t.of.out);
   for_each_element<E, kInside>(
       t.of, begin, end, [&](const Chunk& k, auto lane, int64_t i, int64_t j) {
-        using T = typename decltype(lane)::T;
-        const auto n = normalized.at(k, lane, i, j);
-        const T d = activation_gradient<kSilu>(lane.read(grad + k.in_out + i), n.z);
-        E::put(out + k.in_out + i,
-               T(n.scale * d - n.centered * factor<kInside>(lane, slope + k.slopes, j) -
-                 factor<kInside>(lane, rest + k.slopes, j)));
+        const auto n = normalized.at(k, lane.read(normalized.x + k.in_x + i), j);
+        V d = lane.read(grad + k.in_out + i);
+        if constexpr (kKeepsSlope<E, kSilu>) {
+          d *= lane.read(out + k.in_out + i, Slope16{});
+        } else {
+          d *= Silu<E, kSilu>::slope(n.z);
+        }
+        return V(n.scale * d - n.centered * factor<V, kInside>(slope + k.slopes, j) -
+                 factor<V, kInside>(rest + k.slopes, j));
       });
 }
 

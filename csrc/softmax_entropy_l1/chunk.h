@@ -61,9 +61,7 @@ SDD_FN void add_powers(T u, T (&sums)[kOrder + 1]) {
 // u where e^u neither over- nor underflows; beyond, the ends of that range.
 template <class T>
 SDD_FN T clamp_both(T u) {
-  const T highest = T{} - ExpConstants<ScalarOf<T>>::lowest;
-  u = clamp_exponent(u);
-  return u < highest ? u : highest;
+  return Real<T>::smaller(clamp_exponent(u), T{} - ExpConstants<ScalarOf<T>>::lowest);
 }
 
 // expm1(u) and f(u)

@@ -189,6 +189,45 @@ def test_nan_and_infinity_stay_in_their_group(dtype: torch.dtype, layout: str) -
             assert torch.equal(y[others], clean[others])
 
 
+# Largest error of the sigmoid of a 16-bit element, relative to itself: see csrc/.../silu_cpu.h.
+SHORT_SIGMOID = {torch.bfloat16: 2.0**-12.5, torch.float16: 2.0**-17}
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", list(SHORT_SIGMOID), ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_each_16_bit_element_is_rounded_once(dtype: torch.dtype, layout: str) -> None:
+    """Beside its rounding it is wrong by the error of the short sigmoid: also far below zero."""
+    x, _, _ = inputs((2, 96, 9, 11), dtype)
+    weight, bias = torch.ones(96).to(dtype), torch.linspace(-14, 10, 96).to(dtype)
+    y = native(layouts(x)[layout], 2, weight, bias)
+    right = group_norm_silu_reference(x, 2, weight, bias, EPS, True).y
+    digits, smallest = (8, -133) if dtype == torch.bfloat16 else (11, -24)
+    unit = np.exp2(np.maximum(np.frexp(right)[1] - digits, smallest))
+    error = np.abs(y.double().numpy() - right)
+    limit = unit / 2 + np.abs(right) * SHORT_SIGMOID[dtype] + 2.0**-19 * np.abs(right).clip(1e-3)
+    assert (error <= limit).all(), float((error / limit).max())
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
+def test_without_silu_16_bits_are_those_of_float32_rounded(dtype: torch.dtype) -> None:
+    """To the nearest, ties to even, and NaN stays NaN: in whole vectors and what is left of one."""
+    x, weight, bias = inputs((3, 70, 5, 7), dtype)
+    x[1, 3, 2, 2] = math.nan
+    for layout in ("contiguous", "channels_last"):
+        there, of = layouts(x)[layout], {}
+        for kind in (dtype, torch.float32):
+            leaf = there.to(kind).requires_grad_()
+            y = native(leaf, 5, weight.float(), bias.float(), silu=False)
+            (back,) = torch.autograd.grad(y, leaf, there.to(kind).flip(0))
+            of[kind] = y, back
+        for actual, wide in zip(of[dtype], of[torch.float32], strict=True):
+            torch.testing.assert_close(
+                actual, wide.to(dtype), rtol=0, atol=0, equal_nan=True, msg=layout
+            )
+
+
 # --- threads, large tensors ---------------------------------------------------------------------
 
 
