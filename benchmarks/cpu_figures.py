@@ -24,6 +24,10 @@ def of_512(row: Row) -> bool:
     return "512, 512] to" in row["case"]
 
 
+def of_feature_maps(row: Row) -> bool:
+    return "4, 4]" not in row["case"]
+
+
 def named(start: str) -> Callable[[Row], bool]:
     return lambda row: str(row["case"]).startswith(start)
 
@@ -51,8 +55,9 @@ FIGURES = [
     Figure("modulated_conv2d", "grouped", 1),
     *(Figure(suite, "eager", 1) for suite in (
         "softmax_entropy_l1", "softmax_entropy_l1_gradient", "bias_act", "conv_epilogue",
-        "upfirdn2d", "demodulation", "modulated_conv2d", "group_norm_silu",
+        "upfirdn2d", "demodulation", "modulated_conv2d",
     )),
+    Figure("group_norm_silu", "eager", 1, of_feature_maps, "64² and more"),
     Figure("selection", "paper", 6),
     Figure("selection", "tuned", 1.3, named("HQS, full size"), "full size"),
     Figure("selection", "in turn", 1.5),

@@ -1,5 +1,5 @@
 // SiLU and its slope on CPU vectors of elements E. Of 16-bit elements the sigmoid need only be
-// exact beside their rounding, 2^-9 or 2^-11, and takes half as many instructions. Formulas:
+// exact beside their rounding, 2^-8 or 2^-11, and takes half as many instructions. Formulas:
 // group_norm_silu.h.
 #pragma once
 

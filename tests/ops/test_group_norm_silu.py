@@ -189,7 +189,8 @@ def test_nan_and_infinity_stay_in_their_group(dtype: torch.dtype, layout: str) -
             assert torch.equal(y[others], clean[others])
 
 
-# Largest error of the sigmoid of a 16-bit element, relative to itself: see csrc/.../silu_cpu.h.
+# Largest error of the sigmoid of a 16-bit element, relative to itself: that of the exponential and
+# of the reciprocal, csrc/group_norm_silu/silu_cpu.h.
 SHORT_SIGMOID = {torch.bfloat16: 2.0**-12.5, torch.float16: 2.0**-17}
 
 
