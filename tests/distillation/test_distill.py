@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sdd_fast import draws
 from sdd_fast.checkpoints.load import load_mapper
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.default_mapper import new_mapper
@@ -46,8 +47,8 @@ class Identity(nn.Module):
 
     def __init__(self, trouble: Callable[[int, Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        torch.manual_seed(2)
-        self.linear = nn.Linear(3 * 16, 6)
+        with draws.private(2):  # threads make one each
+            self.linear = nn.Linear(3 * 16, 6)
         self.trouble, self.edited = trouble, 0
 
     def forward(self, images: Tensor) -> Tensor:
