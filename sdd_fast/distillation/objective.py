@@ -28,7 +28,7 @@ from .. import draws
 from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
 from ..gradients.overflow import explain_overflow
-from ..gradients.sds import residual
+from ..gradients.sds import residual, residuals
 from ..manipulator import manipulate
 from ..memory import fits_cache, prompts_at_once, rows_at_once
 from ..teacher.prior import DiffusionPrior
@@ -148,7 +148,7 @@ class Objective:
         size = (w_plus.shape[-2], w_plus.shape[-1]) if generator is None else generator.image_size
         self._latent_shape = prior.latent_shape_for(*size)
         self._prompts_at_once = prompts_at_once(prior, generator, size, config.batch_size)
-        self._images_at_once = max(1, rows_at_once(prior, size) // 2)
+        self._images_at_once = max(1, rows_at_once(prior, size) // 3)
         self._cache: dict[int, Before] = {}
         self._together = lru_cache(maxsize=len(learners))(self._put_together)
 
@@ -176,12 +176,11 @@ class Objective:
         before = self._before(batch, w)
 
         encoded = EncodedImages(self.prior, images)
-        guidance = self.learners[of[0]].guidance
-        r = self._residual(together, encoded.latents, t, noise, guidance)  # [P·B, C, h, w]
+        small = None
         if config.prior_weight > 0 and batch >= _PRIOR_FROM * config.steps * config.accumulate:
             small = _send(draw_prior_timesteps(config, batch), self.prior.device).repeat(len(of))
-            judged = self._residual(together, encoded.latents, small, noise, _UNGUIDED)
-            r = r + config.prior_weight * judged
+        guidance = self.learners[of[0]].guidance
+        r = self._residual(together, encoded.latents, t, noise, guidance, small)  # [P·B, C, h, w]
         d = encoded.gradient(r)
 
         def each(x: Tensor) -> Tensor:  # [P·B, …] -> [P, B, …]
@@ -267,16 +266,29 @@ class Objective:
         )
 
     def _residual(
-        self, together: _Together, z: Tensor, t: Tensor, noise: Tensor, guidance: GuidanceConfig
+        self,
+        together: _Together,
+        z: Tensor,  # [P·B, C, h, w]
+        t: Tensor,  # [P·B]
+        noise: Tensor,  # [P·B, C, h, w]
+        guidance: GuidanceConfig,
+        small: Tensor | None,  # [P·B], where the teacher judges
     ) -> Tensor:
         """Return r [P·B, C, h, w], in as many calls of the U-Net as its memory asks for."""
-        scales = None if guidance is _UNGUIDED else together.guidance_scales
-        found = []
+        scales, found = together.guidance_scales, []
         for start in range(0, len(z), self._images_at_once):
             some = slice(start, start + self._images_at_once)
-            given = z[some], together.embeds.rows(some), t[some], noise[some]
-            scale = None if scales is None else scales[some]
-            found.append(residual(self.prior, *given, guidance, scale))
+            given = self.prior, z[some], together.embeds.rows(some)
+            asked: list[tuple[Tensor, GuidanceConfig, Tensor | None]] = [
+                (t[some], guidance, None if scales is None else scales[some])
+            ]
+            if small is not None:
+                asked.append((small[some], _UNGUIDED, None))
+            if len(asked) > 1 and guidance.jacobian == "skip":
+                r, *judged = residuals(*given, asked, noise[some])
+            else:
+                r, *judged = (residual(*given, at, noise[some], how, g) for at, how, g in asked)
+            found.append(r + self.config.prior_weight * judged[0] if judged else r)
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def _edited(self, together: _Together, w: Tensor) -> tuple[Tensor, Tensor]:

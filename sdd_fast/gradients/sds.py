@@ -15,6 +15,8 @@ factor 2 in r). `GuidanceConfig.jacobian` chooses between
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -65,6 +67,37 @@ def residual(
     (r,) = torch.autograd.grad(prediction, z_t, cotangent)
     r = prior.schedule.alpha(t) * r  # ∂z_t/∂z
     return r if config.clip_topk is None else keep_largest(r, config.clip_topk)
+
+
+@shielded(grad=False)
+def residuals(
+    prior: DiffusionPrior,
+    z: Tensor,
+    embeds: PromptEmbeds,
+    asked: Sequence[tuple[Timesteps, GuidanceConfig, Tensor | None]],
+    noise: Tensor,
+) -> list[Tensor]:
+    """Return the residuals of several timesteps and settings at the same latents and noise.
+
+    All in one call of the U-Net, whose Jacobian is skipped.
+
+    Args:
+        asked: (timesteps, config, guidance scales) of each; the rest as in `residual`.
+    """
+    z = z.detach().to(prior.device, prior.compute_dtype)
+    noise = noise.detach().to(z)
+    steps = [prior.timesteps_tensor(t, len(z)) for t, _, _ in asked]
+    predictions = prior.predict_noises(
+        [
+            (prior.add_noise(z, noise, t), t, config.guidance_scale if scales is None else scales)
+            for t, (_, config, scales) in zip(steps, asked, strict=True)
+        ],
+        embeds,
+    )
+    return [
+        residual_of_prediction(prior, prediction, t, noise, config)
+        for prediction, t, (_, config, _) in zip(predictions, steps, asked, strict=True)
+    ]
 
 
 def residual_of_prediction(

@@ -264,36 +264,63 @@ class DiffusionPrior:
             [B, C, h, w] in `compute_dtype`. Guidance is applied in that precision, because g
             multiplies the difference of two rounded numbers.
         """
-        t = self.timesteps_tensor(timesteps, len(z_t))
-        output = self._predict(z_t, t, embeds, guidance_scale)
-        return self.schedule.noise_prediction(output, z_t, t)
+        (prediction,) = self.predict_noises([(z_t, timesteps, guidance_scale)], embeds)
+        return prediction
+
+    @shielded(grad=None)
+    def predict_noises(
+        self, asked: Sequence[tuple[Tensor, Timesteps, float | Tensor]], embeds: PromptEmbeds
+    ) -> list[Tensor]:
+        """Predict the noise for several (z_t, timesteps, guidance scale) in one U-Net call.
+
+        Args:
+            asked: see `predict_noise`; all of B rows. embeds: of one prompt, or of one per row.
+
+        Returns:
+            A tensor for each, as `predict_noise` returns it.
+        """
+        checked = [(z_t, self.timesteps_tensor(t, len(z_t)), scale) for z_t, t, scale in asked]
+        outputs = self._predict(checked, embeds)
+        return [
+            self.schedule.noise_prediction(output, z_t, t)
+            for output, (z_t, t, _) in zip(outputs, checked, strict=True)
+        ]
 
     def _predict(
-        self, z_t: Tensor, t: Tensor, embeds: PromptEmbeds, guidance_scale: float | Tensor
-    ) -> Tensor:
-        """Return the U-Net's guided output, of whichever prediction type; t: int64 [B]."""
-        batch = len(z_t)
-        if tuple(z_t.shape[1:2]) != (self.latent_channels,) or z_t.ndim != 4:
-            raise ValueError(
-                f"latents must be [B, {self.latent_channels}, h, w], got {tuple(z_t.shape)}"
-            )
+        self, asked: Sequence[tuple[Tensor, Tensor, float | Tensor]], embeds: PromptEmbeds
+    ) -> list[Tensor]:
+        """Return the U-Net's guided outputs, of whichever prediction type; t: int64 [B]."""
+        batch = len(asked[0][0])
         cond, uncond = embeds.expand(batch)
-        x, text = z_t.to(self.device, self.dtype), cond
-        if isinstance(guidance_scale, Tensor):
-            guided, guidance_scale = True, guidance_scale.view(-1, 1, 1, 1)
-        else:
-            guided = guidance_scale != 1
-        if guided:
-            x, t, text = torch.cat([x, x]), torch.cat([t, t]), torch.cat([uncond, cond])
-        pooled = None
+        pooled = uncond_pooled = None
         if self.text_encoder_2 is not None:
             pooled, uncond_pooled = embeds.expand_pooled(batch)
-            pooled = torch.cat([uncond_pooled, pooled]) if guided else pooled
-        out = self.unet_output(x, t, text, pooled)
-        if not guided:
-            return out
-        out_u, out_c = out.chunk(2)
-        return out_u + guidance_scale * (out_c - out_u)
+        rows: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+        guided = []
+        for z_t, t, scale in asked:
+            if tuple(z_t.shape[1:2]) != (self.latent_channels,) or z_t.ndim != 4:
+                raise ValueError(
+                    f"latents must be [B, {self.latent_channels}, h, w], got {tuple(z_t.shape)}"
+                )
+            x = z_t.to(self.device, self.dtype)
+            guided.append(isinstance(scale, Tensor) or scale != 1)
+            if guided[-1]:
+                rows.append((x, t, uncond, uncond_pooled))
+            rows.append((x, t, cond, pooled))
+        x, t, text = (torch.cat([row[i] for row in rows]) for i in range(3))  # type: ignore[misc]
+        vectors = [row[3] for row in rows if row[3] is not None]
+        out = iter(
+            self.unet_output(x, t, text, torch.cat(vectors) if vectors else None).split(batch)
+        )
+        found = []
+        for (_, _, scale), both in zip(asked, guided, strict=True):
+            without = next(out) if both else None
+            prediction = next(out)
+            if without is not None:
+                g = scale.view(-1, 1, 1, 1) if isinstance(scale, Tensor) else scale
+                prediction = without + g * (prediction - without)
+            found.append(prediction)
+        return found
 
     @shielded(grad=None)
     def unet_output(self, x: Tensor, t: Tensor, text: Tensor, pooled: Tensor | None) -> Tensor:
@@ -358,6 +385,7 @@ class DiffusionPrior:
         z_t = torch.randn(batch, *self.latent_shape, generator=rng, device=source)
         z_t = z_t.to(self.device, self.compute_dtype) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            prediction = self._predict(z_t, t.to(self.device).expand(batch), embeds, guidance_scale)
+            at = t.to(self.device).expand(batch)
+            (prediction,) = self._predict([(z_t, at, guidance_scale)], embeds)
             z_t = scheduler.step(prediction, t, z_t).prev_sample
         return self.decode(z_t).clamp(-1, 1)

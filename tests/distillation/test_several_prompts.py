@@ -292,6 +292,6 @@ def test_prompts_that_do_not_fit_in_one_graph(
 ) -> None:
     whole = run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0])
     monkeypatch.setattr("sdd_fast.distillation.objective.prompts_at_once", lambda *_: 2)
-    monkeypatch.setattr("sdd_fast.distillation.objective.rows_at_once", lambda *_: 6)
+    monkeypatch.setattr("sdd_fast.distillation.objective.rows_at_once", lambda *_: 9)
     for one, other in zip(run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0]), whole, strict=True):
         assert_close(one, other)
