@@ -47,6 +47,8 @@ def explain_overflow(
         y = differentiable(y).requires_grad_()
         z = prior.vae_encoder.encode(y)  # by diffusers' modules, which have hooks
         r = residual(prior, z, embeds, timesteps, noise, config)
+        if not watch.told and not bool(r.isfinite().all()):
+            return "It arose in the residual, outside the networks: give a lower guidance_scale"
         torch.autograd.grad(z, y, r)
     finally:
         for hook in hooks:
