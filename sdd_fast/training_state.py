@@ -89,6 +89,18 @@ def begin(
     return TrainingState(module, optimizer, kept)
 
 
+def saved_step(path: Path) -> int:
+    """Return how many steps the state in a file has behind it.
+
+    Raises:
+        ValueError: it is damaged, or no state.
+    """
+    try:
+        return int(json.loads(read_metadata(path)[_KEY])["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, or no state of a training: {error}") from error
+
+
 @dataclass(frozen=True)
 class StateFile:
     """Writes and reads the state of one training.
@@ -208,7 +220,10 @@ def differences(old: Any, new: Any, name: str = "", *, old_name: str) -> list[st
             inner = f"{name}.{key}" if name else key
             lines += differences(old.get(key), new.get(key), inner, old_name=old_name)
         return lines
-    return [] if old == new else [f"{name}: {old!r} {old_name}, {new!r} now"]
+    if old == new:
+        return []
+    then, now = ("not set" if value is None else repr(value) for value in (old, new))
+    return [f"{name}: {then} {old_name}, {now} now"]
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -101,10 +101,10 @@ def _clip(path: Path) -> Facts:
 
 
 def _run(path: Path) -> Facts:
-    from sdd_fast.files import read_json
     from sdd_fast.report.wording import headline
-    from sdd_fast.run_folder import HISTORY_FILE, REPORT_FILE
+    from sdd_fast.run_folder import CHECKPOINT_FILE, REPORT_FILE
     from sdd_fast.runs.record import read_run
+    from sdd_fast.training_state import saved_step
 
     record = read_run(path)
     facts: Facts = {"run": path, "prompt": record["prompt"], "domain": record["domain"]}
@@ -122,8 +122,8 @@ def _run(path: Path) -> Facts:
         facts["verdict"] = _lost(path) or verdict
         facts["report"] = path / REPORT_FILE
     else:
-        history = read_json(path / HISTORY_FILE) if (path / HISTORY_FILE).exists() else []
-        done = history[-1]["step"] if history else 0
+        checkpoint = path / CHECKPOINT_FILE
+        done = saved_step(checkpoint) if checkpoint.exists() else 0
         facts["steps"] = f"{done} of {steps}"
         facts["verdict"] = "not finished; give the same command again to go on"
         facts["command"] = record["command"]

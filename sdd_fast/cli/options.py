@@ -199,15 +199,25 @@ def run_folders(prompts: Sequence[str], out: Path | None) -> list[Path]:
     """Return a folder for each prompt: `out`, or of several prompts folders in it.
 
     Raises:
-        ValueError: a prompt is given twice.
+        ValueError: a prompt is given twice, or `out` is a run where it is to hold several, or holds
+            several where it is to be the run of one of them.
     """
+    from sdd_fast.run_folder import RUN_FILE, is_of_a_run
     from sdd_fast.runs.prepare import slug
 
     twice = [prompt for i, prompt in enumerate(prompts) if prompt in prompts[:i]]
     if twice:
         raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
     if out is not None and len(prompts) == 1:
+        among_others = out / slug(prompts[0])
+        if is_of_a_run(among_others / RUN_FILE):
+            raise ValueError(
+                f"{among_others} is a run of {prompts[0]!r}; to go on with it give --out "
+                f"{among_others}, for another one choose another folder"
+            )
         return [out]
+    if out is not None and is_of_a_run(out / RUN_FILE):
+        raise ValueError(f"{out} is a run of one prompt; choose a folder to hold those of several")
     return [(Path("runs") if out is None else out) / slug(prompt) for prompt in prompts]
 
 

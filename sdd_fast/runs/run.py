@@ -226,10 +226,8 @@ def _distill(jobs: Sequence[Job]) -> tuple[list[DistillResult | None], PromptsFa
     """Train; return the results, None for those that failed, and the error that says so."""
     domain, config = jobs[0].domain, jobs[0].config
     each = f"{config.batch_size} image" + ("s" if config.batch_size > 1 else "")
-    for job in jobs:
-        if job.finished:
-            job.say(f"this run is finished, its mapper is {shown(job.folder / MAPPER_FILE)}")
-    going = [job for job in jobs if not job.finished]
+    finished = [job.finished for job in jobs]
+    going = [job for job, done in zip(jobs, finished, strict=True) if not done]
     if going:
         together = f" for {len(going)} prompts together" if len(going) > 1 else ""
         going[0].say(f"distilling: {config.steps} steps of {each}{together} …")
@@ -255,9 +253,11 @@ def _distill(jobs: Sequence[Job]) -> tuple[list[DistillResult | None], PromptsFa
         )
     except PromptsFailed as error:
         results, failure = error.results, error
-    for job, result, monitor in zip(jobs, results, monitors, strict=True):
+    for job, result, monitor, done in zip(jobs, results, monitors, finished, strict=True):
         if result is not None:
             _introduce(job, jobs)
+            if done:
+                job.say(f"this run is finished, its mapper is {shown(job.folder / MAPPER_FILE)}")
             _record_training(job, result, monitor)
     return list(results), failure
 

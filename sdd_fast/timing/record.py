@@ -37,7 +37,10 @@ class Record:
         self.results: dict[str, Any] = {}
         if not self.path.exists():
             return
-        there = read_json(self.path)
+        try:
+            there = read_json(self.path)
+        except ValueError as error:
+            raise ValueError(f"{error}. Delete it, or choose another folder") from error
         if not isinstance(there, dict) or there.get("format") != FORMAT:
             raise FileExistsError(
                 f"{self.path} is no measurement of `sdd bench time-cost`, and is kept; choose "

@@ -61,7 +61,7 @@ def _units(units: Mapping[str, Any]) -> list[str]:
 def _totals(plan: Plan, results: Mapping[str, Any]) -> list[str]:
     ours, others = results["ours"], results["others"]
     lines = [
-        f"## Computed: {plan.images:,} images for each of {plan.prompts:,} prompts",
+        f"## Computed: {plan.images:,} images for each of {_prompts(plan)}",
         "",
         f"Selection: {plan.timesteps} timesteps on {plan.searched} images. Training: {plan.steps} "
         "steps. Eq. 13–15 of the paper; selection counts as training. Prompts one after another: "
@@ -83,6 +83,10 @@ def _totals(plan: Plan, results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _prompts(plan: Plan) -> str:
+    return f"{plan.prompts:,} prompt{'s' * (plan.prompts > 1)}"
+
+
 def _from(even: int | None) -> str:
     return "never" if even is None else f"{even:,} image{'s' * (even > 1)} a prompt"
 
@@ -95,7 +99,8 @@ def verdict(name: str, other: Mapping[str, Any], ours: Mapping[str, Any], plan: 
         return (
             f"{name}: SDD takes longer for any number of images, since an edit of it is no faster."
         )
-    less = f"{ratio:.1f} times as long as SDD" if ratio > 1 else f"{ratio:.0%} of SDD's time"
+    share = f"{ratio:.0%}" if ratio >= 0.01 else "less than 1%"
+    less = f"{ratio:.1f} times as long as SDD" if ratio > 1 else f"{share} of SDD's time"
     return (
         f"{name} takes {less} for {plan.images:,} images a prompt; SDD takes less time from "
         f"{even:,} on, and more below."
@@ -157,7 +162,8 @@ def figure(request: Mapping[str, Any], results: Mapping[str, Any]) -> Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("images edited for each prompt, m")
-    axes.set_ylabel(f"seconds for {plan.prompts:,} prompts, computed")
+    quick = ", measured quickly" if request["quick"] else ""
+    axes.set_ylabel(f"seconds for {_prompts(plan)}, computed{quick}")
     axes.set_title(
         f"{request['domain']} on {request['device']}", loc="left", color=INK, parse_math=False
     )

@@ -64,7 +64,7 @@ def time_cost(
     folder = settled(out)
     with locked(folder):
         mine = (folder / FILE).exists()
-        check_free((folder / name for name in (TABLES, FIGURE)), overwrite=mine)
+        check_free((folder / name for name in (TABLES, FIGURE)), mine, "choose another folder")
         record = Record(folder / FILE, request_of(case), restart=not resume)
         units, prior = units_of(case), case.domain.prior
         stages = stages_of(case) + ceilings(prior.device, prior.dtype)

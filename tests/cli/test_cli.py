@@ -612,6 +612,21 @@ def test_an_output_folder_that_cannot_be_written(
     assert message == f"sdd: error: {place}: Permission denied"
 
 
+def test_a_folder_is_a_run_or_holds_several(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+    from sdd_fast.run_folder import RUN_FILE, RUN_FORMAT
+
+    runs, run = tmp_path / "runs", tmp_path / "run"
+    for folder in runs / "old-hair", run:
+        folder.mkdir(parents=True)
+        (folder / RUN_FILE).write_text(json.dumps({"format": RUN_FORMAT}), encoding="utf-8")
+    message = sdd.fails("distill", "old hair", *SHORT, "--domain", domain, "--out", runs)
+    assert f"give --out {runs / 'old-hair'}" in message
+    words = ["distill", "old hair", "new hair", *SHORT, "--domain", domain]
+    message = sdd.fails(*words, "--out", run)
+    assert f"{run} is a run of one prompt" in message
+    assert [path.name for path in run.iterdir()] == [RUN_FILE]
+
+
 def test_ctrl_c(sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sdd_fast.distillation.objective import Objective
 

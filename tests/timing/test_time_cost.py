@@ -106,9 +106,12 @@ def test_files_of_something_else_are_kept(case: Case, tmp_path: Path) -> None:
         (tmp_path / FILE).write_text(json.dumps({"format": FORMAT, **damaged}), encoding="utf-8")
         with pytest.raises(ValueError, match="is damaged.*Delete it"):
             Record(tmp_path / FILE, {})
+    (tmp_path / FILE).write_text('{"format": ', encoding="utf-8")
+    with pytest.raises(ValueError, match="Delete it, or choose another folder"):
+        Record(tmp_path / FILE, {})
     (tmp_path / FILE).unlink()
     (tmp_path / TABLES).write_text("mine", encoding="utf-8")
-    with pytest.raises(FileExistsError, match="would be replaced"):
+    with pytest.raises(FileExistsError, match="would be replaced; choose another folder"):
         time_cost(case, tmp_path, PLAN, progress=False)
     assert (tmp_path / TABLES).read_text(encoding="utf-8") == "mine"
 
