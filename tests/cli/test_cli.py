@@ -525,7 +525,7 @@ def test_distill_with_a_teacher_of_half_precision(sdd: Sdd, domain: Path, tmp_pa
     assert record["dtype"] == "bfloat16" and "--dtype bfloat16" in record["command"]
     assert "the diffusion model in bfloat16" in (tmp_path / "run" / "report.html").read_text()
     message = sdd.fails(*words)
-    assert "teacher: 'torch.bfloat16' in the checkpoint, None now" in message
+    assert "teacher: 'torch.bfloat16' in the checkpoint, not set now" in message
 
 
 def test_distill_from_an_earlier_curve(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
