@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -23,6 +22,7 @@ import torch
 from conftest import HERE, device_name
 
 from sdd_fast._build_info import build_info
+from sdd_fast.timing.clock import Spread
 
 Run = Callable[[], Any]
 Clock = Callable[[], float]
@@ -120,13 +120,7 @@ def told_of(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
-    most = seconds * 2 if len(seconds) == 1 else seconds
-    quantiles = statistics.quantiles(most, n=10, method="inclusive")
-    return {
-        "median_ms": statistics.median(seconds) * 1e3,
-        "p20_ms": quantiles[1] * 1e3,
-        "p80_ms": quantiles[7] * 1e3,
-    }
+    return {f"{name}_ms": 1e3 * value for name, value in asdict(Spread.of(seconds)).items()}
 
 
 def timed(run: Run | Timed, device: str) -> tuple[float, float]:

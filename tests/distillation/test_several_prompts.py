@@ -31,12 +31,6 @@ STEPS = 5
 
 
 @pytest.fixture(scope="module")
-def generator() -> StyleGAN2:
-    torch.manual_seed(0)
-    return StyleGAN2(32, w_dim=8, z_dim=8, n_mlp=1, channel_base=128, channel_max=4)
-
-
-@pytest.fixture(scope="module")
 def w_plus() -> Tensor:
     return torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(1))
 
