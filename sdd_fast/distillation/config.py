@@ -11,7 +11,12 @@ from .._deprecated import renamed_fields
 from ..checks import check_count, check_number, check_seed
 from ..gradients.config import GuidanceConfig
 
-LATER: dict[str, Any] = {"ema": 0.0, "accumulate": 1, "stop_early": None}
+GENERATOR_DTYPES = ("auto", "float32", "bfloat16")
+
+LATER: dict[str, Any] = {
+    "ema": 0.0, "accumulate": 1, "stop_early": None,
+    "generator_dtype": "float32",
+}  # fmt: skip
 """Settings that runs of earlier versions do not tell, and what they had."""
 
 
@@ -83,6 +88,8 @@ class DistillConfig:
         accumulate: batches per step, whose gradients are averaged: as a larger `batch_size`, in the
             memory of one.
         stop_early: see `EarlyStop`; None: all `steps` are made.
+        generator_dtype: of the generator's layers: "float32", "bfloat16", or "auto": bfloat16 on a
+            CPU that multiplies it natively, unless the gradient at W+ then points elsewhere.
         seed: fixes the initial mapper and, together with the step number, every draw.
         log_every: steps between history entries, which are means over them. The only steps at
             which the host waits for the device.
@@ -109,6 +116,7 @@ class DistillConfig:
     ema: float = 0.0
     accumulate: int = 1
     stop_early: EarlyStop | None = None
+    generator_dtype: str = "auto"
     seed: int = 0
     log_every: int = 10
     monitor_every: int = 50
@@ -146,6 +154,11 @@ class DistillConfig:
             )
         if self.reduction not in ("mean", "sum"):
             raise ValueError(f'reduction must be "mean" or "sum", got {self.reduction!r}')
+        if self.generator_dtype not in GENERATOR_DTYPES:
+            raise ValueError(
+                f"generator_dtype must be one of {', '.join(GENERATOR_DTYPES)}, got "
+                f"{self.generator_dtype!r}"
+            )
 
     @classmethod
     def paper(cls, **changes: Any) -> DistillConfig:
@@ -158,8 +171,8 @@ class DistillConfig:
             steps=4000, batch_size=2, lr=5e-3, weight_decay=2e-3, betas=(0.9, 0.999), warmup=0.0,
             decay=0.0, lam=0.1, l2_weight=10.0, identity_weight=1.0, range_weight=0.0,
             keep_weight=0.0, reduction="sum", prior_weight=0.0,
-            guidance=GuidanceConfig(guidance_scale=100.0), seed=1010, log_every=50,
-            monitor_every=500, checkpoint_every=500,
+            guidance=GuidanceConfig(guidance_scale=100.0), generator_dtype="float32",
+            seed=1010, log_every=50, monitor_every=500, checkpoint_every=500,
         )  # fmt: skip
         return replace(authors, **changes)
 

@@ -35,6 +35,7 @@ from ..training_loop import Schedule, Training, train_together
 from ..training_state import TrainingState, begin
 from .config import DistillConfig
 from .default_mapper import DefaultMapper, check_names, new_mapper
+from .generator_dtype import choose_generator_dtype, in_dtype
 from .monitor import EditMonitor
 from .objective import Embedding, Learner, Objective
 from .request import Asked, Monitor, check_data, check_timesteps, request_of, take_apart
@@ -160,6 +161,8 @@ def distill(
     levels = default_mapper.pop("levels", None)
     asked = take_apart(prompt, timesteps, mapper, config, run_dir, monitor, levels)
     data = check_data(generator, w_plus, asked[0].mapper, identity, asked[0].config.batch_size)
+    dtype = choose_generator_dtype(generator, data, asked[0].config.generator_dtype)
+    asked = [replace(one, config=replace(one.config, generator_dtype=dtype)) for one in asked]
     embeds = split_prompts(prior.encode_prompt([one.prompt for one in asked]))
     runs = [
         _begin(prior, generator, data, one, its, domain, default_mapper)
@@ -290,7 +293,8 @@ def _train(
         _check_figure(run)
         if run.folder:
             run.folder.begin({**asdict(run.info), "distill": asdict(run.config)}, run.state)
-    objective = Objective(prior, generator, data, [run.learner for run in runs], identity, config)
+    rendering = in_dtype(generator, config.generator_dtype)
+    objective = Objective(prior, rendering, data, [run.learner for run in runs], identity, config)
     schedule = Schedule(
         config.steps,
         config.lr_at,

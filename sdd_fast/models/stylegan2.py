@@ -51,6 +51,8 @@ class StyleGAN2(SaveLoadMixin, nn.Module):
         fp16: whether the `num_fp16_res` resolutions are computed in float16 although the network
             is float32: None where it is on a GPU, True or False always or never. Not saved.
             Training and refinement do without, see `manipulator.float32_layers`.
+        layers_dtype: what all layers of a float32 network compute in, whatever `fp16` says; styles
+            and images stay float32. None: as `fp16` says. Not saved.
         config: the arguments above.
 
     Raises:
@@ -88,6 +90,7 @@ class StyleGAN2(SaveLoadMixin, nn.Module):
         self.resolution, self.w_dim, self.z_dim, self.c_dim = resolution, w_dim, z_dim, c_dim
         self.content_rows = None if content_rows is None else tuple(content_rows)
         self.fp16: bool | None = None
+        self.layers_dtype: torch.dtype | None = None
         self.num_layers = 2 * int(math.log2(resolution)) - 2
         resolutions = [2**k for k in range(3, int(math.log2(resolution)) + 1)]  # 8, 16, ...
         width = {res: min(channel_base // res, channel_max) for res in [4, *resolutions]}
@@ -235,19 +238,20 @@ class StyleGAN2(SaveLoadMixin, nn.Module):
                 f"StyleGAN2: needs {len(dims)} styles [B, n] with n = {dims}, got shapes {given}"
             )
         x = self.input(styles[0].shape[0])
-        half = self._first_half if self._computes_half(x) else len(dims)
+        whole = x.dtype
+        low, dtype = self._low_layers(x)
         image: Tensor | None = None
         k = 0  # index of the noise map: one per styled convolution
         for i, ((layer, _), style) in enumerate(zip(self._plan, styles, strict=True)):
-            if i == half:
-                x = x.half()
+            if i == low:
+                x = x.to(dtype)
             if isinstance(layer, StyledConv):
                 noise = self._noise(k, noise_mode, x, layer.up, rng)
                 x = layer(x, style, noise, self.resample_filter)
                 k += 1
             else:
                 rgb = layer(x, style)
-                rgb = rgb if i < half else rgb.float()
+                rgb = rgb if i < low else rgb.to(whole)
                 image = rgb if image is None else rgb + self._upsample(image)
         assert image is not None
         if self.content_rows is not None:
@@ -269,10 +273,14 @@ class StyleGAN2(SaveLoadMixin, nn.Module):
             w_plus = self.truncate(w_plus, truncation_psi, truncation_cutoff)
         return self.synthesis(w_plus, noise_mode, rng)
 
-    def _computes_half(self, x: Tensor) -> bool:
-        if self._first_half == len(self._plan) or x.dtype != torch.float32:
-            return False
-        return x.is_cuda if self.fp16 is None else self.fp16
+    def _low_layers(self, x: Tensor) -> tuple[int, torch.dtype]:
+        """Return from which layer on another dtype than that of `x` is computed in, and which."""
+        if x.dtype == torch.float32:
+            if self.layers_dtype is not None:
+                return 0, self.layers_dtype
+            if x.is_cuda if self.fp16 is None else self.fp16:
+                return self._first_half, torch.float16
+        return len(self._plan), x.dtype
 
     def _noise(
         self, k: int, mode: str, x: Tensor, up: int, rng: torch.Generator | None

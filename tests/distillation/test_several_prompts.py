@@ -156,7 +156,8 @@ def test_the_networks_are_called_once_for_all(
 
     monkeypatch.setattr(generator, "synthesis", counted)
     calls, rows = tiny_prior.unet_calls, tiny_prior.unet_rows
-    run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], held_out=None, config={"prior_weight": 0.0})
+    config = {"prior_weight": 0.0, "generator_dtype": "float32"}
+    run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], held_out=None, config=config)
     assert (tiny_prior.unet_calls - calls, tiny_prior.unet_rows - rows) == (STEPS, STEPS * 12)
     # 5 latents in batches of 2: three batches of unedited images, whatever the number of prompts.
     assert sorted(rendered) == [2] * 3 + [6] * STEPS
