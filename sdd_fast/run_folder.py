@@ -4,6 +4,8 @@ config.json              what was requested, what that came to, and the checksum
 checkpoint.safetensors   mapper, optimizer, history and step: all of a moment in one file
 mapper.safetensors       the mapper alone, once training is complete
 history.json             the measurements, for plots and reports
+samples/                 with samples: held-out images before and after, at each measurement
+tracked.json             with a tracker: of what it was told already
 
 A finished mapper is kept: only a restart of its run replaces it, once its own mapper is complete.
 Without its checkpoint, which may be deleted, a finished run is known by config.json. A mapper that
@@ -27,7 +29,7 @@ from typing import Any
 
 from torch import nn
 
-from .distillation.config import LATER
+from .distillation.config import LATER, ONLY_SHOWN
 from .files import PathLike, load_tensors, read_json, read_metadata, settled, write_json
 from .gradients.config import GuidanceConfig
 from .manipulator import MapperInfo, save_mapper
@@ -42,6 +44,7 @@ TRAINED = (CONFIG_FILE, CHECKPOINT_FILE, MAPPER_FILE, HISTORY_FILE)
 
 RUN_FILE, RUN_FORMAT = "run.json", "sdd_fast.run"
 CURVE_FILE, CURVE_PICTURE = "curve.json", "curve.png"
+SAMPLES_FOLDER, TRACKED_FILE = "samples", "tracked.json"
 PARTIAL_CURVE = "curve.partial.safetensors"
 GRID_FILE, TRAINING_FILE, REPORT_FILE = "before-after.png", "training.png", "report.html"
 WRITTEN = (RUN_FILE, CURVE_FILE, CURVE_PICTURE, GRID_FILE, TRAINING_FILE, REPORT_FILE)
@@ -179,7 +182,7 @@ class RunFolder:
         self.path, self.info = settled(path), info
         self.request: dict[str, Any] = json.loads(json.dumps(request))
         self.state_file = StateFile(self.path / CHECKPOINT_FILE, self.request, steps, _OTHERWISE)
-        self._resume = resume
+        self.resume = resume
         self._config: dict[str, Any] = {}
         self._described = False
         check_free((self.path / name for name in TRAINED), overwrite=True)
@@ -195,11 +198,14 @@ class RunFolder:
         replaced = _sha256(there) if there.is_file() else None
         self._config = {**config, _REQUEST: self.request, _REPLACED: replaced}
         kept = (MAPPER_FILE, CHECKPOINT_FILE)
-        loaded = self._resume and self.state_file.load(state)
-        if self._resume or not any((self.path / name).exists() for name in kept):
+        loaded = self.resume and self.state_file.load(state)
+        if self.resume or not any((self.path / name).exists() for name in kept):
             self._describe()
         if loaded:
             self._write_history(state)
+        else:
+            for shown in (self.path / SAMPLES_FOLDER).glob("step-*.png"):  # of another training
+                shown.unlink(missing_ok=True)
 
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint and the history so far."""
@@ -211,7 +217,7 @@ class RunFolder:
     def finish(self, mapper: nn.Module, trained: bool) -> None:
         """Write the mapper, unless it is there already and was not trained since."""
         if trained or self._answered() not in self._digests:
-            save_mapper(self.path / MAPPER_FILE, mapper, self.info, {_REQUEST: self._digests[0]})
+            save_mapper(self.path / MAPPER_FILE, mapper, self.info, {_REQUEST: self.digest})
         self._config[_MADE] = _sha256(self.path / MAPPER_FILE)
         del self._config[_REPLACED]
         write_json(self.path / CONFIG_FILE, self._config)
@@ -241,6 +247,11 @@ class RunFolder:
         with suppress(OSError, ValueError, LookupError, TypeError):
             return GuidanceConfig(**read_json(self.path / CONFIG_FILE)["distill"]["guidance"])
         return None
+
+    @property
+    def digest(self) -> str:
+        """What tells this run from those of other settings."""
+        return self._digests[0]
 
     @property
     def _digests(self) -> tuple[str, str]:
@@ -320,7 +331,7 @@ class RunFolder:
         prompt = None
         with suppress(ValueError):  # damaged: then the other files tell
             prompt = read_json(path).get("prompt")
-        if self._resume and prompt not in (None, self.info.prompt):
+        if self.resume and prompt not in (None, self.info.prompt):
             raise ValueError(f"{path} tells of a run of another prompt; {_OTHERWISE}")
 
     def _earlier_config(self) -> dict[str, Any] | None:
@@ -351,7 +362,7 @@ class RunFolder:
         self._described = True
         apart = _pending.get().get(self.path)
         if apart is None:
-            if not self._resume and (self.path / RUN_FILE).exists():
+            if not self.resume and (self.path / RUN_FILE).exists():
                 for name in WRITTEN:
                     (self.path / name).unlink(missing_ok=True)
         elif apart.exists():
@@ -376,7 +387,7 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     have been balanced, nor what changes nothing."""
     settings = dict(config["distill"])
     settings["guidance_rms"] = settings.pop("pull", settings.get("guidance_rms"))
-    for name in ("guidance", "log_every", "monitor_every", "checkpoint_every"):
+    for name in ("guidance", *ONLY_SHOWN):
         settings.pop(name, None)
     told = {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
     return {**config, "distill": told}

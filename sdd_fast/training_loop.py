@@ -91,6 +91,7 @@ class Training:
         measure: what is measured now and then besides, as part of a history entry.
         advice: what to try when the loss becomes NaN.
         explain: step from 0 → why it did; "" if that is not known, for the advice to stand.
+        listen: gets every history entry when it is made.
         failure: why it stopped; "" if it did not.
     """
 
@@ -100,6 +101,7 @@ class Training:
     measure: Callable[[], Entry] | None = None
     advice: str = ""
     explain: Callable[[int], str] | None = None
+    listen: Callable[[Entry], None] | None = None
     failure: str = ""
 
 
@@ -275,6 +277,8 @@ class _Loop:
                     entry |= self._stop([*training.state.history, entry])
                 training.state.history.append(entry)
                 entries.append(entry)
+                if training.listen is not None:
+                    training.listen(entry)
         return entries
 
     def _due(self, i: int) -> tuple[bool, bool]:

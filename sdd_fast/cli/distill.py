@@ -142,6 +142,22 @@ class OutputOptions:
             rich_help_panel=options.OUTPUT,
         ),
     ] = 256
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Held-out pictures to show while training, before and after, in samples/ of the "
+            "run and to the tracker. Default: 6 with a tracker, else none.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None
+    tracker: Annotated[
+        str | None,
+        typer.Option(
+            help="What follows the training: tensorboard, wandb or another tracker of accelerate "
+            "(pip install 'sdd_fast[track]').",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None
     restart: options.Restart = False
     device: options.Device = "cpu"
     dtype: options.Dtype = "float32"
@@ -189,7 +205,7 @@ def distill(
         raise typer.BadParameter("--curve is of one prompt; the curves in their folders are used")
     timesteps = options.whole_numbers(choice.timesteps, "--timesteps")
     levels = options.comma_list(training.levels, "--levels")
-    config = training.config()
+    config = replace(training.config(), samples=output.samples)
     top = 1 if choice.largest else choice.top
     selection = Selection(top=top, threshold=choice.threshold, seed=training.seed)
     curves = [HQSCurve.load(choice.curve)] if choice.curve else None
@@ -209,6 +225,7 @@ def distill(
         levels=levels,
         config=config,
         faces=output.faces,
+        tracker=options.comma_list(output.tracker, "--tracker"),
         resume=not output.restart,
         say=say,
         commands=[

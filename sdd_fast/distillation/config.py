@@ -19,6 +19,9 @@ LATER: dict[str, Any] = {
 }  # fmt: skip
 """Settings that runs of earlier versions do not tell, and what they had."""
 
+ONLY_SHOWN = ("log_every", "monitor_every", "checkpoint_every", "samples")
+"""Settings that change nothing about the result: a resumed run may have others."""
+
 
 @dataclass(frozen=True)
 class EarlyStop:
@@ -94,6 +97,8 @@ class DistillConfig:
         log_every: steps between history entries, which are means over them. The only steps at
             which the host waits for the device.
         monitor_every, checkpoint_every: steps between measurements and between checkpoints.
+        samples: held-out images that are shown before and after at each measurement, as a picture
+            in samples/ of the run's folder and to the tracker; None: 6 with a tracker, else 0.
     """
 
     steps: int = 300
@@ -121,11 +126,14 @@ class DistillConfig:
     log_every: int = 10
     monitor_every: int = 50
     checkpoint_every: int = 50
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         counts = ("steps", "batch_size", "accumulate", "log_every", "monitor_every")
         for name in (*counts, "checkpoint_every"):
             object.__setattr__(self, name, check_count(name, getattr(self, name)))
+        if self.samples is not None:
+            object.__setattr__(self, "samples", check_count("samples", self.samples, least=0))
         object.__setattr__(self, "seed", check_seed(self.seed))
         for name in ("lr", "lam"):
             check_number(name, getattr(self, name), positive=True)

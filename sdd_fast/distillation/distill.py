@@ -36,10 +36,11 @@ from ..training_state import TrainingState, begin
 from .config import DistillConfig
 from .default_mapper import DefaultMapper, check_names, new_mapper
 from .generator_dtype import choose_generator_dtype, in_dtype
-from .monitor import EditMonitor
+from .monitor import check_figure, monitor_of
 from .objective import Embedding, Learner, Objective
 from .request import Asked, Monitor, check_data, check_timesteps, request_of, take_apart
 from .result import DistillResult, PromptsFailed
+from .trackers import Tracker, Tracking, sampler
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,6 +54,7 @@ class _Run:
     info: MapperInfo
     config: DistillConfig
     state: TrainingState
+    trackers: Sequence[Tracker] = ()
     monitor: Monitor | None = None
     folder: RunFolder | None = None
     failure: str = ""
@@ -60,6 +62,11 @@ class _Run:
     @property
     def mapper(self) -> nn.Module:
         return self.learner.mapper
+
+    @property
+    def measured(self) -> nn.Module:
+        """What is measured and becomes the result: the mapper, or its moving average."""
+        return self.mapper if self.state.average is None else self.state.average
 
     @property
     def finished(self) -> bool:
@@ -105,6 +112,7 @@ def distill(
     held_out: Tensor | None = None,
     monitor: Monitor | Sequence[Monitor] | None = None,
     domain: str = "",
+    tracker: Tracker | Sequence[Any] | None = None,
     progress: bool | Listener = True,
     **default_mapper: Unpack[DefaultMapper],
 ) -> DistillResult | list[DistillResult]:
@@ -137,6 +145,8 @@ def distill(
         held_out: [M, num_layers, w_dim] latents to measure the edit on, but for its direction.
         monitor: what measures it instead: (mapper, λ) → dict, such as `domain.monitor(prompt)`.
         domain: name stored with the mapper.
+        tracker: what is told of the training meanwhile: "tensorboard" (into `run_dir`), "wandb" …,
+            a `GeneralTracker` of accelerate that has not started, or a list, see `trackers_of`.
         progress: True: show it; False: do not; or a function that gets every `Progress`.
 
     Returns:
@@ -159,7 +169,7 @@ def distill(
     check_names(default_mapper)
     check_differentiable(generator=generator, identity=identity, teacher=prior.unet)
     levels = default_mapper.pop("levels", None)
-    asked = take_apart(prompt, timesteps, mapper, config, run_dir, monitor, levels)
+    asked = take_apart(prompt, timesteps, mapper, config, run_dir, monitor, levels, tracker)
     data = check_data(generator, w_plus, asked[0].mapper, identity, asked[0].config.batch_size)
     dtype = choose_generator_dtype(generator, data, asked[0].config.generator_dtype)
     asked = [replace(one, config=replace(one.config, generator_dtype=dtype)) for one in asked]
@@ -171,7 +181,9 @@ def distill(
     with ExitStack() as locks:
         for run, one in zip(runs, asked, strict=True):
             unknown = warn_of_unknown_words(prior, one.prompt)
-            run.monitor = one.monitor or _monitor(generator, held_out, run, identity, unknown)
+            run.monitor = one.monitor or monitor_of(
+                generator, held_out, run.mapper, one.prompt, identity, unknown
+            )
             if one.run_dir is not None:
                 locks.enter_context(locked(one.run_dir))
                 told = request_of(
@@ -211,28 +223,7 @@ def _begin(
         domain=domain,
     )
     learner = Learner(mapper, embeds, timesteps, config.guidance or GuidanceConfig())
-    return _Run(learner, info, config, state)
-
-
-def _monitor(
-    generator: Any,
-    held_out: Tensor | None,  # [M, num_layers, w_dim]
-    run: _Run,
-    identity: Embedding | None,
-    unknown: Sequence[str],
-) -> EditMonitor | None:
-    if held_out is None:
-        return None
-    if generator is None:
-        raise ValueError("held_out needs a generator; for images give a monitor of your own")
-    return EditMonitor(
-        generator,
-        held_out,
-        prompt=run.info.prompt,
-        identity=identity,
-        w_std=getattr(run.mapper, "scale", None),
-        unknown_words=unknown,
-    )
+    return _Run(learner, info, config, state, asked.trackers)
 
 
 def _balance(
@@ -290,7 +281,8 @@ def _train(
         return
     config = runs[0].config
     for run in runs:
-        _check_figure(run)
+        if run.config.stop_early is not None:
+            check_figure(run.config.stop_early.figure, run.monitor, run.mapper, run.config.lam)
         if run.folder:
             run.folder.begin({**asdict(run.info), "distill": asdict(run.config)}, run.state)
     rendering = in_dtype(generator, config.generator_dtype)
@@ -304,9 +296,20 @@ def _train(
         save_every=config.checkpoint_every,
         stop=config.stops,
     )
-    trainings = [_training(run, partial(objective.explain, i)) for i, run in enumerate(runs)]
+    told = [
+        Tracking(
+            run.trackers, run.state, {**asdict(run.info), **asdict(run.config)}, run.folder,
+            sampler(run.monitor, run.measured, run.config, bool(run.trackers)),
+        )
+        for run in runs
+    ]  # fmt: skip
+    trainings = [
+        _training(run, partial(objective.explain, i), told[i]) for i, run in enumerate(runs)
+    ]
     earlier = [run.state.step for run in runs]
-    with frozen(generator, identity), float32_layers(generator):
+    with ExitStack() as open_logs, frozen(generator, identity), float32_layers(generator):
+        for one in told:
+            open_logs.enter_context(one)
         train_together(trainings, objective.parts, schedule, text=_figures, progress=progress)
     for run, training, step in zip(runs, trainings, earlier, strict=True):
         run.failure = training.failure
@@ -318,31 +321,18 @@ def _train(
             run.folder.finish(run.mapper, trained=run.state.step > step)
 
 
-def _training(run: _Run, explain: Callable[[int], str]) -> Training:
-    measured = run.mapper if run.state.average is None else run.state.average
+def _training(run: _Run, explain: Callable[[int], str], told: Tracking) -> Training:
     g = run.learner.guidance.guidance_scale
     return Training(
         run.state,
         _shorten(run.info.prompt),
         run.folder,
-        None if run.monitor is None else partial(run.monitor, measured, run.config.lam),
+        None if run.monitor is None else partial(run.monitor, run.measured, run.config.lam),
         "Check that the latents and generator are finite; then try a lower lr "
         f"({run.config.lr:g} now), a lower guidance_scale ({g:g} now), or a prior of dtype float32",
         explain,
+        told,
     )
-
-
-def _check_figure(run: _Run) -> None:
-    """Refuse to stop early by a figure that nobody measures."""
-    rule = run.config.stop_early
-    if rule is None:
-        return
-    there = sorted(run.monitor(run.mapper, run.config.lam)) if run.monitor else []
-    if rule.figure not in there:
-        raise ValueError(
-            f"stop_early watches {rule.figure!r}, which is not measured here: give a monitor that "
-            f"does, or a figure of this one's ({', '.join(there) or 'there is none'})"
-        )
 
 
 def _results(runs: Sequence[_Run], alone: bool) -> DistillResult | list[DistillResult]:

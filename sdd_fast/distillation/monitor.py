@@ -111,14 +111,12 @@ class EditMonitor:
         """Measure `mapper` at strength 1 (factor `lam` on its output)."""
         with frozen(self.generator, self.identity, self.clip, mapper):
             device = next(self.generator.parameters()).device
-            chunks = self.w_plus.to(device).split(self.batch_size)
-            if not self._before:
-                self._before = [self._look(self.generator.synthesis(w)) for w in chunks]
+            seen = self._seen_before()
             if self.clip is not None and self._texts is None:
                 texts = F.normalize(self.clip.encode_texts([self.source_text, self.prompt]), dim=1)
                 self._texts = texts.to(device)
             rows: dict[str, list[Tensor]] = {}
-            for w, before in zip(chunks, self._before, strict=True):
+            for w, before in zip(self._chunks(), seen, strict=True):
                 result = manipulate(self.generator, w, [(mapper, lam)])
                 after = self._look(result.images)
                 row = self._compare(before, after)
@@ -135,6 +133,25 @@ class EditMonitor:
             measured["direction_above"] = self.direction_above
         verdict = judge(measured, unknown_words=self.unknown_words)
         return _Figures(measured | {"verdict": verdict.code, "advice": list(verdict.advice)})
+
+    @shielded(grad=False)
+    def sample(self, mapper: nn.Module, lam: float, count: int) -> tuple[Tensor, Tensor]:
+        """Return the first `count` held-out images before and after, [C, 3, R, R]."""
+        with frozen(self.generator, self.identity, self.clip, mapper):
+            before = [seen.images for seen in self._seen_before()]
+            chunks = self._chunks(count)
+            after = [manipulate(self.generator, w, [(mapper, lam)]).images for w in chunks]
+        # Gray is what cannot be shown.
+        return torch.cat(before)[:count].nan_to_num(0.0), torch.cat(after).nan_to_num(0.0)
+
+    def _chunks(self, count: int | None = None) -> Sequence[Tensor]:
+        device = next(self.generator.parameters()).device
+        return self.w_plus[:count].to(device).split(self.batch_size)
+
+    def _seen_before(self) -> list[_Seen]:
+        if not self._before:
+            self._before = [self._look(self.generator.synthesis(w)) for w in self._chunks()]
+        return self._before
 
     def _look(self, images: Tensor) -> _Seen:
         return _Seen(
@@ -174,3 +191,41 @@ class _Seen:
     saturated: Tensor  # [B], share of values out of range
     clip: Tensor | None  # [B, D], unit vectors
     identity: Tensor | None  # [B, D]
+
+
+def monitor_of(
+    generator: Any,
+    held_out: Tensor | None,  # [M, num_layers, w_dim]
+    mapper: nn.Module,
+    prompt: str,
+    identity: Callable[[Tensor], Tensor] | None,
+    unknown_words: Sequence[str],
+) -> EditMonitor | None:
+    """Return what measures edits on `held_out`; None if there are none."""
+    if held_out is None:
+        return None
+    if generator is None:
+        raise ValueError("held_out needs a generator; for images give a monitor of your own")
+    return EditMonitor(
+        generator,
+        held_out,
+        prompt=prompt,
+        identity=identity,
+        w_std=getattr(mapper, "scale", None),
+        unknown_words=unknown_words,
+    )
+
+
+def check_figure(
+    figure: str,
+    monitor: Callable[[nn.Module, float], dict[str, Any]] | None,
+    mapper: nn.Module,
+    lam: float,
+) -> None:
+    """Refuse to stop early by a figure that nobody measures."""
+    there = sorted(monitor(mapper, lam)) if monitor else []
+    if figure not in there:
+        raise ValueError(
+            f"stop_early watches {figure!r}, which is not measured here: give a monitor that "
+            f"does, or a figure of this one's ({', '.join(there) or 'there is none'})"
+        )

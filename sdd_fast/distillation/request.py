@@ -22,8 +22,9 @@ from ..teacher.precision import settings_that_matter
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import check_prompt
 from ..teacher.vae_encoder import check_range
-from .config import LATER, DistillConfig
+from .config import LATER, ONLY_SHOWN, DistillConfig
 from .objective import Embedding
+from .trackers import Tracker, trackers_of
 
 Monitor = Callable[[nn.Module, float], dict[str, Any]]
 
@@ -39,6 +40,7 @@ class Asked:
     run_dir: PathLike | None
     monitor: Monitor | None
     levels: Sequence[str] | None
+    trackers: Sequence[Tracker]
 
 
 def take_apart(
@@ -49,6 +51,7 @@ def take_apart(
     run_dir: Any,
     monitor: Any,
     levels: Any,
+    tracker: Any,
 ) -> list[Asked]:
     """Return what is asked for each prompt of arguments that are for one, for all or for each.
 
@@ -58,7 +61,8 @@ def take_apart(
     """
     config = DistillConfig() if config is None else config
     if isinstance(prompt, str):
-        return [Asked(prompt, timesteps, mapper, config, run_dir, monitor, levels)]
+        (trackers,) = trackers_of(tracker, 1, run_dir is not None)
+        return [Asked(prompt, timesteps, mapper, config, run_dir, monitor, levels, trackers)]
     prompts = list(prompt)
     if not prompts:
         raise ValueError("there are no prompts: []; give one or more")
@@ -92,6 +96,7 @@ def take_apart(
     columns = (
         each("timesteps", timesteps, flat), each("mapper", mapper), configs, places,
         each("monitor", monitor), each("levels", levels, words),
+        trackers_of(tracker, len(prompts), None not in places),
     )  # fmt: skip
     return [Asked(*row) for row in zip(prompts, *columns, strict=True)]
 
@@ -113,7 +118,7 @@ def request_of(
 ) -> dict[str, Any]:
     """Return all that determines the result: a resumed run may log and save at other steps."""
     settings = asdict(config)
-    for name in ("log_every", "monitor_every", "checkpoint_every"):
+    for name in ONLY_SHOWN:
         # What ends a training early is what is measured.
         if name != "monitor_every" or config.stop_early is None:
             del settings[name]

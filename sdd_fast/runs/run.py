@@ -22,6 +22,7 @@ from ..distillation.distill import distill
 from ..distillation.judge import NEEDED, Verdict, from_earlier, judge
 from ..distillation.monitor import EditMonitor
 from ..distillation.result import DistillResult, PromptsFailed
+from ..distillation.trackers import trackers_of
 from ..domains.reader import Target
 from ..files import PathLike, atomic_path, settled, shown, write_json
 from ..images import save_png
@@ -80,6 +81,7 @@ def run_edit(
     config: DistillConfig | None = None,
     faces: int = 256,
     strengths: Sequence[float] = (0.5, 1.0, 1.5),
+    tracker: Any = None,
     resume: bool = True,
     progress: bool | Listener = True,
     say: Say = _silent,
@@ -98,6 +100,7 @@ def run_edit(
         faces: number of held-out images to measure attributes on, where the domain has labels;
             0 leaves that out.
         strengths: shown in the before/after grid.
+        tracker: what is told of the training while it goes on, see `distill`.
         resume: False starts over; what an earlier run left in `out` is kept until it is replaced.
         progress: show it, or a function that gets every `Progress`. say: gets a line for each thing
             done.
@@ -114,7 +117,8 @@ def run_edit(
     (run,) = run_edits(
         domain, [prompt], [out],
         selection=selection, timesteps=timesteps, curves=None if curve is None else [curve],
-        levels=levels, config=config, faces=faces, strengths=strengths, resume=resume,
+        levels=levels, config=config, faces=faces, strengths=strengths,
+        tracker=None if tracker is None else [tracker], resume=resume,
         progress=progress, say=say, commands=[command],
     )  # fmt: skip
     return run
@@ -133,6 +137,7 @@ def run_edits(
     config: DistillConfig | None = None,
     faces: int = 256,
     strengths: Sequence[float] = (0.5, 1.0, 1.5),
+    tracker: Any = None,
     resume: bool = True,
     progress: bool | Listener = True,
     say: Say = _silent,
@@ -154,6 +159,7 @@ def run_edits(
     selection = selection or Selection()
     if config is None:
         config = default_config(batch_size=training_batch(domain.generator, domain.prior))
+    trackers = trackers_of(tracker, len(prompts), has_folder=True)
     given: Sequence[HQSCurve | None] = curves or [None] * len(prompts)
     for prompt, curve in zip(prompts, given, strict=True):
         named = levels or domain.levels.get(prompt)
@@ -187,7 +193,7 @@ def run_edits(
                 )  # fmt: skip
             )
         _select(jobs, timesteps, given)
-        results, failure = _distill(jobs)
+        results, failure = _distill(jobs, trackers)
         runs = [
             _finish(job, result, faces, strengths)
             for job, result in zip(jobs, results, strict=True)
@@ -222,7 +228,9 @@ def _introduce(job: Job, jobs: Sequence[Job]) -> None:
         job.say(f"\n“{job.prompt}”")
 
 
-def _distill(jobs: Sequence[Job]) -> tuple[list[DistillResult | None], PromptsFailed | None]:
+def _distill(
+    jobs: Sequence[Job], trackers: Sequence[Any]
+) -> tuple[list[DistillResult | None], PromptsFailed | None]:
     """Train; return the results, None for those that failed, and the error that says so."""
     domain, config = jobs[0].domain, jobs[0].config
     each = f"{config.batch_size} image" + ("s" if config.batch_size > 1 else "")
@@ -249,6 +257,7 @@ def _distill(jobs: Sequence[Job]) -> tuple[list[DistillResult | None], PromptsFa
             resume=jobs[0].resume,
             monitor=monitors,
             domain=domain.name,
+            tracker=trackers,
             progress=jobs[0].progress,
         )
     except PromptsFailed as error:
