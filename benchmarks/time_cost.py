@@ -134,7 +134,7 @@ def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) 
             "tuned, compiled": of_tuned(lambda: tuned.prepare(make(), low, True)),
             "ours, float32": ours("float32", **authors),
             "ours, default settings": ours("auto"),
-            "ours": ours("auto", **authors),
+            "ours": ours("auto", **authors | {"generator_dtype": "auto"}),
         },
         notes=step_notes(low),
         images=batch,
@@ -151,7 +151,7 @@ def step_notes(low: torch.dtype) -> dict[str, str]:
         "tuned, compiled": "U-Net and VAE encoder by torch.compile",
         "ours, float32": "the authors' settings",
         "ours, default settings": "the judge's row of the U-Net, and the images before the edit",
-        "ours": f"the authors' settings; teacher {name}, generator float32",
+        "ours": f"the authors' settings; teacher and, on a CPU, generator {name}",
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..distillation.default_mapper import new_mapper
+from ..distillation.generator_dtype import choose_generator_dtype, in_dtype
 from ..edit import input_size
 from ..gradients.image_gradient import EncodedImages
 from ..manipulator import frozen, manipulate
@@ -102,13 +103,14 @@ def _of_step(case: Case) -> list[Stage]:
     generator, identity = domain.generator, domain.identity
     w_plus = domain.w_plus[torch.arange(count) % len(domain.w_plus)]
     mapper = new_mapper(generator, domain.w_plus, 0, w_std=domain.w_std)
+    trained_through = in_dtype(generator, choose_generator_dtype(generator, w_plus, "auto"))
     images, embeds = _rendered(case, count), prior.encode_prompt(case.prompt)
     z, r = (torch.randn(count, *_latent_shape(case), device=prior.device) for _ in range(2))
     t, d = case.timesteps[len(case.timesteps) // 2], torch.randn_like(images)
 
     def generate() -> None:
         with frozen(generator):
-            edited = manipulate(generator, w_plus, [(mapper, 1.0)]).images
+            edited = manipulate(trained_through, w_plus, [(mapper, 1.0)]).images
             torch.autograd.grad((edited * d).sum(), list(mapper.parameters()))
 
     @torch.no_grad()
