@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,13 @@ import sdd_fast as sdd  # noqa: E402
 from sdd_fast.models import LevelsMapper  # noqa: E402
 
 PROMPT = "a face with white hair"
+TEN = tuple(
+    f"a face with {what}"
+    for what in (
+        "white hair", "black hair", "red hair", "long hair", "glasses", "a beard", "a smile",
+        "dark skin", "pale skin", "brown eyes",
+    )
+)  # fmt: skip
 TIMESTEPS = (600, 700, 800)
 SHORTER = (1, 3)  # steps that are timed where the whole takes minutes
 
@@ -91,6 +98,7 @@ def cases(device: str) -> Iterator[Case]:
     faces = functools.cache(lambda: faces64(device))
     full = functools.cache(lambda: sizes.full(device))
     yield step_case("training step, faces64", faces, sizes.faces, device)
+    yield together_case("ten prompts, faces64", faces, sizes.faces, device)
     yield edit_case("edit, faces64", faces, sizes.faces, device, (64, 64), False)
     yield step_case("training step, full size", full, sizes.batch, device)
     yield edit_case("edit, full size", full, sizes.edits, device, (1024, 512), sizes.shorter)
@@ -141,6 +149,21 @@ def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) 
     )
 
 
+def together_case(name: str, make: Callable[[], Networks], batch: int, device: str) -> Case:
+    """A step for each of ten prompts, one after the other or together; seconds a prompt."""
+    prior = functools.cache(lambda: teacher(make(), "auto"))
+
+    def ours(prompts: Sequence[str]) -> Callable[[], Timed]:
+        return lambda: Timed(our_step(make(), prior(), batch, {}, prompts))
+
+    return Case(
+        f"training step of {name}: batch {batch} each",
+        {"in turn": ours(TEN[:1]), "ours": ours(TEN)},
+        notes={"in turn": "one prompt alone", "ours": "together; seconds divided by ten"},
+        images=batch,
+    )
+
+
 def step_notes(low: torch.dtype) -> dict[str, str]:
     name = str(low).removeprefix("torch.")
     return {
@@ -170,9 +193,13 @@ def new_mapper(networks: Networks) -> LevelsMapper:
 
 
 def our_step(
-    networks: Networks, prior: sdd.DiffusionPrior, batch: int, settings: dict[str, Any]
+    networks: Networks,
+    prior: sdd.DiffusionPrior,
+    batch: int,
+    settings: dict[str, Any],
+    prompts: Sequence[str] = (PROMPT,),
 ) -> Callable[[Clock], float]:
-    """Time steps of `distill` by its progress, but for the first, which warms up.
+    """Time steps of `distill` by its progress, but for the first, which warms up; for one prompt.
 
     Of five after it one goes without the judge, where there is one: a fifth, as in any training.
     """
@@ -190,10 +217,11 @@ def our_step(
             times.setdefault(event.done, clock())
 
         sdd.distill(
-            prior, networks.generator, networks.w_plus, PROMPT, TIMESTEPS,
-            mapper=new_mapper(networks), identity=networks.identity, config=config, progress=listen,
+            prior, networks.generator, networks.w_plus, list(prompts), TIMESTEPS,
+            mapper=[new_mapper(networks) for _ in prompts], identity=networks.identity,
+            config=config, progress=listen,
         )  # fmt: skip
-        return (times[steps] - times[1]) / (steps - 1)
+        return (times[steps] - times[1]) / (steps - 1) / len(prompts)
 
     return seconds
 
