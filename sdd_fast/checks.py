@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Real
 from typing import Any
@@ -42,6 +43,35 @@ def check_seed(value: object) -> int:
     if seed is None or not 0 <= seed < 2**64:
         raise ValueError(f"a seed must be an integer from 0 to 2⁶⁴ − 1, got {_short(value)}")
     return seed
+
+
+def check_distinct(prompts: Sequence[str]) -> None:
+    """Refuse a prompt that is given twice, be it with other spaces, which a teacher does not see.
+
+    Raises:
+        ValueError: there is one.
+    """
+    seen: dict[str, str] = {}
+    for prompt in prompts:
+        words = " ".join(prompt.split())
+        if words in seen:
+            alike = f"{prompt!r} is given twice"
+            if seen[words] != prompt:
+                alike = f"{seen[words]!r} and {prompt!r} differ in spaces only"
+            raise ValueError(f"the prompts must differ, but {alike}")
+        seen[words] = prompt
+
+
+def raise_all(problems: Sequence[ValueError]) -> None:
+    """Raise what was found to be wrong, of several things in one message; nothing if there is none.
+
+    Raises:
+        ValueError: the only one of them, or one of them all.
+    """
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise ValueError("\n".join(map(str, problems)))
 
 
 def _integer(value: Any) -> int | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdd_fast.checks import check_count, check_number, check_seed
+from sdd_fast.checks import check_count, check_distinct, check_number, check_seed, raise_all
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.draws import choices, generator
 from sdd_fast.inversion.refine import Refinement
@@ -24,6 +24,26 @@ def test_counts(value: Any) -> None:
     check_count("steps", 10**9)
     with pytest.raises(ValueError, match="steps must be a positive integer, at most 1,000,000,000"):
         check_count("steps", value)
+
+
+def test_prompts_that_differ_in_spaces_are_one() -> None:
+    check_distinct([])
+    check_distinct(["a bald face", "a  Bald face", "a baldface"])
+    with pytest.raises(ValueError, match="must differ, but 'old' is given twice"):
+        check_distinct(["old", "bald", "old"])
+    for other in ("a bald face ", "\ta bald  face", "a bald\nface"):
+        with pytest.raises(ValueError, match=r"'a bald face' and .* differ in spaces only"):
+            check_distinct(["a bald face", other])
+
+
+def test_several_problems_are_told_together() -> None:
+    raise_all([])
+    first, second = ValueError("first"), ValueError("second")
+    with pytest.raises(ValueError, match="^first$") as alone:
+        raise_all([first])
+    assert alone.value is first
+    with pytest.raises(ValueError, match="^first\nsecond$"):
+        raise_all([first, second])
 
 
 @pytest.mark.parametrize("value", [-1, 2**64, 10**400, 1.0, True, None])

@@ -60,6 +60,7 @@ def precision(
     from sdd_fast.checks import check_count, check_seed
     from sdd_fast.device import check_device
     from sdd_fast.selection.agreement import LEAST_IMAGES, measure_agreement
+    from sdd_fast.selection.in_domain import held_out_of
     from sdd_fast.teacher.attention import AUTO_CANDIDATES, check_attention
     from sdd_fast.teacher.precision import check_dtype
 
@@ -76,7 +77,7 @@ def precision(
     domain = checkpoints.open(device, "float32", "sdpa")
     text = prompt or next(iter(domain.prompts), domain.source_text)
     with torch.no_grad():
-        shown = domain.generator.synthesis(domain.held_out[:images])
+        shown = domain.generator.synthesis(held_out_of(domain, images))
     say(f"“{text}” on {len(shown)} images, g = 100, {', '.join(names)} against float32 …")
     found = measure_agreement(
         lambda dtype: checkpoints.open(device, dtype, "sdpa").prior,
@@ -162,11 +163,12 @@ def time_cost(
     from sdd_fast.timing.units import Case
 
     candidates = options.whole_numbers(plan.timesteps, "--timesteps")
-    whole = Plan(plan.m, plan.n, plan.steps, searched=plan.images)
+    whole = Plan(plan.m, plan.n, plan.steps)
     domain = checkpoints.open(device, dtype, attention)
     text = prompt or next(iter(domain.prompts), domain.source_text)
     case = Case.of(domain, text, candidates, plan.images, plan.batch_size, quick)
-    whole = replace(whole, timesteps=len(case.candidates))
+    searched = min(plan.images, len(domain.held_out))
+    whole = replace(whole, timesteps=len(case.candidates), searched=searched)
     say(f"timing selection, training and edits of {domain.name} on {device} …")
     measured(case, out, whole, rounds=rounds, resume=not restart)
     say((out / TABLES).read_text(encoding="utf-8"))

@@ -53,6 +53,8 @@ def _folder(path: Path) -> Facts:
         return _diffusion(path)
     if is_clip(path):
         return _clip(path)
+    if (path / "time-cost.json").exists():
+        return _time_cost(path / "time-cost.json")
     runs = sorted(inner.parent for inner in path.glob(f"*/{RUN_FILE}"))
     if runs:
         facts: Facts = {"folder of runs": path}
@@ -209,6 +211,8 @@ def _json_file(path: Path) -> Facts:
     if isinstance(content, dict) and {"name", "source_text"} <= set(content):
         return _domain(path.parent if path.name == "domain.json" else path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if path.name == "time-cost.json":
+            return _time_cost(path)
         if path.name in (RUN_FILE, "domain.json", "model_index.json"):
             return _folder(path.parent)
         raise ValueError(
@@ -236,6 +240,29 @@ def certainty(curve: HQSCurve) -> str:
     if curve.confidence is not None:
         sure = f"the largest in {curve.confidence:.0%} of bootstraps"
     return f"{spent} of {total} evaluations, images: {curve.num_images}; {sure}"
+
+
+def _time_cost(path: Path) -> Facts:
+    from sdd_fast.timing.record import read_record
+    from sdd_fast.timing.report import duration
+    from sdd_fast.timing.time_cost import TABLES
+
+    content = read_record(path)
+    request, plan = content["request"], content.get("plan")
+    facts: Facts = {
+        "time cost of edits": path.parent,
+        "domain": request.get("domain"),
+        "device": f"{request.get('device')}, {request.get('threads')} threads",
+    }
+    if plan is None:
+        facts["samples"] = sum(map(len, content["samples_s"].values()))
+        facts["tables"] = "not finished; the command of `sdd bench time-cost` that began it goes on"
+        return facts
+    facts["computed for"] = f"{plan['images']:,} images for each of {plan['prompts']:,} prompts"
+    facts["SDD"] = duration(content["ours"]["total"])
+    for name, one in content["others"].items():
+        facts[name] = duration(one["total"])
+    return facts | {"tables": path.parent / TABLES}
 
 
 def _checkpoint(path: Path) -> Facts:

@@ -202,12 +202,11 @@ def run_folders(prompts: Sequence[str], out: Path | None) -> list[Path]:
         ValueError: a prompt is given twice, or `out` is a run where it is to hold several, or holds
             several where it is to be the run of one of them.
     """
+    from sdd_fast.checks import check_distinct
     from sdd_fast.run_folder import RUN_FILE, is_of_a_run
     from sdd_fast.runs.prepare import slug
 
-    twice = [prompt for i, prompt in enumerate(prompts) if prompt in prompts[:i]]
-    if twice:
-        raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
+    check_distinct(prompts)
     if out is not None and len(prompts) == 1:
         among_others = out / slug(prompts[0])
         if is_of_a_run(among_others / RUN_FILE):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from ..checks import raise_all
 from ..files import PathLike
 from ..gradients.balance import balanced_guidance_scale
 from ..gradients.config import GUIDANCE_RMS, GuidanceConfig
@@ -184,12 +185,7 @@ def distill(
             run.monitor = one.monitor or monitor_of(
                 generator, held_out, run.mapper, one.prompt, identity, unknown
             )
-            if one.run_dir is not None:
-                locks.enter_context(locked(one.run_dir))
-                told = request_of(
-                    run.info, run.config, run.mapper, identity, data, generator, prior
-                )
-                run.folder = RunFolder(one.run_dir, told, run.info, run.config.steps, resume)
+        _open_folders(runs, asked, locks, resume, (identity, data, generator, prior))
         _balance(prior, generator, data, runs)
         _train(
             [run for run in runs if not run.finished], prior, generator, data, identity, progress
@@ -224,6 +220,27 @@ def _begin(
     )
     learner = Learner(mapper, embeds, timesteps, config.guidance or GuidanceConfig())
     return _Run(learner, info, config, state, asked.trackers)
+
+
+def _open_folders(
+    runs: Sequence[_Run],
+    asked: Sequence[Asked],
+    locks: ExitStack,
+    resume: bool,
+    given: tuple[Any, ...],
+) -> None:
+    """Lock the folders of all runs, and refuse at once what is not to be continued in any."""
+    problems = []
+    for run, one in zip(runs, asked, strict=True):
+        if one.run_dir is None:
+            continue
+        locks.enter_context(locked(one.run_dir))
+        request = request_of(run.info, run.config, run.mapper, *given)
+        try:
+            run.folder = RunFolder(one.run_dir, request, run.info, run.config.steps, resume)
+        except ValueError as error:
+            problems.append(error)
+    raise_all(problems)
 
 
 def _balance(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_distinct
 from ..files import PathLike, settled
 from ..fingerprint import fingerprint
 from ..manipulator import MapperInfo, check_generator, config_of, try_generator, try_network
@@ -68,9 +69,7 @@ def take_apart(
         raise ValueError("there are no prompts: []; give one or more")
     for text in prompts:
         check_prompt(text)
-    twice = [text for i, text in enumerate(prompts) if text in prompts[:i]]
-    if twice:
-        raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
+    check_distinct(prompts)
 
     def each(name: str, value: Any, for_all: bool = False) -> list[Any]:
         if value is None or for_all:
@@ -93,9 +92,17 @@ def take_apart(
     places = each("run_dir", run_dir)
     if None not in places and len({settled(place) for place in places}) < len(places):
         raise ValueError(f"every prompt needs a run_dir of its own, got {places}")
+    monitors = each("monitor", monitor)
+    for text, one in zip(prompts, monitors, strict=True):
+        measured = getattr(one, "prompt", text)
+        if measured != text and measured in prompts:
+            raise ValueError(
+                f"the monitor of {text!r} is that of {measured!r}: give them in the order of the "
+                "prompts"
+            )
     columns = (
         each("timesteps", timesteps, flat), each("mapper", mapper), configs, places,
-        each("monitor", monitor), each("levels", levels, words),
+        monitors, each("levels", levels, words),
         trackers_of(tracker, len(prompts), None not in places),
     )  # fmt: skip
     return [Asked(*row) for row in zip(prompts, *columns, strict=True)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..checks import check_distinct
 from ..distillation.config import DistillConfig
 from ..edit import Editor
 from ..files import PathLike, settled, shown
@@ -78,11 +79,12 @@ def run_demo(
             "use `sdd distill` and `sdd edit` there"
         )
     prompts = reader.DEMO_PROMPTS if prompts is None else prompts
-    folders = [folder / slug(prompt) for prompt in prompts]
-    if not prompts or len(set(folders)) < len(folders):
-        raise ValueError(f"the demo needs one or more different prompts, got {list(prompts)}")
+    if not prompts:
+        raise ValueError("the demo needs one or more prompts, got none")
     for prompt in prompts:
         check_prompt(prompt)
+    check_distinct(prompts)
+    folders = [folder / slug(prompt) for prompt in prompts]
     lacking = [target for prompt in prompts if (target := reader.target_in(prompt))]
     drawn = reader.sample_images(SHOWN, domain.resolution, lacking)
     image, images = domain.nouns["image"], domain.nouns["images"]

@@ -82,6 +82,7 @@ _BEGUN = {
     "command": Rule(_is_string, "text", required=True),
     "distill": Rule(_is_distill, "the settings of the training", required=True),
     "seconds": Rule(is_object_of(is_number), "an object of seconds", required=True),
+    "distilled_together": Rule(is_whole, "a number of prompts"),
     "started": Rule(_is_string, "a time", required=True),
     "versions": Rule(_is_object, "an object", required=True),
     "nouns": Rule(is_object_of(_is_string), "an object of texts", required=True),
@@ -175,6 +176,7 @@ def new_record(
         "attention": domain.prior.attention,
         "distill": asdict(config),
         "seconds": dict(earlier.get("seconds", {})),
+        "distilled_together": earlier.get("distilled_together", 1),
         "started": earlier.get("started", now),
         "versions": versions(domain.device),
     }

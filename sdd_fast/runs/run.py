@@ -11,40 +11,30 @@ measures and reports anew for other figures than there are, for another judge or
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_distinct, raise_all
 from ..distillation.config import DistillConfig
 from ..distillation.distill import distill
-from ..distillation.judge import NEEDED, Verdict, from_earlier, judge
+from ..distillation.judge import NEEDED, from_earlier
 from ..distillation.monitor import EditMonitor
 from ..distillation.result import DistillResult, PromptsFailed
 from ..distillation.trackers import trackers_of
-from ..domains.reader import Target
-from ..files import PathLike, atomic_path, settled, shown, write_json
-from ..images import save_png
+from ..files import PathLike, settled, shown, write_json
 from ..lock import locked
 from ..memory import training_batch
 from ..progress import Listener
-from ..report import wording, write_report
-from ..report.showcase import before_after, milliseconds_per_edit, training_figure
-from ..run_folder import (
-    GRID_FILE,
-    MAPPER_FILE,
-    REPORT_FILE,
-    RUN_FILE,
-    TRAINING_FILE,
-    pending,
-    restore,
-)
+from ..report import wording
+from ..run_folder import MAPPER_FILE, RUN_FILE, pending
 from ..selection.choose import Selection
 from ..selection.curve import HQSCurve
 from ..shield import shielded
 from ..teacher.text import warn_of_unknown_words
 from ..training_state import ENDS_AT
+from .finish import finish
 from .job import EditRun, Job, Say
 from .prepare import check, earlier_run, slug as slug  # slug: for sdd_fast.experiment
 from .record import new_record, without_nan
@@ -52,8 +42,6 @@ from .select import choose_timesteps, compute_missing, earlier_curve
 
 if TYPE_CHECKING:
     from ..domains import Domain
-
-SHOWN = 7  # images in the before/after grid
 
 
 def _silent(line: str) -> None:
@@ -164,8 +152,10 @@ def run_edits(
     for prompt, curve in zip(prompts, given, strict=True):
         named = levels or domain.levels.get(prompt)
         check(domain, prompt, timesteps, curve, named, selection, config.batch_size, faces)
+    check_distinct(prompts)
     with ExitStack() as held:
-        jobs = []
+        jobs: list[Job] = []
+        problems: list[ValueError] = []
         for i, (prompt, out) in enumerate(zip(prompts, outs, strict=True)):
             folder = settled(out)
             held.enter_context(locked(folder))
@@ -173,7 +163,11 @@ def run_edits(
             its = replace(
                 config, guidance_rms=config.guidance_rms or domain.guidance_rms.get(prompt)
             )
-            earlier = earlier_run(folder, domain, prompt, resume)
+            try:
+                earlier = earlier_run(folder, domain, prompt, resume)
+            except ValueError as error:
+                problems.append(error)
+                continue
             record = new_record(domain, prompt, its, commands[i] if commands else "", earlier)
             record["unknown_words"] = warn_of_unknown_words(domain.prior, prompt)
             jobs.append(
@@ -192,10 +186,11 @@ def run_edits(
                     earlier,
                 )  # fmt: skip
             )
+        raise_all(problems)
         _select(jobs, timesteps, given)
         results, failure = _distill(jobs, trackers)
         runs = [
-            _finish(job, result, faces, strengths)
+            finish(job, result, faces, strengths)
             for job, result in zip(jobs, results, strict=True)
             if result is not None
         ]
@@ -267,11 +262,11 @@ def _distill(
             _introduce(job, jobs)
             if done:
                 job.say(f"this run is finished, its mapper is {shown(job.folder / MAPPER_FILE)}")
-            _record_training(job, result, monitor)
+            _record_training(job, result, monitor, len(going))
     return list(results), failure
 
 
-def _record_training(job: Job, result: DistillResult, monitor: EditMonitor) -> None:
+def _record_training(job: Job, result: DistillResult, monitor: EditMonitor, together: int) -> None:
     record = job.record
     record["distill"] = asdict(result.config)  # with the guidance scale that was balanced
     record["seconds"]["distill"] = result.seconds
@@ -289,41 +284,12 @@ def _record_training(job: Job, result: DistillResult, monitor: EditMonitor) -> N
             f"ended after {ended[0][ENDS_AT]} of {result.config.steps} steps: {plateau['figure']} "
             f"had a plateau at step {plateau['step']}"
         )
-    took = "had taken" if job.finished else "took"
-    job.say(f"training {took} {result.seconds:.0f} s: {wording.describe(record['monitor'])}")
-
-
-def _finish(job: Job, result: DistillResult, faces: int, strengths: Sequence[float]) -> EditRun:
-    """Measure and report, unless that is done already."""
-    target = job.domain.reader.target_in(job.prompt) if job.domain.reader else None
-    if job.finished:
-        restore(job.place, job.folder)
-        if _is_reported(job, target if faces else None, faces, strengths):
-            job.say(f"nothing is left to do: its report is {shown(job.folder / REPORT_FILE)}")
-            told = job.earlier["verdict"]
-            verdict = Verdict(told["level"], told["code"], tuple(told["advice"]))
-            return EditRun(job.folder, result, verdict, job.earlier)
-    else:
-        write_json(job.folder / RUN_FILE, job.record)
-    began = time.perf_counter()
-    _measure(job, result, target, faces)
-    _make_pictures(job, result, target, strengths)
-    job.record["seconds"]["measure"] = time.perf_counter() - began
-    return _report(job, result, strengths)
-
-
-def _is_reported(job: Job, target: Target | None, faces: int, strengths: Sequence[float]) -> bool:
-    """Whether a finished run's report is there, and tells what is asked for now."""
-    now, then, judge = job.record, job.earlier, job.domain.clip
-    told = ("domain_reference", "nouns", "known_prompts", "source_text", "unknown_words")
-    return (
-        all((job.folder / name).exists() for name in (GRID_FILE, TRAINING_FILE, REPORT_FILE))
-        and all(now[key] == then.get(key) for key in told)
-        and now["versions"]["sdd_fast"] == then["versions"].get("sdd_fast")
-        and (judge is None or "direction" in then["monitor"])
-        and then.get("strengths") == list(strengths)
-        and (then["quality"] or {}).get("faces") == (faces if target else None)
-    )
+    took = f"{'had taken' if job.finished else 'took'} {result.seconds:.0f} s"
+    if not job.finished:
+        record["distilled_together"] = together
+    if record["distilled_together"] > 1:
+        took += f", its share of {record['distilled_together']} prompts together"
+    job.say(f"training {took}: {wording.describe(record['monitor'])}")
 
 
 def _monitored(entry: dict[str, Any]) -> dict[str, Any]:
@@ -335,62 +301,3 @@ def _monitored(entry: dict[str, Any]) -> dict[str, Any]:
     entry = from_earlier(entry)
     found = without_nan({name: entry[name] for name in names if name in entry})
     return {name: value for name, value in found.items() if value is not None or name in NEEDED}
-
-
-def _measure(job: Job, result: DistillResult, target: Target | None, faces: int) -> None:
-    """Measure the edit, and what merely encoding and generating the same images does."""
-    reader = job.domain.reader
-    figures: list[dict[str, Any] | None] = [None, None]
-    if reader is not None and target is not None and faces > 0:
-        images = job.record["nouns"]["images"]
-        job.say(f"measuring: attributes of {faces} held-out {images}, before and after …")
-        lam = result.config.lam
-        for i, strength in enumerate((1.0, 0.0)):
-            measured = reader.measure(
-                job.domain, result.mapper, lam, job.prompt,
-                target=target, strength=strength, faces=faces,
-            )  # fmt: skip
-            figures[i] = without_nan(measured)
-    job.record["quality"], job.record["unedited"] = figures
-
-
-def _make_pictures(
-    job: Job, result: DistillResult, target: Target | None, strengths: Sequence[float]
-) -> None:
-    """Make the pictures of the report."""
-    domain, reader, record = job.domain, job.domain.reader, job.record
-    pictures = None
-    if reader is not None and domain.encoder is not None:
-        pictures = reader.sample_images(SHOWN, domain.resolution, [target] if target else [])
-    picture, record["reconstruction_psnr"] = before_after(
-        domain,
-        result.mapper,
-        result.config.lam,
-        title=f"“{job.prompt}” on held-out pictures",
-        pictures=pictures,
-        strengths=strengths,
-        count=SHOWN,
-    )
-    save_png(job.folder / GRID_FILE, picture)
-    figure = training_figure(result.history, record["nouns"]["images"])
-    if figure is not None:
-        with atomic_path(job.folder / TRAINING_FILE) as temporary:
-            figure.savefig(temporary)
-
-
-def _report(job: Job, result: DistillResult, strengths: Sequence[float]) -> EditRun:
-    """Judge, and write run.json and the report."""
-    domain, reader, record = job.domain, job.domain.reader, job.record
-    verdict = judge(record["monitor"], record["quality"], record["unknown_words"])
-    record |= {
-        "complete": True,
-        "verdict": asdict(verdict) | {"advice": list(verdict.advice)},
-        "milliseconds_per_edit": milliseconds_per_edit(domain, result.mapper, result.config.lam),
-        "domain_quality": without_nan(getattr(domain, "quality", None)),
-        "limits": reader.LIMITS if reader is not None else None,
-        "strengths": list(strengths),
-        "levels": list(result.info.levels),
-    }
-    write_json(job.folder / RUN_FILE, record)
-    write_report(job.folder)
-    return EditRun(job.folder, result, verdict, record)

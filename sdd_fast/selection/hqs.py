@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .._deprecated import renamed_arguments
-from ..checks import check_count, check_seed
+from ..checks import check_count, check_distinct, check_seed
 from ..files import PathLike, settled
 from ..fingerprint import fingerprint
 from ..gradients.config import GuidanceConfig
@@ -211,9 +211,7 @@ def _prompts(
             )
     if not several:
         raise ValueError("the list of prompts is empty; give at least one, e.g. 'white hair'")
-    twice = sorted({text for text in texts if texts.count(text) > 1})
-    if twice:
-        raise ValueError(f"the prompts must differ, but {twice[0]!r} is given twice")
+    check_distinct(texts)
     encoded = iter(split_prompts(prior.encode_prompt(texts)) if texts else ())
     return [next(encoded) if isinstance(one, str) else one for one in several]
 

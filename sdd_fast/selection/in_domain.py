@@ -43,6 +43,22 @@ def sizes(
     )
 
 
+def held_out_of(domain: Domain, count: int) -> Tensor:  # [M, num_layers, w_dim]
+    """Return the first `count` held-out latents of a domain.
+
+    Warns:
+        UserWarning: it has fewer.
+    """
+    held_out = domain.held_out[:count]
+    if len(held_out) < count:
+        warnings.warn(
+            f"{count} images are requested, the domain {domain.name!r} has {len(held_out)} "
+            "held-out latents: these are used",
+            stacklevel=1,
+        )
+    return held_out
+
+
 def compute_curves(
     domain: Domain,
     prompts: Sequence[str],
@@ -65,18 +81,11 @@ def compute_curves(
         UserWarning: the domain has fewer held-out latents than requested.
     """
     selection = selection or Selection()
-    held_out = domain.held_out[: selection.images]
-    if images is None and len(held_out) < selection.images:
-        warnings.warn(
-            f"{selection.images} images are requested, the domain {domain.name!r} has "
-            f"{len(held_out)} held-out latents: the curve is of these",
-            stacklevel=2,
-        )
     embeds = split_prompts(domain.prior.encode_prompt(prompts))
     first = config if config is None or isinstance(config, GuidanceConfig) else config[0]
     return hqs(
         domain.prior,
-        held_out if images is None else images,
+        held_out_of(domain, selection.images) if images is None else images,
         embeds,
         selection.candidates,
         generator=domain.generator if images is None else None,

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..checks import check_number
 from ..files import PathLike, expanded, read_json, write_json
 from ..progress import Listener, Task
 from .clock import Spread, Work, seconds, work_of
+from .equations import Plan
 from .stages import Stage
 from .units import Unit
 
@@ -37,26 +39,12 @@ class Record:
         self.results: dict[str, Any] = {}
         if not self.path.exists():
             return
-        try:
-            there = read_json(self.path)
-        except ValueError as error:
-            raise ValueError(f"{error}. Delete it, or choose another folder") from error
-        if not isinstance(there, dict) or there.get("format") != FORMAT:
-            raise FileExistsError(
-                f"{self.path} is no measurement of `sdd bench time-cost`, and is kept; choose "
-                "another folder"
-            )
         if restart:
+            _content(self.path)
             return
-        try:
-            request, self.samples = dict(there["request"]), dict(there["samples_s"])
-            self.work = {key: Work(**one) for key, one in there["work"].items()}
-            for samples in self.samples.values():
-                Spread.of(samples)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{self.path} is damaged: {error!r}. Delete it, or choose another folder"
-            ) from error
+        there = read_record(self.path)
+        request, self.samples = dict(there["request"]), dict(there["samples_s"])
+        self.work = {key: Work(**one) for key, one in there["work"].items()}
         self._check_same(request)
         known = ("format", "request", "samples_s", "work")
         self.results = {key: value for key, value in there.items() if key not in known}
@@ -85,6 +73,42 @@ class Record:
         work = {key: asdict(one) for key, one in self.work.items()}
         content = {"format": FORMAT, "request": self.request, "samples_s": self.samples}
         write_json(self.path, content | {"work": work} | self.results)
+
+
+def read_record(path: PathLike) -> dict[str, Any]:
+    """Return the content of a measurement's file; `results_of` says what a finished one has.
+
+    Raises:
+        ValueError: it is damaged. FileExistsError: it is something else.
+    """
+    content = _content(path)
+    try:
+        dict(content["request"])
+        for samples in content["samples_s"].values():
+            Spread.of(samples)
+        for one in content["work"].values():
+            Work(**one)
+        if "plan" in content:
+            Plan(**content["plan"])
+            for one in (content["ours"], *content["others"].values()):
+                check_number("total", one["total"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged: {error!r}. Delete it, or choose another folder"
+        ) from error
+    return content
+
+
+def _content(path: PathLike) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}. Delete it, or choose another folder") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise FileExistsError(
+            f"{path} is no measurement of `sdd bench time-cost`, and is kept; choose another folder"
+        )
+    return content
 
 
 def measure(

@@ -20,7 +20,7 @@ from ..memory import rendering_batch, selection_sizes, training_batch
 from ..progress import Progress
 from ..selection.choose import Selection
 from ..selection.hqs import default_timesteps
-from ..selection.in_domain import compute_curves
+from ..selection.in_domain import compute_curves, held_out_of
 from .clock import seconds, wait
 from .sdedit import SDEdit
 
@@ -81,7 +81,7 @@ class Case:
         ]
         prior.timesteps_tensor(candidates, len(candidates))
         prior.schedule.check_signal(candidates)
-        images = min(check_count("images", images), len(domain.held_out))
+        images = len(held_out_of(domain, check_count("images", images)))
         sizes = selection_sizes(prior, generator.image_size)
         edits = min(_EDITS, rendering_batch(generator), max(1, sizes.rows // 2))
         if prior.device.type == "cpu" and prior.resolution > _SMALL:

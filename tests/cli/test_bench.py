@@ -35,6 +35,9 @@ def test_a_mode_that_passes_and_one_that_cannot_run(
     monkeypatch.setattr(agreement, "LEAST_VAE", 1.1)
     failed = sdd(*words)
     assert failed.code == 1 and "at least 1.1 is needed" in failed.out
+    assert "held-out" not in done.err
+    more = sdd(*[word if word != "1" else "99" for word in words])
+    assert "99 images are requested, the domain 'tiny' has 8 held-out latents" in more.err
     assert "fewer than 4 images" in failed.out and not measured_file().exists()
 
 
@@ -70,6 +73,13 @@ def test_time_cost_leaves_tables_and_goes_on_from_its_samples(
         f"written: {tmp_path}/c/time-cost.md, {tmp_path}/c/time-cost.png and "
         f"{tmp_path}/c/time-cost.json"
     )
+    for path in (tmp_path / "c", tmp_path / "c" / "time-cost.json"):
+        shown = sdd("info", path)
+        assert shown.code == 0, shown.err
+        facts = dict(line.split("  ", 1) for line in shown.out.splitlines())
+        assert "7 images for each of 3 prompts" in facts["computed for"]
+        assert facts["time cost of edits"].strip() == f"{tmp_path}/c"
+        assert {"SDD", "SDEdit, 50 DDIM steps"} <= facts.keys()
     samples = json.loads((tmp_path / "c" / "time-cost.json").read_text())["samples_s"]
     again = sdd(*words, "-m", "9")
     assert again.code == 0 and "9 images for each of 10 prompts" in again.out

@@ -246,7 +246,7 @@ def test_demo_replaces_nothing_of_others(sdd: Sdd, domain: Path, run: Path, tmp_
 def test_demo_refuses(sdd: Sdd, domain: Path, tmp_path: Path, tiny_sd: Path) -> None:
     twice = ["--prompt", "old hair", "--prompt", "old hair"]
     message = sdd.fails("demo", "--domain", domain, "--out", tmp_path / "a", *twice)
-    assert "one or more different prompts" in message
+    assert "the prompts must differ, but 'old hair' is given twice" in message
     plain = write_tiny_domain(tmp_path / "plain", tiny_sd, faces=False)
     message = sdd.fails("demo", "--domain", plain, "--out", tmp_path / "a")
     assert "draws images with labels" in message and "sdd distill" in message
@@ -971,6 +971,12 @@ def test_distill_several_prompts(sdd: Sdd, domain: Path, tmp_path: Path) -> None
         "--ema", 0.5, "--accumulate", 2,
     )  # fmt: skip
     assert alone.code == 0 and "nothing is left to do" in alone.out
+    assert done.out.count(" s, its share of 2 prompts together: ") == 2
+    assert " s, its share of 2 prompts together: " in alone.out
+    page = (tmp_path / "old-hair" / "report.html").read_text(encoding="utf-8")
+    assert "Distilling is the share of each of 2 prompts distilled together." in page
+    other = sdd(*words, "--ema", 0.4)
+    assert other.code == 1 and other.err.count("ema: 0.5 in the checkpoint, 0.4 now") == 2
 
 
 @pytest.mark.parametrize(
@@ -978,6 +984,8 @@ def test_distill_several_prompts(sdd: Sdd, domain: Path, tmp_path: Path) -> None
     [
         (["old", "bald", "old"], "the prompts must differ, but 'old' is given twice"),
         (["old", "bald", "--ema", "1"], "ema is a decay from 0 to below 1"),
+        (["old", "old "], "'old' and 'old ' differ in spaces only"),
+        (["old", "--tracker", "tensorbord"], "there is no tracker 'tensorbord'"),
         (["old", ""], "the prompt is empty"),
         (["old", "bald", "--stop-early", "--clip", "none"], "'direction', which is not measured"),
     ],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.distill import distill
+from sdd_fast.distillation.monitor import EditMonitor
 from sdd_fast.distillation.objective import Learner, Objective
 from sdd_fast.distillation.result import DistillResult, PromptsFailed
 from sdd_fast.distillation.stacked import stacked
@@ -177,6 +178,7 @@ def test_what_is_asked_for_several_prompts(
     for prompts, timesteps, arguments, message in (
         ([], [150], {}, "no prompts"),
         (["bald", "white hair", "bald"], [150], {}, "'bald' is given twice"),
+        (["bald", "bald "], [150], {}, "differ in spaces only"),
         (["bald", " "], [150], {}, "prompt is empty"),
         (["bald", "white hair"], [[150]], {}, "timesteps must be a list .* each of the 2"),
         (["bald", "white hair"], [[150], []], {}, "selection is empty"),
@@ -194,6 +196,18 @@ def test_what_is_asked_for_several_prompts(
         with pytest.raises(ValueError, match=message):
             run(prompts, timesteps, **arguments)
     assert not place.exists()
+
+
+def test_monitors_that_change_places_are_refused(
+    run: Callable[..., Any], generator: StyleGAN2, w_plus: Tensor
+) -> None:
+    """One whose prompt is in other words is not: a teacher and a CLIP may want different ones."""
+    monitors = [
+        EditMonitor(generator, w_plus[:2], prompt=text) for text in ("bald", "hair of white")
+    ]
+    with pytest.raises(ValueError, match="the monitor of 'old face' is that of 'bald'"):
+        run(["old face", "bald"], [150], monitor=monitors)
+    assert len(run(["bald", "white hair"], [150], [7.5, 5.0], monitor=monitors)) == 2
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -236,6 +250,18 @@ def test_stopped_together_and_resumed_alone_and_the_other_way_round(
         assert_close(result, run(PROMPTS[i], TIMESTEPS[i], scales[i]))
         assert read_json(places[i] / "history.json") == result.history
         assert run(PROMPTS[i], TIMESTEPS[i], scales[i], run_dir=places[i]).history == result.history
+
+
+def test_refused_for_all_prompts_at_once(run: Callable[..., Any], tmp_path: Path) -> None:
+    places, settings = folders(tmp_path), {"steps": 2}
+    run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], run_dir=places, config=settings)
+    with pytest.raises(ValueError, match="with other settings") as error:
+        run(PROMPTS, TIMESTEPS, [7.5, 5.5, 3.5], run_dir=places, config=settings)
+    told = str(error.value)
+    for i, (old, new) in {1: (5.0, 5.5), 2: (3.0, 3.5)}.items():
+        assert f"{places[i]} holds" in told or f"{places[i]}/checkpoint" in told
+        assert f"guidance_scale: {old} there, {new} now" in told or f"{old} in the" in told
+    assert str(places[0]) not in told
 
 
 def test_resumed_together_is_bit_for_bit_the_same(run: Callable[..., Any], tmp_path: Path) -> None:
