@@ -32,20 +32,19 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """A part of one step, with a graph of its own; the gradients of a step's parts add up.
+    """A part of one step, whose gradients have been added to those of the weights.
 
     Args:
         of: the trainings that it belongs to, by their numbers.
-        losses: [len(of)]. measured: values to log, [len(of)] each; of several parts, their mean.
+        measured: values to log, [len(of)] each; of several parts, their mean.
     """
 
     of: Sequence[int]
-    losses: Tensor
     measured: dict[str, Tensor]
 
 
 Parts = Callable[[int, Sequence[int]], Iterable[Part]]
-"""Step from 0, and the trainings that take it → its parts."""
+"""Step from 0, and the trainings that take it → its parts, which it makes one after another."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,8 @@ def train(
 
     def parts(step: int, of: Sequence[int]) -> Iterable[Part]:
         value, measured = loss(step)
-        yield Part(of, value[None], {name: log[None] for name, log in measured.items()})
+        value.backward()
+        yield Part(of, {name: log[None] for name, log in measured.items()})
 
     training = Training(state, name, store, advice=advice)
     train_together([training], parts, schedule, text=text, progress=progress)
@@ -142,24 +142,28 @@ def train_together(
     parts: Parts,
     schedule: Schedule,
     *,
+    compiling: Callable[[], float] | None = None,
     text: Callable[[Entry], str] | None = None,
     progress: bool | Listener = True,
 ) -> None:
     """Make the steps of all `trainings` from where each stands to its end, in place.
 
     A history entry holds "step" (completed steps), "lr", "seconds" (of several trainings, each
-    one's share) and the means since the last one of "gradient" (norm over the weights) and of what
-    `parts` measures. One whose loss or gradient becomes NaN or infinite stops at its last good
-    state, with its `failure`; the others go on.
+    one's share), the means since the last one of "gradient" (norm over the weights) and of what
+    `parts` measures, and "compile_seconds", if something was compiled since. One whose loss or
+    gradient becomes NaN or infinite stops at its last good state, with its `failure`; the others
+    go on.
 
     Args:
+        compiling: how many seconds of what passed since it was last asked went into compiling,
+            which are not counted as training.
         text: figures of an entry to show beside the progress, of the first that has any.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and the states
             saved first; a second signal does not wait.
     """
-    loop = _Loop(trainings, schedule)
+    loop = _Loop(trainings, schedule, compiling)
     for training in trainings:
         training.state.module.train()
     name = trainings[0].name if len(trainings) == 1 else f"{len(trainings)} prompts"
@@ -185,8 +189,14 @@ def train_together(
 class _Loop:
     """What the loop remembers between steps, besides the states that are saved."""
 
-    def __init__(self, trainings: Sequence[Training], schedule: Schedule) -> None:
-        self.trainings, self.schedule = trainings, schedule
+    def __init__(
+        self,
+        trainings: Sequence[Training],
+        schedule: Schedule,
+        compiling: Callable[[], float] | None,
+    ) -> None:
+        self.trainings, self.schedule, self.compiling = trainings, schedule, compiling
+        self.compile_seconds = [0.0] * len(trainings)  # since the last entry
         self.parameters = [list(training.state.trained.values()) for training in trainings]
         self.device = self.parameters[0][0].device
         self.first_bad = [torch.full((), -1, device=self.device) for _ in trainings]
@@ -223,7 +233,6 @@ class _Loop:
         step = self.trainings[of[0]].state.step
         logs: dict[int, dict[str, list[Tensor]]] = {i: {} for i in of}
         for part in parts(step, of):
-            part.losses.sum().backward()
             for name, values in part.measured.items():
                 for i, value in zip(part.of, values.unbind(), strict=True):
                     logs[i].setdefault(name, []).append(value)
@@ -240,9 +249,10 @@ class _Loop:
         self.updating = True  # weights, average, sums and history belong together
         for i in of:
             self._update(i, measured[i])
-        now = time.perf_counter()
+        now, compiled = time.perf_counter(), self.compiling() if self.compiling else 0.0
         for i in of:
-            self.trainings[i].state.seconds += (now - self.since) / len(of)
+            self.trainings[i].state.seconds += (now - self.since - compiled) / len(of)
+            self.compile_seconds[i] += compiled / len(of)
         self.since = now
 
     def _update(self, i: int, measured: dict[str, Tensor]) -> None:
@@ -272,6 +282,9 @@ class _Loop:
             if logging:
                 training = self.trainings[i]
                 entry = self._entry(training.state)
+                if self.compile_seconds[i]:
+                    entry["compile_seconds"] = round(self.compile_seconds[i], 3)
+                    self.compile_seconds[i] = 0.0
                 if measuring and training.measure is not None:
                     entry |= training.measure()
                     entry |= self._stop([*training.state.history, entry])

@@ -114,6 +114,20 @@ class TrainingOptions:
             "--stop-early",
         ),
     ] = False
+    compile: Annotated[
+        bool,
+        _training(
+            "Compile the teacher's U-Net with torch.compile: a minute or more at first, then "
+            "faster steps.",
+            "--compile",
+        ),
+    ] = False
+    cuda_graph: Annotated[
+        bool,
+        _training(
+            "Record a step as one CUDA graph; needs a GPU, not run on one yet.", "--cuda-graph"
+        ),
+    ] = False
     seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0
 
     def config(self) -> DistillConfig:

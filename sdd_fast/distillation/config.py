@@ -15,11 +15,11 @@ GENERATOR_DTYPES = ("auto", "float32", "bfloat16")
 
 LATER: dict[str, Any] = {
     "ema": 0.0, "accumulate": 1, "stop_early": None,
-    "generator_dtype": "float32",
+    "generator_dtype": "float32", "compile": False,
 }  # fmt: skip
 """Settings that runs of earlier versions do not tell, and what they had."""
 
-ONLY_SHOWN = ("log_every", "monitor_every", "checkpoint_every", "samples")
+ONLY_SHOWN = ("log_every", "monitor_every", "checkpoint_every", "samples", "cuda_graph")
 """Settings that change nothing about the result: a resumed run may have others."""
 
 
@@ -93,6 +93,11 @@ class DistillConfig:
         stop_early: see `EarlyStop`; None: all `steps` are made.
         generator_dtype: of the generator's layers: "float32", "bfloat16", or "auto": bfloat16 on a
             CPU that multiplies it natively, unless the gradient at W+ then points elsewhere.
+        compile: True: the teacher's U-Net, which gains most by it, goes through torch.compile; a
+            text: with the backend of this name. Compiling takes a minute or more for each shape of
+            a batch, and results differ in their last digits.
+        cuda_graph: whether a step is recorded as one CUDA graph and launched as a whole, to the
+            same bits; needs a GPU. Not run on one yet.
         seed: fixes the initial mapper and, together with the step number, every draw.
         log_every: steps between history entries, which are means over them. The only steps at
             which the host waits for the device.
@@ -122,6 +127,8 @@ class DistillConfig:
     accumulate: int = 1
     stop_early: EarlyStop | None = None
     generator_dtype: str = "auto"
+    compile: bool | str = False
+    cuda_graph: bool = False
     seed: int = 0
     log_every: int = 10
     monitor_every: int = 50
@@ -160,6 +167,13 @@ class DistillConfig:
                 "prior_timesteps are the first and the last timestep of a range, got "
                 f"{self.prior_timesteps!r}"
             )
+        if not isinstance(self.compile, bool | str) or self.compile == "":
+            raise ValueError(
+                "compile must be True, False or the name of a backend of torch.compile, got "
+                f"{self.compile!r}"
+            )
+        if self.compile is True:
+            object.__setattr__(self, "compile", "inductor")
         if self.reduction not in ("mean", "sum"):
             raise ValueError(f'reduction must be "mean" or "sum", got {self.reduction!r}')
         if self.generator_dtype not in GENERATOR_DTYPES:

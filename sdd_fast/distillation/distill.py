@@ -11,7 +11,7 @@ Several prompts are trained together, each as if it were alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
@@ -30,6 +30,7 @@ from ..models.mapper import LEVELS
 from ..progress import Listener
 from ..run_folder import RunFolder
 from ..shield import check_differentiable, shielded
+from ..teacher.compiled import compiled
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds, split_prompts, warn_of_unknown_words
 from ..training_loop import Schedule, Training, train_together
@@ -39,7 +40,15 @@ from .default_mapper import DefaultMapper, check_names, new_mapper
 from .generator_dtype import choose_generator_dtype, in_dtype
 from .monitor import check_figure, monitor_of
 from .objective import Embedding, Learner, Objective
-from .request import Asked, Monitor, check_data, check_timesteps, request_of, take_apart
+from .request import (
+    Asked,
+    Monitor,
+    check_data,
+    check_execution,
+    check_timesteps,
+    request_of,
+    take_apart,
+)
 from .result import DistillResult, PromptsFailed
 from .trackers import Tracker, Tracking, sampler
 
@@ -186,6 +195,8 @@ def distill(
                 generator, held_out, run.mapper, one.prompt, identity, unknown
             )
         _open_folders(runs, asked, locks, resume, (identity, data, generator, prior))
+        if not all(run.finished for run in runs):
+            check_execution(asked[0].config, prior.device)
         _balance(prior, generator, data, runs)
         _train(
             [run for run in runs if not run.finished], prior, generator, data, identity, progress
@@ -324,10 +335,20 @@ def _train(
         _training(run, partial(objective.explain, i), told[i]) for i, run in enumerate(runs)
     ]
     earlier = [run.state.step for run in runs]
+    backend = str(config.compile)
+    through_compile = compiled(prior.unet, backend) if config.compile else nullcontext()
     with ExitStack() as open_logs, frozen(generator, identity), float32_layers(generator):
         for one in told:
             open_logs.enter_context(one)
-        train_together(trainings, objective.parts, schedule, text=_figures, progress=progress)
+        unet = open_logs.enter_context(through_compile)
+        train_together(
+            trainings,
+            objective.parts,
+            schedule,
+            compiling=unet.take_seconds if unet else None,
+            text=_figures,
+            progress=progress,
+        )
     for run, training, step in zip(runs, trainings, earlier, strict=True):
         run.failure = training.failure
         if run.failure:

@@ -17,14 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import draws
+from ..captured import CapturedStep
 from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
 from ..gradients.overflow import explain_overflow
@@ -101,6 +102,17 @@ class Before:
     embedding: Tensor | None
 
 
+class Inputs(NamedTuple):
+    """In what one step differs from another, on the devices where it is needed."""
+
+    w: Tensor  # [B, L, D], or images [B, 3, R, R]
+    t: Tensor  # [P·B]
+    noise: Tensor  # [P·B, C, h, w]
+    small: Tensor | None  # [P·B], where the teacher judges
+    before: Tensor | None  # [B, 3, R, R], unedited images
+    embedding: Tensor | None  # [B, D] of these
+
+
 @dataclass(frozen=True)
 class Learner:
     """A mapper and what it is to learn.
@@ -123,7 +135,8 @@ class _Together:
     mapper: nn.Module  # takes P·B latents
     scale: Tensor | float  # unit in which L2 counts; of several [P·B, L, D]
     embeds: PromptEmbeds  # of one prompt, or of P·B
-    guidance_scales: Tensor | None  # [P·B]; None: that of the one
+    guidance: GuidanceConfig
+    guidance_scales: Tensor | None  # [P·B], in place of that one's; None of one prompt
 
 
 class Objective:
@@ -151,15 +164,31 @@ class Objective:
         self._images_at_once = max(1, rows_at_once(prior, size) // 3)
         self._cache: dict[int, Before] = {}
         self._together = lru_cache(maxsize=len(learners))(self._put_together)
+        self._captured = CapturedStep(prior.device) if config.cuda_graph else None
 
     def parts(self, step: int, of: Sequence[int]) -> Iterator[Part]:
-        """Compute the loss of step `step` for the learners `of`, as many at once as fit."""
-        batches = self.config.accumulate
+        """Add the gradients of step `step` for the learners `of`, as many at once as fit."""
+        batches, at_once = self.config.accumulate, self._prompts_at_once
+        if self._captured and (batches > 1 or len(of) > at_once):
+            self._captured.give_up("its gradients are added up, of several batches or prompts")
         for batch in range(step * batches, (step + 1) * batches):
-            for start in range(0, len(of), self._prompts_at_once):
-                some = tuple(of[start : start + self._prompts_at_once])
-                losses, measured = self.loss(batch, some)
-                yield Part(some, losses / batches if batches > 1 else losses, measured)
+            for start in range(0, len(of), at_once):
+                some = tuple(of[start : start + at_once])
+                if self._captured is None:
+                    yield Part(some, self._add_gradients(*self.loss(batch, some)))
+                    continue
+                inputs = self.inputs(batch, some)
+                kind = some, inputs.small is None
+                learn = partial(self._learn, self._together(some))
+                weights = [p for i in some for p in self.learners[i].mapper.parameters()]
+                yield Part(some, self._captured(kind, learn, inputs, weights))
+
+    def _learn(self, together: _Together, inputs: Inputs) -> dict[str, Tensor]:
+        return self._add_gradients(*self._losses(together, inputs))
+
+    def _add_gradients(self, losses: Tensor, measured: dict[str, Tensor]) -> dict[str, Tensor]:
+        (losses.sum() / self.config.accumulate).backward()
+        return measured
 
     def loss(self, batch: int, of: tuple[int, ...] = (0,)) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses [P] of learners with the gradient of a batch, and their parts.
@@ -169,22 +198,31 @@ class Objective:
         Args:
             batch: from 0; with `config.accumulate` 1 the number of the step.
         """
-        config, together = self.config, self._together(of)
-        index, t, noise = self._draw(batch, of)
-        w = self.w_plus[_send(index, self.w_plus.device)]  # [B, L, D], or images [B, 3, R, R]
-        images, change = self._edited(together, w)  # [P·B, 3, R, R], [P·B, …]
-        before = self._before(batch, w)
+        return self._losses(self._together(of), self.inputs(batch, of))
 
-        encoded = EncodedImages(self.prior, images)
-        small = None
+    def inputs(self, batch: int, of: tuple[int, ...]) -> Inputs:
+        """Draw a batch, and look up or compute what is known of its unedited images."""
+        config = self.config
+        index, t, noise = self._draw(batch, of)
+        w = self.w_plus[_send(index, self.w_plus.device)]
+        before, small = self._before(batch, w), None
         if config.prior_weight > 0 and batch >= _PRIOR_FROM * config.steps * config.accumulate:
             small = _send(draw_prior_timesteps(config, batch), self.prior.device).repeat(len(of))
-        guidance = self.learners[of[0]].guidance
-        r = self._residual(together, encoded.latents, t, noise, guidance, small)  # [P·B, C, h, w]
+        return Inputs(w, t, noise, small, before.images, before.embedding)
+
+    def _losses(self, together: _Together, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the losses [P] and their parts; nothing in it waits for the device.
+
+        All that differs from one step to another is in the inputs, so that it can be recorded.
+        """
+        config, prompts = self.config, together.prompts
+        images, change = self._edited(together, inputs.w)  # [P·B, 3, R, R], [P·B, …]
+        encoded = EncodedImages(self.prior, images)
+        r = self._residual(together, encoded.latents, inputs)  # [P·B, C, h, w]
         d = encoded.gradient(r)
 
         def each(x: Tensor) -> Tensor:  # [P·B, …] -> [P, B, …]
-            return x.unflatten(0, (len(of), -1))
+            return x.unflatten(0, (prompts, -1))
 
         def mean(x: Tensor) -> Tensor:  # [P, B, …] -> [P]
             return x.flatten(1).mean(1)
@@ -193,8 +231,8 @@ class Objective:
         losses = each(d * images).flatten(1).sum(1) / scale
         measured = {"residual": mean(each(r).square()).sqrt()}
         terms = {"l2": (config.l2_weight, lambda: mean(each(change).square()))}
-        if before.embedding is not None and self.identity is not None:
-            identity, reference = self.identity, before.embedding
+        if inputs.embedding is not None and self.identity is not None:
+            identity, reference = self.identity, inputs.embedding
             terms["identity_loss"] = (
                 config.identity_weight,
                 lambda: 1 - F.cosine_similarity(each(identity(images)), reference, dim=-1).mean(1),
@@ -203,11 +241,11 @@ class Objective:
             config.range_weight,
             lambda: mean(each(F.relu(images.abs() - 1).square())),
         )
-        if before.images is not None:
-            unchanged = (each(images) - before.images).abs()
+        if inputs.before is not None:
+            unchanged = (each(images) - inputs.before).abs()
             terms["keep"] = (
                 config.keep_weight,
-                lambda: mean(each(irrelevance(d, len(of))) * unchanged),
+                lambda: mean(each(irrelevance(d, prompts)) * unchanged),
             )
         for name, (weight, value) in terms.items():
             if weight > 0:
@@ -251,7 +289,8 @@ class Objective:
         some, count = [self.learners[i] for i in of], self.config.batch_size
         mapper = stacked([learner.mapper for learner in some])
         if len(some) == 1:
-            return _Together(1, mapper, getattr(mapper, "scale", 1.0), some[0].embeds, None)
+            unit = getattr(mapper, "scale", 1.0)
+            return _Together(1, mapper, unit, some[0].embeds, some[0].guidance, None)
         like = self.w_plus[:1]
         scales = [torch.as_tensor(getattr(learner.mapper, "scale", 1.0)) for learner in some]
         g = torch.tensor([learner.guidance.guidance_scale for learner in some])
@@ -262,6 +301,7 @@ class Objective:
                 count, 0
             ),
             join_prompts([learner.embeds for learner in some], count),
+            some[0].guidance,
             g.to(self.prior.device, self.prior.compute_dtype).repeat_interleave(count),
         )
 
@@ -269,12 +309,10 @@ class Objective:
         self,
         together: _Together,
         z: Tensor,  # [P·B, C, h, w]
-        t: Tensor,  # [P·B]
-        noise: Tensor,  # [P·B, C, h, w]
-        guidance: GuidanceConfig,
-        small: Tensor | None,  # [P·B], where the teacher judges
+        inputs: Inputs,
     ) -> Tensor:
         """Return r [P·B, C, h, w], in as many calls of the U-Net as its memory asks for."""
+        t, noise, small, guidance = inputs.t, inputs.noise, inputs.small, together.guidance
         scales, found = together.guidance_scales, []
         for start in range(0, len(z), self._images_at_once):
             some = slice(start, start + self._images_at_once)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..captured import check_graphs
 from ..checks import check_distinct
 from ..files import PathLike, settled
 from ..fingerprint import fingerprint
@@ -18,6 +19,7 @@ from ..manipulator import MapperInfo, check_generator, config_of, try_generator,
 from ..memory import check_images
 from ..models.stylegan2 import StyleGAN2
 from ..shield import differentiable
+from ..teacher.compiled import check_compiler
 from ..teacher.parts import teacher_fingerprint
 from ..teacher.precision import settings_that_matter
 from ..teacher.prior import DiffusionPrior
@@ -186,6 +188,14 @@ def check_data(
     if not bool(torch.isfinite(data).all()):
         raise ValueError("the training latents hold NaN or infinity")
     return differentiable(data)
+
+
+def check_execution(config: DistillConfig, device: torch.device) -> None:
+    """Raise ValueError unless steps can be made here as the settings ask."""
+    if config.compile:
+        check_compiler(str(config.compile), device)
+    if config.cuda_graph:
+        check_graphs(device)
 
 
 def check_timesteps(

@@ -29,6 +29,11 @@ class DistillResult:
     config: DistillConfig
     seconds: float
 
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds that compiling took besides, over all sittings."""
+        return float(sum(entry.get("compile_seconds", 0.0) for entry in self.history))
+
 
 class PromptsFailed(FloatingPointError):
     """Some of several prompts became NaN or infinite; the others are finished and saved.

@@ -46,8 +46,9 @@ class _Stacked(nn.Module):
         each = [one.unflatten(0, (len(self.mappers), -1)) for one in given]  # [P, B, …]
         found: list[Any] = [None] * len(self.mappers)
         for members in self.kinds:
-            whole = len(members) == len(self.mappers)
-            inputs: Latents = each if whole else [one[members] for one in each]
+            inputs: Latents = each
+            if len(members) < len(self.mappers):  # an index of numbers would be sent to a GPU
+                inputs = [torch.stack([one[i] for i in members]) for one in each]
             inputs = inputs if isinstance(x, list) else inputs[0]
             changes = self._of_kind(members, inputs)
             for i, change in zip(members, zip(*changes, strict=True), strict=True):

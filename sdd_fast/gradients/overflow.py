@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..shield import differentiable, shielded
+from ..teacher.compiled import as_they_are
 from ..teacher.prior import DiffusionPrior
 from ..teacher.schedule import Timesteps
 from ..teacher.text import PromptEmbeds
@@ -46,7 +47,8 @@ def explain_overflow(
         y = images.detach().to(prior.device, prior.compute_dtype)
         y = differentiable(y).requires_grad_()
         z = prior.vae_encoder.encode(y)  # by diffusers' modules, which have hooks
-        r = residual(prior, z, embeds, timesteps, noise, config)
+        with as_they_are():
+            r = residual(prior, z, embeds, timesteps, noise, config)
         if not watch.told and not bool(r.isfinite().all()):
             return "It arose in the residual, outside the networks: give a lower guidance_scale"
         torch.autograd.grad(z, y, r)

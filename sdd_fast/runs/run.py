@@ -21,6 +21,7 @@ from ..distillation.config import DistillConfig
 from ..distillation.distill import distill
 from ..distillation.judge import NEEDED, from_earlier
 from ..distillation.monitor import EditMonitor
+from ..distillation.request import check_execution
 from ..distillation.result import DistillResult, PromptsFailed
 from ..distillation.trackers import trackers_of
 from ..files import PathLike, settled, shown, write_json
@@ -187,6 +188,8 @@ def run_edits(
                 )  # fmt: skip
             )
         raise_all(problems)
+        if not all(job.finished for job in jobs):
+            check_execution(config, domain.prior.device)
         _select(jobs, timesteps, given)
         results, failure = _distill(jobs, trackers)
         runs = [
@@ -287,6 +290,9 @@ def _record_training(job: Job, result: DistillResult, monitor: EditMonitor, toge
     took = f"{'had taken' if job.finished else 'took'} {result.seconds:.0f} s"
     if not job.finished:
         record["distilled_together"] = together
+    if result.compile_seconds:
+        record["seconds"]["compile"] = result.compile_seconds
+        took += f", compiling {result.compile_seconds:.0f} s"
     if record["distilled_together"] > 1:
         took += f", its share of {record['distilled_together']} prompts together"
     job.say(f"training {took}: {wording.describe(record['monitor'])}")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..shield import shielded
 from .attention import attention_in_use
+from .compiled import in_use
 from .configs import native_size
 from .load import load_parts
 from .parts import Components, adopt_scheduler, check_fit, make_uniform
@@ -340,7 +341,8 @@ class DiffusionPrior:
         self.unet_calls += 1
         self.unet_rows += len(x)
         x, text = x.to(self.device, self.dtype), text.to(self.dtype)
-        return self.unet(x, t, encoder_hidden_states=text, **added).sample.to(self.compute_dtype)
+        output = in_use(self.unet)(x, t, encoder_hidden_states=text, **added)
+        return output.sample.to(self.compute_dtype)
 
     def _size_conditions(self, h: int, w: int) -> Tensor:
         """Return SDXL's [1, 6] of an image that always had this size, with nothing cropped away."""

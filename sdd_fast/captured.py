@@ -1,0 +1,130 @@
+"""A step of a training as one CUDA graph: recorded once, then launched as a whole.
+
+What is recorded are kernels and the addresses of their tensors. Whatever else a step depended on,
+a number of Python or a tensor made on the host, would stay as it was in the step that was recorded:
+all that differs from one step to the next must come in through the inputs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Measured = dict[str, Tensor]
+Step = Callable[[Any], Measured]
+"""Inputs → what was measured; adds gradients to those of the weights."""
+
+_EAGER = 3
+"""Steps of a kind that are made before it is recorded: libraries allocate and choose at first."""
+
+
+class _Recorded(NamedTuple):
+    step: Step  # what it reads has to stay where it is
+    replay: Callable[[], None]
+    measured: Measured
+    gradients: list[Tensor | None]
+
+
+class CapturedStep:
+    """Makes the steps of one training on a GPU.
+
+    One graph is kept. Steps of another kind are recorded anew, after a few that are made as if
+    there were no graph: each of them counts, to the same result.
+
+    Args:
+        device: of the weights and all that a step computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._kind: Hashable = None
+        self._eager = 0
+        self._inputs: Any = None
+        self._recorded: _Recorded | None = None
+        self._why_not = ""
+
+    def __call__(
+        self, kind: Hashable, step: Step, inputs: Any, weights: Sequence[nn.Parameter]
+    ) -> Measured:
+        """Make a step; what it measured is overwritten by the next one.
+
+        Args:
+            kind: equal for steps that differ in their inputs alone.
+            inputs: a named tuple of tensors, and None for what there is not.
+            weights: without gradients; afterwards with those of the step.
+        """
+        if self._why_not:
+            return step(inputs)
+        if kind != self._kind:
+            self._kind, self._eager, self._recorded = kind, 0, None
+            self._inputs = type(inputs)(*(x if x is None else x.clone() for x in inputs))
+        for there, given in zip(self._inputs, inputs, strict=True):
+            if given is not None:
+                there.copy_(given)
+        if self._eager < _EAGER:
+            self._eager += 1
+            with beside(self.device):
+                return step(self._inputs)
+        if self._recorded is None:
+            try:
+                replay, measured = record(lambda: step(self._inputs), self.device)
+            except RuntimeError as error:
+                self.give_up(str(error).strip().splitlines()[0])
+                for weight in weights:
+                    weight.grad = None
+                return step(inputs)
+            gradients = [weight.grad for weight in weights]
+            self._recorded = _Recorded(step, replay, measured, gradients)
+        self._recorded.replay()
+        for weight, gradient in zip(weights, self._recorded.gradients, strict=True):
+            weight.grad = gradient
+        return self._recorded.measured
+
+    def give_up(self, why: str) -> None:
+        """Record nothing from now on, and say so once."""
+        if not self._why_not:
+            self._why_not, self._recorded, self._inputs = why, None, None
+            warnings.warn(
+                f"a step is not launched as one CUDA graph, but kernel by kernel: {why}",
+                stacklevel=2,
+            )
+
+
+@contextmanager
+def beside(device: torch.device) -> Iterator[None]:
+    """Within it another stream is used, as before a recording it has to be."""
+    usual, other = torch.cuda.current_stream(device), _other_stream(device)
+    other.wait_stream(usual)
+    with torch.cuda.stream(other):
+        yield
+    usual.wait_stream(other)
+
+
+@cache
+def _other_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # always the same, for what it frees is kept for it
+
+
+def check_graphs(device: torch.device) -> None:
+    """Raise ValueError unless the device has CUDA graphs."""
+    if device.type != "cuda":
+        raise ValueError(
+            f"cuda_graph (--cuda-graph) needs a GPU, but the teacher is on {device}; leave it out"
+        )
+
+
+def record(
+    step: Callable[[], Measured], device: torch.device
+) -> tuple[Callable[[], None], Measured]:
+    """Record a step, which is not executed; return what replays it, and where its results lie."""
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may allocate meanwhile.
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        measured = step()
+    return graph.replay, measured
