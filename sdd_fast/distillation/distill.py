@@ -160,12 +160,12 @@ def distill(
         progress: True: show it; False: do not; or a function that gets every `Progress`.
 
     Returns:
-        The mapper and its history; of several prompts, a list in their order. Each history entry
-        holds "step" (completed steps), "lr", "seconds", and means since the last one of "residual"
-        (root mean square of r), "gradient" (norm over the mapper's weights) and the unweighted
-        regularizers "l2", "identity_loss", "range", "keep" in use; every `monitor_every` steps and
-        at the end also the monitor's. Where the training is to end early, the entry says after how
-        many steps, "ends_at", and by which rule, "plateau".
+        The mapper and its history; of several prompts, a list in their order. A history entry holds
+        "step" (completed steps), "lr", "seconds", apart from these "compile_seconds", and means
+        since the last one of "residual" (root mean square of r), "gradient" (norm over the mapper's
+        weights) and the unweighted regularizers "l2", "identity_loss", "range", "keep" in use;
+        every `monitor_every` steps and at the end also the monitor's; where the training is to end
+        early, after how many steps, "ends_at", and by which rule, "plateau".
 
     Raises:
         ValueError: a wrong shape, an empty prompt, a timestep out of range or without signal, or a
@@ -173,8 +173,7 @@ def distill(
         BlockingIOError: another process works in `run_dir`.
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint remains. Of
             several prompts `PromptsFailed`, after the others are finished.
-        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and a checkpoint
-            written first; a second one does not wait.
+        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP; the step is completed and saved first.
     """
     check_names(default_mapper)
     check_differentiable(generator=generator, identity=identity, teacher=prior.unet)
@@ -195,12 +194,11 @@ def distill(
                 generator, held_out, run.mapper, one.prompt, identity, unknown
             )
         _open_folders(runs, asked, locks, resume, (identity, data, generator, prior))
-        if not all(run.finished for run in runs):
+        left = [run for run in runs if not run.finished]
+        if left:
             check_execution(asked[0].config, prior.device)
         _balance(prior, generator, data, runs)
-        _train(
-            [run for run in runs if not run.finished], prior, generator, data, identity, progress
-        )
+        _train(left, prior, generator, data, identity, progress)
         return _results(runs, alone=isinstance(prompt, str))
 
 

@@ -66,7 +66,8 @@ def _agrees(generator: Any, w_plus: Tensor) -> bool:
     d = torch.randn(size, generator=draws.generator(0))
     with frozen(generator), float32_layers(generator), torch.enable_grad():
         each = [_gradient(in_dtype(generator, name), some, d) for name in ("float32", "bfloat16")]
-    cosine = F.cosine_similarity(*(gradient.double().flatten(1) for gradient in each))
+    whole, low = (gradient.double().flatten(1) for gradient in each)
+    cosine = F.cosine_similarity(whole, low)
     return bool((cosine >= LEAST_COSINE).all())  # False for NaN
 
 
