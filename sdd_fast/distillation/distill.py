@@ -16,16 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
 from torch import Tensor, nn
 
 from ..checks import raise_all
 from ..files import PathLike
-from ..gradients.balance import balanced_guidance_scale
+from ..gradients.balance import balanced_guidance_scale, images_to_balance_on
 from ..gradients.config import GUIDANCE_RMS, GuidanceConfig
 from ..lock import locked
 from ..manipulator import LatentGenerator, MapperInfo, float32_layers, frozen
-from ..memory import rendering_batch
 from ..models.mapper import LEVELS
 from ..progress import Listener
 from ..run_folder import RunFolder
@@ -266,7 +264,7 @@ def _balance(
             continue
         guidance = run.folder.balanced_guidance() if run.folder and run.finished else None
         if guidance is None:
-            images = _unedited(prior, generator, data) if images is None else images
+            images = images_to_balance_on(prior, generator, data) if images is None else images
             scale = balanced_guidance_scale(
                 prior,
                 images,
@@ -278,20 +276,6 @@ def _balance(
             guidance = GuidanceConfig(guidance_scale=scale)
         run.config = replace(config, guidance=guidance)
         run.learner = replace(run.learner, guidance=guidance)
-
-
-def _unedited(prior: DiffusionPrior, generator: Any, data: Tensor) -> Tensor:
-    """Return images [M, 3, R, R] to balance g on: fewer for a teacher of large images.
-
-    Each costs a forward pass of generator and VAE and two rows of the U-Net. With 32, not 64, g has
-    a standard error of 7 to 16 % instead of 4 to 9 % (over six prompts of faces64); edits distilled
-    with 0.7 and 1.4 times g showed their target as often and kept the rest as well.
-    """
-    some = data[: 64 if prior.resolution <= 256 else 32]
-    if generator is None:
-        return some
-    with torch.no_grad():
-        return torch.cat([generator.synthesis(w) for w in some.split(rendering_batch(generator))])
 
 
 def _train(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import draws
 from .._deprecated import renamed_arguments
-from ..memory import ENCODED_AT_ONCE
+from ..memory import ENCODED_AT_ONCE, rendering_batch
 from ..shield import shielded
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
@@ -87,3 +88,21 @@ def balanced_guidance_scale(
             "to balance; use another prompt, or give a guidance_scale"
         )
     return float(f"{min(max(guidance_rms / rms, 1.0), MAX_BALANCED_SCALE):.3g}")
+
+
+def images_to_balance_on(
+    prior: DiffusionPrior,
+    generator: Any,  # None: the data are images
+    data: Tensor,  # [N, num_layers, w_dim]
+) -> Tensor:
+    """Render unedited images [M, 3, R, R]: fewer for a teacher of large images.
+
+    Each costs a forward pass of generator and VAE and two rows of the U-Net. With 32, not 64, g has
+    a standard error of 7 to 16 % instead of 4 to 9 % (over six prompts of faces64); edits distilled
+    with 0.7 and 1.4 times g showed their target as often and kept the rest as well.
+    """
+    some = data[: 64 if prior.resolution <= 256 else 32]
+    if generator is None:
+        return some
+    with torch.no_grad():
+        return torch.cat([generator.synthesis(w) for w in some.split(rendering_batch(generator))])
