@@ -1,4 +1,5 @@
-"""Files in and out of `Editor.edit_files`: what results are called, what may be in their way."""
+"""Files in and out of `Editor.edit_files`: what results are called, what may be in their way, how
+they are read and written beside the networks."""
 
 from __future__ import annotations
 
@@ -7,18 +8,27 @@ import tempfile
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .decoding import besides, check_image, list_images, suffixes
-from .files import PathLike, parse_json, read_metadata, settled
+from .files import PathLike, make_folder, parse_json, read_metadata, settled
+from .images import save_png
+from .pipeline import map_ahead
 from .progress import Task
 from .schema import is_list_of, is_text
 
 LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
+
+MOST_THREADS = 16
+"""That read, and that write, at once; else as many as torch computes with."""
 
 OnError = Callable[[Path, Exception], None]
 """Is told which image cannot be edited and why; it is then left out."""
@@ -55,11 +65,21 @@ def find_images(paths: Sequence[Path], on_error: OnError | None) -> list[Path]:
     return found
 
 
+class Latent(NamedTuple):
+    """One of a file's latents, which is read when its turn has come."""
+
+    file: Path
+    row: int
+
+
+Source = Path | Latent
+
+
 def inputs(
     paths: PathLike | Sequence[PathLike],
     latents_of: Callable[[Path], tuple[Tensor, list[str]]],
     on_error: OnError | None,
-) -> tuple[list[Path], list[Tensor], list[str]]:
+) -> tuple[list[Path], list[Latent], list[str]]:
     """Return the image files that are meant, the latents of other files, and a name for each.
 
     Args:
@@ -69,48 +89,107 @@ def inputs(
     """
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files: list[Path] = []
-    latents: list[Tensor] = []
+    latents: list[Latent] = []
     names: list[str] = []
     for path in find_images([settled(path) for path in listed], on_error):
         if path.suffix.lower() in LATENTS_SUFFIXES:
-            w_plus, of_rows = latents_of(path)
-            latents += w_plus
+            of_rows = latents_of(path)[1]
+            latents += [Latent(path, i) for i in range(len(of_rows))]
             names += of_rows
         else:
             files.append(path)
     return files, latents, _names_of_images(files) + names
 
 
-def load_files(
-    pairs: Sequence[tuple[Path | Tensor, Path]],
+def edit_all(
+    pairs: Iterable[tuple[Source, Path]],
+    *,
+    latents_of: Callable[[Path], tuple[Tensor, list[str]]],
     load: Callable[[Path], Tensor],
+    edit: Callable[[list[Tensor], list[Tensor]], Tensor],
+    write: Callable[[tuple[Path, Tensor]], None],
+    batch_size: int,
     on_error: OnError | None,
-) -> tuple[list[Tensor], list[Tensor], list[Path]]:
-    """Load what can be loaded of (image file or latent, target) pairs.
+    task: Task,
+) -> None:
+    """Edit (image file or latent, target) pairs; read and write beside the networks.
 
-    Returns:
-        The images, the latents, and the targets of both, those of images first.
+    Args:
+        latents_of: see `inputs`. load: image file → [3, H, W]. edit: a batch of images and one of
+            latents → edited images, those of images first. write: (target, edited image); it and
+            `load` are called in threads.
+        batch_size: of `edit`. As many are read ahead and wait to be written at most.
 
     Raises:
-        ValueError, OSError: an image cannot be read, and no `on_error`.
+        ValueError, OSError: an image cannot be read, and no `on_error`, or not be written.
     """
-    images, latents, of_images, of_latents = [], [], [], []
+    threads = min(MOST_THREADS, torch.get_num_threads())
+    opened = _opened(pairs, latents_of)
+    with closing(map_ahead(partial(_loaded, load), opened, batch_size, threads)) as loaded:
+        edited = _edited(loaded, edit, batch_size, on_error, task)
+        with closing(map_ahead(write, edited, batch_size, threads)) as written:
+            for _ in written:
+                task.advance()
+
+
+def _opened(
+    pairs: Iterable[tuple[Source, Path]], latents_of: Callable[[Path], tuple[Tensor, list[str]]]
+) -> Iterator[tuple[Path | Tensor, Path]]:
+    """The pairs with latents [num_layers, w_dim]; their files are read one after the other."""
+    file: Path | None = None
     for source, target in pairs:
-        if isinstance(source, Tensor):
-            latents.append(source)
-            of_latents.append(target)
+        if isinstance(source, Path):
+            yield source, target
             continue
-        try:
-            images.append(load(source))
-            of_images.append(target)
-        except OSError:
-            if readable([source], on_error):
-                raise  # the fault is not the image's
-        except ValueError as error:
-            if on_error is None:
-                raise
-            on_error(source, error)
-    return images, latents, of_images + of_latents
+        if source.file != file:
+            file, w_plus = source.file, latents_of(source.file)[0]
+        yield w_plus[source.row], target
+
+
+def _loaded(
+    load: Callable[[Path], Tensor], pair: tuple[Path | Tensor, Path]
+) -> tuple[Path | Tensor, Path, Tensor | Exception]:
+    """The pair, and its image or latent, or why there is none."""
+    source, target = pair
+    if isinstance(source, Tensor):
+        return source, target, source
+    try:
+        return source, target, load(source)
+    except (ValueError, OSError) as error:
+        return source, target, error
+
+
+def _edited(
+    loaded: Iterator[tuple[Path | Tensor, Path, Tensor | Exception]],
+    edit: Callable[[list[Tensor], list[Tensor]], Tensor],
+    batch_size: int,
+    on_error: OnError | None,
+    task: Task,
+) -> Iterator[tuple[Path, Tensor]]:
+    """(target, edited image [3, H, W] on the CPU) of all that could be read."""
+    while chunk := list(islice(loaded, batch_size)):
+        images, latents, of_images, of_latents = [], [], [], []
+        for source, target, found in chunk:
+            if isinstance(source, Tensor):
+                latents.append(source)
+                of_latents.append(target)
+            elif isinstance(found, Tensor):
+                images.append(found)
+                of_images.append(target)
+            else:
+                _leave_out(source, found, on_error)
+                task.advance()
+        if targets := of_images + of_latents:
+            yield from zip(targets, edit(images, latents).cpu(), strict=True)
+
+
+def _leave_out(file: Path, error: Exception, on_error: OnError | None) -> None:
+    if on_error is None:
+        raise error
+    if isinstance(error, ValueError):
+        on_error(file, error)
+    elif readable([file], on_error):
+        raise error  # the fault is not the image's
 
 
 def _names_of_images(files: Sequence[Path]) -> list[str]:
@@ -190,16 +269,49 @@ def readable(files: Sequence[Path], on_error: OnError | None) -> set[Path]:
     return good
 
 
+def write_result(target: Path, image: Tensor, overwrite: bool, skip_existing: bool) -> None:
+    """Write an edited image [3, H, W], unless another process came to write there meanwhile.
+
+    Raises:
+        FileExistsError: it did, and neither `overwrite` nor `skip_existing`.
+        ValueError: the image holds NaN or infinity. OSError: it cannot be written.
+    """
+    if skip_existing and target.exists():
+        return
+    check_targets([], target.parent, [target], overwrite, False)
+    try:
+        save_png(target, image)
+    except ValueError as error:
+        raise ValueError(f"{target}: {error}") from error
+
+
 @contextmanager
-def telling_what_is_kept(task: Task, folder: Path) -> Iterator[None]:
-    """Say in a KeyboardInterrupt what is written already, and how to go on."""
+def folder_for_results(folder: Path) -> Iterator[None]:
+    """Make a folder, and remove it where nothing came to lie in it.
+
+    Of several threads that write there none could know whether it is the first or the last.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]  # innermost first
+    try:
+        make_folder(folder)
+        yield
+    finally:
+        with suppress(OSError):  # as long as they are empty
+            for place in made:
+                place.rmdir()
+
+
+@contextmanager
+def telling_what_is_kept(done: Set[Path], total: int, folder: Path) -> Iterator[None]:
+    """Say in a KeyboardInterrupt how many came to be `done`, and how to go on."""
+    before = len(done)
     try:
         yield
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(
-            f"{error or 'stopped by Ctrl-C'} after {task.done} of {task.total} images; those that "
-            f"are edited are kept in {folder}. To edit the others, repeat it with --skip-existing "
-            "(in Python: skip_existing=True)"
+            f"{error or 'stopped by Ctrl-C'} after {len(done) - before} of {total} images; those "
+            f"that are edited are kept in {folder}. To edit the others, repeat it with "
+            "--skip-existing (in Python: skip_existing=True)"
         ) from None
 
 

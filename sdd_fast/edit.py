@@ -6,23 +6,30 @@ image ──encoder──► W+ ──mapper(s) × strength──► W+ edited �
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from . import batch_editing
+from . import batch_editing, edit_inputs
 from ._deprecated import renamed_arguments, warn
 from .checkpoints.load import load_latents, load_mapper
+from .checks import check_count
+from .compiled import CompiledEdit
 from .device import check_device
 from .files import PathLike, expanded, settled
-from .images import ImageSource, load_image, load_pil, save_png, to_pil
-from .manipulator import MapperInfo, check_generator, check_mapper, manipulate
+from .images import ImageSource, to_pil
+from .manipulator import (
+    MapperInfo,
+    Strength,
+    check_generator,
+    check_mapper,
+    factors_of,
+    manipulate,
+)
 from .memory import rendering_batch
 from .models.encoder import check_encoder
 from .models.save import check_finite
@@ -33,11 +40,8 @@ from .shield import shielded
 if TYPE_CHECKING:
     from .domains import Domain
 
-STRONGEST = 1e6
-"""Magnitude of a strength; images are saturated long before."""
-
-Strength = float | Sequence[float]
-EditInput = ImageSource | Sequence[ImageSource]
+BATCH_SIZE = 16
+"""Images that go through the networks at once, where nobody says; fewer if they are large."""
 
 
 class Editor:
@@ -49,7 +53,8 @@ class Editor:
         encoder: image [B, 3, H, W] → W+; without it only latents can be edited. H and W are its
             `input_size`, or its resolution, or that of the generator.
         align: crops a photograph as the encoder expects it, see `Domain.align_photo`; files and PIL
-            images go through it unless they are said to be aligned.
+            images go through it unless they are said to be aligned. `edit_files` calls it in
+            several threads.
 
     Raises:
         ValueError: no edit, a mapper or an encoder that does not fit the generator, or weights that
@@ -65,7 +70,7 @@ class Editor:
         generator: Any,
         edits: nn.Module | Sequence[nn.Module | tuple[nn.Module, MapperInfo]],
         encoder: nn.Module | None = None,
-        align: Callable[[Image.Image], Image.Image] | None = None,
+        align: edit_inputs.Align | None = None,
     ) -> None:
         listed = [edits] if isinstance(edits, nn.Module) else list(edits)
         pairs = [(e, MapperInfo()) if isinstance(e, nn.Module) else e for e in listed]
@@ -83,8 +88,9 @@ class Editor:
         self.align = align
         self.mappers = [mapper for mapper, _ in pairs]
         self.infos = [info for _, info in pairs]
-        self.input_size = input_size(encoder if encoder is not None else generator)
+        self.input_size = edit_inputs.input_size(encoder if encoder is not None else generator)
         self.image_size: tuple[int, int] = generator.image_size
+        self._compiled: CompiledEdit | None = None
 
     @classmethod
     def load(
@@ -138,9 +144,41 @@ class Editor:
     def device(self) -> torch.device:
         return next(self.generator.parameters()).device
 
+    @shielded(grad=False)
+    def compile(self, batch_size: int = BATCH_SIZE, **options: Any) -> float:
+        """Compile the networks with `torch.compile`; return the seconds that it took.
+
+        From then on they take `batch_size` images at a time (fewer if these are large), whatever
+        the methods below are told, and what is fewer is filled up to that: strengths, levels and
+        the last images of a folder compile nothing again. Images differ in their last digits.
+
+        Args:
+            batch_size: 1 where images are edited one by one.
+            options: of `torch.compile`, such as mode="reduce-overhead", which on a GPU captures
+                the networks as CUDA graphs.
+        """
+        began = time.perf_counter()
+        size = min(check_count("batch_size", batch_size), rendering_batch(self.generator))
+        self.generator.eval()
+        compiled = CompiledEdit(self.generator, self.mappers, self.encoder, size, options)
+        w_plus = torch.zeros(1, self.generator.num_layers, self.generator.w_dim, device=self.device)
+        if self.encoder is not None:
+            self.encoder.eval()
+            w_plus = compiled.encode(torch.zeros(1, 3, *self.input_size, device=self.device))
+        compiled.render(w_plus, [1.0] * len(self.mappers), None).cpu()
+        self._compiled = compiled
+        return time.perf_counter() - began
+
+    def _at_once(self, batch_size: int) -> int:
+        """Images that go through the networks at once."""
+        checked = check_count("batch_size", batch_size)
+        return checked if self._compiled is None else self._compiled.batch_size
+
     @renamed_arguments(pictures="images")
     @shielded(grad=False)
-    def encode(self, images: EditInput, batch_size: int = 16, *, aligned: bool = False) -> Tensor:
+    def encode(
+        self, images: edit_inputs.EditInput, batch_size: int = BATCH_SIZE, *, aligned: bool = False
+    ) -> Tensor:
         """Images → W+ [B, num_layers, w_dim].
 
         Args:
@@ -154,22 +192,35 @@ class Editor:
         Raises:
             ValueError: there is no encoder, no image, or a wrong shape; see also `load_image`.
         """
-        sources = self._sources(images)
-        if isinstance(sources, Tensor):
-            return sources.to(self.device, torch.float32)
+        shape = self.generator.num_layers, self.generator.w_dim
+        if (latents := edit_inputs.latents_in(images, *shape)) is not None:
+            return latents.to(self.device, torch.float32)
+        sources = edit_inputs.sources_of(images, *shape)
         if self.encoder is None:
             raise ValueError(
                 "this Editor has no encoder, so it edits W+ latents only; give Editor(encoder=…), "
                 "a domain with an encoder (--encoder on the command line), or latents [B, "
                 f"{self.generator.num_layers}, {self.generator.w_dim}]"
             )
-        self.encoder.eval()
+        batch_size = self._at_once(batch_size)
         chunks = []
         for start in range(0, len(sources), batch_size):
             some = sources[start : start + batch_size]
-            loaded = self.load_images(some, aligned=aligned, first=start)
-            chunks.append(self.encoder(loaded.to(self.device)))
+            loaded = edit_inputs.load_batch(
+                some, self.input_size, None if aligned else self.align, start
+            )
+            chunks.append(self._encode(loaded))
         return torch.cat(chunks)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """One pass: images [B, 3, *input_size] → W+."""
+        assert self.encoder is not None
+        self.encoder.eval()
+        images = images.to(self.device)
+        if self._compiled is not None:
+            return self._compiled.encode(images)
+        w_plus: Tensor = self.encoder(images)
+        return w_plus
 
     def load_images(
         self, images: Sequence[ImageSource], *, aligned: bool = False, first: int = 0
@@ -178,37 +229,21 @@ class Editor:
 
         An error tells the index of its image, counted from `first`.
         """
-        loaded = []
-        for i, source in enumerate(images, first):
-            try:
-                loaded.append(self._load_image(source, aligned))
-            except (TypeError, ValueError) as error:
-                if isinstance(source, (str, os.PathLike)) or (i == 0 and len(images) == 1):
-                    raise  # it is named, or there is no other
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"images[{i}]: {error}") from error
-        return torch.stack(loaded)
+        return edit_inputs.load_batch(
+            images, self.input_size, None if aligned else self.align, first
+        )
 
     def load_pictures(self, pictures: Sequence[ImageSource], *, aligned: bool = False) -> Tensor:
         """The earlier name of `load_images`."""
         warn("Editor.load_pictures is now called load_images")
         return self.load_images(pictures, aligned=aligned)
 
-    def _load_image(self, source: ImageSource, aligned: bool, strict: bool = False) -> Tensor:
-        kinds = (str, os.PathLike, Image.Image)
-        if self.align is None or aligned or not isinstance(source, kinds):
-            return load_image(source, self.input_size, strict=strict)
-        photo = load_pil(source, strict=strict)
-        try:
-            return load_image(self.align(photo), self.input_size)
-        except ValueError as error:
-            raise ValueError(
-                str(error) if isinstance(source, Image.Image) else f"{source}: {error}"
-            ) from error
-
     def latents_of(self, path: PathLike) -> tuple[Tensor, list[str]]:
         """The W+ latents [N, num_layers, w_dim] of a file, and a name for each."""
-        path = expanded(path)
+        w_plus, names = self._latents_of(expanded(path))
+        return w_plus.to(self.device), names
+
+    def _latents_of(self, path: Path) -> tuple[Tensor, list[str]]:
         w_plus = load_latents(path, self.generator.num_layers)
         names = batch_editing.names_of_latents(path, len(w_plus))
         wanted = [self.generator.num_layers, self.generator.w_dim]
@@ -217,18 +252,18 @@ class Editor:
                 f"{path} holds latents of shape {list(w_plus.shape[1:])}, but the generator's are "
                 f"{wanted}: they belong to another generator"
             )
-        return w_plus.to(self.device), names
+        return w_plus, names
 
     @renamed_arguments(pictures="images")
     @shielded(grad=False)
     def edit(
         self,
-        images: EditInput,
+        images: edit_inputs.EditInput,
         strength: Strength = 1.0,
         levels: Sequence[str] | None = None,
         *,
         output: str = "tensor",
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
         aligned: bool = False,
     ) -> Any:
         """Edit images or W+ latents.
@@ -240,22 +275,28 @@ class Editor:
             levels: which of "coarse", "medium" and "fine" to change in this call; None: all.
             output: "tensor" → [B, 3, H, W] in [-1, 1] (clamped) on the editor's device;
                 "pil" → a list of PIL images.
-            batch_size: images that go through the networks at once; fewer if they are large.
+            batch_size: images that go through the networks at once; fewer if they are large, and as
+                `compile` was told if it was called.
             aligned: see `encode`.
         """
         if output not in ("tensor", "pil"):
             raise ValueError(f'output must be "tensor" or "pil", got {output!r}')
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        strengths = self._strengths(strength)
-        factors = [s * info.lam for s, info in zip(strengths, self.infos, strict=True)]
-        mappers = list(zip(self.mappers, factors, strict=True))
-        self.generator.eval()
+        batch_size = self._at_once(batch_size)
+        factors = factors_of(strength, self.infos)
         w_plus = self.encode(images, batch_size, aligned=aligned)
         chunks = w_plus.split(min(batch_size, rendering_batch(self.generator)))
-        edited = [manipulate(self.generator, chunk, mappers, levels).images for chunk in chunks]
-        results = torch.cat(edited).clamp(-1, 1)
-        return [to_pil(image) for image in results] if output == "pil" else results
+        results = torch.cat([self._render(chunk, factors, levels) for chunk in chunks])
+        return [to_pil(image) for image in results.cpu()] if output == "pil" else results
+
+    def _render(
+        self, w_plus: Tensor, factors: Sequence[float], levels: Sequence[str] | None
+    ) -> Tensor:
+        """One pass: W+ → edited images [B, 3, *image_size] in [-1, 1]."""
+        self.generator.eval()
+        if self._compiled is not None:
+            return self._compiled.render(w_plus, factors, levels).clamp_(-1, 1)
+        mappers = list(zip(self.mappers, factors, strict=True))
+        return manipulate(self.generator, w_plus, mappers, levels).images.clamp(-1, 1)
 
     def edit_files(
         self,
@@ -265,7 +306,7 @@ class Editor:
         levels: Sequence[str] | None = None,
         *,
         suffix: str = "",
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
         aligned: bool = False,
         overwrite: bool = False,
         skip_existing: bool = False,
@@ -299,7 +340,8 @@ class Editor:
             FileExistsError: an output exists, and neither `overwrite` nor `skip_existing`; nothing
                 is written.
         """
-        files, latents, names = batch_editing.inputs(paths, self.latents_of, on_error)
+        batch_size = self._at_once(batch_size)
+        files, latents, names = batch_editing.inputs(paths, self._latents_of, on_error)
         out = settled(out_dir)
         targets = [out / f"{name}{suffix}.png" for name in names]
         batch_editing.check_targets(files, out, targets, overwrite, skip_existing)
@@ -308,66 +350,35 @@ class Editor:
         if files and not aligned:
             # Of a domain; what is missing for it is missing for every image.
             getattr(getattr(self.align, "__self__", None), "detector", None)
+        sources: list[Path | batch_editing.Latent] = [*files, *latents]
         pairs = [
             (source, target)
-            for source, target in zip([*files, *latents], targets, strict=True)
-            if target not in done and (isinstance(source, Tensor) or source in good)
+            for source, target in zip(sources, targets, strict=True)
+            if target not in done and (isinstance(source, batch_editing.Latent) or source in good)
         ]
-        load = partial(self._load_image, aligned=aligned, strict=strict)
-        task = Task("editing", len(pairs), progress, unit="images")
-        with task, batch_editing.telling_what_is_kept(task, out):
-            for start in range(0, len(pairs), batch_size):
-                chunk = pairs[start : start + batch_size]
-                images, w_plus, some = batch_editing.load_files(chunk, load, on_error)
-                if images:
-                    w_plus = [*self.encode(images, batch_size), *w_plus]
-                if some:
-                    edited = self.edit(torch.stack(w_plus), strength, levels, batch_size=batch_size)
-                    for target, image in zip(some, edited, strict=True):
-                        # Another process may have come to write here meanwhile.
-                        if not (skip_existing and target.exists()):
-                            batch_editing.check_targets([], out, [target], overwrite, False)
-                            save_png(target, image)
-                        done.add(target)
-                        task.advance()
-                task.advance(len(chunk) - len(some))
-        return [target for target in targets if target in done]
 
-    def _sources(self, images: EditInput) -> Tensor | list[ImageSource]:
-        """W+ latents as one tensor; anything else as a list of single images."""
-        if isinstance(images, Tensor):
-            one_latent = (self.generator.num_layers, self.generator.w_dim)
-            if tuple(images.shape[-2:]) == one_latent and images.ndim in (2, 3):
-                return images.reshape(-1, *one_latent)
-            if images.ndim == 4:
-                images = list(images)
-            elif images.ndim == 2 or (images.ndim == 3 and images.shape[0] != 3):
-                raise ValueError(
-                    f"expected images [B, 3, H, W] or W+ latents [B, {one_latent[0]}, "
-                    f"{one_latent[1]}], got {list(images.shape)}"
-                )
-        if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray, Tensor)):
-            images = [images]
-        listed = list(images)
-        if not listed:
-            raise ValueError("no images to edit: the list is empty")
-        return listed
-
-    def _strengths(self, strength: Strength) -> list[float]:
-        count = len(self.mappers)
-        values = (
-            [float(strength)] * count
-            if isinstance(strength, (int, float))
-            else [float(value) for value in strength]
-        )
-        if len(values) != count:
-            raise ValueError(f"expected one strength, or one for each of {count} edits: {values}")
-        if not all(abs(value) <= STRONGEST for value in values):  # of NaN as well
-            raise ValueError(
-                f"strength must be finite, and at most {STRONGEST:,.0f} either way (1 is as "
-                f"trained), got {values}"
+        def load(file: Path) -> Tensor:
+            return edit_inputs.load_one(
+                file, self.input_size, None if aligned else self.align, strict
             )
-        return values
+
+        def edit(images: list[Tensor], w_plus: list[Tensor]) -> Tensor:
+            encoded = [self.encode(torch.stack(images), batch_size)] if images else []
+            given = [torch.stack(w_plus).to(self.device)] if w_plus else []
+            return self.edit(torch.cat(encoded + given), strength, levels, batch_size=batch_size)
+
+        def write(edited: tuple[Path, Tensor]) -> None:
+            batch_editing.write_result(*edited, overwrite, skip_existing)
+            done.add(edited[0])
+
+        task = Task("editing", len(pairs), progress, unit="images")
+        kept = batch_editing.telling_what_is_kept(done, len(pairs), out)
+        with task, kept, batch_editing.folder_for_results(out):
+            batch_editing.edit_all(
+                pairs, latents_of=self._latents_of, load=load, edit=edit, write=write,
+                batch_size=batch_size, on_error=on_error, task=task,
+            )  # fmt: skip
+        return [target for target in targets if target in done]
 
 
 def mapper_file(source: Path) -> Path:
@@ -385,12 +396,3 @@ def mapper_file(source: Path) -> Path:
         )
     check_mapper_is_own(source)
     return source / MAPPER_FILE
-
-
-def input_size(network: Any) -> tuple[int, int]:
-    """(height, width) of the images that an encoder, or a generator's own size, asks for."""
-    if hasattr(network, "input_size"):
-        return tuple(network.input_size)
-    if hasattr(network, "image_size"):
-        return tuple(network.image_size)
-    return network.resolution, network.resolution

@@ -85,6 +85,16 @@ def load_sizes(
     return [_fitted(pixels, largest, size) for size in sizes]
 
 
+@shielded(grad=False)
+def load_tensors(images: torch.Tensor, size: Size) -> torch.Tensor:
+    """Load a batch [B, 3, H, W] as `load_image` does each of them, looking at the values once.
+
+    That is what a GPU has to be waited for.
+    """
+    check_side(images.shape[2:], "the image")
+    return fit(_in_range(images), size)
+
+
 def load_pil(source: PathLike | Image.Image, *, strict: bool = False) -> Image.Image:
     """Load a file or PIL image as a PIL image of mode RGB and full size; see `load_image`."""
     picture, name = _upright(source, strict)
@@ -269,6 +279,11 @@ def _from_tensor(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor[0]
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise ValueError(f"expected an image tensor of shape [3, H, W], got {list(tensor.shape)}")
+    return _in_range(tensor)
+
+
+def _in_range(tensor: torch.Tensor) -> torch.Tensor:
+    """Values of images of any shape as float32 in [-1, 1]."""
     tensor = tensor.detach()
     if tensor.dtype == torch.uint8:
         return tensor.float() / 127.5 - 1

@@ -23,6 +23,11 @@ from .models.mapper import LEVELS, LevelsMapper, StyleSpaceMapper, level_range
 from .models.save import check_finite
 from .out_of_memory import check_ran_out
 
+STRONGEST = 1e6
+"""Magnitude of a strength; images are saturated long before."""
+
+Strength = float | Sequence[float]
+
 
 @dataclass(frozen=True)
 class MapperInfo:
@@ -138,6 +143,28 @@ def check_mapper(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
         )
 
 
+def factors_of(strength: Strength, infos: Sequence[MapperInfo]) -> list[float]:
+    """Return λ·strength of each mapper, of one strength for all or one for each.
+
+    Raises:
+        ValueError: another number of strengths, or one beyond `STRONGEST` or NaN.
+    """
+    count = len(infos)
+    values = (
+        [float(strength)] * count
+        if isinstance(strength, (int, float))
+        else [float(value) for value in strength]
+    )
+    if len(values) != count:
+        raise ValueError(f"expected one strength, or one for each of {count} edits: {values}")
+    if not all(abs(value) <= STRONGEST for value in values):  # of NaN as well
+        raise ValueError(
+            f"strength must be finite, and at most {STRONGEST:,.0f} either way (1 is as trained), "
+            f"got {values}"
+        )
+    return [value * info.lam for value, info in zip(values, infos, strict=True)]
+
+
 @dataclass(frozen=True)
 class Manipulated:
     """Result of `manipulate`.
@@ -156,8 +183,8 @@ class Manipulated:
 def manipulate(
     generator: Any,
     w_plus: Tensor,
-    mappers: Sequence[tuple[nn.Module, float]],
-    levels: Sequence[str] | None = None,
+    mappers: Sequence[tuple[nn.Module, float | Tensor]],
+    levels: Sequence[str] | Tensor | None = None,
 ) -> Manipulated:
     """Render edited latents; differentiable with respect to latents and mappers.
 
@@ -166,12 +193,13 @@ def manipulate(
         w_plus: [B, num_layers, w_dim].
         mappers: (module, factor) pairs; the factor is λ·strength and may be negative. A
             `StyleSpaceMapper` changes styles; any other module takes W+ and returns its change.
-        levels: edit only these of "coarse", "medium" and "fine"; None edits all.
+        levels: edit only these of "coarse", "medium" and "fine"; None edits all. Or `layers_on` of
+            them as a tensor [num_layers], where they must be no constants of a compiled function.
 
     Raises:
         ValueError: an unknown level, or a mapper whose output does not fit W+.
     """
-    on = _layers_on(levels, w_plus.shape[1])
+    on = levels if isinstance(levels, Tensor) else layers_on(levels, w_plus.shape[1])
     delta: Tensor | None = None
     style_deltas: list[Tensor] | None = None
     styles = None
@@ -192,7 +220,7 @@ def manipulate(
                     f"{list(w_plus.shape)}; it must return the change, of the same shape"
                 )
             if levels is not None:
-                change = change * torch.tensor(on, device=change.device)[:, None]
+                change = change * torch.as_tensor(on, device=change.device)[:, None]
             delta = factor * change if delta is None else delta + factor * change
     w_hat = w_plus if delta is None else w_plus + delta
     if style_deltas is None:
@@ -211,8 +239,8 @@ def style_layer(index: int) -> int:
     return 2 * block + 1 + position
 
 
-def _layers_on(levels: Sequence[str] | None, num_layers: int) -> list[float]:
-    """1 for each W+ layer that is edited, 0 for the others."""
+def layers_on(levels: Sequence[str] | None, num_layers: int) -> list[float]:
+    """Return 1 for each W+ layer that is edited, 0 for the others; see `manipulate`."""
     if levels is None:
         return [1.0] * num_layers
     if isinstance(levels, str):

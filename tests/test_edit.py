@@ -16,7 +16,7 @@ from sdd_fast.checkpoints.inspect import describe_file
 from sdd_fast.edit import Editor
 from sdd_fast.export import export_torchscript, load_torchscript
 from sdd_fast.files import write_json
-from sdd_fast.images import load_image, to_pil
+from sdd_fast.images import load_image, save_png, to_pil
 from sdd_fast.manipulator import MapperInfo, save_mapper
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.progress import Progress
@@ -264,14 +264,13 @@ def test_an_interruption_keeps_what_is_written(
         Image.fromarray(photo).save(faces / f"{name}.png")
     whole = editor.edit_files(faces, tmp_path / "whole", batch_size=2)
 
-    def interrupted(self: Image.Image, *_: Any, **__: Any) -> None:
-        if len(list(out.glob("*.png"))) == 2:
+    def interrupted(path: Path, image: Tensor) -> None:
+        if path.name > "b.png":
             raise KeyboardInterrupt("stopped by SIGTERM")
-        save(self, *_, **__)
+        save_png(path, image)
 
-    save = Image.Image.save
     with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", interrupted)
+        patch.setattr(batch_editing, "save_png", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"SIGTERM after 2 of 4 .*--skip-existing"):
             editor.edit_files(faces, out, batch_size=2)
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
@@ -285,24 +284,26 @@ def test_an_interruption_keeps_what_is_written(
 
 
 def test_what_another_process_writes_meanwhile_is_kept(
-    editor: Editor, photo: np.ndarray, tmp_path: Path
+    editor: Editor, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces = tmp_path / "faces"
     faces.mkdir()
     for name in "ab":
         Image.fromarray(photo).save(faces / f"{name}.png")
 
-    def other(event: Progress) -> None:
-        if event.done == 1 and not (out / "b.png").exists():
-            (out / "b.png").write_bytes(b"of another")
+    def edit(*given: Any, **options: Any) -> Tensor:
+        edited = Editor.edit(editor, *given, **options)
+        out.mkdir(exist_ok=True)
+        (out / "b.png").write_bytes(b"of another")
+        return edited
 
-    options: dict[str, Any] = {"batch_size": 1, "progress": other}
+    monkeypatch.setattr(editor, "edit", edit)
     out = tmp_path / "refused"
     with pytest.raises(FileExistsError, match=r"b\.png would be replaced"):
-        editor.edit_files(faces, out, **options)
+        editor.edit_files(faces, out)
     assert (out / "b.png").read_bytes() == b"of another" and (out / "a.png").exists()
     out = tmp_path / "skipped"
-    assert len(editor.edit_files(faces, out, skip_existing=True, **options)) == 2
+    assert len(editor.edit_files(faces, out, skip_existing=True)) == 2
     assert (out / "b.png").read_bytes() == b"of another"
 
 
@@ -337,7 +338,7 @@ def test_progress_of_edited_files(editor: Editor, photo: np.ndarray, tmp_path: P
         Image.fromarray(photo).save(tmp_path / name)
     events: list[Progress] = []
     editor.edit_files(tmp_path, tmp_path / "out", batch_size=2, progress=events.append)
-    assert [event.done for event in events] == [0, 1, 2, 2, 3, 3, 3]
+    assert [event.done for event in events] == [0, 1, 2, 3, 3]
     assert {event.task for event in events} == {"editing"} and events[-1].closed
 
 

@@ -150,3 +150,5 @@ def _show_warnings_plainly() -> None:
             _print(f"sdd: warning: {message}", sys.stderr)
 
     warnings.showwarning = show
+    # Those of images name their file: nothing is to be remembered of each in a folder of thousands.
+    warnings.filterwarnings("always", module=r"sdd_fast\.images$", append=True)

@@ -52,6 +52,7 @@ def demo(given: DemoOptions) -> None:
       sdd demo
       sdd demo --prompt "a bald face" --prompt "a face with glasses" --out runs/mine
     """
+    from sdd_fast.distillation.judge import WITHOUT_EFFECT
     from sdd_fast.domains.names import needed_options
     from sdd_fast.files import shown
     from sdd_fast.runs.demo import run_demo
@@ -79,9 +80,10 @@ def demo(given: DemoOptions) -> None:
         say(f"“{run.record['prompt']}”")
         show_verdict(run)
     say(f"\nfinished in {made.seconds:.0f} s")
-    first, pictures = made.runs[0], shown(made.pictures)
+    pictures = shown(made.pictures)
     say(f"look at:  {shown(made.report)}")
     say(f"pictures: {pictures} → {given.out / 'edited'}")
-    follow = needed_options(first.record["domain_reference"]) | options.where(given.device)
-    again = options.command_line("edit", shown(first.folder), pictures, strength=0.6, **follow)
-    say(f"next:     {again}")
+    for run in [run for run in made.runs if run.verdict.code not in WITHOUT_EFFECT][:1]:
+        follow = needed_options(run.record["domain_reference"]) | options.where(given.device)
+        again = options.command_line("edit", shown(run.folder), pictures, strength=0.6, **follow)
+        say(f"next:     {again}")

@@ -206,6 +206,7 @@ def distill(
     """
     from dataclasses import replace
 
+    from sdd_fast.distillation.judge import WITHOUT_EFFECT
     from sdd_fast.domains.names import needed_options
     from sdd_fast.files import shown
     from sdd_fast.memory import training_batch
@@ -251,6 +252,8 @@ def distill(
         say(f"\n“{run.record['prompt']}”" if len(runs) > 1 else "")
         show_verdict(run)
         say(f"report:  {shown(run.report)}")
+        if run.verdict.code in WITHOUT_EFFECT:
+            continue  # the advice is what comes next
         follow = needed_options(run.record["domain_reference"]) | options.where(output.device)
         say(f"next:    {options.command_line('edit', place, 'PICTURE.png', **follow)}")
 

@@ -78,6 +78,14 @@ def edit(
     encoder: options.Encoder = None,
     detector: options.Detector = None,
     device: options.Device = "cpu",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the networks with torch.compile first: for thousands of pictures.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
 ) -> None:
     """Edit pictures: each in one forward pass, without a diffusion model.
 
@@ -95,6 +103,8 @@ def edit(
       sdd edit runs/white-hair me.jpg --strength=-1
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
     """
+    import time
+
     from sdd_fast.batch_editing import find_images
     from sdd_fast.edit import Editor
     from sdd_fast.files import shown, unused
@@ -117,10 +127,15 @@ def edit(
     mappers = [mapper_file(path) for path in edits]
     editor = Editor.load(mappers, domain, device, **options.chosen(parts))
     amount = strengths[0] if len(strengths) == 1 else strengths
+    if compiled:
+        _compile(editor, files)
+    there = {path.name for path in out.glob("*.png")} if skip_existing else set()
+    began = time.perf_counter()
     written = editor.edit_files(
         files, out, amount, wanted, suffix=suffix, aligned=aligned, overwrite=overwrite,
         skip_existing=skip_existing, strict=strict, on_error=on_error,
     )  # fmt: skip
+    seconds = time.perf_counter() - began
     if not written:
         raise _none_usable(skipped)
     for reason in skipped.values():
@@ -130,12 +145,46 @@ def edit(
         grid_path = unused(grid_path)
     usable = [path for path in files if path.absolute() not in skipped]
     save_png(grid_path, _grid(editor, usable, strengths, wanted, aligned))
-    edited = f"{len(written)} picture" + ("s" if len(written) > 1 else "")
-    there = ", with those that were there" if skip_existing else ""
-    say(f"edited {edited}{there}: {shown(written[0]) if len(written) == 1 else out}")
+    new = [path for path in written if path.name not in there]
+    if new:
+        say(f"edited {_in_time(len(new), seconds)}: {shown(new[0]) if len(new) == 1 else out}")
+    if skip_existing:
+        say(f"already there: {_pictures(len(written) - len(new))}")
     say(f"before/after: {grid_path}")
     if skipped:
         raise typer.Exit(1)
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture" + ("" if count == 1 else "s")
+
+
+def _in_time(count: int, seconds: float) -> str:
+    """ "10,000 pictures in 95 s (105 pictures/s)"."""
+    from sdd_fast.report.wording import duration
+
+    rate = count / seconds
+    digits = 0 if rate >= 10 else 1
+    return f"{_pictures(count)} in {duration(seconds)} ({rate:,.{digits}f} pictures/s)"
+
+
+def _compile(editor: Editor, files: Sequence[Path]) -> None:
+    from sdd_fast.batch_editing import LATENTS_SUFFIXES
+    from sdd_fast.edit import BATCH_SIZE
+    from sdd_fast.out_of_memory import ran_out
+    from sdd_fast.report.wording import duration
+
+    some = all(path.suffix.lower() not in LATENTS_SUFFIXES for path in files)
+    try:
+        seconds = editor.compile(min(len(files), BATCH_SIZE) if some else BATCH_SIZE)
+    except Exception as error:
+        if ran_out(error):
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"torch.compile cannot compile the networks here ({first}); leave out --compile"
+        ) from error
+    say(f"compiled in {duration(seconds)}")
 
 
 def _none_usable(skipped: dict[Path, str]) -> ValueError:

@@ -59,6 +59,9 @@ ADVICE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Code of a verdict → what to try next, the most promising first; nothing for other codes."""
 
+WITHOUT_EFFECT = frozenset({"not measurable", "no effect"})
+"""Codes of edits that nobody should be told to apply to their own images."""
+
 CODES = frozenset(ADVICE) | {"ok", "flawed", "reached", "reached and kept"}
 EARLIER_CODES = {
     "nothing": "no effect", "burnt": "saturated", "astray": "off target",

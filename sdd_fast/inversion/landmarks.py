@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,7 @@ class YuNet:
                 f"{weights} is a Git LFS pointer, not the weights themselves: get them from "
                 f"{WEIGHTS_FROM}"
             )
+        self._one_at_a_time = threading.Lock()  # the network is told the size before each image
         self.digest = hashlib.blake2b(data, digest_size=8).hexdigest()
         try:
             self._network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), score)
@@ -84,8 +86,10 @@ class YuNet:
         scale = side / max(picture.size)
         width, height = (max(32, round(length * scale)) for length in picture.size)
         resized = picture.resize((width, height), Image.Resampling.BICUBIC)
-        self._network.setInputSize((width, height))
-        found = self._network.detect(np.ascontiguousarray(np.asarray(resized)[:, :, ::-1]))[1]
+        pixels = np.ascontiguousarray(np.asarray(resized)[:, :, ::-1])
+        with self._one_at_a_time:
+            self._network.setInputSize((width, height))
+            found = self._network.detect(pixels)[1]
         if found is None:
             return np.zeros((0, 15))
         scales = np.array([picture.width / width, picture.height / height])

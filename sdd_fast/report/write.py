@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from ..distillation.judge import worst_kept
+from ..distillation.judge import WITHOUT_EFFECT, worst_kept
 from ..domains.names import needed_options
 from ..files import PathLike, read_json, settled, shown, write_text
 from ..run_folder import (
@@ -165,11 +165,12 @@ def _write(
     template: str, folder: Path, runs: list[Run], *, commands: Sequence[str], **shown: Any
 ) -> Path:
     page = _environment().get_template(template)
+    usable = [run for run in runs if run.record["verdict"]["code"] not in WITHOUT_EFFECT]
     text = page.render(
         runs=runs,
         commands=[command.strip() for command in commands if command],
-        edit_commands=_edit_commands(runs),
-        snippet=_snippet(runs),
+        edit_commands=_edit_commands(usable) if usable else [],
+        snippet=_snippet(usable) if usable else "",
         **shown,
     )
     write_text(folder / REPORT_FILE, text)

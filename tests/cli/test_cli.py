@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,11 +23,13 @@ from filelock import FileLock
 from PIL import Image
 from tiny_domain import write_tiny_domain
 
+from sdd_fast import images
 from sdd_fast.cli import console, main, options
 from sdd_fast.cli.distill import OutputOptions, TrainingOptions, distill, show_verdict
 from sdd_fast.cli.groups import typed
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.judge import Verdict
+from sdd_fast.edit import Editor
 from sdd_fast.gradients.config import GUIDANCE_RMS
 from sdd_fast.lock import LOCK_FILE
 
@@ -227,7 +230,7 @@ def test_demo_again_trains_nothing(
     assert again.code == 0, again.err
     assert again.out.count("this run is finished") == 2 and "distilling" not in again.out
     assert mapper.read_bytes() == before
-    assert again.out.rstrip().splitlines()[-3].split()[-1] == str(report) and report.exists()
+    assert f"look at:  {report}\n" in again.out and report.exists()
     other = sdd.fails(*words, "--steps", "3")
     assert "config.steps: 2 " in other and "--restart" in other
 
@@ -740,6 +743,38 @@ def test_edit(sdd: Sdd, runs: Path, run: Path, own: list[object], tmp_path: Path
     assert named.code == 0 and str(tmp_path / "b" / "face-1-bald.png") in named.out
 
 
+def test_edit_compiled(
+    sdd: Sdd, runs: Path, run: Path, own: list[object], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    sizes: list[int] = []
+
+    def compiled(editor: Editor, batch_size: int) -> float:
+        sizes.append(batch_size)
+        if len(sizes) > 1:
+            raise RuntimeError("no C++ compiler was found\nand more")
+        return 12.0
+
+    monkeypatch.setattr(Editor, "compile", compiled)
+    words = ["edit", *own, run, runs / "faces", "--compile", "--out"]
+    done = sdd(*words, tmp_path / "a")
+    assert done.code == 0 and "compiled in 12 s\n" in done.out and sizes == [6]
+    message = sdd.fails(*words, tmp_path / "b")
+    assert "cannot compile the networks here (no C++ compiler was found); leave out" in message
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("code", ["no effect", "not measurable", "off target"])
+def test_an_edit_without_effect_is_not_proposed(
+    code: str, sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdd_fast.runs.run.judge", lambda *_: Verdict("bad", code))
+    done = sdd("distill", "old hair", "--domain", domain, "--out", tmp_path / "run", *SHORT)
+    assert done.code == 0, done.err
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert ("sdd edit" in done.out) == ("sdd edit" in page) == (code == "off target")
+
+
 def test_broken_pictures_are_left_out_and_listed(
     sdd: Sdd, runs: Path, run: Path, own: list[object], tmp_path: Path
 ) -> None:
@@ -762,13 +797,22 @@ def test_broken_pictures_are_left_out_and_listed(
         "skipped: there is no such image file", "skipped: " + str(faces / "face-1.png"),
     ):  # fmt: skip
         assert told in done.err
+    remembered = vars(images).get("__warningregistry__", {})  # of thousands that would be much
+    assert not [key for key in remembered if "face-2.jpg" in str(key)]
     refused = sdd.fails("edit", *own, run, faces, "--out", tmp_path / "strict", "--strict")
     assert "face-1.png is a truncated" in refused and not (tmp_path / "strict").exists()
     again = sdd.fails("edit", *own, run, faces, "--out", out)
     assert "give --overwrite to replace what is there or --skip-existing to edit only" in again
     (out / "face-6.png").write_text("of somebody else")
     again = sdd("edit", *own, run, faces / "face-6.png", "--out", out, "--skip-existing")
-    assert again.code == 0 and "1 picture, with those that were there" in again.out
+    assert again.code == 0 and "already there: 1 picture\n" in again.out
+    assert "edited" not in again.out
+    (out / "face-5.png").unlink()
+    again = sdd("edit", *own, run, faces, "--out", out, "--skip-existing")
+    assert again.code == 1 and "already there: 5 pictures\n" in again.out
+    assert re.search(
+        r"^edited 1 picture in .* s \(.* pictures/s\): .*face-5\.png$", again.out, re.M
+    )
 
 
 def test_pictures_that_cannot_be_edited(
@@ -955,7 +999,10 @@ def test_module_entry_point_says_the_version() -> None:
 # --- several prompts ------------------------------------------------------------------------------
 
 
-def test_distill_several_prompts(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
+def test_distill_several_prompts(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdd_fast.runs.run.judge", lambda *_: Verdict("good", "ok"))
     words = ["distill", "old hair", "a bald face", "--domain", domain, "--out", tmp_path, *SHORT]
     done = sdd(*words, "--ema", 0.5, "--accumulate", 2)
     assert done.code == 0, done.err

@@ -1,0 +1,67 @@
+"""The networks of an edit under `torch.compile`, for batches of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .manipulator import layers_on, manipulate
+
+
+class CompiledEdit:
+    """Encoder, mappers and generator, compiled once for batches of `batch_size`.
+
+    Smaller batches are filled up; strengths and levels are inputs: nothing is compiled again.
+
+    Args:
+        options: of `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        mappers: Sequence[nn.Module],
+        encoder: nn.Module | None,
+        batch_size: int,
+        options: dict[str, Any],
+    ) -> None:
+        self.batch_size = batch_size
+        self._num_layers = generator.num_layers
+        self._manipulate = torch.compile(_Manipulator(generator, mappers), **options)
+        self._encode = None if encoder is None else torch.compile(encoder, **options)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [b, 3, H, W], b at most `batch_size`, → W+ [b, num_layers, w_dim]."""
+        assert self._encode is not None
+        w_plus: Tensor = self._encode(self._filled(images))
+        return w_plus[: len(images)].clone()  # a captured graph writes its next result there
+
+    def render(
+        self, w_plus: Tensor, factors: Sequence[float], levels: Sequence[str] | None
+    ) -> Tensor:
+        """W+ [b, num_layers, w_dim] → images [b, 3, *image_size], see `manipulate`."""
+        w_plus_filled = self._filled(w_plus)
+        on = torch.tensor(layers_on(levels, self._num_layers), device=w_plus.device)
+        numbers = torch.tensor(list(factors), dtype=torch.float32, device=w_plus.device)
+        images: Tensor = self._manipulate(w_plus_filled, numbers, on)
+        return images[: len(w_plus)].clone()
+
+    def _filled(self, batch: Tensor) -> Tensor:
+        """[b, …] → [batch_size, …], always of one kind: dense, without a gradient."""
+        filled = batch.new_zeros(self.batch_size, *batch.shape[1:])
+        filled[: len(batch)] = batch
+        return filled
+
+
+class _Manipulator(nn.Module):
+    def __init__(self, generator: Any, mappers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.generator, self.mappers = generator, nn.ModuleList(mappers)
+
+    def forward(self, w_plus: Tensor, factors: Tensor, on: Tensor) -> Tensor:
+        """W+ [B, num_layers, w_dim], factors [mappers], on [num_layers] → [B, 3, H, W]."""
+        pairs = list(zip(self.mappers, factors.unbind(), strict=True))
+        return manipulate(self.generator, w_plus, pairs, on).images
