@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from torch import Tensor
 
@@ -60,6 +61,9 @@ class Other:
     steps: int
     rows: int
     note: str = ""
+    of: str = "the U-Net"
+    pixels: int | None = None  # a side, and what it computes in, if these are its own
+    dtype: str = ""
 
 
 EDITORS = {
@@ -71,6 +75,32 @@ EDITORS = {
     "LCM": Other(editors.latent_consistency, 4, 1),
     "SD-Turbo": Other(editors.turbo, 1, 1),
 }
+WITH_OWN_NETWORKS = {
+    "DiffAE": Other(
+        editors.diffusion_autoencoder,
+        350,
+        1,
+        ": 250 to invert, 100 to decode",
+        "its own U-Net",
+        256,
+    ),
+}
+"""At full size only, since their networks are."""
+
+ON_A_GPU = {
+    "FLUX.2-klein": Other(
+        editors.flux_klein, 4, 1, ", one image at a time", "its transformer", dtype="bfloat16"
+    ),
+}
+"""At full size as well, where diffusers has them."""
+
+
+def editors_of(device: str, full: bool) -> dict[str, Other]:
+    """Return the editors that a case compares with."""
+    if not full:
+        return EDITORS
+    there = ON_A_GPU if device == "cuda" and hasattr(diffusers, "Flux2KleinPipeline") else {}
+    return EDITORS | WITH_OWN_NETWORKS | there
 
 
 @dataclass(frozen=True)
@@ -99,9 +129,11 @@ def cases(device: str) -> Iterator[Case]:
     full = functools.cache(lambda: sizes.full(device))
     yield step_case("training step, faces64", faces, sizes.faces, device)
     yield together_case("ten prompts, faces64", faces, sizes.faces, device)
-    yield edit_case("edit, faces64", faces, sizes.faces, device, (64, 64), False)
+    few = editors_of(device, full=False)
+    yield edit_case("edit, faces64", faces, few, sizes.faces, device, (64, 64), False)
     yield step_case("training step, full size", full, sizes.batch, device)
-    yield edit_case("edit, full size", full, sizes.edits, device, (1024, 512), sizes.shorter)
+    every, shorter = editors_of(device, full=True), sizes.shorter
+    yield edit_case("edit, full size", full, every, sizes.edits, device, (1024, 512), shorter)
 
 
 # --- a step of a training -------------------------------------------------------------------------
@@ -232,6 +264,7 @@ def our_step(
 def edit_case(
     name: str,
     make: Callable[[], Networks],
+    others: dict[str, Other],
     count: int,
     device: str,
     pixels: tuple[int, int],
@@ -243,7 +276,7 @@ def edit_case(
         pixels: a side, of ours and of the others. shorter: time fewer steps of the others.
     """
     low = tuned.low_precision(device)
-    prepared = functools.cache(lambda: tuned.prepare(make(), low))
+    prepared = functools.cache(lambda compiled: tuned.prepare(make(), low, compiled))
 
     def ours() -> Run:
         networks = make()
@@ -251,9 +284,9 @@ def edit_case(
         images = torch.rand(count, 3, *editor.input_size, device=device) * 2 - 1
         return lambda: editor.edit(images, batch_size=count)
 
-    def theirs(other: Other, steps: int) -> Callable[[], Run]:
+    def theirs(other: Other, steps: int, compiled: bool = False) -> Callable[[], Run]:
         def ready() -> Run:
-            networks = prepared()
+            networks = prepared(compiled)
             images = torch.rand(count, 3, *(networks.resolution,) * 2, device=device)
             return functools.partial(other.edit(networks, images), steps)
 
@@ -264,16 +297,19 @@ def edit_case(
     ours_px, theirs_px = pixels
     notes = {"ours": f"encoder, mapper, generator; {ours_px}²; float32"}
     dtype = str(low).removeprefix("torch.")
-    for editor, other in EDITORS.items():
+    for editor, other in others.items():
         steps = f"{other.steps} step{'s' * (other.steps > 1)}"
-        rows = f"{other.rows} row{'s' * (other.rows > 1)} of the U-Net a step{other.note}"
-        notes[f"{editor}, {steps}"] = f"{rows}; {theirs_px}²; {dtype} channels_last"
+        rows = f"{other.rows} row{'s' * (other.rows > 1)} of {other.of} a step{other.note}"
+        how = other.dtype or f"{dtype} channels_last"
+        notes[f"{editor}, {steps}"] = f"{rows}; {other.pixels or theirs_px}²; {how}"
         if other.steps > SHORTER[-1] and shorter:
             few, more = ((n, f"{editor}, timed at {n}") for n in SHORTER)
             whole[f"{editor}, {steps}"] = Editor(other.steps, few, more)
             sides |= {named: theirs(other, n) for n, named in (few, more)}
         else:
             sides[f"{editor}, {steps}"] = theirs(other, other.steps)
+    if device == "cuda":
+        sides["SDEdit, DDIM, compiled, 50 steps"] = theirs(EDITORS["SDEdit, DDIM"], 50, True)
     return Case(
         f"{name}: {count} at once", {**sides, "ours": ours}, editors=whole, notes=notes,
         images=count,

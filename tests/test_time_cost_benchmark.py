@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gpu_suite
 import pytest
 import time_cost
 import torch
 import turn_tables
 from baselines import tuned
 from baselines.networks import Networks, tiny
-from diffusers import UNet2DConditionModel
+from diffusers import UNet2DConditionModel, UNet2DModel
 
 
 @pytest.fixture(scope="module")
@@ -20,24 +21,36 @@ def networks() -> Networks:
     return tuned.prepare(tiny("cpu"), torch.float32)
 
 
-@pytest.mark.parametrize("name", list(time_cost.EDITORS))
+EDITORS = time_cost.EDITORS | time_cost.WITH_OWN_NETWORKS
+
+
+@pytest.mark.parametrize("name", list(EDITORS))
 def test_rows_of_the_unet_a_step(
     name: str, networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, forward = list[int](), UNet2DConditionModel.forward
+    rows = list[int]()
+    network = UNet2DModel if name in time_cost.WITH_OWN_NETWORKS else UNet2DConditionModel
+    forward = network.forward
 
     def counted(self: Any, sample: torch.Tensor, *rest: Any, **more: Any) -> Any:
         rows.append(len(sample))
         return forward(self, sample, *rest, **more)
 
-    monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
-    other = time_cost.EDITORS[name]
+    monkeypatch.setattr(network, "forward", counted)
+    other = EDITORS[name]
     edit, counts = other.edit(networks, torch.rand(2, 3, 32, 32)), []
     for steps in (1, 3):
         rows.clear()
         assert edit(steps).shape == (2, 3, 32, 32)
         counts.append(sum(rows))
     assert counts == [2 * other.rows, 3 * 2 * other.rows]
+
+
+def test_what_make_gpu_times_is_there() -> None:
+    there = {case.name.split(":")[0]: set(case.sides) for case in time_cost.cases("cuda")}
+    for case, (_, sides) in gpu_suite.TIMED.items():
+        assert set(sides) - there[case] <= {"FLUX.2-klein, 4 steps"}  # of newer diffusers
+    assert "SDEdit, DDIM, compiled, 50 steps" in there[gpu_suite.EDIT]
 
 
 def test_a_dry_run_leaves_samples_of_both_kinds(tmp_path: Path) -> None:

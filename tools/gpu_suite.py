@@ -29,13 +29,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "gpu"
 LIBRARY = BUILD / "sdd_fast" / "_C.abi3.so"
-BUDGET = 480  # seconds for everything
+BUDGET = 540  # seconds for everything
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FAULT = 86  # exit status of compute-sanitizer when it found something
 TO_IMPORT = ("safetensors", "PIL", "tqdm")  # what is tested imports these, too
 SUITES = ("softmax_entropy_l1", "softmax_entropy_l1_gradient", "bias_act", "conv_epilogue",
           "demodulation", "group_norm_silu", "upfirdn2d", "stylegan2",
           "modulated_conv2d")  # fmt: skip
+STEP, EDIT = "training step, full size", "edit, full size"
+TIMED = {
+    STEP: (3, ["paper", "tuned", "tuned, low generator", "ours, default settings", "ours"]),
+    EDIT: (1, ["ours", "SD-Turbo, 1 step", "LCM, 4 steps", "FLUX.2-klein, 4 steps",
+               "SDEdit, DPM-Solver++, 8 steps", "SDEdit, DDIM, 50 steps",
+               "InstructPix2Pix, 20 steps", "DDIB, 50 steps", "LEDITS++, 50 steps",
+               "DiffAE, 350 steps"]),
+}  # fmt: skip
+"""Rounds and sides of benchmarks/time_cost.py."""
+TIMED_DRY = {STEP: (1, ["ours, float32"]), EDIT: (1, ["SD-Turbo, 1 step", "ours"])}
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from figures import figures  # noqa: E402
@@ -309,11 +319,15 @@ def bench(suite: Suite) -> str:
     return last_line(ran.output)
 
 
-def bench_selection(suite: Suite) -> str:
-    """Selection at full size, every side; then ours alone within the memory of a 24 GB card."""
+def need_diffusers() -> None:
     lacking = [n for n in ("diffusers", "transformers") if importlib.util.find_spec(n) is None]
     if lacking:
         raise Skip(f"{sys.executable} lacks {', '.join(lacking)}")
+
+
+def bench_selection(suite: Suite) -> str:
+    """Selection at full size, every side; then ours alone within the memory of a 24 GB card."""
+    need_diffusers()
     (results_folder(suite) / "selection.json").unlink(missing_ok=True)
     device = "emulated" if suite.dry else "cuda"
     command = [
@@ -328,6 +342,29 @@ def bench_selection(suite: Suite) -> str:
         if ran.status != 0:
             raise Failed(f"exit status {ran.status} with {' '.join(more)}", ran.output)
     return f"{len(calls)} calls"
+
+
+def bench_time_cost(suite: Suite) -> str:
+    """A step of a training and an edit at full size; what is compiled, which takes minutes, apart.
+
+    That is `benchmarks/time_cost.py --device cuda --sides "tuned, compiled" …`. Samples are kept as
+    they come: what the time does not suffice for is measured by another call.
+    """
+    need_diffusers()
+    (results_folder(suite) / "time_cost.json").unlink(missing_ok=True)
+    device = "emulated" if suite.dry else "cuda"
+    command = [
+        sys.executable, "benchmarks/time_cost.py", "--device", device,
+        "--results", str(suite.results), "--rounds",
+    ]  # fmt: skip
+    for case, (rounds, sides) in (TIMED_DRY if suite.dry else TIMED).items():
+        ran = suite.run(
+            [*command, str(rounds), "--cases", case, "--sides", *sides],
+            max(suite.left(), 30), show=True,
+        )  # fmt: skip
+        if ran.status != 0:
+            raise Failed(f"exit status {ran.status} of {case}", ran.output)
+    return "2 calls"
 
 
 # --- all of them --------------------------------------------------------------------------------
@@ -350,6 +387,7 @@ def all_steps(suite: Suite) -> None:
     suite.at_once(tools, workers=3)
     suite.step("Benchmarks", lambda: bench(suite))
     suite.step("Selection", lambda: bench_selection(suite))
+    suite.step("Time cost", lambda: bench_time_cost(suite))
 
 
 def results_folder(suite: Suite) -> Path:

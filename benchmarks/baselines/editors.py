@@ -10,11 +10,12 @@ random ones.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import (
     DDIMInverseScheduler,
     DDIMScheduler,
@@ -26,14 +27,22 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInstructPix2PixPipeline,
     UNet2DConditionModel,
+    UNet2DModel,
 )
 from sd_families import FULL
 from torch import Tensor
+
+from sdd_fast.images import to_pil
 
 from .networks import Networks
 
 Edit = Callable[[int], Any]
 """Denoising steps → the edited images."""
+
+_BLOCKS = {
+    "Attn": ("AttnDownBlock2D", "AttnUpBlock2D"),
+    "Resnet": ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"),
+}
 
 
 def sdedit(networks: Networks, images: Tensor) -> Edit:
@@ -148,6 +157,109 @@ def turbo(networks: Networks, images: Tensor) -> Edit:
         image=images, prompt_embeds=embeds, strength=0.5, num_inference_steps=2 * steps,
         guidance_scale=0.0, output_type="pt",
     ).images  # fmt: skip
+
+
+def diffusion_autoencoder(networks: Networks, images: Tensor) -> Edit:
+    """DiffAE (Preechakul et al. 2022) as trained on FFHQ at 256²: one row of its own U-Net a step.
+
+    Of 350 steps 250 find the noise of the image by DDIM, and 100 make the edited image of it, as in
+    the authors' notebook of attributes; of another number the same share. The semantic vector joins
+    the embedding of the timestep, where the authors' U-Net scales each block by it as well.
+    """
+    small = networks.resolution < 512
+    size, width = (images.shape[-1], 32) if small else (256, 128)
+    multiples = (1, 2, 4) if small else (1, 1, 2, 2, 4, 4)
+    with torch.device(images.device), torch.random.fork_rng():
+        unet = _pixel_unet(size, width, multiples, resnet_time_scale_shift="scale_shift",
+                           class_embed_type="identity")  # fmt: skip
+        encoder = _pixel_unet(size, width, (*multiples, multiples[-1]))
+        to_semantic = torch.nn.Linear(multiples[-1] * width, 4 * width)
+    del encoder.up_blocks  # the authors' encoder is the first half of such a U-Net
+    dtype = networks.vae.dtype
+    for part in (unet, encoder, to_semantic):
+        part.requires_grad_(False).eval().to(dtype)
+    for part in (unet, encoder):
+        part.to(memory_format=torch.channels_last)
+    seen = F.interpolate(2 * images - 1, (size, size), mode="area").to(dtype)
+    linear = {"beta_start": 1e-4, "beta_end": 0.02, "clip_sample": False}
+    inverse, forward = DDIMInverseScheduler(**linear), DDIMScheduler(**linear)
+
+    def encode() -> Tensor:  # [B, 4·width]
+        x, no_time = encoder.conv_in(seen), seen.new_zeros(len(seen), 4 * width)
+        for block in encoder.down_blocks:
+            x, _ = block(x, no_time)
+        vector: Tensor = to_semantic(encoder.mid_block(x, no_time).mean((2, 3)))
+        return vector
+
+    @torch.no_grad()
+    def edit(steps: int) -> Tensor:
+        z, semantic, inverting = seen, encode(), steps * 250 // 350
+        for scheduler, count, vector in (
+            (inverse, inverting, semantic), (forward, steps - inverting, semantic + 0.1)
+        ):  # fmt: skip
+            scheduler.set_timesteps(max(1, count))
+            for t in scheduler.timesteps[:count]:
+                predicted = unet(z, t, vector, return_dict=False)[0]
+                z = scheduler.step(predicted, t, z).prev_sample
+        return z
+
+    return edit
+
+
+def _pixel_unet(size: int, width: int, multiples: Sequence[int], **more: Any) -> UNet2DModel:
+    """A U-Net of images, whose blocks halve and double by residual blocks, attending at 16²."""
+    kinds = ["Attn" if size >> i == 16 else "Resnet" for i in range(len(multiples))]
+    return UNet2DModel(
+        sample_size=size,
+        block_out_channels=tuple(width * m for m in multiples),
+        down_block_types=tuple(_BLOCKS[kind][0] for kind in kinds),
+        up_block_types=tuple(_BLOCKS[kind][1] for kind in reversed(kinds)),
+        layers_per_block=2, downsample_type="resnet", upsample_type="resnet",
+        attention_head_dim=None, **more,
+    )  # fmt: skip
+
+
+def flux_klein(networks: Networks, images: Tensor) -> Edit:
+    """FLUX.2-klein of 4 billion parameters: the image as more tokens of its transformer.
+
+    Its pipeline takes several images as references of one edit, so it edits one at a time. Not run
+    so far at this size, which needs a GPU.
+    """
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+
+    width = 7680  # of three layers of its text encoder
+    with torch.device(images.device), torch.random.fork_rng():
+        transformer = Flux2Transformer2DModel(
+            num_layers=5, num_single_layers=20, num_attention_heads=24, joint_attention_dim=width,
+            guidance_embeds=False,
+        ).to(torch.bfloat16)  # fmt: skip
+        vae = AutoencoderKLFlux2().to(torch.bfloat16)
+        text = torch.randn(1, 512, width, dtype=torch.bfloat16)
+    pipeline = Flux2KleinPipeline(
+        FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True), vae, None, None,
+        transformer, is_distilled=True,
+    )  # fmt: skip
+    _quiet(pipeline)
+    pictures = [to_pil(2 * image - 1) for image in images]
+
+    def edit(steps: int) -> list[Tensor]:
+        return [
+            pipeline(
+                image=picture,
+                prompt_embeds=text,
+                guidance_scale=1.0,
+                num_inference_steps=steps,
+                output_type="pt",
+            ).images
+            for picture in pictures
+        ]
+
+    return edit
 
 
 def related(unet: Any, **changes: Any) -> Any:

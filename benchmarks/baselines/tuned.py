@@ -57,10 +57,13 @@ def prepare(
     if compiled:
         torch._functorch.config.donated_buffer = False  # several backward passes of one graph
         options = {"loop_reindexing_after_fusion": reindexing}
+        graphs = {}
         if networks.w_plus.is_cuda:
             unet.fuse_qkv_projections()
+            vae.fuse_qkv_projections()
             options |= ON_GPU
-        unet = torch.compile(unet, options=options, fullgraph=True, dynamic=False)
+            graphs = {"triton.cudagraphs": True}  # not of what is differentiated several times
+        unet = torch.compile(unet, options=options | graphs, fullgraph=True, dynamic=False)
         vae.encoder = torch.compile(vae.encoder, options=options, dynamic=False)
     return replace(networks, unet=unet, vae=vae)
 
