@@ -12,96 +12,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from .interrupt import InterruptAfterStep
+from .out_of_memory import ran_out
 from .progress import Listener, Task
+from .training_setup import Entry, Part, Parts, Schedule, Store, Training
 from .training_state import ENDS_AT, TrainingState, end_of
 
 Loss = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
 """Step from 0 → scalar loss, and scalars to log."""
-
-Entry = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of one step, whose gradients have been added to those of the weights.
-
-    Args:
-        of: the trainings that it belongs to, by their numbers.
-        measured: values to log, [len(of)] each; of several parts, their mean.
-    """
-
-    of: Sequence[int]
-    measured: dict[str, Tensor]
-
-
-Parts = Callable[[int, Sequence[int]], Iterable[Part]]
-"""Step from 0, and the trainings that take it → its parts, which it makes one after another."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast a module learns.
-
-    Args:
-        lr_at: (step 0 … steps − 1, number of steps after which the training ends) → learning rate.
-        ema: decay of the moving average of the weights that is kept; 0: none.
-        clip_grad: largest norm of the gradient; infinity: not clipped.
-        log_every, measure_every, save_every: steps between history entries, between measurements
-            and between saved states. All of them happen after the last step, too.
-        stop: asked with the history after each measurement, until it answers with the number of
-            steps after which the training ends, and why. Both join the entry, the former as
-            "ends_at".
-    """
-
-    steps: int
-    lr_at: Callable[[int, int], float]
-    ema: float = 0.0
-    clip_grad: float = math.inf
-    log_every: int = 10
-    measure_every: int = 50
-    save_every: int = 50
-    stop: Callable[[Sequence[Entry]], tuple[int, Entry] | None] | None = None
-
-
-class Store(Protocol):
-    """Where a training is saved: a `StateFile`, or what keeps more than that."""
-
-    @property
-    def path(self) -> Path: ...
-
-    def save(self, state: TrainingState) -> None: ...
-
-
-@dataclass
-class Training:
-    """One of the trainings that go through the loop together.
-
-    Args:
-        name: of what is trained, for people.
-        measure: what is measured now and then besides, as part of a history entry.
-        advice: what to try when the loss becomes NaN.
-        explain: step from 0 → why it did; "" if that is not known, for the advice to stand.
-        listen: gets every history entry when it is made.
-        failure: why it stopped; "" if it did not.
-    """
-
-    state: TrainingState
-    name: str
-    store: Store | None = None
-    measure: Callable[[], Entry] | None = None
-    advice: str = ""
-    explain: Callable[[int], str] | None = None
-    listen: Callable[[Entry], None] | None = None
-    failure: str = ""
 
 
 def train(
@@ -152,7 +77,7 @@ def train_together(
     one's share), the means since the last one of "gradient" (norm over the weights) and of what
     `parts` measures, and "compile_seconds", if something was compiled since. One whose loss or
     gradient becomes NaN or infinite stops at its last good state, with its `failure`; the others
-    go on.
+    go on. Of several, so does one whose own part of a step, measure or store raises an error.
 
     Args:
         compiling: how many seconds of what passed since it was last asked went into compiling,
@@ -162,6 +87,7 @@ def train_together(
     Raises:
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and the states
             saved first; a second signal does not wait.
+        MemoryError and whatever says that memory ran out, and an error that is everybody's.
     """
     loop = _Loop(trainings, schedule, compiling)
     for training in trainings:
@@ -231,12 +157,7 @@ class _Loop:
         What turns out to be NaN leaves `of` on a CPU at once, before it reaches the weights.
         """
         step = self.trainings[of[0]].state.step
-        logs: dict[int, dict[str, list[Tensor]]] = {i: {} for i in of}
-        for part in parts(step, of):
-            for name, values in part.measured.items():
-                for i, value in zip(part.of, values.unbind(), strict=True):
-                    logs[i].setdefault(name, []).append(value)
-        measured = {i: {name: _mean(values) for name, values in logs[i].items()} for i in of}
+        measured = self._add_gradients(parts, step, of)
         for i in of:
             gradients = [p.grad for p in self.parameters[i] if p.grad is not None]
             measured[i]["gradient"] = nn.utils.get_total_norm(gradients)
@@ -254,6 +175,47 @@ class _Loop:
             self.trainings[i].state.seconds += (now - self.since - compiled) / len(of)
             self.compile_seconds[i] += compiled / len(of)
         self.since = now
+
+    def _add_gradients(
+        self, parts: Parts, step: int, of: list[int]
+    ) -> dict[int, dict[str, Tensor]]:
+        """Add up the gradients of a step; return what was measured of each.
+
+        Where an error ends a step of several, each makes it alone: whose fault it is fails again.
+        """
+        try:
+            return _measured(parts(step, of), of)
+        except Exception as error:
+            if len(self.trainings) == 1 or ran_out(error):
+                raise
+            self._drop_gradients(of)
+            many = len(of) > 1
+            found: dict[int, dict[str, Tensor]] = {}
+            for i in list(of):
+                with self._alone(i, of, "an error", step + 1):
+                    found |= _measured(parts(step, [i]), [i])
+            if many and not found:  # it is everybody's, such as that of a network which all share
+                raise
+            return found
+
+    @contextmanager
+    def _alone(self, i: int, of: list[int], what: str, step: int) -> Iterator[None]:
+        """Let an error end training `i` of several, but none of the others."""
+        try:
+            yield
+        except Exception as error:
+            if len(self.trainings) == 1 or ran_out(error):
+                raise
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            told = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            what = f"{what} ({told}; {frame.filename}, line {frame.lineno})"
+            self._fail(i, what, step)
+            if i in of:
+                of.remove(i)
+
+    def _drop_gradients(self, of: Iterable[int]) -> None:
+        for i in of:
+            self.trainings[i].state.optimizer.zero_grad(set_to_none=True)
 
     def _update(self, i: int, measured: dict[str, Tensor]) -> None:
         """Move the weights of training `i` along their gradient."""
@@ -277,7 +239,7 @@ class _Loop:
         if any(self._due(i)[0] for i in of) or self._saves(of, interrupted):
             self._find_failures(of)
         entries = []
-        for i in of:
+        for i in list(of):
             logging, measuring = self._due(i)
             if logging:
                 training = self.trainings[i]
@@ -285,13 +247,14 @@ class _Loop:
                 if self.compile_seconds[i]:
                     entry["compile_seconds"] = round(self.compile_seconds[i], 3)
                     self.compile_seconds[i] = 0.0
-                if measuring and training.measure is not None:
-                    entry |= training.measure()
-                    entry |= self._stop([*training.state.history, entry])
-                training.state.history.append(entry)
-                entries.append(entry)
-                if training.listen is not None:
-                    training.listen(entry)
+                with self._alone(i, of, "its monitor failed", training.state.step):
+                    if measuring and training.measure is not None:
+                        entry |= training.measure()
+                        entry |= self._stop([*training.state.history, entry])
+                    training.state.history.append(entry)
+                    entries.append(entry)
+                    if training.listen is not None:
+                        training.listen(entry)
         return entries
 
     def _due(self, i: int) -> tuple[bool, bool]:
@@ -331,23 +294,24 @@ class _Loop:
     def save(self, of: list[int], interrupted: bool) -> None:
         """Save what is due after this step."""
         for i in self._saves(of, interrupted):
-            self._save(i)
+            self._save(i, of)
 
-    def _save(self, i: int) -> None:
+    def _save(self, i: int, of: list[int]) -> None:
         training = self.trainings[i]
         if training.store is not None:
-            training.store.save(training.state)
-            self.saved[i] = training.state.step
+            with self._alone(i, of, "it could not be saved", training.state.step):
+                training.store.save(training.state)
+                self.saved[i] = training.state.step
 
     def save_after_interrupt(self, interrupt: InterruptAfterStep) -> None:
         """Save a step that was completed but not saved; never one that was torn apart."""
         if self.updating or interrupt.insisted:
             return
-        everybody = list(range(len(self.trainings)))
+        everybody = [i for i, training in enumerate(self.trainings) if not training.failure]
         self._find_failures(everybody)
-        for i in everybody:
+        for i in list(everybody):
             if self.saved[i] < self.trainings[i].state.step:
-                self._save(i)
+                self._save(i, everybody)
 
     def _find_failures(self, of: list[int]) -> None:
         """Take those out of `of` whose loss or gradient was NaN or infinite."""
@@ -356,17 +320,23 @@ class _Loop:
             if step < 0:
                 continue
             of.remove(i)
-            kept = (
-                f"The checkpoint after step {self.saved[i]} is kept in {training.store.path}"
-                if training.store and self.saved[i]
-                else "No checkpoint had been written"
-            )
             why = training.explain(step) if training.explain else ""
-            training.failure = (
-                f"training {training.name}: a loss or gradient became NaN or infinite in step "
-                f"{step + 1} of {self.schedule.steps}. {kept}. {why or training.advice}"
-            )
-            training.state.optimizer.zero_grad(set_to_none=True)
+            what = "a loss or gradient became NaN or infinite"
+            self._fail(i, what, step + 1, why or training.advice)
+
+    def _fail(self, i: int, what: str, step: int, why: str = "") -> None:
+        """End training `i`, which keeps what was saved of it."""
+        training = self.trainings[i]
+        kept = (
+            f"The checkpoint after step {self.saved[i]} is kept in {training.store.path}"
+            if training.store and self.saved[i]
+            else "No checkpoint had been written"
+        )
+        training.failure = (
+            f"training {training.name}: {what} in step {step} of "
+            f"{self.schedule.steps}. {kept}. {why}"
+        ).strip()
+        self._drop_gradients([i])
 
     def stopped(self) -> str:
         first = self.trainings[0]
@@ -382,6 +352,16 @@ class _Loop:
             f"A checkpoint of step {max(self.saved)} is in {listed}; run the same again to "
             "resume from it"
         )
+
+
+def _measured(parts: Iterable[Part], of: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+    """Make the parts of a step; return the means of what they measure of each training."""
+    logs: dict[int, dict[str, list[Tensor]]] = {i: {} for i in of}
+    for part in parts:
+        for name, values in part.measured.items():
+            for i, value in zip(part.of, values.unbind(), strict=True):
+                logs[i].setdefault(name, []).append(value)
+    return {i: {name: _mean(values) for name, values in logs[i].items()} for i in of}
 
 
 def _mean(values: list[Tensor]) -> Tensor:

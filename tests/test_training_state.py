@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sdd_fast.files import load_tensors, save_tensors
-from sdd_fast.training_loop import Schedule, train
+from sdd_fast.training_loop import train
+from sdd_fast.training_setup import Schedule
 from sdd_fast.training_state import _KEY, StateFile, TrainingState, _checksum, begin
 
 STEPS = 4

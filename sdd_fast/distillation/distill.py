@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 from torch import Tensor, nn
 
 from ..checks import raise_all
-from ..files import PathLike
+from ..files import PathLike, os_error_text
 from ..gradients.balance import balanced_guidance_scale, images_to_balance_on
 from ..gradients.config import GUIDANCE_RMS, GuidanceConfig
 from ..lock import locked
@@ -31,7 +31,8 @@ from ..shield import check_differentiable, shielded
 from ..teacher.compiled import compiled
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds, split_prompts, warn_of_unknown_words
-from ..training_loop import Schedule, Training, train_together
+from ..training_loop import train_together
+from ..training_setup import Schedule, Training
 from ..training_state import TrainingState, begin
 from .config import DistillConfig
 from .default_mapper import DefaultMapper, check_names, new_mapper
@@ -47,7 +48,7 @@ from .request import (
     request_of,
     take_apart,
 )
-from .result import DistillResult, PromptsFailed
+from .result import DistillResult, check_failures
 from .trackers import Tracker, Tracking, sampler
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def distill(
             `run_dir` that holds a run with other settings.
         BlockingIOError: another process works in `run_dir`.
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint remains. Of
-            several prompts `PromptsFailed`, after the others are finished.
+            several prompts `PromptsFailed`, after the others are finished; also if a mapper,
+            monitor or folder of one raises an error.
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP; the step is completed and saved first.
     """
     check_names(default_mapper)
@@ -338,7 +340,15 @@ def _train(
         if run.state.average is not None:
             run.mapper.load_state_dict(run.state.average.state_dict())
         if run.folder:
-            run.folder.finish(run.mapper, trained=run.state.step > step)
+            try:
+                run.folder.finish(run.mapper, trained=run.state.step > step)
+            except OSError as error:
+                if len(runs) == 1:
+                    raise
+                run.failure = (
+                    f"training {training.name}: its mapper could not be written, "
+                    f"{os_error_text(error)}; the checkpoint is kept in {run.folder.path}"
+                )
 
 
 def _training(run: _Run, explain: Callable[[int], str], told: Tracking) -> Training:
@@ -369,15 +379,9 @@ def _results(runs: Sequence[_Run], alone: bool) -> DistillResult | list[DistillR
         DistillResult(run.mapper.eval(), run.state.history, run.info, run.config, run.state.seconds)
         for run in runs
     ]
-    failed = [run.failure for run in runs if run.failure]
-    if failed and alone:
-        raise FloatingPointError(failed[0])
-    if failed:
-        told = f"{len(failed)} of {len(runs)} prompts failed, the others are finished:\n  "
-        raise PromptsFailed(
-            (told if len(runs) > 1 else "") + "\n  ".join(failed),
-            [None if run.failure else one for run, one in zip(runs, results, strict=True)],
-        )
+    if alone and runs[0].failure:
+        raise FloatingPointError(runs[0].failure)
+    check_failures(results, [run.failure for run in runs])
     return results[0] if alone else results
 
 

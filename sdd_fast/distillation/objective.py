@@ -34,7 +34,7 @@ from ..manipulator import manipulate
 from ..memory import fits_cache, prompts_at_once, rows_at_once
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds, join_prompts
-from ..training_loop import Part
+from ..training_setup import Part
 from .config import DistillConfig
 from .stacked import stacked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,9 @@ class DistillResult:
 
 
 class PromptsFailed(FloatingPointError):
-    """Some of several prompts became NaN or infinite; the others are finished and saved.
+    """Some of several prompts failed; the others are finished and saved.
+
+    A loss became NaN or infinite, or a mapper, monitor or folder of one prompt raised an error.
 
     Attributes:
         results: of all prompts in their order, None for those that failed.
@@ -45,3 +48,14 @@ class PromptsFailed(FloatingPointError):
     def __init__(self, message: str, results: list[DistillResult | None]) -> None:
         super().__init__(message)
         self.results = results
+
+
+def check_failures(results: Sequence[DistillResult], failures: Sequence[str]) -> None:
+    """Raise PromptsFailed if a prompt has a failure that is not ""."""
+    failed = [failure for failure in failures if failure]
+    if failed:
+        told = f"{len(failed)} of {len(results)} prompts failed, the others are finished:\n  "
+        raise PromptsFailed(
+            (told if len(results) > 1 else "") + "\n  ".join(failed),
+            [None if why else one for one, why in zip(results, failures, strict=True)],
+        )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .. import draws
 from ..progress import Listener
-from ..training_loop import Entry, Schedule, train
+from ..training_loop import train
+from ..training_setup import Entry, Schedule
 from ..training_state import StateFile, begin
 
 Loss = Callable[[torch.Generator], tuple[Tensor, dict[str, Tensor]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from sdd_fast.files import read_json
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.progress import Progress
+from sdd_fast.run_folder import RunFolder
 from sdd_fast.teacher.prior import DiffusionPrior
 from sdd_fast.training_state import StateFile
 
@@ -306,6 +308,100 @@ def test_a_prompt_that_fails_does_not_stop_the_others(
     resumed = run(PROMPTS, TIMESTEPS, scales, run_dir=places, identity=Poison(identity, 0))
     for one, other in zip(resumed, whole, strict=True):
         assert_close(one, other)
+
+
+class Trouble(LevelsMapper):
+    """A mapper that raises an error the `at`-th time it is asked for a change in a training."""
+
+    def __init__(self, error: Exception, at: int) -> None:
+        super().__init__(8, 8, ["coarse"])
+        self.error, self.at, self.asked = error, at, 0
+
+    def forward(self, w_plus: Tensor, levels: list[str] | None = None) -> Tensor:
+        self.asked += torch.is_grad_enabled()
+        if self.asked >= self.at:
+            raise self.error
+        return super().forward(w_plus, levels)
+
+
+def own_mappers(*trouble: Any) -> list[nn.Module]:
+    torch.manual_seed(3)
+    return [LevelsMapper(8, 8, ["coarse"]), Trouble(*trouble), LevelsMapper(8, 8, ["coarse"])]
+
+
+@pytest.mark.parametrize("fault", ["mapper", "monitor", "folder", "last file"])
+def test_an_error_of_one_prompt_does_not_stop_the_others(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Its own mapper, monitor or folder; what was saved of it can be resumed."""
+    places, scales = folders(tmp_path), [7.5, 5.0, 3.0]
+    arguments: dict[str, Any] = {"held_out": None, "run_dir": places}
+
+    def given(broken: str) -> dict[str, Any]:
+        asked = []
+
+        def monitor(mapper: nn.Module, lam: float) -> dict[str, Any]:
+            asked.append(lam)
+            if broken == "monitor" and len(asked) == 2:
+                raise KeyError("a bug of the monitor")
+            return {"figure": 1.0}
+
+        at = 4 if broken == "mapper" else 1000
+        mappers = own_mappers(RuntimeError("a bug of the mapper"), at)
+        return arguments | {"mapper": mappers, "monitor": [lambda m, lam: {}, monitor, None]}
+
+    whole = run(PROMPTS, TIMESTEPS, scales, **given("") | {"run_dir": None})
+    message = {
+        "mapper": r"an error \(RuntimeError: a bug of the mapper; .* in step 4 of 5.*after step 2",
+        "monitor": r"its monitor failed \(KeyError: 'a bug of the monitor'.* in step 5 .*step 4",
+        "folder": r"could not be saved \(OSError: .*No space left.*in step 4 of 5.*after step 2",
+        "last file": r"mapper could not be written, .*No space left",
+    }[fault]
+    with monkeypatch.context() as patch:
+        if fault in ("folder", "last file"):
+            refuse(patch, places[1], fault)
+        with pytest.raises(PromptsFailed, match=r"1 of 3 .*\n.*bald.*" + message) as error:
+            run(PROMPTS, TIMESTEPS, scales, **given(fault))
+    assert [result is None for result in error.value.results] == [False, True, False]
+    assert [(place / "mapper.safetensors").exists() for place in places] == [True, False, True]
+    resumed = run(PROMPTS, TIMESTEPS, scales, **given(""))
+    for i, one in enumerate(resumed):
+        a, b = one.mapper.state_dict(), whole[i].mapper.state_dict()
+        for name, value in a.items():
+            assert (value - b[name]).norm() <= 0.1 * value.norm() + 1e-6, name
+        assert one.history[-1]["step"] == STEPS
+
+
+def refuse(patch: pytest.MonkeyPatch, place: Path, fault: str) -> None:
+    """Let the disk be full for a folder: from the second state on, or for its mapper."""
+    save, finish, saved = RunFolder.save, RunFolder.finish, []
+
+    def full(self: RunFolder, *arguments: Any, **named: Any) -> None:
+        if self.path == place:
+            saved.append(self)
+            if fault == "last file" or len(saved) == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        (finish if fault == "last file" else save)(self, *arguments, **named)
+
+    patch.setattr(RunFolder, "finish" if fault == "last file" else "save", full)
+
+
+def test_an_error_of_all_and_lack_of_memory_are_raised_as_they_are(
+    run: Callable[..., Any], identity: nn.Module, tmp_path: Path
+) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.requires_grad:
+                raise LookupError("a bug of the identity network")
+            return identity(images)
+
+    with pytest.raises(LookupError, match="a bug of the identity network"):
+        run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], identity=Broken())
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no more")):
+        mapper = own_mappers(error, 3)
+        with pytest.raises(type(error)):
+            run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], mapper=mapper, held_out=None)
+        assert mapper[1].asked == 3  # not tried again
 
 
 def test_prompts_that_do_not_fit_in_one_graph(
