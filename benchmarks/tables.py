@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import cpu_figures
-from turn_tables import selection_part, time_cost_part
+from turn_tables import Picture, pictures, selection_part, time_cost_part
 
 ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "images"
 
 HEAD = """# Benchmarks
 
@@ -236,12 +237,31 @@ def with_table(readme: str, table: str) -> str:
     return head + BEGIN + table + END + rest.split(END)[1]
 
 
-def page() -> str:
+def results() -> dict[Path, dict[str, Any]]:
+    """Every committed result."""
     found = {
         path: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((ROOT / "benchmarks" / "results").glob("*/*.json"))
     }
-    found = {path: result for path, result in found.items() if "cases" in result}
+    return {path: result for path, result in found.items() if "cases" in result}
+
+
+def draw(one: Picture) -> None:
+    """Write a picture, unless it is there."""
+    from PIL import Image
+
+    from sdd_fast.timing.report import crossings
+
+    path = IMAGES / one.file
+    if path.exists() and Image.open(path).info.get("Description") == one.digest:
+        return
+    drawn = crossings(one.title, "time, computed from measured units", one.ours, one.others)
+    drawn.savefig(path, metadata={"Description": one.digest})
+    print(f"wrote {path.relative_to(ROOT)}")
+
+
+def page() -> str:
+    found = results()
     selection = {path: result for path, result in found.items() if path.stem == "selection"}
     parts = [HEAD]
     parts += time_cost_part(found)
@@ -257,6 +277,8 @@ def page() -> str:
 def main() -> None:
     written = ROOT / "docs" / "benchmarks.md"
     written.write_text(page(), encoding="utf-8")
+    for one in pictures(results()):
+        draw(one)
     readme = ROOT / "README.md"
     table = readme_table(ROOT / "benchmarks" / "results" / README_DEVICE)
     readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +99,10 @@ def time_cost_part(results: dict[Path, dict[str, Any]]) -> list[str]:
             if name.startswith("edit"):
                 networks = name.split(", ")[1]
                 steps = rows.get(f"training step, {networks}")
-                lines = edit_table(row, beforehand(steps, networks, searches))
+                before = beforehand(steps, networks, searches)
+                lines = edit_table(row, before)
+                if drawn := picture(path, result, row, before):
+                    lines += ["", f"![{drawn.title}](images/{drawn.file})"]
             else:
                 lines = selection_table(row)
             parts.append("\n".join(lines) + "\n")
@@ -125,8 +131,60 @@ def beforehand(
     return [selection + one * seen for one, seen in zip(of_image, SEEN.values(), strict=True)]
 
 
-def edit_table(row: dict[str, Any], before: list[float] | None) -> list[str]:
-    """Seconds of an edit of one image, by every editor, the slowest first."""
+@dataclass(frozen=True)
+class Picture:
+    """Time of all edits of a prompt against their number, for `sdd_fast.timing.report`.
+
+    Args:
+        file: its name. ours: training → seconds beforehand and of an edit. others: of an edit.
+    """
+
+    file: str
+    title: str
+    ours: dict[str, tuple[float, float]]
+    others: dict[str, float]
+
+    @property
+    def digest(self) -> str:
+        """What is drawn, short: the picture of other figures is out of date."""
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def picture(
+    path: Path, result: dict[str, Any], row: dict[str, Any], before: list[float] | None
+) -> Picture | None:
+    """The picture of a table of edits; None where a part of it is not measured."""
+    times = {name: one[0] / row["images"] for name, one in edit_times(row).items()}
+    ours = times.pop("ours", None)
+    if before is None or ours is None:
+        return None
+    networks = row["case"].split(":")[0].split(", ")[1]
+    named = f"time-cost-{path.parent.name}-{networks}".replace(" ", "-")
+    trainings = zip(("SDD, default settings", "SDD, the authors' settings"), before, strict=True)
+    return Picture(
+        f"{named}.png",
+        f"One prompt, {networks}, on {result['device']}",
+        {name: (seconds, ours) for name, seconds in trainings},
+        times,
+    )
+
+
+def pictures(results: dict[Path, dict[str, Any]]) -> list[Picture]:
+    """Those of `time_cost_part`."""
+    found = []
+    for path, result in results.items():
+        rows = {row["case"].split(":")[0]: row for row in result["cases"]}
+        searches = results.get(path.with_stem("selection"), {"cases": []})["cases"]
+        for name, row in rows.items() if path.stem == "time_cost" else ():
+            if name.startswith("edit"):
+                networks = name.split(", ")[1]
+                before = beforehand(rows.get(f"training step, {networks}"), networks, searches)
+                found.append(picture(path, result, row, before))
+    return [one for one in found if one is not None]
+
+
+def edit_times(row: dict[str, Any]) -> dict[str, tuple[float, int, str]]:
+    """Seconds of a turn of every editor, number of samples, and their spread or how computed."""
     sides, editors = row["sides"], row.get("editors", {})
     shorter = {side for one in editors.values() for _, side in (one["few"], one["more"])}
     times = {}
@@ -143,6 +201,12 @@ def edit_table(row: dict[str, Any], before: list[float] | None) -> list[str]:
             samples = min(len(row["samples_s"][side]) for _, side in (few, more))
             how = f" (computed from {few[0]} and {more[0]} steps)"
             times[name] = (of_steps(points[0], points[1], one["steps"]), samples, how)
+    return times
+
+
+def edit_table(row: dict[str, Any], before: list[float] | None) -> list[str]:
+    """Seconds of an edit of one image, by every editor, the slowest first."""
+    times = edit_times(row)
     ours = times.get("ours", (0.0,))[0] / row["images"]
     lines = [
         f"| {row['case']} | seconds an image | samples | vs ours | SDD cheaper from (computed) |",

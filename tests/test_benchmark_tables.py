@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import tables
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 FIX = "run: python benchmarks/tables.py"
@@ -12,6 +13,15 @@ FIX = "run: python benchmarks/tables.py"
 
 def test_the_page_is_that_of_the_results() -> None:
     assert (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8") == tables.page(), FIX
+
+
+def test_the_pictures_are_those_of_the_results() -> None:
+    drawn = tables.pictures(tables.results())
+    assert drawn
+    for one in drawn:
+        there = Image.open(tables.IMAGES / one.file)
+        assert there.info["Description"] == one.digest, FIX
+        assert f"(images/{one.file})" in tables.page()
 
 
 def test_the_readme_shows_the_results() -> None:

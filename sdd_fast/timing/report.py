@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .equations import Plan
+from .equations import Plan, break_even
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "evaluation": "one HQS evaluation", "step": "one step of a training", "edit": "one edit",
 }  # fmt: skip
+_TICKS = (1e-3, 1e-2, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000, 3_600_000, 36_000_000)
 
 
 def duration(seconds: float) -> str:
@@ -30,9 +31,9 @@ def markdown(request: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     lines = [
         f"# Time cost: {request['domain']}",
         "",
-        f"{request['device']}, {request['threads']} threads; the teacher in {request['dtype']}, "
-        f"attention {request['attention']}; images of {request['resolution']} pixels a side, "
-        f"the teacher's of {request['teacher_resolution']}. {versions}.",
+        f"{request['device']}, {_count(request['threads'], 'thread')}; the teacher in "
+        f"{request['dtype']}, attention {request['attention']}; images of {request['resolution']} "
+        f"pixels a side, the teacher's of {request['teacher_resolution']}. {versions}.",
     ]
     if not request["native_kernels"]:
         lines += ["", "Without the native kernels; `sdd info` says why."]
@@ -63,9 +64,10 @@ def _totals(plan: Plan, results: Mapping[str, Any]) -> list[str]:
     lines = [
         f"## Computed: {plan.images:,} images for each of {_prompts(plan)}",
         "",
-        f"Selection: {plan.timesteps} timesteps on {plan.searched} images. Training: {plan.steps} "
-        "steps. Eq. 13–15 of the paper; selection counts as training. Prompts one after another: "
-        "what several at once share is left out.",
+        f"Selection: {_count(plan.timesteps, 'timestep')} on {_count(plan.searched, 'image')}. "
+        f"Training: {_count(plan.steps, 'step')}. Eq. 13–15 of the paper; selection counts as "
+        "training. Prompts one after another: what several at once share is left out. SDEdit, by "
+        "diffusers, is of the same diffusion model, and needs neither selection nor training.",
         "",
         "| | a prompt: selection | training | an edit | total | cheaper by SDD from |",
         "|---|---|---|---|---|---|",
@@ -84,11 +86,15 @@ def _totals(plan: Plan, results: Mapping[str, Any]) -> list[str]:
 
 
 def _prompts(plan: Plan) -> str:
-    return f"{plan.prompts:,} prompt{'s' * (plan.prompts > 1)}"
+    return _count(plan.prompts, "prompt")
 
 
 def _from(even: int | None) -> str:
-    return "never" if even is None else f"{even:,} image{'s' * (even > 1)} a prompt"
+    return "never" if even is None else f"{_count(even, 'image')} a prompt"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number > 1)}"
 
 
 def verdict(name: str, other: Mapping[str, Any], ours: Mapping[str, Any], plan: Plan) -> str:
@@ -112,8 +118,9 @@ def _stages(results: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Measured: stages",
         "",
-        "Each alone, in the time of one unit. Floor: the longer of its products at the rate of a "
-        f"large matrix product ({limits['flop_per_s'] / 1e12:.3g} TFLOP/s) and of the inputs and "
+        "Each timed alone, as its part of one unit; what was measured at different moments need "
+        "not add up. Floor: the longer of its products at the rate of a large matrix product "
+        f"({limits['flop_per_s'] / 1e12:.3g} TFLOP/s) and of the inputs and "
         "outputs of its operations at the rate of a copy "
         f"({limits['bytes_per_s'] / 1e9:.3g} GB/s, read and written), both measured here; what "
         "stays in a cache can be faster.",
@@ -136,39 +143,72 @@ def _stages(results: Mapping[str, Any]) -> list[str]:
 
 def figure(request: Mapping[str, Any], results: Mapping[str, Any]) -> Figure:
     """Draw the total time against the number of images a prompt, with the crossings."""
+    plan, ours = Plan(**results["plan"]), results["ours"]
+    quick = ", measured quickly" if request["quick"] else ""
+    return crossings(
+        f"{request['domain']} on {request['device']}",
+        f"time for {_prompts(plan)}, computed{quick}",
+        {"SDD: selection, training, edits": (ours["beforehand"], ours["edit"])},
+        {name: one["edit"] for name, one in results["others"].items()},
+        plan.prompts,
+        plan.images,
+    )
+
+
+def crossings(
+    title: str,
+    what: str,
+    ours: Mapping[str, tuple[float, float]],
+    others: Mapping[str, float],
+    prompts: int = 1,
+    marked: int | None = None,
+) -> Figure:
+    """Draw the time of all edits against the number of images a prompt.
+
+    Args:
+        what: the axis of time shows.
+        ours: name → seconds of a prompt beforehand, and of an edit; the crossings are those of the
+            first. others: name → seconds of an edit.
+        marked: a number of images to mark.
+    """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    from ..selection.plot import CHOSEN, ENTROPY, INK, L1, SCORE
+    from ..selection.plot import CHOSEN, INK, SCORE
 
-    plan, ours, others = Plan(**results["plan"]), results["ours"], results["others"]
-    crossings = [one["break_even"] for one in others.values() if one["break_even"]]
-    last = 10 * max([plan.images, *crossings])
+    first = next(iter(ours.values()))
+    evens = {name: break_even(*first, edit) for name, edit in others.items()}
+    last = 10 * max(filter(None, [marked or 100, *evens.values()]))
     images = [10 ** (i / 40) for i in range(int(40 * len(str(last))) + 1)]
-    drawn = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained", facecolor="white")
+    drawn = Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained", facecolor="white")
     axes = drawn.subplots()
-    sdd = [plan.prompts * (ours["beforehand"] + m * ours["edit"]) for m in images]
-    axes.plot(images, sdd, color=SCORE, linewidth=2, label="SDD: selection, training, edits")
-    for (name, one), color in zip(others.items(), (ENTROPY, L1), strict=True):
-        axes.plot(images, [plan.prompts * m * one["edit"] for m in images], color=color, label=name)
-        even = one["break_even"]
+    for i, (name, (before, edit)) in enumerate(ours.items()):
+        cost = [prompts * (before + m * edit) for m in images]
+        axes.plot(images, cost, ("-", "--")[i > 0], color=SCORE, linewidth=2, label=name)
+    slowest_first = sorted(others.items(), key=lambda item: -item[1])
+    for i, (name, edit) in enumerate(slowest_first):
+        color, even = colormaps["viridis"](i / max(1, len(others))), evens[name]
+        label = f"{name}: {even:,} images" if even else f"{name}: never"
+        axes.plot(images, [prompts * m * edit for m in images], color=color, label=label)
         if even:
-            height = plan.prompts * even * one["edit"]
-            axes.plot(even, height, "o", color=CHOSEN)
-            axes.annotate(
-                f"{even:,}", (even, height), xytext=(6, -12), textcoords="offset points",
-                fontsize=9, color=CHOSEN,
-            )  # fmt: skip
-    axes.axvline(plan.images, color=INK, alpha=0.3, linewidth=0.8, linestyle=":")
+            axes.plot(even, prompts * even * edit, "o", color=CHOSEN, markersize=5)
+    if marked:
+        axes.axvline(marked, color=INK, alpha=0.3, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_yticks([t for t in _TICKS if low <= t <= high], minor=False)
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: duration(value))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("images edited for each prompt, m")
-    quick = ", measured quickly" if request["quick"] else ""
-    axes.set_ylabel(f"seconds for {_prompts(plan)}, computed{quick}")
-    axes.set_title(
-        f"{request['domain']} on {request['device']}", loc="left", color=INK, parse_math=False
-    )
+    axes.set_ylabel(what)
+    axes.set_title(title, loc="left", color=INK, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2, linewidth=0.6)
     axes.tick_params(colors=INK, labelsize=9)
-    drawn.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=3)
+    drawn.legend(
+        title="dots: from so many images a prompt on SDD takes less time", title_fontsize=8,
+        fontsize=8, frameon=False, loc="outside lower center", ncols=2,
+    )  # fmt: skip
     return drawn

@@ -135,7 +135,8 @@ def units_of(case: Case) -> list[Unit]:
     return [
         timed(
             "evaluation",
-            f"HQS of one image at one timestep (of {case.images} × {len(case.timesteps)})",
+            f"HQS of one image at one timestep (mean of images × timesteps: {case.images} × "
+            f"{len(case.timesteps)})",
             partial(_search, case),
             evaluations,
             partial(_search, replace(case, candidates=case.candidates[:1])),
@@ -152,11 +153,11 @@ def units_of(case: Case) -> list[Unit]:
             lambda: _train(case, steps, GuidanceConfig())[1],
             lambda: None,
         ),
-        timed("edit", f"edit of one image (of {case.edits} at once)", edit, case.edits, edit),
+        timed("edit", f"edit of one image ({case.edits} at once)", edit, case.edits, edit),
         *(
             timed(
                 f"sdedit-{count}",
-                f"SDEdit of one image, {count} guided DDIM steps (of {case.edits} at once)",
+                f"SDEdit of one image, {count} guided DDIM steps ({case.edits} at once)",
                 partial(sdedit, "ddim", count),
                 case.edits,
                 partial(sdedit, "ddim", 1),
@@ -165,7 +166,7 @@ def units_of(case: Case) -> list[Unit]:
         ),
         timed(
             f"solver-{SOLVER_STEPS}",
-            f"SDEdit of one image, {SOLVER_STEPS} guided steps of DPM-Solver++ (of {case.edits} at "
+            f"SDEdit of one image, {SOLVER_STEPS} guided steps of DPM-Solver++ ({case.edits} at "
             "once)",
             partial(sdedit, "dpm-solver++", SOLVER_STEPS),
             case.edits,

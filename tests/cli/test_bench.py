@@ -68,7 +68,7 @@ def test_time_cost_leaves_tables_and_goes_on_from_its_samples(
     done = sdd(*words, "-m", "7", "-n", "3", "--steps", "20")
     assert done.code == 0, done.err
     assert "## Computed: 7 images for each of 3 prompts" in done.out
-    assert "Selection: 1 timesteps on 2 images. Training: 20 steps." in done.out
+    assert "Selection: 1 timestep on 2 images. Training: 20 steps." in done.out
     assert done.out.strip().endswith(
         f"written: {tmp_path}/c/time-cost.md, {tmp_path}/c/time-cost.png and "
         f"{tmp_path}/c/time-cost.json"

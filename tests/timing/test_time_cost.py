@@ -16,7 +16,7 @@ import sdd_fast as sdd
 from sdd_fast.progress import Progress
 from sdd_fast.timing.equations import Plan
 from sdd_fast.timing.record import FILE, FORMAT, Record
-from sdd_fast.timing.report import duration, figure, markdown, verdict
+from sdd_fast.timing.report import crossings, duration, figure, markdown, verdict
 from sdd_fast.timing.sdedit import SDEdit
 from sdd_fast.timing.stages import Stage
 from sdd_fast.timing.time_cost import FIGURE, TABLES, time_cost
@@ -166,11 +166,9 @@ def results(ours: float, theirs: float) -> dict[str, Any]:
 
 
 def test_where_sdd_is_never_cheaper_the_tables_say_so() -> None:
-    request = {
-        name: name for name in (
-            "domain", "device", "threads", "dtype", "attention", "resolution", "teacher_resolution",
-        )
-    } | {"versions": {"torch": "2"}, "quick": False, "native_kernels": True}  # fmt: skip
+    names = ("domain", "device", "dtype", "attention", "resolution", "teacher_resolution")
+    request: dict[str, Any] = dict(zip(names, names, strict=True))
+    request |= {"versions": {"torch": "2"}, "quick": False, "native_kernels": True, "threads": 1}
     never = results(2.0, 1.0)
     tables = markdown(request, never)
     assert "| 1 s | never |" in tables and "native" not in tables
@@ -188,3 +186,18 @@ def test_durations_are_words_of_people() -> None:
     seconds = (0.00321, 0.25, 4.5, 89.0, 720.0, 12240.0)
     words = ["3.21 ms", "250 ms", "4.5 s", "89 s", "12 min", "3.4 h"]
     assert [duration(s) for s in seconds] == words
+
+
+def test_the_crossings_are_drawn_where_sdd_becomes_cheaper() -> None:
+    """100 s beforehand and 1 s an edit: cheaper than 3 s an edit from the 51st image on."""
+    drawn = crossings("costs", "time", {"SDD": (100.0, 1.0)}, {"fast": 0.5, "slow": 3.0}, 2, 7)
+    (axes,) = drawn.axes
+    labels = [line.get_label() for line in axes.lines]
+    assert {"SDD", "slow: 51 images", "fast: never"} <= set(labels)
+    (dot,) = (line for line in axes.lines if line.get_marker() == "o")
+    assert (list(dot.get_xdata()), list(dot.get_ydata())) == ([51], [2 * 51 * 3.0])
+    sdd, slow = (axes.lines[labels.index(name)] for name in ("SDD", "slow: 51 images"))
+    for m, ours, theirs in zip(sdd.get_xdata(), sdd.get_ydata(), slow.get_ydata(), strict=True):
+        assert ours == pytest.approx(2 * (100 + m)) and (ours < theirs) == (m > 50)
+    drawn.canvas.draw()
+    assert {"1 s", "10 min"} & {text.get_text() for text in axes.get_yticklabels()}
