@@ -27,6 +27,7 @@ from ..distillation.trackers import trackers_of
 from ..files import PathLike, settled, shown, write_json
 from ..lock import locked
 from ..memory import training_batch
+from ..out_of_memory import ran_out
 from ..progress import Listener
 from ..report import wording
 from ..run_folder import MAPPER_FILE, RUN_FILE, pending
@@ -142,7 +143,8 @@ def run_edits(
         The rest, for all: see `run_edit`.
 
     Raises:
-        PromptsFailed: some became NaN or infinite, after the others are finished and reported.
+        PromptsFailed: some became NaN or infinite, or a step, monitor, folder or report of theirs
+            raised an error; after the others are finished and reported.
         ValueError, OSError, KeyboardInterrupt: see `run_edit`.
     """
     selection = selection or Selection()
@@ -192,11 +194,7 @@ def run_edits(
             check_execution(config, domain.prior.device)
         _select(jobs, timesteps, given)
         results, failure = _distill(jobs, trackers)
-        runs = [
-            finish(job, result, faces, strengths)
-            for job, result in zip(jobs, results, strict=True)
-            if result is not None
-        ]
+        runs, failure = _finish(jobs, results, failure, faces, strengths)
         if failure is not None:
             for run in runs:
                 say(f"“{run.record['prompt']}”: {run.headline}; report: {shown(run.report)}")
@@ -267,6 +265,31 @@ def _distill(
                 job.say(f"this run is finished, its mapper is {shown(job.folder / MAPPER_FILE)}")
             _record_training(job, result, monitor, len(going))
     return list(results), failure
+
+
+def _finish(
+    jobs: Sequence[Job],
+    results: Sequence[DistillResult | None],
+    failure: PromptsFailed | None,
+    faces: int,
+    strengths: Sequence[float],
+) -> tuple[list[EditRun], PromptsFailed | None]:
+    """Measure and report what was trained; return that, and an error that names what failed."""
+    runs, told = [], [] if failure is None else [str(failure)]
+    for job, result in zip(jobs, results, strict=True):
+        if result is None:
+            continue
+        try:
+            runs.append(finish(job, result, faces, strengths))
+        except Exception as error:
+            if len(jobs) == 1 or ran_out(error):
+                raise
+            told.append(
+                f"“{job.prompt}” is trained ({shown(job.folder / MAPPER_FILE)}), but could not be "
+                f"measured and reported: {type(error).__name__}: {error}"
+            )
+            failure = PromptsFailed("\n".join(told), list(results))
+    return runs, failure
 
 
 def _record_training(job: Job, result: DistillResult, monitor: EditMonitor, together: int) -> None:

@@ -21,6 +21,7 @@ from sdd_fast.files import load_tensors
 from sdd_fast.lock import LOCK_FILE, locked
 from sdd_fast.models import ConvClassifier, ConvEmbedding, Encoder
 from sdd_fast.run_folder import WRITTEN
+from sdd_fast.runs.job import Job
 from sdd_fast.runs.record import read_run
 from sdd_fast.runs.run import EditRun, default_config, run_edit, run_edits, slug
 from sdd_fast.selection.choose import Selection, choose
@@ -538,3 +539,29 @@ def test_one_of_several_prompts_fails(
     assert [read_run(out)["complete"] for out in outs] == [True, False, True]
     runs = run_edits(domain, prompts, outs, progress=False, **options)
     assert [run.record["complete"] for run in runs] == [True] * 3
+
+
+def test_one_of_several_prompts_cannot_be_reported(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdd_fast.runs import run as module
+
+    finish = module.finish
+
+    def trouble(job: Job, *arguments: Any) -> EditRun:
+        if job.prompt == "old hair":
+            raise RuntimeError("a bug of the reader")
+        return finish(job, *arguments)
+
+    options: dict[str, Any] = {"timesteps": [500], "config": config(), "faces": 0}
+    prompts = [PROMPT, "old hair", "old"]
+    outs = [tmp_path / name for name in "abc"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "finish", trouble)
+        with pytest.raises(
+            PromptsFailed, match="“old hair” is trained.*a bug of the reader"
+        ) as error:
+            run_edits(domain, prompts, outs, progress=False, **options)
+    assert all(error.value.results)
+    assert [read_run(out)["complete"] for out in outs] == [True, False, True]
+    assert run_edits(domain, prompts, outs, progress=False, **options)[1].record["complete"]
