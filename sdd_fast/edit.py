@@ -18,7 +18,7 @@ from . import batch_editing, edit_inputs
 from ._deprecated import renamed_arguments, warn
 from .checkpoints.load import load_latents, load_mapper
 from .checks import check_count
-from .compiled import CompiledEdit
+from .compiled_edit import CompiledEdit
 from .device import check_device
 from .files import PathLike, expanded, settled
 from .images import ImageSource, to_pil
@@ -156,6 +156,9 @@ class Editor:
             batch_size: 1 where images are edited one by one.
             options: of `torch.compile`, such as mode="reduce-overhead", which on a GPU captures
                 the networks as CUDA graphs.
+
+        Raises:
+            ValueError: torch.compile does not work here, such as for want of a C++ compiler.
         """
         began = time.perf_counter()
         size = min(check_count("batch_size", batch_size), rendering_batch(self.generator))
@@ -346,21 +349,19 @@ class Editor:
         targets = [out / f"{name}{suffix}.png" for name in names]
         batch_editing.check_targets(files, out, targets, overwrite, skip_existing)
         done = {target for target in targets if skip_existing and target.exists()}
-        good = batch_editing.readable(files, on_error)
-        if files and not aligned:
-            # Of a domain; what is missing for it is missing for every image.
-            getattr(getattr(self.align, "__self__", None), "detector", None)
-        sources: list[Path | batch_editing.Latent] = [*files, *latents]
+        bad = {*files} - batch_editing.readable(files, on_error)
+        align = None if aligned else self.align
+        if files:  # Of a domain; what is missing for it is missing for every image.
+            getattr(getattr(align, "__self__", None), "detector", None)
+        sources: list[batch_editing.Source] = [*files, *latents]
         pairs = [
             (source, target)
             for source, target in zip(sources, targets, strict=True)
-            if target not in done and (isinstance(source, batch_editing.Latent) or source in good)
+            if target not in done and source not in bad
         ]
 
         def load(file: Path) -> Tensor:
-            return edit_inputs.load_one(
-                file, self.input_size, None if aligned else self.align, strict
-            )
+            return edit_inputs.load_one(file, self.input_size, align, strict)
 
         def edit(images: list[Tensor], w_plus: list[Tensor]) -> Tensor:
             encoded = [self.encode(torch.stack(images), batch_size)] if images else []

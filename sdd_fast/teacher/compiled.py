@@ -37,7 +37,7 @@ class Compiled:
         self.network, self.backend, self.seconds = network, backend, 0.0
         kept = _kept.setdefault(network, {})
         if backend not in kept:
-            kept[backend] = torch.compile(_call_anew(), backend=backend, dynamic=False)
+            kept[backend] = torch.compile(call_anew(), backend=backend, dynamic=False)
         self._call = kept[backend]
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
@@ -93,7 +93,7 @@ def check_compiler(backend: str, device: torch.device) -> None:
         except RuntimeError as error:
             raise _unusable(backend, error) from error
     try:
-        call = torch.compile(_call_anew(), backend=backend, dynamic=False)
+        call = torch.compile(call_anew(), backend=backend, dynamic=False)
         call(torch.square, torch.zeros(4, device=device))
     except (RuntimeError, OSError, ImportError) as error:
         raise _unusable(backend, error) from error
@@ -110,7 +110,7 @@ def _unusable(backend: str, error: BaseException) -> Exception:
     )
 
 
-def _call_anew() -> Callable[..., Any]:
+def call_anew() -> Callable[..., Any]:
     """Return a function that calls a network, with a code object of its own.
 
     By that torch keeps what it compiled, and gives up after a few shapes of all together.

@@ -3,7 +3,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -255,6 +257,27 @@ def test_points_are_in_pixels_of_the_photograph(
     np.testing.assert_allclose(found, points, atol=0.4)
     assert max(fake_cv2.shapes[0]) == 640  # then close-ups, which are square
     assert len(fake_cv2.shapes) > 2 and all(a == b for a, b, _ in fake_cv2.shapes[1:])
+
+
+def test_several_threads(
+    fake_cv2: FakeDetector, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is told the size of an image first: of another thread's it would be wrong."""
+
+    def told(self: FakeDetector, size: tuple[int, int]) -> None:
+        self.size = size
+        time.sleep(0.005)
+
+    def detect(image: np.ndarray) -> tuple[int, None]:
+        assert image.shape == (fake_cv2.size[1], fake_cv2.size[0], 3)
+        return 0, None
+
+    detector = YuNet(weights)
+    monkeypatch.setattr(FakeDetector, "setInputSize", told)
+    monkeypatch.setattr(fake_cv2, "detect", detect)
+    pictures = [Image.new("RGB", (100, height)) for height in (40, 60, 80, 100)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(detector, pictures)) == [[]] * 4
 
 
 def test_no_face_is_looked_for_at_other_sizes(fake_cv2: FakeDetector, weights: Path) -> None:

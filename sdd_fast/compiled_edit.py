@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .manipulator import layers_on, manipulate
+from .teacher.compiled import call_anew, check_compiler
 
 
 class CompiledEdit:
@@ -18,6 +19,9 @@ class CompiledEdit:
 
     Args:
         options: of `torch.compile`.
+
+    Raises:
+        ValueError: torch.compile does not work here.
     """
 
     def __init__(
@@ -28,25 +32,27 @@ class CompiledEdit:
         batch_size: int,
         options: dict[str, Any],
     ) -> None:
+        options = {"backend": "inductor", "dynamic": False} | options
+        backend = options["backend"]
+        if isinstance(backend, str):
+            check_compiler(backend, next(generator.parameters()).device)
         self.batch_size = batch_size
         self._num_layers = generator.num_layers
-        self._manipulate = torch.compile(_Manipulator(generator, mappers), **options)
-        self._encode = None if encoder is None else torch.compile(encoder, **options)
+        self._networks = (encoder, _Manipulator(generator, mappers))
+        self._encode, self._manipulate = (torch.compile(call_anew(), **options) for _ in range(2))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images [b, 3, H, W], b at most `batch_size`, → W+ [b, num_layers, w_dim]."""
-        assert self._encode is not None
-        w_plus: Tensor = self._encode(self._filled(images))
+        w_plus: Tensor = self._encode(self._networks[0], self._filled(images))
         return w_plus[: len(images)].clone()  # a captured graph writes its next result there
 
     def render(
         self, w_plus: Tensor, factors: Sequence[float], levels: Sequence[str] | None
     ) -> Tensor:
         """W+ [b, num_layers, w_dim] → images [b, 3, *image_size], see `manipulate`."""
-        w_plus_filled = self._filled(w_plus)
         on = torch.tensor(layers_on(levels, self._num_layers), device=w_plus.device)
         numbers = torch.tensor(list(factors), dtype=torch.float32, device=w_plus.device)
-        images: Tensor = self._manipulate(w_plus_filled, numbers, on)
+        images: Tensor = self._manipulate(self._networks[1], self._filled(w_plus), numbers, on)
         return images[: len(w_plus)].clone()
 
     def _filled(self, batch: Tensor) -> Tensor:
