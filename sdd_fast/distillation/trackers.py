@@ -120,15 +120,15 @@ class _Log:
         return not isinstance(self.given, str) or self.name in _CONTINUED
 
     def tell(self, training: Tracking, picture: Image.Image | None = None) -> None:
-        """Send the entries that it lacks, and `picture` as of the last; warn once if it fails."""
+        """Send the entries that it lacks, and the `picture` of the last; warn once if it fails."""
         try:
             if self.tracker is None:
                 self.tracker = self._open(training)
-            for entry in training.state.history:
-                if entry["step"] > self.step:
-                    self.tracker.log(_numbers(entry), step=entry["step"])
-                    self.step = entry["step"]
-            if picture is not None and hasattr(self.tracker, "log_images"):
+            new = [entry for entry in training.state.history if entry["step"] > self.step]
+            for entry in new:
+                self.tracker.log(_numbers(entry), step=entry["step"])
+                self.step = entry["step"]
+            if new and picture is not None and hasattr(self.tracker, "log_images"):
                 images = {"samples": _as_taken_by(self.name, picture)}
                 self.tracker.log_images(images, step=self.step)
         except Exception as error:  # noqa: BLE001 (whatever a tracker raises: the training goes on)

@@ -120,6 +120,7 @@ def check_events(folder: Path, history: list[dict[str, Any]]) -> None:
         assert [step for step, _ in got] == [step for step, _ in wanted], name
         if name != "seconds":
             assert [v for _, v in got] == pytest.approx([v for _, v in wanted], rel=1e-6)
+    assert [event.step for event in found.Images("samples")] == MEASURED
 
 
 def test_every_entry_is_told_when_it_is_made(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -149,8 +150,6 @@ def test_a_tracker_changes_nothing(run: Callable[..., Any]) -> None:
 def test_tensorboard_shows_what_the_history_says(run: Callable[..., Any], tmp_path: Path) -> None:
     result = run(tracker="tensorboard", run_dir=tmp_path)
     check_events(tmp_path, result.history)
-    found = events(tmp_path / "tensorboard")
-    assert [event.step for event in found.Images("samples")] == MEASURED
     (hparams,) = (tmp_path / "tensorboard").glob("*/hparams.yml")
     assert "white hair" in hparams.read_text()
 
@@ -194,7 +193,7 @@ def test_a_resumed_training_goes_on_in_the_same_log(
             assert notebook.steps() == [3, 5]
         else:
             result = run(tracker=trackers, run_dir=tmp_path)
-    assert notebook.steps() == LOGGED
+    assert notebook.steps() == LOGGED and notebook.steps("images") == MEASURED
     assert [what for what, _, _ in notebook.told].count("settings") == 1
     check_events(tmp_path, result.history)
 
