@@ -252,7 +252,7 @@ def _time_cost(path: Path) -> Facts:
     facts: Facts = {
         "time cost of edits": path.parent,
         "domain": request.get("domain"),
-        "device": f"{request.get('device')}, {request.get('threads')} threads",
+        "device": f"{request.get('device')}, torch uses {request.get('threads')} of its cores",
     }
     if plan is None:
         facts["samples"] = sum(map(len, content["samples_s"].values()))

@@ -167,8 +167,8 @@ class OutputOptions:
     tracker: Annotated[
         str | None,
         typer.Option(
-            help="What follows the training: tensorboard, wandb or another tracker of accelerate "
-            "(pip install 'sdd_fast[track]').",
+            help="What follows the training: tensorboard, wandb or another tracker of accelerate, "
+            "or several separated by commas; needs the extra “track” of sdd_fast.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None

@@ -292,6 +292,13 @@ def _train(
     if not runs:
         return
     config = runs[0].config
+    told = [
+        Tracking(
+            run.trackers, run.state, {**asdict(run.info), **asdict(run.config)}, run.folder,
+            sampler(run.monitor, run.measured, run.config, run.trackers, run.folder),
+        )
+        for run in runs
+    ]  # fmt: skip
     for run in runs:
         if run.config.stop_early is not None:
             check_figure(run.config.stop_early.figure, run.monitor, run.mapper, run.config.lam)
@@ -308,13 +315,6 @@ def _train(
         save_every=config.checkpoint_every,
         stop=config.stops,
     )
-    told = [
-        Tracking(
-            run.trackers, run.state, {**asdict(run.info), **asdict(run.config)}, run.folder,
-            sampler(run.monitor, run.measured, run.config, bool(run.trackers)),
-        )
-        for run in runs
-    ]  # fmt: skip
     trainings = [
         _training(run, partial(objective.explain, i), told[i]) for i, run in enumerate(runs)
     ]

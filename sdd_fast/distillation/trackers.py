@@ -257,15 +257,32 @@ class Tracking:
 
 
 def sampler(
-    monitor: Any, mapper: nn.Module, config: DistillConfig, tracked: bool
+    monitor: Any,
+    mapper: nn.Module,
+    config: DistillConfig,
+    trackers: Sequence[Tracker],
+    folder: RunFolder | None,
 ) -> Callable[[Mapping[str, Any]], Image.Image] | None:
     """Return what draws held-out images before and after the edit, as it is at an entry.
 
-    None if none are wanted, or the monitor is not one that has images.
+    None if none are wanted, or by default if the monitor is not one that has images.
+
+    Raises:
+        ValueError: they are wanted, and there are no images, or nowhere to show them.
     """
-    count = (_SAMPLES if tracked else 0) if config.samples is None else config.samples
+    count = (_SAMPLES if trackers else 0) if config.samples is None else config.samples
     if not count or not isinstance(monitor, EditMonitor):
+        if config.samples:
+            raise ValueError(
+                f"samples={config.samples} are of held-out images, of which there are none: give "
+                "held_out, or an EditMonitor as monitor"
+            )
         return None
+    if folder is None and not trackers:
+        raise ValueError(
+            f"samples={config.samples} have nowhere to go: give run_dir, where they are kept, or a "
+            "tracker"
+        )
 
     def sample(entry: Mapping[str, Any]) -> Image.Image:
         before, after = monitor.sample(mapper, config.lam, count)

@@ -170,6 +170,14 @@ def test_samples_show_the_edit_as_it_comes(run: Callable[..., Any], tmp_path: Pa
     assert not (tmp_path / "none" / "samples").exists()
     with pytest.raises(ValueError, match="samples must be an integer of at least 0"):
         run(samples=-1)
+    with pytest.raises(ValueError, match="samples=2 have nowhere to go: give run_dir"):
+        run(samples=2)
+    for without in ({"held_out": None}, {"monitor": lambda mapper, lam: {}}):
+        with pytest.raises(ValueError, match="of which there are none: give held_out"):
+            run(samples=2, run_dir=tmp_path / "never", **without)
+    assert not (tmp_path / "never" / "config.json").exists()
+    run(tracker=(notebook := Notebook()), held_out=None)
+    assert notebook.steps() == [3, 6, 7] and not notebook.steps("images")
 
 
 def test_samples_of_another_training_go(run: Callable[..., Any], tmp_path: Path) -> None:
