@@ -234,7 +234,8 @@ def _distill(
     going = [job for job, done in zip(jobs, finished, strict=True) if not done]
     if going:
         together = f" for {len(going)} prompts together" if len(going) > 1 else ""
-        going[0].say(f"distilling: {config.steps} steps of {each}{together} …")
+        compiling = "; those of a new shape compile the U-Net first" if config.compile else ""
+        going[0].say(f"distilling: {config.steps} steps of {each}{together}{compiling} …")
     monitors = [domain.monitor(job.prompt) for job in jobs]
     results: Sequence[DistillResult | None]
     failure = None

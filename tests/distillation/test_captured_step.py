@@ -155,7 +155,7 @@ def same(one: DistillResult, other: DistillResult) -> None:
         assert {**x, "seconds": 0} == {**y, "seconds": 0}
 
 
-@pytest.mark.parametrize("kind", ["W+", "styles", "top-k, zero noise"])
+@pytest.mark.parametrize("kind", ["W+", "styles", "top-k, zero noise", "through the U-Net"])
 def test_replayed_steps_are_the_same_to_the_bit(
     run: Callable[..., Any], generator: StyleGAN2, kind: str
 ) -> None:
@@ -165,8 +165,11 @@ def test_replayed_steps_are_the_same_to_the_bit(
         torch.manual_seed(3)
         return StyleSpaceMapper(generator.style_dims) if kind == "styles" else None
 
-    clipped = GuidanceConfig(7.5, clip_topk=40, noise="zero")
-    config = {"guidance": clipped if kind == "top-k, zero noise" else GuidanceConfig(7.5)}
+    guidance = {
+        "top-k, zero noise": GuidanceConfig(7.5, clip_topk=40, noise="zero"),
+        "through the U-Net": GuidanceConfig(7.5, jacobian="full"),
+    }
+    config = {"guidance": guidance.get(kind, GuidanceConfig(7.5))}
     plain = run(cuda_graph=False, mapper=mapper(), config=config)
     assert not recordings
     same(run(mapper=mapper(), config=config), plain)

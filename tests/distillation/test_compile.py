@@ -132,6 +132,7 @@ def test_what_cannot_compile_is_told_before_any_work(
         raise cpp_builder.exc.InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    check_compiler.cache_clear()
     calls = tiny_prior.unet_calls
     for how, message in (
         (True, "'inductor'.*C\\+\\+ compiler.*without compile"),
