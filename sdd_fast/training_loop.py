@@ -122,7 +122,6 @@ class _Loop:
         compiling: Callable[[], float] | None,
     ) -> None:
         self.trainings, self.schedule, self.compiling = trainings, schedule, compiling
-        self.compile_seconds = [0.0] * len(trainings)  # since the last entry
         self.parameters = [list(training.state.trained.values()) for training in trainings]
         self.device = self.parameters[0][0].device
         self.first_bad = [torch.full((), -1, device=self.device) for _ in trainings]
@@ -172,8 +171,9 @@ class _Loop:
             self._update(i, measured[i])
         now, compiled = time.perf_counter(), self.compiling() if self.compiling else 0.0
         for i in of:
-            self.trainings[i].state.seconds += (now - self.since - compiled) / len(of)
-            self.compile_seconds[i] += compiled / len(of)
+            state = self.trainings[i].state
+            state.seconds += (now - self.since - compiled) / len(of)
+            state.compile_seconds += compiled / len(of)
         self.since = now
 
     def _add_gradients(
@@ -244,9 +244,6 @@ class _Loop:
             if logging:
                 training = self.trainings[i]
                 entry = self._entry(training.state)
-                if self.compile_seconds[i]:
-                    entry["compile_seconds"] = round(self.compile_seconds[i], 3)
-                    self.compile_seconds[i] = 0.0
                 with self._alone(i, of, "its monitor failed", training.state.step):
                     if measuring and training.measure is not None:
                         entry |= training.measure()
@@ -288,7 +285,9 @@ class _Loop:
         lr = self.schedule.lr_at(state.step - 1, end_of(state.history, self.schedule.steps))
         entry: Entry = {"step": state.step, "lr": lr, "seconds": round(state.seconds, 3)}
         entry |= {name: float(value) / state.count for name, value in state.sums.items()}
-        state.sums, state.count = {}, 0
+        if state.compile_seconds:
+            entry["compile_seconds"] = round(state.compile_seconds, 3)
+        state.sums, state.count, state.compile_seconds = {}, 0, 0.0
         return entry
 
     def save(self, of: list[int], interrupted: bool) -> None:

@@ -39,7 +39,8 @@ class TrainingState:
         average: the moving average of `module`, if one is kept.
         history: one entry per `log_every` steps, see `training_loop.train`.
         sums: sums of the measurements since the last entry; `count` of them.
-        seconds: time spent training, over all sittings.
+        seconds: time spent training, over all sittings. compile_seconds: on compiling for it, since
+            the last entry.
     """
 
     module: nn.Module
@@ -50,6 +51,7 @@ class TrainingState:
     sums: dict[str, Tensor] = field(default_factory=dict)
     count: int = 0
     seconds: float = 0.0
+    compile_seconds: float = 0.0
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -134,6 +136,7 @@ class StateFile:
             "history": state.history,
             "count": state.count,
             "seconds": state.seconds,
+            "compile_seconds": state.compile_seconds,
         }
         text = json.dumps(content)
         content["checksum"] = _checksum(tensors, text)
@@ -163,6 +166,7 @@ class StateFile:
         _restore(state, tensors)
         state.step, state.history = content["step"], content["history"]
         state.count, state.seconds = content["count"], float(content["seconds"])
+        state.compile_seconds = float(content.get("compile_seconds", 0.0))
         return True
 
     def read(self) -> dict[str, Any]:
@@ -244,8 +248,9 @@ def _problems(content: Mapping[str, Any], steps: int) -> list[str]:
         problems.append(f"it says step {_short(step)} of {steps}")
     if not _whole(count) or not 0 <= count <= steps:
         problems.append(f"it says that {_short(count)} steps are not logged yet")
-    if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
-        problems.append(f"it says that {_short(seconds)} seconds were spent")
+    for spent in (seconds, content.get("compile_seconds", 0.0)):
+        if not isinstance(spent, (int, float)) or not 0 <= spent < math.inf:
+            problems.append(f"it says that {_short(spent)} seconds were spent")
     entries = history if isinstance(history, list) else [None]
     logged: list[Any] = [
         entry.get("step") if isinstance(entry, dict) else None for entry in entries

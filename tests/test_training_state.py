@@ -129,6 +129,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "step of 400 digits": (lambda t, c: c.update(step=10**400), "an integer of 401 digits"),
     "count": (lambda t, c: c.update(count=None), "it says that None steps are not logged"),
     "seconds": (lambda t, c: c.update(seconds=float("nan")), "it says that nan seconds"),
+    "compiling": (lambda t, c: c.update(compile_seconds=-1), "it says that -1 seconds"),
     "history": (lambda t, c: c.update(history={}), "its history is not a list"),
     "history of others": (lambda t, c: c.update(history=[1]), "its history is not a list"),
     "history of text": (lambda t, c: c.update(history=[{"step": "1"}]), "its history is not"),
