@@ -757,7 +757,7 @@ def test_edit_compiled(
 def test_an_edit_without_effect_is_not_proposed(
     code: str, sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdd_fast.runs.run.judge", lambda *_: Verdict("bad", code))
+    monkeypatch.setattr("sdd_fast.runs.finish.judge", lambda *_: Verdict("bad", code))
     done = sdd("distill", "old hair", "--domain", domain, "--out", tmp_path / "run", *SHORT)
     assert done.code == 0, done.err
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -991,7 +991,7 @@ def test_module_entry_point_says_the_version() -> None:
 def test_distill_several_prompts(
     sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdd_fast.runs.run.judge", lambda *_: Verdict("good", "ok"))
+    monkeypatch.setattr("sdd_fast.runs.finish.judge", lambda *_: Verdict("good", "ok"))
     words = ["distill", "old hair", "a bald face", "--domain", domain, "--out", tmp_path, *SHORT]
     done = sdd(*words, "--ema", 0.5, "--accumulate", 2)
     assert done.code == 0, done.err
