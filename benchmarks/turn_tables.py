@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from sdd_fast.distillation.config import DistillConfig  # noqa: E402
 from sdd_fast.timing.equations import break_even, of_steps  # noqa: E402
 
 # Of a prompt: images and timesteps of its selection, images that its training sees in all.
 SEARCHED = (16, 19)
-SEEN = {"default settings": 300 * 8, "authors": 4000 * 2}
+SEEN = {
+    "default settings": DistillConfig.steps * DistillConfig.batch_size,
+    "authors": 4000 * 2,
+}
 
 SELECTION = """# Selection
 

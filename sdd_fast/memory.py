@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .distillation.config import DistillConfig
+
 if TYPE_CHECKING:
     from .teacher.prior import DiffusionPrior
     from .teacher.text import PromptEmbeds
@@ -123,10 +125,11 @@ def _row_bytes(prior: DiffusionPrior, size: tuple[int, int], embeds: PromptEmbed
 
 
 def training_batch(generator: Any, prior: DiffusionPrior) -> int:
-    """Return how many images fit one step of `distill`, through VAE and generator: 1 to `MOST`."""
+    """Return how many images a step of `distill` takes: as by default, fewer of large ones."""
+    usual = DistillConfig.batch_size
     height, width = generator.image_size
     kept = _GENERATOR_BYTES * max(height, width)
-    return _fitting(kept + _bytes(prior, height, width, _vae_elements(prior)), _KEPT_BYTES, MOST)
+    return _fitting(kept + _bytes(prior, height, width, _vae_elements(prior)), _KEPT_BYTES, usual)
 
 
 def prompts_at_once(prior: DiffusionPrior, generator: Any, size: tuple[int, int], each: int) -> int:

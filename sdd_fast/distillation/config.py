@@ -60,7 +60,7 @@ class EarlyStop:
 @renamed_fields(pull="guidance_rms")
 @dataclass(frozen=True)
 class DistillConfig:
-    """The settings of `distill`, whose defaults reach an edit in under two hundred steps.
+    """The settings of `distill`; docs/benchmarks.md says what fewer steps and the authors' reach.
 
     Args:
         steps: optimizer steps. batch_size: latents per step.
@@ -106,8 +106,8 @@ class DistillConfig:
             in samples/ of the run's folder and to the tracker; None: 6 with a tracker, else 0.
     """
 
-    steps: int = 300
-    batch_size: int = 8
+    steps: int = 250
+    batch_size: int = 4
     lr: float = 0.1
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)

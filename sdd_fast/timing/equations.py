@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 from ..checks import check_count, check_number
+from ..distillation.config import DistillConfig
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Plan:
 
     images: int = 100
     prompts: int = 10
-    steps: int = 300
+    steps: int = DistillConfig.steps
     timesteps: int = 19
     searched: int = 16
 
