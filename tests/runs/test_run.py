@@ -138,7 +138,7 @@ def test_a_finished_run_again_does_nothing(
         raise AssertionError("done again")
 
     for name in ("before_after", "milliseconds_per_edit", "write_report"):
-        monkeypatch.setattr(experiment, name, never)
+        monkeypatch.setattr(f"sdd_fast.runs.finish.{name}", never)
     monkeypatch.setattr("sdd_fast.runs.select.compute_curves", never)
     monkeypatch.setattr(EditMonitor, "__call__", never)
     before = snapshot(finished.folder)
