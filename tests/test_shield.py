@@ -144,7 +144,9 @@ class Parts:
 
     def editor(self) -> Any:
         editor = sdd.Editor.load(self.folder / "mapper.safetensors", self.home)
-        return editor.edit([self.picture, self.images[1]], 0.7), editor.encode(self.images)
+        edited = editor.edit([self.picture, self.images[1]], 0.7), editor.encode(self.images)
+        (file,) = editor.edit_files(self.picture, self.folder / "out", 0.7, overwrite=True)
+        return *edited, file.read_bytes()
 
     def monitor(self) -> Any:
         monitor = sdd.EditMonitor(
