@@ -170,7 +170,7 @@ class _Log:
         else:
             made = tracker
         made.start()
-        if self.step == 0 and self.name != "wandb":
+        if self.step == 0 and tracker != "wandb":
             made.store_init_configuration(settings)
         return made
 

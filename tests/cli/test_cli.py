@@ -993,7 +993,8 @@ def test_distill_several_prompts(
 ) -> None:
     monkeypatch.setattr("sdd_fast.runs.finish.judge", lambda *_: Verdict("good", "ok"))
     words = ["distill", "old hair", "a bald face", "--domain", domain, "--out", tmp_path, *SHORT]
-    done = sdd(*words, "--ema", 0.5, "--accumulate", 2)
+    watched = ["--tracker", "tensorboard", "--samples", 2]
+    done = sdd(*words, "--ema", 0.5, "--accumulate", 2, *watched)
     assert done.code == 0, done.err
     for prompt, name in (("old hair", "old-hair"), ("a bald face", "a-bald-face")):
         record = json.loads((tmp_path / name / "run.json").read_text())
@@ -1002,6 +1003,9 @@ def test_distill_several_prompts(
         assert record["command"].startswith(f"sdd distill '{prompt}' ")
         assert f"--out {tmp_path / name}" in record["command"]
         assert f"sdd edit {tmp_path / name} PICTURE.png" in done.out
+        assert record["command"].endswith("--samples 2 --tracker tensorboard")
+        assert list((tmp_path / name / "tensorboard").glob("events.*"))
+        assert (tmp_path / name / "samples" / f"step-{record['distill']['steps']:06d}.png").exists()
     alone = sdd(
         "distill", "old hair", "--domain", domain, "--out", tmp_path / "old-hair", *SHORT,
         "--ema", 0.5, "--accumulate", 2,

@@ -297,6 +297,8 @@ def test_wandb_continues_the_run_of_this_folder(
     for one in made:
         assert (one["project"], one["resume"], one["reinit"]) == ("sdd_fast", "allow", "create_new")
         assert one["config"]["prompt"] == one["name"] and one["config"]["lr"] == 0.5
+    run(tracker=(mine := Fake("my project")))
+    assert made[-1] == {"project": "my project"} and mine.told[1][0] == "settings"
 
 
 @pytest.mark.parametrize(
