@@ -39,7 +39,8 @@ class CompiledEdit:
         self.batch_size = batch_size
         self._num_layers = generator.num_layers
         self._networks = (encoder, _Manipulator(generator, mappers))
-        self._encode, self._manipulate = (torch.compile(call_anew(), **options) for _ in range(2))
+        compile: Any = torch.compile  # to a type checker it takes no unpacked options
+        self._encode, self._manipulate = (compile(call_anew(), **options) for _ in range(2))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images [b, 3, H, W], b at most `batch_size`, → W+ [b, num_layers, w_dim]."""

@@ -113,6 +113,8 @@ def _run(path: Path) -> Facts:
     if record.get("attention"):
         kinds = dict.fromkeys(entry["backend"] for entry in record["attention"].values())
         facts["teacher"] = f"{record['dtype']}, attention by {text(list(kinds))}"
+        if record["distill"].get("compile"):
+            facts["teacher"] += f", compiled by {record['distill']['compile']}"
     if record.get("unknown_words"):
         facts["unknown words"] = f"{text(record['unknown_words'])}: the teacher never saw them"
     if record.get("timesteps"):

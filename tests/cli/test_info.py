@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,11 @@ def test_what_looks_like_torchscript(sdd: Sdd, tmp_path: Path) -> None:
         archive.writestr("a/extra/sdd.json", extra)
     shown = sdd("info", path)
     assert "TorchScript of a LevelsMapper" in shown.out and "a program: torch.jit" in shown.out
+
+
+def test_a_run_tells_that_it_was_compiled(sdd: Sdd, runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "bald", tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["distill"]["compile"] = "inductor"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert "attention by sdpa, compiled by inductor" in sdd("info", tmp_path / "run").out
