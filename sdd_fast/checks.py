@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Real
@@ -35,6 +36,41 @@ def check_number(name: str, value: object, *, positive: bool = False) -> None:
     if not (0 < number < math.inf or (number == 0 and not positive)):
         wanted = "a positive number" if positive else "0 or more"
         raise ValueError(f"{name} must be {wanted}, got {_short(value)}")
+
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{prefix}{unit}": base**power
+    for power, prefix in enumerate("kmgt", start=1)
+    for unit, base in (("b", 1000), ("ib", 1024))
+}
+_LEAST_MEMORY = 2**20
+
+
+def check_memory_budget(value: object) -> int:
+    """Return an amount of memory in bytes: "22GiB", "22 GB", "24000MiB", or a number of bytes.
+
+    Raises:
+        ValueError: it is none, or less than a megabyte.
+    """
+    text = value.strip().lower() if isinstance(value, str) else ""
+    told = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text)
+    size = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            size = float(value)
+    elif told and told[2] in _UNITS:
+        size = float(told[1]) * _UNITS[told[2]]
+    if not 0 < size < math.inf:
+        raise ValueError(
+            'memory_budget must be an amount of memory such as "22GiB", "22GB", "24000MiB" or a '
+            f"number of bytes, got {_short(value)}"
+        )
+    if size < _LEAST_MEMORY:
+        raise ValueError(
+            f"memory_budget={_short(value)} is {size:g} bytes, too little for any network; give a "
+            'unit, as in "22GiB"'
+        )
+    return int(size)
 
 
 def check_seed(value: object) -> int:

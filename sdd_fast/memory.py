@@ -1,6 +1,7 @@
-"""How much goes through the networks at once, where nobody says: what fits a 24 GB card.
+"""How much goes through the networks at once: what fits a memory budget, else a 24 GB card.
 
-One model for all: each network takes so many bytes for each pixel of an image.
+Within a budget it is measured, see `memory_budget`; without one a rule does, which costs no time:
+each network takes so many bytes for each pixel of an image.
 
 *With a gradient*, what a backward pass needs is kept from the forward pass: of Stable Diffusion's
 VAE encoder 1.01 GB for an image of 512 × 512 in float32 (0.5 GB in float16; without the native
@@ -17,11 +18,22 @@ are counted; on a card they have not been measured yet.
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from ._deprecated import warn
+from .checks import check_memory_budget, check_number
+from .memory_budget import (
+    CACHE_BYTES,
+    IMAGE_BYTES,
+    beside_weights,
+    device_memory,
+    row_cost,
+    selection_within,
+    training_within,
+)
+from .out_of_memory import Sizes
 
 from .distillation.config import DistillConfig
 
@@ -44,8 +56,6 @@ MOST_ROWS = 64
 _KEPT_BYTES = 12e9  # by the graphs of one step
 _ROWS_BYTES = 4e9  # by the rows of one call of the U-Net without a graph, beside them
 _LAYER_BYTES = 2**30  # by one layer without a graph
-_LEAST_BYTES = 96  # for each pixel of an image: itself, its edit, their gradients, one layer
-_CACHE_BYTES = 2**28  # by results that are kept from one step to another
 
 _VAE_ELEMENTS = 960  # kept for each pixel that the teacher sees
 _DIFFUSERS_VAE_ELEMENTS = 3_100  # likewise, by a VAE that runs on diffusers' module
@@ -56,16 +66,8 @@ _GENERATOR_BYTES = 1.6e6  # kept for each pixel of the side: the layers get thin
 _GENERATOR_LAYER_BYTES = 256  # of the largest layer, for each pixel of the image
 
 
-@dataclass(frozen=True)
-class SelectionSizes:
-    """How much goes through the networks at once in `hqs`.
-
-    Args:
-        images: those that share one graph of the VAE encoder. rows: of one call of the U-Net.
-    """
-
-    images: int
-    rows: int
+SelectionSizes = Sizes
+"""Earlier name, of when a training had none."""
 
 
 def selection_sizes(
@@ -74,36 +76,93 @@ def selection_sizes(
     *,
     jacobian: str = "skip",
     gradient_at: str = "image",
+    memory_budget: int | float | str | None = None,
     memory_gb: float | None = None,
     embeds: PromptEmbeds | None = None,
-) -> SelectionSizes:
+    generator: Any = None,
+) -> Sizes:
     """Return how much `hqs` takes at once of images of `size`, (height, width).
 
     Args:
         jacobian, gradient_at: what is computed.
-        memory_gb: for graphs and rows, beside the weights; None: 16, for a card of 24 GB.
+        memory_budget: for everything, weights too, such as "22GiB"; None: for a card of 24 GB.
+        memory_gb: deprecated; gigabytes beside the weights.
         embeds: of any prompt; with them the memory of a row is measured on a GPU.
+        generator: what renders the images, for a budget to count it.
 
     Raises:
-        ValueError: `memory_gb` is too small for one image and one row of the U-Net.
+        ValueError: the budget is too small, or more than the device has.
     """
-    share = 1.0 if memory_gb is None else memory_gb * 1e9 / (_KEPT_BYTES + _ROWS_BYTES)
-    kept, rows = share * _KEPT_BYTES, share * _ROWS_BYTES
-    at_image = gradient_at == "image"
-    elements = _vae_elements(prior) if at_image else _VAE_LAYER_ELEMENTS
-    if jacobian == "full":
-        elements += 2 * _UNET_ELEMENTS  # with and without the prompt
-    image, row = _bytes(prior, *size, elements), _row_bytes(prior, size, embeds)
-    if memory_gb is not None and (image > kept or row > rows):
-        least = memory_gb * max(image / kept, row / rows)
-        raise ValueError(
-            f"memory_gb={memory_gb:g} is too small for one image and one row of this teacher's "
-            f"U-Net: give {math.ceil(10 * least) / 10:g} or more, or take dtype float16"
+    at_image, full = gradient_at == "image", jacobian == "full"
+    most = MOST if at_image else ENCODED_AT_ONCE
+    if memory_gb is not None:
+        warn("memory_gb is now memory_budget, which counts the weights as well")
+        check_number("memory_gb", memory_gb, positive=True)
+        memory_budget = beside_weights(memory_gb * 1e9, prior, generator)
+    if memory_budget is not None:
+        return selection_within(
+            check_memory_budget(memory_budget),
+            Sizes(most, MOST_ROWS, possible=_possible(prior, at_image, False)),
+            prior,
+            size,
+            embeds,
+            generator=generator,
+            jacobian=jacobian,
+            gradient_at=gradient_at,
         )
-    images = _fitting(image, kept, MOST if at_image else ENCODED_AT_ONCE)
-    if jacobian == "full":
-        return SelectionSizes(images, 2 * images)
-    return SelectionSizes(images, _fitting(row, rows, MOST_ROWS))
+    elements = _vae_elements(prior) if at_image else _VAE_LAYER_ELEMENTS
+    if full:
+        elements += 2 * _UNET_ELEMENTS  # with and without the prompt
+    images = _fitting(_bytes(prior, *size, elements), _KEPT_BYTES, most)
+    rows = 2 * images if full else _fitting(_row_bytes(prior, size, embeds), _ROWS_BYTES, MOST_ROWS)
+    return Sizes(images, rows, possible=_possible(prior, at_image, False))
+
+
+def training_sizes(
+    prior: DiffusionPrior,
+    generator: Any,
+    size: tuple[int, int],
+    batch_size: int,
+    prompts: int = 1,
+    *,
+    memory_budget: int | float | str | None = None,
+    embeds: PromptEmbeds | None = None,
+    identity: Any = None,
+    mapper: nn.Module | None = None,
+    jacobian: str = "skip",
+) -> Sizes:
+    """Return how much a step of `distill` takes at once.
+
+    Args:
+        generator: None, if what is trained works on images. size: of those, (height, width).
+        batch_size: images of a prompt in one step. prompts: how many are trained together.
+        memory_budget: see `selection_sizes`; the rest is what a budget is to count.
+
+    Raises:
+        ValueError: the budget is too small, or more than the device has.
+    """
+    possible = _possible(prior, True, generator is not None)
+    if memory_budget is not None:
+        return training_within(
+            check_memory_budget(memory_budget),
+            Sizes(prompts * batch_size, MOST_ROWS, prompts, possible=possible),
+            prior,
+            generator,
+            size,
+            embeds,
+            batch_size=batch_size,
+            identity=identity,
+            mapper=mapper,
+            jacobian=jacobian,
+        )
+    together = min(prompts, prompts_at_once(prior, generator, size, batch_size))
+    return Sizes(together * batch_size, rows_at_once(prior, size), together, possible=possible)
+
+
+def _possible(prior: DiffusionPrior, encoder: bool, generator: bool) -> tuple[str, ...]:
+    """Return what can be computed again: diffusers' own VAE encoder cannot."""
+    there = {"generator": generator, "encoder": encoder and prior.vae_encoder.fast}
+    return tuple(name for name, possible in there.items() if possible)
 
 
 def _row_bytes(prior: DiffusionPrior, size: tuple[int, int], embeds: PromptEmbeds | None) -> float:
@@ -111,17 +170,7 @@ def _row_bytes(prior: DiffusionPrior, size: tuple[int, int], embeds: PromptEmbed
     if embeds is None or prior.device.type != "cuda":
         _, h, w = prior.latent_shape_for(*size)
         return float(_ROW_ELEMENTS * h * w * prior.vae_scale_factor**2 * prior.dtype.itemsize)
-    import torch
-
-    x = torch.zeros(2, *prior.latent_shape_for(*size), device=prior.device)
-    t = torch.zeros(2, dtype=torch.int64, device=prior.device)
-    text, pooled = embeds.cond[[0, 0]], None if embeds.pooled is None else embeds.pooled[[0, 0]]
-    with torch.no_grad(), torch.cuda.device(prior.device):
-        prior.unet_output(x, t, text, pooled)  # what is allocated once
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        prior.unet_output(x, t, text, pooled)
-        return max(1.0, (torch.cuda.max_memory_allocated() - before) / 2)
+    return row_cost(prior, size, embeds, graph=False).peak
 
 
 def training_batch(generator: Any, prior: DiffusionPrior) -> int:
@@ -156,15 +205,7 @@ def rendering_batch(generator: Any, most: int = MOST_RENDERED) -> int:
 
 def check_memory(needed: float, what: str, device: Any) -> None:
     """Raise ValueError if something takes more memory than the device has altogether."""
-    import torch
-
-    where = torch.device(device)
-    if where.type == "cuda":
-        there = float(torch.cuda.mem_get_info(where)[1])
-    elif hasattr(os, "sysconf"):
-        there = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    else:
-        return
+    there = device_memory(device)
     if needed > there:
         raise ValueError(
             f"{what} takes at least {needed / 1e9:,.1f} GB of memory; this device has "
@@ -174,12 +215,12 @@ def check_memory(needed: float, what: str, device: Any) -> None:
 
 def check_images(count: int, size: tuple[int, int], what: str, device: Any) -> None:
     """Raise ValueError if so many images (height, width) in one step fit in no case."""
-    check_memory(_LEAST_BYTES * count * math.prod(size), what, device)
+    check_memory(IMAGE_BYTES * count * math.prod(size), what, device)
 
 
 def fits_cache(one: Tensor, count: int) -> bool:
     """Return whether `count` tensors like `one` may be kept on the device between steps."""
-    return one.nbytes * count <= _CACHE_BYTES
+    return one.nbytes * count <= CACHE_BYTES
 
 
 def _vae_elements(prior: DiffusionPrior) -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .interrupt import InterruptAfterStep
-from .out_of_memory import ran_out
+from .out_of_memory import ran_out, release
 from .progress import Listener, Task
 from .training_setup import Entry, Part, Parts, Schedule, Store, Training
 from .training_state import ENDS_AT, TrainingState, end_of
@@ -70,6 +70,7 @@ def train_together(
     compiling: Callable[[], float] | None = None,
     text: Callable[[Entry], str] | None = None,
     progress: bool | Listener = True,
+    take_less: Callable[[Exception], None] | None = None,
 ) -> None:
     """Make the steps of all `trainings` from where each stands to its end, in place.
 
@@ -83,13 +84,15 @@ def train_together(
         compiling: how many seconds of what passed since it was last asked went into compiling,
             which are not counted as training.
         text: figures of an entry to show beside the progress, of the first that has any.
+        take_less: told of an error in a step; makes `parts` smaller if memory ran out, so that the
+            step is made again, from the same weights and draws, and raises it otherwise.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP. The step is completed and the states
             saved first; a second signal does not wait.
         MemoryError and whatever says that memory ran out, and an error that is everybody's.
     """
-    loop = _Loop(trainings, schedule, compiling)
+    loop = _Loop(trainings, schedule, compiling, take_less)
     for training in trainings:
         training.state.module.train()
     name = trainings[0].name if len(trainings) == 1 else f"{len(trainings)} prompts"
@@ -120,8 +123,10 @@ class _Loop:
         trainings: Sequence[Training],
         schedule: Schedule,
         compiling: Callable[[], float] | None,
+        take_less: Callable[[Exception], None] | None,
     ) -> None:
         self.trainings, self.schedule, self.compiling = trainings, schedule, compiling
+        self.take_less = take_less
         self.parameters = [list(training.state.trained.values()) for training in trainings]
         self.device = self.parameters[0][0].device
         self.first_bad = [torch.full((), -1, device=self.device) for _ in trainings]
@@ -156,7 +161,7 @@ class _Loop:
         What turns out to be NaN leaves `of` on a CPU at once, before it reaches the weights.
         """
         step = self.trainings[of[0]].state.step
-        measured = self._add_gradients(parts, step, of)
+        measured = self._add_what_fits(parts, step, of)
         for i in of:
             gradients = [p.grad for p in self.parameters[i] if p.grad is not None]
             measured[i]["gradient"] = nn.utils.get_total_norm(gradients)
@@ -175,6 +180,20 @@ class _Loop:
             state.seconds += (now - self.since - compiled) / len(of)
             state.compile_seconds += compiled / len(of)
         self.since = now
+
+    def _add_what_fits(
+        self, parts: Parts, step: int, of: list[int]
+    ) -> dict[int, dict[str, Tensor]]:
+        """Add up the gradients of a step, in smaller parts where memory runs out."""
+        while True:
+            try:
+                return self._add_gradients(parts, step, of)
+            except (RuntimeError, MemoryError) as error:
+                if self.take_less is None:
+                    raise
+                self.take_less(error)
+            self._drop_gradients(of)
+            release()
 
     def _add_gradients(
         self, parts: Parts, step: int, of: list[int]

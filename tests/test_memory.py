@@ -207,14 +207,6 @@ def test_rows_of_the_unet() -> None:
     assert selection_sizes(prior(512), (512, 512), gradient_at="latent").images == 16
 
 
-def test_an_amount_of_memory() -> None:
-    assert selection_sizes(prior(512), (512, 512), memory_gb=8) == SelectionSizes(5, 12)
-    assert selection_sizes(prior(512), (512, 512), memory_gb=1.4) == SelectionSizes(1, 2)
-    message = "memory_gb=1 is too small for one image and one row .* give 1.4 or more"
-    with pytest.raises(ValueError, match=message):
-        selection_sizes(prior(512), (512, 512), memory_gb=1)
-
-
 @pytest.mark.parametrize(("side", "want"), [(64, 64), (256, 64), (512, 16), (1024, 4), (4096, 1)])
 def test_rendering_without_a_gradient(side: int, want: int) -> None:
     assert rendering_batch(generator(side, side, side)) == want

@@ -128,6 +128,7 @@ class TrainingOptions:
             "Record a step as one CUDA graph; needs a GPU, not run on one yet.", "--cuda-graph"
         ),
     ] = False
+    memory_budget: options.MemoryBudget = None
     seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0
 
     def config(self) -> DistillConfig:
@@ -222,7 +223,12 @@ def distill(
     levels = options.comma_list(training.levels, "--levels")
     config = replace(training.config(), samples=output.samples)
     top = 1 if choice.largest else choice.top
-    selection = Selection(top=top, threshold=choice.threshold, seed=training.seed)
+    selection = Selection(
+        top=top,
+        threshold=choice.threshold,
+        seed=training.seed,
+        memory_budget=training.memory_budget,
+    )
     curves = [HQSCurve.load(choice.curve)] if choice.curve else None
     loaded = checkpoints.open(output.device, output.dtype, output.attention)
     if training.batch_size is None:

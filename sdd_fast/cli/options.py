@@ -159,6 +159,14 @@ Restart = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+MemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        help="For everything in the device's memory: 22GiB, say. What takes more is computed piece "
+        "by piece, to the same result up to rounding. Default: what fits a GPU of 24 GB.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Overwrite = Annotated[
     bool,
     typer.Option(

@@ -69,8 +69,9 @@ class CurveOptions:
     ] = None
     memory_gb: Annotated[
         float | None,
-        _curve("Gigabytes for what is computed at once, instead of those of such a GPU."),
+        typer.Option(help="Earlier name of --memory-budget, beside the weights.", hidden=True),
     ] = None
+    memory_budget: options.MemoryBudget = None
     search: Annotated[
         str,
         _curve(
@@ -99,6 +100,7 @@ class CurveOptions:
             batch_size=self.batch_size,
             gradient_at=self.gradient_at,  # type: ignore[arg-type]
             memory_gb=self.memory_gb,
+            memory_budget=self.memory_budget,
             search=self.search,  # type: ignore[arg-type]
         )
 
@@ -191,6 +193,7 @@ def select(
         _write(curves, places, selection)
     for prompt, place in zip(prompts, places, strict=True):
         follow = {"out": place, "top": how.top, "threshold": how.threshold, "template": template}
+        follow["memory_budget"] = how.memory_budget
         follow |= typed(checkpoints) | options.where(device, dtype, attention)
         say(f"next:    {options.command_line('distill', prompt, **follow)}")
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .._deprecated import renamed_fields
-from ..checks import check_count, check_number, check_seed
+from ..checks import check_count, check_memory_budget, check_number, check_seed
 from ..gradients.config import GuidanceConfig
 
 GENERATOR_DTYPES = ("auto", "float32", "bfloat16")
@@ -19,8 +19,10 @@ LATER: dict[str, Any] = {
 }  # fmt: skip
 """Settings that runs of earlier versions do not tell, and what they had."""
 
-ONLY_SHOWN = ("log_every", "monitor_every", "checkpoint_every", "samples", "cuda_graph")
-"""Settings that change nothing about the result: a resumed run may have others."""
+ONLY_SHOWN = (
+    "log_every", "monitor_every", "checkpoint_every", "samples", "cuda_graph", "memory_budget",
+)  # fmt: skip
+"""Settings that change nothing about the result but by rounding: a resumed run may have others."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,9 @@ class DistillConfig:
             a batch, and results differ in their last digits.
         cuda_graph: whether a step is recorded as one CUDA graph and launched as a whole, to the
             same bits; needs a GPU. Not run on one yet.
+        memory_budget: for everything in the device's memory, weights too, such as "22GiB"; None:
+            for a card of 24 GB, by a rule. A step that takes more is made piece by piece, to the
+            same result up to rounding; so is one in which memory runs out.
         seed: fixes the initial mapper and, together with the step number, every draw.
         log_every: steps between history entries, which are means over them. The only steps at
             which the host waits for the device.
@@ -129,6 +134,7 @@ class DistillConfig:
     generator_dtype: str = "auto"
     compile: bool | str = False
     cuda_graph: bool = False
+    memory_budget: int | float | str | None = None
     seed: int = 0
     log_every: int = 10
     monitor_every: int = 50
@@ -159,6 +165,8 @@ class DistillConfig:
                 )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is a decay from 0 to below 1, got {self.ema!r}")
+        if self.memory_budget is not None:
+            check_memory_budget(self.memory_budget)
         if self.guidance_rms is not None:
             check_number("guidance_rms", self.guidance_rms, positive=True)
         first, last = self.prior_timesteps

@@ -24,7 +24,9 @@ from ..gradients.balance import balanced_guidance_scale, images_to_balance_on
 from ..gradients.config import GUIDANCE_RMS, GuidanceConfig
 from ..lock import locked
 from ..manipulator import LatentGenerator, MapperInfo, float32_layers, frozen
+from ..memory import ENCODED_AT_ONCE
 from ..models.mapper import LEVELS
+from ..out_of_memory import Sizes
 from ..progress import Listener
 from ..run_folder import RunFolder
 from ..shield import check_differentiable, shielded
@@ -46,9 +48,10 @@ from .request import (
     check_execution,
     check_timesteps,
     request_of,
+    sizes_of,
     take_apart,
 )
-from .result import DistillResult, check_failures
+from .result import DistillResult, check_failures, figures_of, shorten
 from .trackers import Tracker, Tracking, sampler
 
 if TYPE_CHECKING:
@@ -168,7 +171,8 @@ def distill(
 
     Raises:
         ValueError: a wrong shape, an empty prompt, a timestep out of range or without signal, or a
-            `run_dir` that holds a run with other settings.
+            `run_dir` that holds a run with other settings; a memory budget that is too small.
+        MemoryError: not even the smallest pieces fit.
         BlockingIOError: another process works in `run_dir`.
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint remains. Of
             several prompts `PromptsFailed`, after the others are finished; also if a mapper,
@@ -194,11 +198,13 @@ def distill(
                 generator, held_out, run.mapper, one.prompt, identity, unknown
             )
         _open_folders(runs, asked, locks, resume, (identity, data, generator, prior))
-        left = [run for run in runs if not run.finished]
+        left, sizes = [run for run in runs if not run.finished], None
         if left:
-            check_execution(asked[0].config, prior.device)
-        _balance(prior, generator, data, runs)
-        _train(left, prior, generator, data, identity, progress)
+            first, config = left[0].learner, left[0].config
+            check_execution(config, prior.device)
+            sizes = sizes_of(prior, generator, data, first, config, len(left), identity)
+        _balance(prior, generator, data, runs, sizes)
+        _train(left, prior, generator, data, identity, sizes, progress)
         return _results(runs, alone=isinstance(prompt, str))
 
 
@@ -257,9 +263,12 @@ def _balance(
     generator: Any,
     data: Tensor,  # [N, num_layers, w_dim]
     runs: Sequence[_Run],
+    sizes: Sizes | None,
 ) -> None:
     """Fill in the guidance of those that were given none."""
-    images = None
+    images, at_once = None, ENCODED_AT_ONCE
+    if sizes is not None and runs[0].config.memory_budget is not None:
+        at_once = max(1, min(at_once, sizes.images, sizes.rows // 2))
     for run in runs:
         config = run.config
         if config.guidance is not None:
@@ -274,6 +283,7 @@ def _balance(
                 run.learner.timesteps.tolist(),
                 guidance_rms=config.guidance_rms or GUIDANCE_RMS,
                 seed=config.seed,
+                at_once=at_once,
             )
             guidance = GuidanceConfig(guidance_scale=scale)
         run.config = replace(config, guidance=guidance)
@@ -286,6 +296,7 @@ def _train(
     generator: Any,
     data: Tensor,  # [N, num_layers, w_dim]
     identity: Embedding | None,
+    sizes: Sizes | None,
     progress: bool | Listener,
 ) -> None:
     """Train what is not finished, and write the mappers of those that did not fail."""
@@ -305,7 +316,8 @@ def _train(
         if run.folder:
             run.folder.begin({**asdict(run.info), "distill": asdict(run.config)}, run.state)
     rendering = in_dtype(generator, config.generator_dtype)
-    objective = Objective(prior, rendering, data, [run.learner for run in runs], identity, config)
+    learners = [run.learner for run in runs]
+    objective = Objective(prior, rendering, data, learners, identity, config, sizes)
     schedule = Schedule(
         config.steps,
         config.lr_at,
@@ -330,8 +342,9 @@ def _train(
             objective.parts,
             schedule,
             compiling=unet.take_seconds if unet else None,
-            text=_figures,
+            text=figures_of,
             progress=progress,
+            take_less=objective.take_less,
         )
     for run, training, step in zip(runs, trainings, earlier, strict=True):
         run.failure = training.failure
@@ -355,7 +368,7 @@ def _training(run: _Run, explain: Callable[[int], str], told: Tracking) -> Train
     g = run.learner.guidance.guidance_scale
     return Training(
         run.state,
-        _shorten(run.info.prompt),
+        shorten(run.info.prompt),
         run.folder,
         None if run.monitor is None else partial(run.monitor, run.measured, run.config.lam),
         "Check that the latents and generator are finite; then try a lower lr "
@@ -383,15 +396,3 @@ def _results(runs: Sequence[_Run], alone: bool) -> DistillResult | list[DistillR
         raise FloatingPointError(runs[0].failure)
     check_failures(results, [run.failure for run in runs])
     return results[0] if alone else results
-
-
-def _figures(entry: dict[str, Any]) -> str:
-    # No verdict: of an edit that is not finished there is none.
-    if "edit_size" not in entry:
-        return f"residual {entry['residual']:.3g}"
-    direction = f", direction {entry['direction']:+.2f}" if "direction" in entry else ""
-    return f"edit size {entry['edit_size']:.1%}{direction}"
-
-
-def _shorten(text: str, width: int = 32) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

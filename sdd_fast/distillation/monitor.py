@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .._deprecated import warn
 from ..manipulator import LatentGenerator, check_generator, frozen, manipulate
 from ..memory import rendering_batch
+from ..out_of_memory import halving
 from ..shield import shielded
 from .judge import judge
 
@@ -109,6 +110,15 @@ class EditMonitor:
     @shielded(grad=False)
     def __call__(self, mapper: nn.Module, lam: float = 1.0) -> dict[str, Any]:
         """Measure `mapper` at strength 1 (factor `lam` on its output)."""
+        measured = halving(lambda n: self._measure(mapper, lam, n), self.batch_size, "measuring")
+        if self.clip is not None and self.direction_above is not None:
+            measured["direction_above"] = self.direction_above
+        verdict = judge(measured, unknown_words=self.unknown_words)
+        return _Figures(measured | {"verdict": verdict.code, "advice": list(verdict.advice)})
+
+    def _measure(self, mapper: nn.Module, lam: float, at_once: int) -> dict[str, Any]:
+        if at_once != self.batch_size:
+            self.batch_size, self._before = at_once, []
         with frozen(self.generator, self.identity, self.clip, mapper):
             device = next(self.generator.parameters()).device
             seen = self._seen_before()
@@ -128,11 +138,7 @@ class EditMonitor:
                     row["latent_change"] = torch.cat(result.style_deltas, 1).square().mean(1).sqrt()
                 for key, values in row.items():
                     rows.setdefault(key, []).append(values)
-        measured = {key: float(torch.cat(parts).mean()) for key, parts in rows.items()}
-        if self.clip is not None and self.direction_above is not None:
-            measured["direction_above"] = self.direction_above
-        verdict = judge(measured, unknown_words=self.unknown_words)
-        return _Figures(measured | {"verdict": verdict.code, "advice": list(verdict.advice)})
+        return {key: float(torch.cat(parts).mean()) for key, parts in rows.items()}
 
     @shielded(grad=False)
     def sample(self, mapper: nn.Module, lam: float, count: int) -> tuple[Tensor, Tensor]:

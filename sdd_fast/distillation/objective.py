@@ -24,17 +24,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import draws
 from ..captured import CapturedStep
 from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
 from ..gradients.overflow import explain_overflow
 from ..gradients.sds import residual, residuals
 from ..manipulator import manipulate
-from ..memory import fits_cache, prompts_at_once, rows_at_once
+from ..memory import fits_cache, training_sizes
+from ..out_of_memory import Sizes, smaller_after
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds, join_prompts
 from ..training_setup import Part
+from .again import GeneratorAgain, piece_by_piece
+from .batches import draw as draw, draw_prior_timesteps as draw_prior_timesteps, num_batches
 from .config import DistillConfig
 from .stacked import stacked
 
@@ -42,49 +44,6 @@ Embedding = Callable[[Tensor], Tensor]
 
 _PRIOR_FROM = 0.2  # share of the steps before the teacher judges images as well
 _UNGUIDED = GuidanceConfig(guidance_scale=1.0, weighting="uniform")
-
-
-def draw(
-    config: DistillConfig,
-    step: int,
-    count: int,
-    timesteps: Tensor,
-    latent_shape: tuple[int, int, int],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw what step number `step` (from 0) trains on, a function of (seed, step) alone.
-
-    That is why a resumed run equals an uninterrupted one. Drawn on the CPU, so that it does not
-    depend on the device either.
-
-    Args:
-        count: number of training latents. timesteps: int64 [|S|]. latent_shape: (C, h, w).
-
-    Returns:
-        indices [B] of the latents (every epoch visits all of them, in the same batches); their
-        timesteps [B], uniform over the set; noise [B, C, h, w], standard normal or zero.
-    """
-    order = torch.randperm(count, generator=draws.stream(config.seed, "order"))
-    start = step % num_batches(config, count) * config.batch_size
-    index = order[torch.arange(start, start + config.batch_size) % count]
-    rng = draws.stream(config.seed, f"step {step}")
-    t = timesteps[torch.randint(len(timesteps), (config.batch_size,), generator=rng)]
-    noise = torch.randn(config.batch_size, *latent_shape, generator=rng)
-    if config.guidance is not None and config.guidance.noise == "zero":
-        noise.zero_()
-    return index, t, noise
-
-
-def draw_prior_timesteps(config: DistillConfig, step: int) -> Tensor:
-    """Draw the timesteps [B], int64, at which the teacher judges the images of this step."""
-    first, last = config.prior_timesteps
-    return torch.randint(
-        first, last + 1, (config.batch_size,), generator=draws.stream(config.seed, f"prior {step}")
-    )
-
-
-def num_batches(config: DistillConfig, count: int) -> int:
-    """Return how many batches visit all of `count` latents."""
-    return -(-count // config.batch_size)
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -144,6 +103,7 @@ class Objective:
 
     Args:
         learners: their guidance differs in its scale alone.
+        sizes: how much goes through the networks at once; changes results by rounding only.
     """
 
     def __init__(
@@ -154,23 +114,27 @@ class Objective:
         learners: Sequence[Learner],
         identity: Embedding | None,
         config: DistillConfig,
+        sizes: Sizes | None = None,
     ) -> None:
         self.prior, self.generator, self.learners = prior, generator, learners
         self.w_plus, self.config = w_plus, config
         self.identity = identity if config.identity_weight > 0 else None
         size = (w_plus.shape[-2], w_plus.shape[-1]) if generator is None else generator.image_size
         self._latent_shape = prior.latent_shape_for(*size)
-        self._prompts_at_once = prompts_at_once(prior, generator, size, config.batch_size)
-        self._images_at_once = max(1, rows_at_once(prior, size) // 3)
+        self.sizes = sizes or training_sizes(
+            prior, generator, size, config.batch_size, len(learners)
+        )
         self._cache: dict[int, Before] = {}
         self._together = lru_cache(maxsize=len(learners))(self._put_together)
         self._captured = CapturedStep(prior.device) if config.cuda_graph else None
 
     def parts(self, step: int, of: Sequence[int]) -> Iterator[Part]:
         """Add the gradients of step `step` for the learners `of`, as many at once as fit."""
-        batches, at_once = self.config.accumulate, self._prompts_at_once
+        batches, at_once = self.config.accumulate, self.sizes.prompts
         if self._captured and (batches > 1 or len(of) > at_once):
             self._captured.give_up("its gradients are added up, of several batches or prompts")
+        if self._captured and self.sizes.again:
+            self._captured.give_up("parts of it are computed again, to save memory")
         for batch in range(step * batches, (step + 1) * batches):
             for start in range(0, len(of), at_once):
                 some = tuple(of[start : start + at_once])
@@ -189,6 +153,13 @@ class Objective:
     def _add_gradients(self, losses: Tensor, measured: dict[str, Tensor]) -> dict[str, Tensor]:
         (losses.sum() / self.config.accumulate).backward()
         return measured
+
+    def take_less(self, error: Exception) -> None:
+        """Take smaller sizes after memory ran out; raise any other error, or if there are none."""
+        self.sizes = smaller_after(error, self.sizes, "a step of the training")
+        self._cache.clear()  # made in larger pieces
+        if self._captured:
+            self._captured = CapturedStep(self.prior.device)
 
     def loss(self, batch: int, of: tuple[int, ...] = (0,)) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses [P] of learners with the gradient of a batch, and their parts.
@@ -217,9 +188,7 @@ class Objective:
         """
         config, prompts = self.config, together.prompts
         images, change = self._edited(together, inputs.w)  # [P·B, 3, R, R], [P·B, …]
-        encoded = EncodedImages(self.prior, images)
-        r = self._residual(together, encoded.latents, inputs)  # [P·B, C, h, w]
-        d = encoded.gradient(r)
+        d, r = self._gradient(together, images, inputs)
 
         def each(x: Tensor) -> Tensor:  # [P·B, …] -> [P, B, …]
             return x.unflatten(0, (prompts, -1))
@@ -233,6 +202,8 @@ class Objective:
         terms = {"l2": (config.l2_weight, lambda: mean(each(change).square()))}
         if inputs.embedding is not None and self.identity is not None:
             identity, reference = self.identity, inputs.embedding
+            if "generator" in self.sizes.again:
+                identity = piece_by_piece(identity, self.sizes.images)
             terms["identity_loss"] = (
                 config.identity_weight,
                 lambda: 1 - F.cosine_similarity(each(identity(images)), reference, dim=-1).mean(1),
@@ -305,29 +276,46 @@ class Objective:
             g.to(self.prior.device, self.prior.compute_dtype).repeat_interleave(count),
         )
 
+    def _gradient(
+        self,
+        together: _Together,
+        images: Tensor,  # [P·B, 3, R, R]
+        inputs: Inputs,
+    ) -> tuple[Tensor, Tensor]:
+        """Return d [P·B, 3, R, R] and r [P·B, C, h, w], of as many images at once as fit."""
+        again, gradients, found = "encoder" in self.sizes.again, [], []
+        for start in range(0, len(images), self.sizes.images):
+            some = slice(start, start + self.sizes.images)
+            encoded = EncodedImages(self.prior, images[some], again)
+            found.append(self._residual(together, encoded.latents, inputs, start))
+            gradients.append(encoded.gradient(found[-1]))
+        return _joined(gradients), _joined(found)
+
     def _residual(
         self,
         together: _Together,
-        z: Tensor,  # [P·B, C, h, w]
+        z: Tensor,  # [b, C, h, w], of the images from number `first` on
         inputs: Inputs,
+        first: int,
     ) -> Tensor:
-        """Return r [P·B, C, h, w], in as many calls of the U-Net as its memory asks for."""
+        """Return r [b, C, h, w], in as many calls of the U-Net as its memory asks for."""
         t, noise, small, guidance = inputs.t, inputs.noise, inputs.small, together.guidance
-        scales, found = together.guidance_scales, []
-        for start in range(0, len(z), self._images_at_once):
-            some = slice(start, start + self._images_at_once)
-            given = self.prior, z[some], together.embeds.rows(some)
+        scales, found, rows = together.guidance_scales, [], self.sizes.rows
+        for part in z.split(max(1, rows // 3)):
+            some = slice(first, first + len(part))
+            first += len(part)
+            given = self.prior, part, together.embeds.rows(some)
             asked: list[tuple[Tensor, GuidanceConfig, Tensor | None]] = [
                 (t[some], guidance, None if scales is None else scales[some])
             ]
             if small is not None:
                 asked.append((small[some], _UNGUIDED, None))
-            if len(asked) > 1 and guidance.jacobian == "skip":
+            if len(asked) > 1 and guidance.jacobian == "skip" and rows >= 3:
                 r, *judged = residuals(*given, asked, noise[some])
             else:
                 r, *judged = (residual(*given, at, noise[some], how, g) for at, how, g in asked)
             found.append(r + self.config.prior_weight * judged[0] if judged else r)
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return _joined(found)
 
     def _edited(self, together: _Together, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return edited images, and what the mappers changed in the units that L2 counts."""
@@ -336,7 +324,10 @@ class Objective:
         if self.generator is None:
             images = together.mapper(w)
             return images, images - w
-        result = manipulate(self.generator, w, [(together.mapper, self.config.lam)])
+        generator = self.generator
+        if "generator" in self.sizes.again:
+            generator = GeneratorAgain(generator, self.sizes.images)
+        result = manipulate(generator, w, [(together.mapper, self.config.lam)])
         if result.delta is not None:
             return result.images, result.delta / together.scale
         assert result.style_deltas is not None
@@ -355,14 +346,21 @@ class Objective:
         batch = step % num_batches(self.config, len(self.w_plus))
         known = self._cache.get(batch)
         if known is None or (keep and known.images is None):
-            images = w if self.generator is None else self.generator.synthesis(w)
-            embedding = known.embedding if known else None
+            images, embedding = w, known.embedding if known else None
+            pieces = [*w.split(self.sizes.images)]
+            if self.generator is not None:
+                pieces = [self.generator.synthesis(some) for some in pieces]
+                images = _joined(pieces)
             if self.identity is not None and embedding is None:
-                embedding = self.identity(images)
+                embedding = _joined([self.identity(some) for some in pieces])
             known = Before(images if keep else None, embedding)
             affordable = fits_cache(images[0], len(self.w_plus))
             self._cache[batch] = known if affordable else Before(None, embedding)
         return known
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def irrelevance(d: Tensor, prompts: int = 1) -> Tensor:

@@ -16,8 +16,9 @@ from ..checks import check_distinct
 from ..files import PathLike, settled
 from ..fingerprint import fingerprint
 from ..manipulator import MapperInfo, check_generator, config_of, try_generator, try_network
-from ..memory import check_images
+from ..memory import check_images, training_sizes
 from ..models.stylegan2 import StyleGAN2
+from ..out_of_memory import Sizes
 from ..shield import differentiable
 from ..teacher.compiled import check_compiler
 from ..teacher.parts import teacher_fingerprint
@@ -26,7 +27,7 @@ from ..teacher.prior import DiffusionPrior
 from ..teacher.text import check_prompt
 from ..teacher.vae_encoder import check_range
 from .config import LATER, ONLY_SHOWN, DistillConfig
-from .objective import Embedding
+from .objective import Embedding, Learner
 from .trackers import Tracker, trackers_of
 
 Monitor = Callable[[nn.Module, float], dict[str, Any]]
@@ -196,6 +197,34 @@ def check_execution(config: DistillConfig, device: torch.device) -> None:
         check_compiler(str(config.compile), device)
     if config.cuda_graph:
         check_graphs(device)
+
+
+def sizes_of(
+    prior: DiffusionPrior,
+    generator: Any,
+    data: Tensor,  # [N, num_layers, w_dim], or images [N, 3, R, R]
+    learner: Learner,
+    config: DistillConfig,
+    prompts: int,
+    identity: Embedding | None,
+) -> Sizes:
+    """Return how much a step takes at once of prompts like that of `learner`.
+
+    Raises:
+        ValueError: the memory budget is too small, or more than the device has.
+    """
+    return training_sizes(
+        prior,
+        generator,
+        (data.shape[-2], data.shape[-1]) if generator is None else generator.image_size,
+        config.batch_size,
+        prompts,
+        memory_budget=config.memory_budget,
+        embeds=learner.embeds,
+        identity=identity if config.identity_weight > 0 else None,
+        mapper=learner.mapper,
+        jacobian=learner.guidance.jacobian,
+    )
 
 
 def check_timesteps(

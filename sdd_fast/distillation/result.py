@@ -59,3 +59,17 @@ def check_failures(results: Sequence[DistillResult], failures: Sequence[str]) ->
             (told if len(results) > 1 else "") + "\n  ".join(failed),
             [None if why else one for one, why in zip(results, failures, strict=True)],
         )
+
+
+def figures_of(entry: dict[str, Any]) -> str:
+    """Return what of a history entry is shown beside the progress."""
+    # No verdict: of an edit that is not finished there is none.
+    if "edit_size" not in entry:
+        return f"residual {entry['residual']:.3g}"
+    direction = f", direction {entry['direction']:+.2f}" if "direction" in entry else ""
+    return f"edit size {entry['edit_size']:.1%}{direction}"
+
+
+def shorten(text: str, width: int = 32) -> str:
+    """Cut a prompt to `width` characters."""
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import draws
 from .._deprecated import renamed_arguments
 from ..memory import ENCODED_AT_ONCE, rendering_batch
+from ..out_of_memory import halving
 from ..shield import shielded
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
@@ -34,6 +35,7 @@ def balanced_guidance_scale(
     *,
     guidance_rms: float = GUIDANCE_RMS,
     seed: int = 0,
+    at_once: int = ENCODED_AT_ONCE,
 ) -> float:
     """Return the guidance scale at which a prompt guides as strongly as any other.
 
@@ -49,6 +51,7 @@ def balanced_guidance_scale(
         timesteps: those to train at; the images take turns.
         guidance_rms: the root mean square of the guidance to reach.
         seed: of the noise.
+        at_once: images that go through VAE and U-Net together; fewer, where memory runs out.
 
     Returns:
         g rounded to three digits, 1 … `MAX_BALANCED_SCALE`.
@@ -64,23 +67,30 @@ def balanced_guidance_scale(
     t = prior.timesteps_tensor(torch.as_tensor(list(timesteps))[turns], len(images))
     shape = prior.latent_shape_for(*images.shape[-2:])
     noise = torch.randn(len(images), *shape, generator=draws.generator(seed))
-    total = 0.0
-    for some, x in zip(
-        torch.arange(len(images)).split(ENCODED_AT_ONCE), images.split(ENCODED_AT_ONCE), strict=True
-    ):
-        z = prior.encode(x)
-        with_prompt, without = (
-            residual(prior, z, embeds, t[some], noise[some], GuidanceConfig(guidance_scale=scale))
-            for scale in (1.0, 0.0)
-        )
-        total += float((with_prompt - without).double().square().sum())
-        if not math.isfinite(total):
-            unguided = GuidanceConfig(guidance_scale=0.0)
-            why = explain_overflow(prior, x, embeds, t[some], noise[some], unguided)
-            raise FloatingPointError(
-                "the teacher's prediction is NaN or infinite. "
-                + (why or "Check that the images are finite and in [-1, 1]")
+
+    def summed(at_once: int) -> float:
+        total = 0.0
+        for some, x in zip(
+            torch.arange(len(images)).split(at_once), images.split(at_once), strict=True
+        ):
+            z = prior.encode(x)
+            with_prompt, without = (
+                residual(
+                    prior, z, embeds, t[some], noise[some], GuidanceConfig(guidance_scale=scale)
+                )
+                for scale in (1.0, 0.0)
             )
+            total += float((with_prompt - without).double().square().sum())
+            if not math.isfinite(total):
+                unguided = GuidanceConfig(guidance_scale=0.0)
+                why = explain_overflow(prior, x, embeds, t[some], noise[some], unguided)
+                raise FloatingPointError(
+                    "the teacher's prediction is NaN or infinite. "
+                    + (why or "Check that the images are finite and in [-1, 1]")
+                )
+        return total
+
+    total = halving(summed, at_once, "balancing the guidance")
     rms = math.sqrt(total / noise.numel())
     if rms < 1e-6:  # rounding alone gives about 1e-7
         raise ValueError(
@@ -104,5 +114,9 @@ def images_to_balance_on(
     some = data[: 64 if prior.resolution <= 256 else 32]
     if generator is None:
         return some
-    with torch.no_grad():
-        return torch.cat([generator.synthesis(w) for w in some.split(rendering_batch(generator))])
+
+    def render(at_once: int) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([generator.synthesis(w) for w in some.split(at_once)])
+
+    return halving(render, rendering_batch(generator), "rendering unedited images")

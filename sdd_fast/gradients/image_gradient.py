@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,12 +48,14 @@ class EncodedImages:
 
     Args:
         images: [B, 3, H, W] in [-1, 1]; what they depend on is left out of the graph.
+        again: see `VAEEncoder.encode`.
     """
 
-    def __init__(self, prior: DiffusionPrior, images: Tensor) -> None:
+    def __init__(self, prior: DiffusionPrior, images: Tensor, again: bool = False) -> None:
         with torch.enable_grad():
             self._images = differentiable(images.detach()).requires_grad_()
-            self._latents = prior.encode(self._images)
+            encode = partial(prior.vae_encoder.encode, again=True) if again else prior.encode
+            self._latents = encode(self._images)
         self.latents = self._latents.detach()
         """z: [B, C, h, w], without a graph."""
 

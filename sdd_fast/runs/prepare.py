@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..checks import check_count
+from ..distillation.config import DistillConfig
+from ..gradients.config import GuidanceConfig
 from ..manipulator import try_network
-from ..memory import check_images, check_memory
+from ..memory import check_images, check_memory, training_sizes
 from ..models.mapper import level_range
 from ..outputs import check_free
 from ..run_folder import (
@@ -29,6 +31,7 @@ from ..run_folder import (
 )
 from ..selection.choose import Selection
 from ..selection.curve import FORMAT as CURVE_FORMAT, HQSCurve
+from ..selection.in_domain import sizes
 from ..teacher.text import check_prompt
 from .record import read_run
 
@@ -79,6 +82,24 @@ def check(
     if timesteps is not None:
         domain.prior.timesteps_tensor(list(timesteps), len(timesteps))
         domain.prior.schedule.check_signal(list(timesteps))
+
+
+def check_budget(domain: Domain, selection: Selection, config: DistillConfig, prompts: int) -> None:
+    """Refuse a memory budget that selection or training does not fit, before either begins."""
+    if selection.memory_budget is not None:
+        sizes(domain, selection, config.guidance)
+    if config.memory_budget is None:
+        return
+    training_sizes(
+        domain.prior,
+        domain.generator,
+        domain.generator.image_size,
+        config.batch_size,
+        prompts,
+        memory_budget=config.memory_budget,
+        identity=domain.identity if config.identity_weight > 0 else None,
+        jacobian=(config.guidance or GuidanceConfig()).jacobian,
+    )
 
 
 def _try_judges(domain: Domain, prompt: str) -> None:

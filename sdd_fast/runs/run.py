@@ -38,7 +38,7 @@ from ..teacher.text import warn_of_unknown_words
 from ..training_state import ENDS_AT
 from .finish import finish
 from .job import EditRun, Job, Say
-from .prepare import check, earlier_run, slug as slug  # slug: for sdd_fast.experiment
+from .prepare import check, check_budget, earlier_run, slug as slug  # slug: for sdd_fast.experiment
 from .record import new_record, without_nan
 from .select import choose_timesteps, compute_missing, earlier_curve
 
@@ -156,6 +156,7 @@ def run_edits(
         named = levels or domain.levels.get(prompt)
         check(domain, prompt, timesteps, curve, named, selection, config.batch_size, faces)
     check_distinct(prompts)
+    check_budget(domain, selection, config, len(prompts))
     with ExitStack() as held:
         jobs: list[Job] = []
         problems: list[ValueError] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .._deprecated import renamed_fields
-from ..checks import check_count, check_number, check_seed
+from ..checks import check_count, check_memory_budget, check_number, check_seed
 from .curve import HQSCurve
 
 
@@ -19,13 +19,14 @@ class Selection:
         images: number of held-out latents of the domain to compute it on.
         candidates: timesteps of the curve; None: 50, 100 … 950 of 1000.
         gradient_map, gradient_at, normalize, noise_draws, seed, search: see `hqs`.
-        batch_size: images at once; None: as many as fit `memory_gb`, at most 8. It changes the
+        batch_size: images at once; None: as many as fit `memory_budget`, at most 8. It changes the
             curve by rounding only.
-        memory_gb: gigabytes for what is computed at once, beside the weights; None: what a 24 GB
-            card has.
+        memory_gb: deprecated; gigabytes for what is computed at once, beside the weights.
         top: choose the k best timesteps. threshold: choose those above ξ. Neither: those whose HQS
             is within `margin` of the largest. An adaptive search settles the largest alone: its
             neighbors are told from fewer images.
+        memory_budget: for everything in the device's memory, such as "22GiB"; None: what a 24 GB
+            card has.
     """
 
     images: int = 16
@@ -41,6 +42,7 @@ class Selection:
     gradient_at: Literal["image", "latent"] = "image"
     memory_gb: float | None = None
     search: Literal["exhaustive", "adaptive"] = "exhaustive"
+    memory_budget: int | float | str | None = None
 
     def __post_init__(self) -> None:
         for name in ("images", "noise_draws"):
@@ -52,8 +54,15 @@ class Selection:
         check_number("margin", self.margin)
         if self.memory_gb is not None:
             check_number("memory_gb", self.memory_gb, positive=True)
-            if self.batch_size is not None:
-                raise ValueError("give batch_size or memory_gb, not both")
+        if self.memory_budget is not None:
+            check_memory_budget(self.memory_budget)
+        given = [
+            name
+            for name in ("batch_size", "memory_budget", "memory_gb")
+            if getattr(self, name) is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(f"give {' or '.join(given)}, not both")
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise ValueError(f"threshold is an HQS, −1 … 1, got {self.threshold!r}")
         if self.top is not None and self.threshold is not None:

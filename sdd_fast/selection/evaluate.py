@@ -21,8 +21,8 @@ from ..gradients.config import GuidanceConfig
 from ..gradients.image_gradient import EncodedImages
 from ..gradients.overflow import explain_overflow
 from ..gradients.sds import residual, residual_of_prediction
-from ..memory import SelectionSizes
 from ..ops.softmax_entropy_l1 import GradientMap, softmax_entropy_l1
+from ..out_of_memory import Sizes, smaller_after
 from ..teacher.prior import DiffusionPrior
 from ..teacher.text import PromptEmbeds
 
@@ -72,7 +72,7 @@ class Evaluator:
         configs: Sequence[GuidanceConfig],
         timesteps: Sequence[int],
         statistics: Statistics,
-        sizes: SelectionSizes,
+        sizes: Sizes,
         advance: Callable[[int], None],
     ) -> None:
         self.prior, self.images, self.generator = prior, images, generator
@@ -85,6 +85,11 @@ class Evaluator:
         """Split images, all of them by default, into those that are encoded together."""
         images, step = images or range(len(self.images)), self.sizes.images
         return [images[first : first + step] for first in range(0, len(images), step)]
+
+    def take_less(self, error: Exception) -> None:
+        """Take smaller sizes after memory ran out; raise any other error, or if there are none."""
+        self._batch = None
+        self.sizes = smaller_after(error, self.sizes, "the selection")
 
     def evaluate(self, images: range, wanted: Tensor) -> Iterator[tuple[list[Pair], Tensor]]:
         """Yield entropy, L1 and deficit, averaged over draws, of some pairs after others.
@@ -146,7 +151,8 @@ class Evaluator:
         # Halving by averages of 2 × 2 pixels gives each of the four a quarter of the average's
         # gradient: nothing new, so that the statistics can be taken before (`_statistics`).
         halved = [height, width] == [2 * side for side in seen]
-        encoded = EncodedImages(self.prior, self.prior.vae_encoder.resize(y) if halved else y)
+        y = self.prior.vae_encoder.resize(y) if halved else y
+        encoded = EncodedImages(self.prior, y, "encoder" in self.sizes.again)
         return _Batch(images, encoded.latents, noise, encoded, halved)
 
     def _residuals(self, batch: _Batch, pairs: list[Pair]) -> Tensor:

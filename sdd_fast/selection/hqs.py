@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor
@@ -26,8 +26,9 @@ from ..files import PathLike, settled
 from ..fingerprint import fingerprint
 from ..gradients.config import GuidanceConfig
 from ..manipulator import LatentGenerator, check_generator
-from ..memory import SelectionSizes, check_images, check_memory, selection_sizes
+from ..memory import check_images, check_memory, selection_sizes
 from ..ops.softmax_entropy_l1 import GradientMap
+from ..out_of_memory import Sizes
 from ..progress import Listener, Task
 from ..shield import shielded
 from ..teacher.parts import teacher_fingerprint
@@ -40,6 +41,9 @@ from .evaluate import Evaluator, GradientAt, Statistics, image_noise as image_no
 from .partial import PartialCurves
 from .search import Found, Search, adaptive, exhaustive
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 def default_timesteps(num_train_timesteps: int = 1000) -> list[int]:
     """Return 50, 100 … 950 of 1000, scaled to another number of training timesteps."""
@@ -51,6 +55,20 @@ def usual_timesteps(prior: DiffusionPrior) -> list[int]:
     """Return those of `default_timesteps` at which this teacher has a signal."""
     usual = default_timesteps(prior.num_train_timesteps)
     return [t for t in usual if t < prior.schedule.with_signal]
+
+
+class AtOnce(TypedDict, total=False):
+    """How much goes through the networks at once in `hqs`; changes results by rounding only.
+
+    Args:
+        batch_size: images per VAE graph, and half the rows per U-Net call; or both, as
+            `memory.selection_sizes` gives them. None: what fits the memory.
+        memory_budget: for everything in the device's memory, such as "22GiB", "22GB" or a number of
+            bytes. None: for a card of 24 GB. Where memory runs out, less is taken, with a warning.
+    """
+
+    batch_size: int | Sizes | None
+    memory_budget: int | float | str | None
 
 
 @overload
@@ -87,11 +105,11 @@ def hqs(
     gradient_at: GradientAt = "image",
     normalize: Literal["per-image", "of-mean"] = "per-image",
     noise_draws: int = 1,
-    batch_size: int | SelectionSizes | None = None,
     seed: int = 0,
     search: Search = "exhaustive",
     progress: bool | Listener = True,
     partial: PathLike | Sequence[PathLike] | None = None,
+    **at_once: Unpack[AtOnce],
 ) -> HQSCurve | list[HQSCurve]:
     """Compute the HQS curve of a prompt, or those of several together, which share most work.
 
@@ -117,9 +135,6 @@ def hqs(
         normalize: see `HQSCurve`.
         noise_draws: draws of ε per image; H and N are averaged over an image's draws before they
             are normalized.
-        batch_size: images per VAE graph, and half the rows per U-Net call; or both, as
-            `memory.selection_sizes` gives them for an amount of memory. None: what fits 24 GB. It
-            trades memory for speed and changes results by rounding only, see `clip_topk`.
         seed: non-negative.
         search: "exhaustive" evaluates every image at every timestep. "adaptive" goes from coarse to
             fine and stops when the largest HQS is settled, see `selection.search`: the curve has
@@ -128,6 +143,7 @@ def hqs(
         partial: a .safetensors file to keep what is evaluated in (one for each prompt): the same
             call goes on there after an interruption, to the same result bit for bit. Delete it when
             the curve is saved.
+        at_once: `batch_size` or `memory_budget`, see `AtOnce`.
 
     Raises:
         TypeError, ValueError: arguments, naming what was expected.
@@ -140,7 +156,7 @@ def hqs(
     _check_choice("search", search, ("exhaustive", "adaptive"))
     embeds = _prompts(prior, prompt)
     configs = _configs(config, len(embeds), how)
-    sizes = _sizes(prior, images, generator, how, configs[0], embeds[0], batch_size)
+    sizes = _sizes(prior, images, generator, how, configs[0], embeds[0], at_once)
     for one in embeds:
         for text in one.prompts:
             warn_of_unknown_words(prior, text)
@@ -254,24 +270,32 @@ def _sizes(
     how: Statistics,
     config: GuidanceConfig,
     embeds: PromptEmbeds,
-    batch_size: int | SelectionSizes | None,
-) -> SelectionSizes:
+    at_once: AtOnce,
+) -> Sizes:
     """Return how much goes through the networks at once, checked against the memory there is."""
     square = (prior.resolution, prior.resolution)
     height, width = (
         images.shape[-2:] if generator is None else (getattr(generator, "image_size", square))
     )
+    unknown = at_once.keys() - AtOnce.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"hqs() has no argument {', '.join(map(repr, sorted(unknown)))}")
+    batch_size, budget = at_once.get("batch_size"), at_once.get("memory_budget")
+    if batch_size is not None and budget is not None:
+        raise ValueError("give batch_size or memory_budget, not both")
     if batch_size is None:
         batch_size = selection_sizes(
             prior,
             (height, width),
             jacobian=config.jacobian,
             gradient_at=how.gradient_at,
+            memory_budget=budget,
             embeds=embeds,
+            generator=generator,
         )
-    if not isinstance(batch_size, SelectionSizes):
+    if not isinstance(batch_size, Sizes):
         check_count("batch_size", batch_size)
-        batch_size = SelectionSizes(batch_size, 2 * batch_size)
+        batch_size = Sizes(batch_size, 2 * batch_size)
     together = min(batch_size.images, len(images))
     noise = 8.0 * together * how.noise_draws * math.prod(prior.latent_shape)
     check_memory(noise, f"noise_draws={how.noise_draws:,}", prior.device)

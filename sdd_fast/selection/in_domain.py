@@ -11,7 +11,8 @@ from torch import Tensor
 from .._deprecated import renamed_arguments
 from ..files import PathLike
 from ..gradients.config import GuidanceConfig
-from ..memory import SelectionSizes, selection_sizes
+from ..memory import selection_sizes
+from ..out_of_memory import Sizes
 from ..progress import Listener
 from ..teacher.text import PromptEmbeds, split_prompts
 from .choose import Selection
@@ -28,18 +29,20 @@ def sizes(
     config: GuidanceConfig | None = None,
     images: Tensor | None = None,
     embeds: PromptEmbeds | None = None,
-) -> SelectionSizes:
+) -> Sizes:
     """Return how much `compute_curves` takes at once, given the same; `embeds`: of any prompt."""
     if selection.batch_size is not None:
-        return SelectionSizes(selection.batch_size, 2 * selection.batch_size)
+        return Sizes(selection.batch_size, 2 * selection.batch_size)
     height, width = domain.generator.image_size if images is None else images.shape[-2:]
     return selection_sizes(
         domain.prior,
         (height, width),
         jacobian=(config or GuidanceConfig()).jacobian,
         gradient_at=selection.gradient_at,
+        memory_budget=selection.memory_budget,
         memory_gb=selection.memory_gb,
         embeds=embeds,
+        generator=domain.generator if images is None else None,
     )
 
 

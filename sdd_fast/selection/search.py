@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .. import draws
 from .._deprecated import moved
+from ..out_of_memory import release
 from .curve import scores
 from .evaluate import Evaluator
 from .partial import PartialCurves
@@ -151,7 +152,20 @@ def complete(evaluator: Evaluator, kept: PartialCurves, images: range, wanted: T
     Raises:
         FloatingPointError: a gradient is not finite; names prompt, timestep and image.
         KeyboardInterrupt: a signal asked for the end.
+        MemoryError: not even the smallest pieces fit.
     """
+    while images:
+        some = evaluator.batches(images)[0]
+        try:
+            _complete(evaluator, kept, some, wanted)
+            images = images[len(some) :]
+            continue
+        except (RuntimeError, MemoryError) as error:
+            evaluator.take_less(error)
+        release()  # and go on with what is still lacking
+
+
+def _complete(evaluator: Evaluator, kept: PartialCurves, images: range, wanted: Tensor) -> None:
     lacking = wanted & ~kept.done[:, images.start : images.stop].all(1)
     if not bool(lacking.any()):
         return

@@ -8,32 +8,50 @@ what enters each normalization, a third of what it keeps of diffusers' module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
+from torch.utils.checkpoint import checkpoint
 
 from ..ops.group_norm_silu import group_norm_silu
 from .precision import memory_format
 
 
-def encode_mean(vae: Any, y: Tensor) -> Tensor:
+def encode_mean(vae: Any, y: Tensor, again: bool = False) -> Tensor:
     """Encode images to the mean of the posterior, which is its mode.
 
     Args:
         vae: a frozen AutoencoderKL of which `unknown_to_fast_encoder` knows everything.
         y: [B, 3, H, W] in the dtype and on the device of the weights; H and W multiples of its
             scale factor.
+        again: keep for the gradient only what enters each layer of the first level, the largest,
+            and the level below it, and compute the rest again.
 
     Returns:
         [B, C, H/s, W/s], differentiable in `y`.
     """
+    run = partial(checkpoint, use_reentrant=False) if again else _call
+    first, *others = vae.encoder.down_blocks[0].resnets
+    y = y.contiguous(memory_format=memory_format("vae", y.device, y.dtype))
+    x = run(lambda y: _resnet(first, _conv(vae.encoder.conv_in, y)), y)
+    for resnet in others:
+        x = run(_resnet, resnet, x)
+    return run(_below_first_level, vae, x)
+
+
+def _call(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return function(*arguments)
+
+
+def _below_first_level(vae: Any, x: Tensor) -> Tensor:
     encoder = vae.encoder
-    x = _conv(encoder.conv_in, y.contiguous(memory_format=memory_format("vae", y.device, y.dtype)))
-    for block in encoder.down_blocks:
-        for resnet in block.resnets:
+    for level, block in enumerate(encoder.down_blocks):
+        for resnet in block.resnets if level else ():
             x = _resnet(resnet, x)
         for downsampler in block.downsamplers or ():
             x = _conv(downsampler.conv, F.pad(x, (0, 1, 0, 1)))

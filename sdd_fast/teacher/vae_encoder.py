@@ -85,12 +85,18 @@ class VAEEncoder:
         h, w = (s * self.resolution // longer // self.scale_factor for s in (height, width))
         return self.vae.config.latent_channels, h, w
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Encode images [B, 3, H, W] to latents [B, C, h, w]; see `DiffusionPrior.encode`."""
+    def encode(self, images: Tensor, again: bool = False) -> Tensor:
+        """Encode images [B, 3, H, W] to latents [B, C, h, w]; see `DiffusionPrior.encode`.
+
+        Args:
+            again: for a gradient, compute most of the network again in place of keeping it, where
+                it is `fast`.
+        """
         check_images(images, self.vae.config.in_channels)
         y = self.resize(images.to(self.device, self.dtype))
         y = y.to(self.vae.dtype)
-        mode = encode_mean(self.vae, y) if self.fast else self.vae.encode(y).latent_dist.mode()
+        fast = self.fast
+        mode = encode_mean(self.vae, y, again) if fast else self.vae.encode(y).latent_dist.mode()
         return mode.to(self.dtype) * self.vae.config.scaling_factor
 
     def resize(self, y: Tensor) -> Tensor:

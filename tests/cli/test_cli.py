@@ -319,8 +319,13 @@ def test_select_several_prompts(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
 def test_select_refuses_before_any_work(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
     words = ["--domain", domain, "--out", tmp_path / "out"]
     assert "'old' is given twice" in sdd.fails("select", "old", "hair", "old", *words)
-    tight = sdd.fails("select", "old", *words, "--memory-gb", "0.0001")
-    assert "is too small for one image and one row" in tight
+    tight = sdd.fails("select", "old", *words, "--memory-budget", "1MiB")
+    assert "memory_budget is 2 MB, but the selection takes" in tight and "at least" in tight
+    assert "the selection takes" in sdd.fails("select", "old", *words, "--memory-gb", "0.00001")
+    wrong = sdd.fails("distill", "old", *words, "--memory-budget", "22 apples")
+    assert "memory_budget must be an amount of memory" in wrong and "'22 apples'" in wrong
+    small = sdd.fails("distill", "old", *words, "--timesteps", "500", "--memory-budget", "1MiB")
+    assert "MB at least" in small
     (tmp_path / "runs" / "hair").mkdir(parents=True)
     with FileLock(tmp_path / "runs" / "hair" / LOCK_FILE):
         busy = sdd.fails("select", "old", "hair", "--domain", domain, "--out", tmp_path / "runs")
