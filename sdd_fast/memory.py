@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ._deprecated import warn
 from .checks import check_memory_budget, check_number
+from .distillation.config import DistillConfig
 from .memory_budget import (
     CACHE_BYTES,
     IMAGE_BYTES,
@@ -34,8 +35,6 @@ from .memory_budget import (
     training_within,
 )
 from .out_of_memory import Sizes
-
-from .distillation.config import DistillConfig
 
 if TYPE_CHECKING:
     from .teacher.prior import DiffusionPrior
