@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cpu_figures
+from steps_table import steps_part
 from turn_tables import Picture, pictures, selection_part, time_cost_part
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -269,6 +270,8 @@ def page() -> str:
     parts += selection_part(selection)
     guidance = ROOT / "benchmarks" / "guidance-faces64.json"
     parts += guidance_part(json.loads(guidance.read_text(encoding="utf-8")))
+    steps = ROOT / "benchmarks" / "steps-faces64.json"
+    parts += steps_part(json.loads(steps.read_text(encoding="utf-8")))
     parts += cpu_part({path: r for path, r in found.items() if "ceilings" not in r})
     parts += gpu_part({path: r for path, r in found.items() if "ceilings" in r})
     return "\n".join(parts)
