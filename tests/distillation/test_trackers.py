@@ -21,6 +21,7 @@ from sdd_fast.models import StyleGAN2
 from sdd_fast.teacher.prior import DiffusionPrior
 
 tracking = pytest.importorskip("accelerate.tracking")
+pytest.importorskip("tensorboard")
 pytestmark = pytest.mark.filterwarnings("ignore:the words? .* not in the vocabulary")
 
 STEPS, LOGGED, MEASURED = 7, [3, 5, 6, 7], [5, 7]
