@@ -60,7 +60,8 @@ class TrainingOptions:
     batch_size: Annotated[
         int | None,
         _training(
-            "Images per step. Default: 8, or fewer large ones, as many as fit a GPU of 24 GB."
+            f"Images per step. Default: {options.TRAINED_BY.batch_size}, or fewer large ones, as "
+            "many as fit a GPU of 24 GB."
         ),
     ] = None
     lr: Annotated[float, _training("Learning rate.")] = options.TRAINED_BY.lr

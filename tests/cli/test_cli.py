@@ -513,7 +513,8 @@ def test_distill_takes_fewer_large_pictures(
 ) -> None:
     words = ["distill", "old", "--domain", domain, "--steps", 1, "--faces", 0, "--timesteps", 500]
     usual = sdd(*words, "--out", tmp_path / "usual")
-    assert usual.code == 0 and "1 steps of 8 images" in usual.out
+    usually = DistillConfig().batch_size
+    assert usual.code == 0 and f"1 steps of {usually} images" in usual.out
     monkeypatch.setattr("sdd_fast.memory._KEPT_BYTES", 1.0)
     large = sdd(*words, "--out", tmp_path / "large")
     assert large.code == 0 and "1 steps of 1 image …" in large.out
