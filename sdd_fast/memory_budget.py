@@ -107,6 +107,8 @@ def training_within(
     drawn = rendered = Cost()
     if generator is not None:
         drawn, rendered = _generator(generator, identity), _rendered(generator, identity)
+    elif mapper is not None:
+        drawn = _manipulator(mapper, identity, size)
     trained = start.prompts * _COPIES * bytes_of(tensors_of([mapper]))
     weights = _resident(device, prior, generator, identity) + trained
 
@@ -237,6 +239,18 @@ def _generator(generator: Any, identity: Any) -> Cost:
         stack.enter_context(frozen(generator, identity))
         stack.enter_context(float32_layers(generator))
         return measure([generator, identity], like.device, forward, _backward)
+
+
+def _manipulator(mapper: nn.Module, identity: Any, size: tuple[int, int]) -> Cost:
+    """Measure what works on images, and the identity network, on one image."""
+    like = next(mapper.parameters())
+
+    def forward() -> Any:
+        x = like.new_zeros(1, 3, *size).requires_grad_()
+        images = mapper(x)
+        return x, images if identity is None else (images, identity(images))
+
+    return measure([mapper, identity], like.device, forward, _backward)
 
 
 def _rendered(generator: Any, identity: Any) -> Cost:

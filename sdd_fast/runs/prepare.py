@@ -84,9 +84,11 @@ def check(
         domain.prior.schedule.check_signal(list(timesteps))
 
 
-def check_budget(domain: Domain, selection: Selection, config: DistillConfig, prompts: int) -> None:
+def check_budget(
+    domain: Domain, selection: Selection | None, config: DistillConfig, prompts: int
+) -> None:
     """Refuse a memory budget that selection or training does not fit, before either begins."""
-    if selection.memory_budget is not None:
+    if selection is not None and selection.memory_budget is not None:
         sizes(domain, selection, config.guidance)
     if config.memory_budget is None:
         return

@@ -156,7 +156,7 @@ def run_edits(
         named = levels or domain.levels.get(prompt)
         check(domain, prompt, timesteps, curve, named, selection, config.batch_size, faces)
     check_distinct(prompts)
-    check_budget(domain, selection, config, len(prompts))
+    check_budget(domain, selection if timesteps is None else None, config, len(prompts))
     with ExitStack() as held:
         jobs: list[Job] = []
         problems: list[ValueError] = []

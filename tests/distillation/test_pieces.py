@@ -199,3 +199,22 @@ def test_a_budget(run: Run) -> None:
     assert same(run(memory_budget="3GiB"), run())
     with pytest.raises(ValueError, match="the training takes .* MB at least"):
         run(memory_budget="1MiB")
+
+
+def test_a_manipulator_of_images_is_counted_too(tiny_prior: DiffusionPrior) -> None:
+    images = torch.zeros(4, 3, 32, 32)
+
+    def least(channels: int) -> float:
+        mapper = nn.Sequential(
+            nn.Conv2d(3, channels, 3, padding=1), nn.Tanh(), nn.Conv2d(channels, 3, 1)
+        )
+        config = DistillConfig(memory_budget="1MiB", batch_size=4)
+        with pytest.raises(ValueError, match="the training takes") as error:
+            distill(
+                tiny_prior, None, images, "old", [500], mapper=mapper, config=config,
+                progress=False,
+            )  # fmt: skip
+        return float(str(error.value).split("takes ")[1].split(" MB")[0]) * 1e6
+
+    kept = 4 * 400 * 32 * 32 * 4  # of four images by the tanh
+    assert kept < least(400) - least(4) < 4 * kept
