@@ -63,6 +63,7 @@ def precision(
     from sdd_fast.selection.in_domain import held_out_of
     from sdd_fast.teacher.attention import AUTO_CANDIDATES, check_attention
     from sdd_fast.teacher.precision import check_dtype
+    from sdd_fast.teacher.text import check_prompt
 
     place = torch.device(check_device(device))
     check_count("images", images)
@@ -75,7 +76,8 @@ def precision(
     backends = [check_attention(name) for name in backends]
     candidates = options.whole_numbers(timesteps, "--timesteps")
     domain = checkpoints.open(device, "float32", "sdpa")
-    text = prompt or next(iter(domain.prompts), domain.source_text)
+    text = next(iter(domain.prompts), domain.source_text) if prompt is None else prompt
+    check_prompt(text)
     with torch.no_grad():
         shown = domain.generator.synthesis(held_out_of(domain, images))
     say(f"“{text}” on {len(shown)} images, g = 100, {', '.join(names)} against float32 …")
@@ -157,6 +159,7 @@ def time_cost(
     """
     from dataclasses import replace
 
+    from sdd_fast.teacher.text import check_prompt
     from sdd_fast.timing.equations import Plan
     from sdd_fast.timing.record import FILE
     from sdd_fast.timing.time_cost import FIGURE, TABLES, time_cost as measured
@@ -165,7 +168,8 @@ def time_cost(
     candidates = options.whole_numbers(plan.timesteps, "--timesteps")
     whole = Plan(plan.m, plan.n, plan.steps)
     domain = checkpoints.open(device, dtype, attention)
-    text = prompt or next(iter(domain.prompts), domain.source_text)
+    text = next(iter(domain.prompts), domain.source_text) if prompt is None else prompt
+    check_prompt(text)
     case = Case.of(domain, text, candidates, plan.images, plan.batch_size, quick)
     searched = min(plan.images, len(domain.held_out))
     whole = replace(whole, timesteps=len(case.candidates), searched=searched)
