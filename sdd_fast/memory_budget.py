@@ -166,9 +166,10 @@ def _largest(
             if total <= budget:
                 return sizes
             least, sizes = min(least, total), sizes.smaller()
+    takes = "more than there is" if least == math.inf else f"{_gb(least)} at least"
     raise ValueError(
-        f"memory_budget is {_gb(budget)}, but the {what} takes {_gb(least)} at least, "
-        f"{_gb(weights)} of them for weights; give more, or take dtype float16"
+        f"memory_budget is {_gb(budget)}, but the {what} takes {takes}, {_gb(weights)} of it for "
+        "weights; give more, or take dtype float16"
     )
 
 

@@ -7,6 +7,7 @@ networks take a second. What runs beside it changes neither.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from .out_of_memory import ran_out, release
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,25 @@ def measure(
     Args:
         networks: whose weights take part; what is no module is skipped.
         forward: makes its own inputs, on the device.
+
+    Returns:
+        Infinity, where memory runs out already of this.
     """
+    try:
+        return _measured(networks, device, forward, backward)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+    release()
+    return Cost(math.inf, math.inf)
+
+
+def _measured(
+    networks: Sequence[Any],
+    device: torch.device,
+    forward: Callable[[], Any],
+    backward: Callable[[Any], Any] | None,
+) -> Cost:
     if device.type == "cuda":
         return _allocated(device, forward, backward)
     weights = [*tensors_of(networks)]

@@ -142,6 +142,28 @@ def test_networks_that_look_at_values_are_run() -> None:
     assert cost.kept == 8000 and cost.peak >= 12000
 
 
+def test_what_runs_out_of_memory_already_when_it_is_measured(
+    tiny_prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one image with its whole graph, say: then what keeps less is taken."""
+    encoder = memory_budget._encoder
+
+    def tight(prior: Any, size: Any, again: bool, *args: Any) -> Cost:
+        def fails() -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        return encoder(prior, size, again, *args) if again else measure([], CPU, fails)
+
+    monkeypatch.setattr(memory_budget, "_encoder", tight)
+    found = selection_sizes(tiny_prior, (32, 32), memory_budget="1GiB")
+    assert found == Sizes(8, 64, 1, ("encoder",))
+    monkeypatch.setattr(
+        memory_budget, "_encoder", lambda prior, size, *_: tight(prior, size, False)
+    )
+    with pytest.raises(ValueError, match="the selection takes more than there is, 2 MB of it for"):
+        selection_sizes(tiny_prior, (32, 32), memory_budget="1GiB")
+
+
 # --- what fits ----------------------------------------------------------------------------------
 
 
@@ -274,7 +296,7 @@ def test_a_budget_that_is_too_small_or_too_large(tiny_prior: DiffusionPrior) -> 
     ):
         with pytest.raises(ValueError, match="memory_budget is 2 MB, but .* at least") as error:
             sizes("1MiB")
-        least = re.search(r"takes (\d+ MB) at least, \d+ MB of them for", str(error.value))
+        least = re.search(r"takes (\d+ MB) at least, \d+ MB of it for", str(error.value))
         assert least is not None and sizes(least[1]).images >= 1
         with pytest.raises(ValueError, match="1,000,000.00 GB, but the device cpu has"):
             sizes(1e15)
