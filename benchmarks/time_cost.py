@@ -175,6 +175,7 @@ def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) 
             "tuned, compiled": of_tuned(lambda: tuned.prepare(make(), low, True)),
             "ours, float32": ours("float32", **authors),
             "ours, default settings": ours("auto"),
+            "ours, default settings, compiled": ours("auto", compile=True),
             "ours": ours("auto", **authors | {"generator_dtype": "auto"}),
         },
         notes=step_notes(low),
@@ -206,6 +207,7 @@ def step_notes(low: torch.dtype) -> dict[str, str]:
         "tuned, low generator": f"teacher and generator {name}, frozen",
         "tuned, compiled": "U-Net and VAE encoder by torch.compile",
         "ours, float32": "the authors' settings",
+        "ours, default settings, compiled": "U-Net by torch.compile",
         "ours, default settings": "the judge's row of the U-Net, and the images before the edit",
         "ours": f"the authors' settings; teacher and, on a CPU, generator {name}",
     }

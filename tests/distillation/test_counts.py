@@ -129,12 +129,16 @@ def test_the_host_waits_only_when_something_is_logged_or_saved(
 
 
 def test_nothing_grows_from_step_to_step(train: Train) -> None:
-    kept = []
+    def alive() -> list[Tensor]:
+        gc.collect()
+        return [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
+
+    earlier = alive()  # of other tests: held, so that none of them is freed meanwhile
+    ids, kept = {id(x) for x in earlier}, []
 
     def listen(event: Progress) -> None:
         if event.done in (5, 10) and not event.closed:  # after entries, where sums begin anew
-            gc.collect()
-            tensors = [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
+            tensors = [x for x in alive() if id(x) not in ids]
             kept.append((len(tensors), sum(x.nbytes for x in tensors)))
 
     train(PROMPTS, progress=listen)
