@@ -113,7 +113,7 @@ def time_cost_part(results: dict[Path, dict[str, Any]]) -> list[str]:
     if not any(path.parent.name.startswith("nvidia") for path in own):
         parts.append("On a GPU: not measured.\n")
     rows = [row for result in own.values() for row in result["cases"]]
-    there = " ".join(name for row in rows for name in (*row["sides"], *row.get("editors", ())))
+    there = " ".join(name for row in rows for name in row["sides"])
     lacking = {"FLUX.2-klein": "FLUX.2-klein, which needs a GPU", "DiffAE": "DiffAE"}
     if told := [words for editor, words in lacking.items() if editor not in there]:
         parts.append(f"{', and '.join(told)}: not measured.\n")
