@@ -18,7 +18,6 @@ MODULES = {
     "sdd_fast.experiment": (
         "sdd_fast.runs.run", "sdd_fast.selection.choose", "sdd_fast.selection.in_domain",
     ),
-    "sdd_fast.metrics": ("sdd_fast.domains.faces64.measure",),
     "sdd_fast.monitor": (
         "sdd_fast.distillation.monitor", "sdd_fast.distillation.judge", "sdd_fast.report.wording",
     ),

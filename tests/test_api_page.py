@@ -27,6 +27,16 @@ def test_every_public_name_is_in_one_group() -> None:
     assert {*grouped, "ops", "__version__"} == set(sdd.__all__)
 
 
+def test_every_public_metric_is_listed() -> None:
+    public = {
+        name
+        for name, thing in vars(sdd.metrics).items()
+        if callable(thing) and not name.startswith("_")
+    }
+    assert set(api_page.METRICS) == public
+    assert len(api_page.METRICS) == len(public)
+
+
 class Example:
     """What it is.
 

@@ -15,7 +15,6 @@ from sdd_fast._deprecated import MODULES, renamed_arguments
     [
         ("sdd_fast.experiment", "run_edit"),
         ("sdd_fast.experiment", "Selection"),
-        ("sdd_fast.metrics", "measure_edit"),
         ("sdd_fast.monitor", "describe"),
     ],
 )
@@ -24,6 +23,16 @@ def test_earlier_modules(module: str, name: str) -> None:
     with pytest.warns(DeprecationWarning, match=MODULES[module][0]):
         found = importlib.import_module(module)
     assert callable(getattr(found, name))
+
+
+def test_what_metrics_held_before_it_became_a_package() -> None:
+    from sdd_fast import metrics
+
+    for name in ("EditQuality", "agreement", "faces_without", "measure_edit", "psnr"):
+        with pytest.warns(DeprecationWarning, match=f"is now .*[.]{name}"):
+            assert callable(getattr(metrics, name))
+    with pytest.raises(AttributeError, match="no attribute 'measure_edti'"):
+        _ = metrics.measure_edti
 
 
 def test_renamed_arguments() -> None:

@@ -24,6 +24,7 @@ from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.images import save_png
 from sdd_fast.inversion.invert import invert
 from sdd_fast.inversion.refine import Refinement
+from sdd_fast.metrics import evaluate
 
 PROMPT, TIMESTEPS = "white hair", [800, 150]
 
@@ -231,6 +232,7 @@ CALLS: dict[str, Callable[[Parts], Any]] = {
     "load_mapper": lambda p: sdd.load_mapper(p.folder / "mapper.safetensors"),
     "load_styles": lambda p: sdd.load_styles(p.folder / "styles.pt", p.domain.generator.style_dims),
     "measure_edit": Parts.measure,
+    "metrics.evaluate": lambda p: evaluate(p.domain, p.images, p.images.flip(3), PROMPT).to_json(),
     "residual": lambda p: [
         sdd.residual(p.prior, p.noise, p.embeds, 600, p.noise, sdd.GuidanceConfig(jacobian=kind))
         for kind in ("skip", "full")

@@ -100,12 +100,26 @@ def entry(name: str, thing: Any) -> list[str]:
     return [*lines, "", *listed, ""] if listed else [*lines, ""]
 
 
+METRICS = [
+    "evaluate", "EditMetrics", "right_answers", "counterfactual_error", "CounterfactualError",
+    "measure_attributes", "AttributeOutcome", "read_attributes", "clip_similarity",
+    "ClipSimilarity", "identity_similarity", "domain_distance", "FeatureDistance", "load_lpips",
+    "lpips_distance", "Reference", "FeatureDistances", "domain_features", "inception_features",
+    "FeatureNetwork", "frechet_distance", "kernel_distance", "KernelDistance",
+    "bootstrap_interval", "hierarchical_interval", "share_interval", "jackknife_interval",
+    "Interval", "paired_difference", "PairedDifference", "sign_flip_test", "holm",
+]  # fmt: skip
+
+
 def page() -> str:
     lines = [HEAD]
     for group, names in GROUPS.items():
         lines += [f"## {group}", ""]
         for name in names:
             lines += entry(name, getattr(sdd, name))
+    lines += ["## Metrics: `sdd_fast.metrics`", ""]
+    for name in METRICS:
+        lines += entry(name, getattr(sdd.metrics, name))
     lines += ["## Ops: `sdd.ops`", ""]
     for name in sdd.ops.__all__:
         lines += entry(name, getattr(sdd.ops, name))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from .._deprecated import warn
 from ..manipulator import LatentGenerator, check_generator, frozen, manipulate
 from ..memory import rendering_batch
+from ..metrics.clip import ImageTextEncoder as ImageTextEncoder, direction
+from ..metrics.identity import similarity
+from ..metrics.saturation import OUT_OF_RANGE as OUT_OF_RANGE, saturated_share
 from ..out_of_memory import halving
 from ..shield import shielded
 from .judge import judge
-
-OUT_OF_RANGE = 1.02
-"""Values beyond this count as saturated. Generators overshoot ±1 slightly on good images."""
 
 
 class _Figures(dict[str, Any]):
@@ -31,14 +31,6 @@ class _Figures(dict[str, Any]):
             raise KeyError(key)
         warn("burnt_share is now called saturated_share")
         return self["saturated_share"]
-
-
-class ImageTextEncoder(Protocol):
-    """A CLIP: images [B, 3, R, R] in [-1, 1] and texts to vectors [B, D] of one space."""
-
-    def encode_images(self, images: Tensor) -> Tensor: ...
-
-    def encode_texts(self, texts: Sequence[str]) -> Tensor: ...
 
 
 class EditMonitor:
@@ -162,7 +154,7 @@ class EditMonitor:
     def _look(self, images: Tensor) -> _Seen:
         return _Seen(
             images=images.clamp(-1, 1),
-            saturated=(images.abs() > OUT_OF_RANGE).float().mean((1, 2, 3)),
+            saturated=saturated_share(images, OUT_OF_RANGE),
             clip=None
             if self.clip is None
             else F.normalize(self.clip.encode_images(images.clamp(-1, 1)), dim=1),
@@ -180,12 +172,11 @@ class EditMonitor:
         }
         if before.clip is not None and after.clip is not None and self._texts is not None:
             source, target = self._texts
-            move = (target - source).expand_as(after.clip)
-            row["direction"] = F.cosine_similarity(after.clip - before.clip, move)
+            row["direction"] = direction(before.clip, after.clip, source, target)
             row["clip_similarity"] = after.clip @ target
             row["clip_gain"] = (after.clip - before.clip) @ target
         if before.identity is not None and after.identity is not None:
-            row["identity"] = F.cosine_similarity(after.identity, before.identity)
+            row["identity"] = similarity(before.identity, after.identity)
         return row
 
 

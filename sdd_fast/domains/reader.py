@@ -7,6 +7,7 @@ domains which users train on the same kind of images have it too, see `Domain.re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ class AttributeReader(Protocol):
 
     HEADS: dict[str, int]
     """Attribute → number of its values, as the classifier of such a domain has them."""
+    ATTRIBUTES: dict[str, tuple[str, ...]]
+    """Attribute → names of its values, in the order in which the classifier numbers them."""
     NOUNS: dict[str, str]
     """See `DomainSpec.nouns`; here also attributes whose names are not the words people use."""
     LIMITS: str
@@ -48,3 +51,45 @@ class AttributeReader(Protocol):
         faces: int,
     ) -> Mapping[str, Any]:
         """What an edit does to the attributes of `faces` images that lacked the target, as JSON."""
+
+
+@dataclass(frozen=True, eq=False)
+class RightAnswers:
+    """Drawn images, and what the right edit of each looks like.
+
+    Args:
+        target: what the edit is about.
+        images: [N, 3, R, R] in [-1, 1], before the edit; all lack the target. labels: attribute →
+            number of its value, int64 [N].
+        answers: [N, 3, R, R] for each value of the target: the same images with that one value,
+            and nothing else changed. Of several, each is right.
+        answer_labels: of each of the answers.
+    """
+
+    target: Target
+    images: Tensor
+    labels: dict[str, Tensor]
+    answers: tuple[Tensor, ...]
+    answer_labels: tuple[dict[str, Tensor], ...]
+
+
+class DrawingReader(AttributeReader, Protocol):
+    """What a reader may have besides: that of photographs has no right answers to give."""
+
+    def asked(self, labels: Mapping[str, Tensor], edited: str | None) -> dict[str, Tensor]:
+        """Of which images each attribute but the edited one can be asked: bool [N].
+
+        Without it, each of all images.
+        """
+
+    def right_answers(
+        self, count: int, resolution: int, target: Target, *, seed: int | None = None
+    ) -> RightAnswers:
+        """Draw held-out images that lack the target, and the right edits of them.
+
+        Args:
+            seed: of the images; None: those that edits are measured on.
+
+        Raises:
+            ValueError: hardly any image lacks the target.
+        """

@@ -81,10 +81,14 @@ class _PooledTrunk(SaveLoadMixin, nn.Module):
         self.norm = nn.GroupNorm(_groups(channels[-1]), channels[-1])
         self.head = nn.Linear(2 * channels[-1], outputs)
 
-    def _outputs(self, images: Tensor) -> Tensor:  # [B, 3, resolution, resolution] -> [B, outputs]
+    def pooled(self, images: Tensor) -> Tensor:
+        """Compute what the last layer sees of images [B, 3, resolution, resolution]: [B, D]."""
         x = F.silu(self.norm(self.trunk(images)[-1]))
         # Mean and maximum: small marks would drown in the mean alone.
-        out: Tensor = self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+
+    def _outputs(self, images: Tensor) -> Tensor:  # [B, 3, resolution, resolution] -> [B, outputs]
+        out: Tensor = self.head(self.pooled(images))
         return out
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from sdd_fast.domains.faces64 import reader
 from sdd_fast.domains.faces64.attributes import ATTRIBUTES, HEADS, value_index
 from sdd_fast.domains.faces64.measure import (
     EditQuality,
@@ -48,7 +49,7 @@ class FakeDomain:
     """Encoder and generator pass pictures through; the classifier knows the truth by looking
     the picture up, and calls whatever it has not seen `edited`."""
 
-    name, resolution, device, identity = "fake", 32, "cpu", None
+    name, resolution, device, identity, reader = "fake", 32, "cpu", None, reader
 
     def __init__(self, people, edited):
         self.pictures, self.people, self.edited = render(people, 32), people, edited

@@ -7,6 +7,8 @@ ask for the hair's color leave bald faces out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -49,3 +51,19 @@ def value_index(attribute: str, value: str) -> int:
         known = ", ".join(ATTRIBUTES[attribute])
         raise ValueError(f"unknown {attribute} {value!r}; known: {known}")
     return ATTRIBUTES[attribute].index(value)
+
+
+def asked(labels: Mapping[str, Tensor], edited: str | None = None) -> dict[str, Tensor]:
+    """Return of which faces each attribute but the edited one can be asked: bool [N].
+
+    The hair of a bald head has no color to read; an edit of the hair's length may take it away or
+    bring it about, and is not asked for it at all.
+    """
+    hair = labels["hair_length"] != ATTRIBUTES["hair_length"].index("bald")
+    everywhere = torch.ones_like(hair)
+    gone = {edited, "hair_color"} if edited == "hair_length" else {edited}
+    return {
+        name: hair if name == "hair_color" else everywhere
+        for name in ATTRIBUTES
+        if name not in gone
+    }

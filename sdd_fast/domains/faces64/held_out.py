@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ... import draws
-from ..reader import Target
+from ..reader import RightAnswers, Target
 from .attributes import ATTRIBUTES
 from .renderer import Faces, render, sample_faces
 
 SHOWN_SEED = 30_001  # neither training nor measuring draws faces from it
+MEASURE_SEED = 20_000  # of the faces that edits are measured on; far from the seeds of training
 _TRIED = 64  # faces drawn for each that is wanted
 
 
@@ -57,3 +58,32 @@ def pick(faces: Faces, index: Sequence[int]) -> Faces:
 def sample_images(count: int, resolution: int, lacking: Sequence[Target] = ()) -> Tensor:
     """Draw held-out faces that have none of the targets, see `AttributeReader`."""
     return render(held_out_faces(count, lacking), resolution)
+
+
+def faces_without(
+    attribute: str, values: tuple[str, ...], n: int, seed: int = MEASURE_SEED
+) -> Faces:
+    """Return `n` random faces that lack the target; bald heads have no hair color to edit."""
+    drawn = sample_faces(8 * n, draws.generator(seed))
+    return without(drawn, [(attribute, values)], n)
+
+
+def right_answers(
+    count: int, resolution: int, target: Target, *, seed: int | None = None
+) -> RightAnswers:
+    """Draw faces that lack the target, and the same faces with it, see `DrawingReader`."""
+    attribute, values = target
+    faces = faces_without(attribute, values, count, MEASURE_SEED if seed is None else seed)
+    if len(faces) < count:
+        raise ValueError(
+            f"only {len(faces)} of {8 * count} rendered faces lack {attribute} "
+            f"{' or '.join(values)}, {count} were wanted; the target names nearly every value"
+        )
+    edited = [faces.with_labels(**{attribute: value}) for value in values]
+    return RightAnswers(
+        target,
+        images=render(faces, resolution),
+        labels=faces.labels,
+        answers=tuple(render(one, resolution) for one in edited),
+        answer_labels=tuple(one.labels for one in edited),
+    )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import draws
 from ...images import psnr as psnr
 from ...manipulator import manipulate
+from ...metrics.attributes import (
+    differing,
+    measure_attributes,
+    read_attributes as read_attributes,
+)
+from ...metrics.identity import identity_similarity
 from ...shield import shielded
 from .. import Domain
-from .attributes import ATTRIBUTES
+from .attributes import asked
 from .edits import EDITS
-from .held_out import without
-from .renderer import Faces, render, sample_faces
-
-_MEASURE_SEED = 20_000  # far from the seeds that training draws from
+from .held_out import MEASURE_SEED, faces_without as faces_without
+from .renderer import render
 
 
 @dataclass(frozen=True)
@@ -58,23 +61,6 @@ class EditQuality:
         return asdict(self) | {"kept_mean": self.kept_mean, "kept_worst": list(self.kept_worst)}
 
 
-def read_attributes(domain: Domain, images: Tensor, batch_size: int = 128) -> dict[str, Tensor]:
-    """Read the attribute labels {name: int64 [B]} off `images` with the domain's classifier."""
-    if domain.classifier is None:
-        raise ValueError(f"domain {domain.name} has no attribute classifier to measure with")
-    with torch.no_grad():
-        rows = [domain.classifier(x.clamp(-1, 1)) for x in images.split(batch_size)]
-    return {k: torch.cat([row[k] for row in rows]).argmax(1) for k in rows[0]}
-
-
-def faces_without(
-    attribute: str, values: tuple[str, ...], n: int, seed: int = _MEASURE_SEED
-) -> Faces:
-    """Return `n` random faces that lack the target; bald heads have no hair color to edit."""
-    drawn = sample_faces(8 * n, draws.generator(seed))
-    return without(drawn, [(attribute, values)], n)
-
-
 @shielded(grad=False)
 def measure_edit(
     domain: Domain,
@@ -85,7 +71,7 @@ def measure_edit(
     target: tuple[str, tuple[str, ...]] | None = None,
     strength: float = 1.0,
     faces: int = 256,
-    seed: int = _MEASURE_SEED,
+    seed: int = MEASURE_SEED,
 ) -> EditQuality:
     """Encode held-out faces that lack the target, edit them and read the attributes off.
 
@@ -111,43 +97,34 @@ def measure_edit(
             manipulate(domain.generator, domain.encoder(x), [(mapper, lam * strength)]).images
             for x in before.to(domain.device).split(64)
         ]
-    ).clamp(-1, 1)
-    seen = {k: v.cpu() for k, v in read_attributes(domain, after).items()}
-    wanted = torch.tensor([ATTRIBUTES[attribute].index(v) for v in values])
-    success = torch.isin(seen[attribute], wanted).double().mean().item()
+    )
+    after = after.nan_to_num(0.0).clamp(-1, 1).cpu()  # what cannot be shown is gray
+    target = (attribute, values)
+    outcome = measure_attributes(domain, before, after, target, labels=people.labels)
+    assert outcome.success is not None
+    identity = math.nan
+    if domain.identity is not None:
+        vectors = identity_similarity(domain.identity, before, after, device=domain.device)
+        identity = vectors.mean().item()
     return EditQuality(
         prompt=prompt,
         attribute=attribute,
         values=values,
         faces=len(people),
-        success=success,
-        kept=_kept(seen, people.labels, attribute),
-        identity=_identity(domain, before, after),
+        success=outcome.success.double().mean().item(),
+        kept=_shares(outcome.kept),
+        identity=identity,
         strength=strength,
     )
 
 
 def agreement(seen: dict[str, Tensor], drawn: dict[str, Tensor]) -> dict[str, float]:
     """Return the share of faces whose attribute reads as drawn; hair color only where hair is."""
-    hair = drawn["hair_length"] != ATTRIBUTES["hair_length"].index("bald")
-    shares = {}
-    for name in ATTRIBUTES:
-        same = (seen[name] == drawn[name]).double()
-        counted = same[hair] if name == "hair_color" else same
-        if len(counted):  # all of a few faces may be bald
-            shares[name] = counted.mean().item()
-    return shares
+    differs = differing(seen, drawn, asked(drawn))
+    return _shares({name: 1 - values for name, values in differs.items()})
 
 
-def _kept(seen: dict[str, Tensor], drawn: dict[str, Tensor], edited: str) -> dict[str, float]:
-    gone = {edited, "hair_color"} if edited == "hair_length" else {edited}
-    return {k: v for k, v in agreement(seen, drawn).items() if k not in gone}
-
-
-def _identity(domain: Domain, before: Tensor, after: Tensor) -> float:
-    if domain.identity is None:
-        return float("nan")
-    with torch.no_grad():
-        a = domain.identity(before.to(after.device))
-        b = domain.identity(after)
-    return F.cosine_similarity(a, b).mean().item()
+def _shares(kept: dict[str, Tensor]) -> dict[str, float]:
+    """Means over the faces that were asked; all of a few faces may be bald."""
+    asked_of = {name: values[~values.isnan()] for name, values in kept.items()}
+    return {name: values.mean().item() for name, values in asked_of.items() if len(values)}

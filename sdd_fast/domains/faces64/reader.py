@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..reader import Target
-from .attributes import HEADS as HEADS
-from .held_out import sample_images as sample_images
+from .attributes import ATTRIBUTES as ATTRIBUTES, HEADS as HEADS, asked as asked
+from .held_out import right_answers as right_answers, sample_images as sample_images
 from .measure import measure_edit
 from .target import target_in as target_in
 
