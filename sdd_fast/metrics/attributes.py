@@ -117,9 +117,9 @@ def value_numbers(domain: Domain, target: Target) -> Tensor:
         ValueError: an attribute or value that the domain does not read.
     """
     attribute, values = target
-    known: dict[str, Sequence[Any]]
+    known: Mapping[str, Sequence[Any]]
     if domain.reader is not None:
-        known = dict(domain.reader.ATTRIBUTES)
+        known = domain.reader.ATTRIBUTES
     else:
         known = {name: range(count) for name, count in _classifier(domain).heads.items()}
     if attribute not in known:

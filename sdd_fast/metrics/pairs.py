@@ -13,7 +13,7 @@ _ROUNDING = 1e-3
 
 
 def check_images(name: str, images: Tensor) -> Tensor:
-    """Return images as float32 in [-1, 1].
+    """Return images as float32 in [-1, 1], on the CPU.
 
     Raises:
         TypeError: no tensor of floating point numbers.
@@ -33,7 +33,7 @@ def check_images(name: str, images: Tensor) -> Tensor:
             f"{name} must lie in [-1, 1], the largest magnitude is {largest:g}. What a generator "
             "makes overshoots: clamp(-1, 1) it, as saving it would; of values 0…1 take 2 x - 1"
         )
-    return images.detach().float().clamp(-1, 1)
+    return images.detach().cpu().float().clamp(-1, 1)
 
 
 def check_pairs(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

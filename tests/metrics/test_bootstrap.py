@@ -129,6 +129,11 @@ def test_every_prompt_and_seed_counts_the_same_however_many_images_it_has() -> N
     assert (over_seeds.low, over_seeds.high) == (0.5, 1.5)
 
 
+def test_successes_that_all_agree_are_not_certain() -> None:
+    groups = [[torch.ones(8, dtype=torch.bool)] * 3] * 2
+    assert hierarchical_interval(groups) == share_interval(48, 48)
+
+
 def table(prompts: int, rng: torch.Generator) -> list[list[Tensor]]:
     """Simulated figures of [prompts][3 seeds] → [8 images] around 0."""
 
