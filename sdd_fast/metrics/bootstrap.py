@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import draws
 from ..checks import check_count
 from ..shield import shielded
-from .interval import CONFIDENCE, Interval, check_confidence, share_interval
+from .interval import CONFIDENCE, Interval, check_confidence, share_interval, student_t
 
 RESAMPLES = 10_000
 FEWEST = 5
@@ -96,10 +96,13 @@ def hierarchical_interval(
 
     Prompts are drawn again, of each its seeds, and of each of those its images (Davison and Hinkley
     1997, Sec. 3.8), since images under one prompt and seed tell less than as many independent ones.
-    Percentile interval; every prompt counts the same, and every seed of it.
+    Every prompt counts the same, and every seed of it. Images are drawn anew for each prompt and
+    seed, also where all of them have the same ones.
 
-    Of few prompts it is too narrow, as any bootstrap is of few values: of 6 prompts the interval
-    of 95 % held the true mean in 87 % of simulated tables, of 20 in 93 %.
+    Of few prompts a percentile interval is too narrow; this one is the expanded one (Hesterberg
+    2014, "What Teachers Should Know about the Bootstrap"). In simulated tables of 3 seeds and 16
+    images, intervals of 95 % held the true mean in 78 % of those of 2 prompts, 90 % of 3, and 95 %
+    of 6, 10 and 20.
 
     Args:
         groups: [prompt][seed] → values [N], true-or-false or numbers; NaN is left out. If all of
@@ -126,49 +129,77 @@ def hierarchical_interval(
     shares = all(v.dtype == torch.bool for seeds in given for v in seeds)
     if shares and (values == values[0]).all():
         return share_interval(int(values.sum()), len(values), confidence)
-    rng = draws.stream(seed, "hierarchical bootstrap")
-    chosen = _drawn(len(cells), resamples, rng, "prompts" in over)  # [B, P]
-    total = torch.zeros(resamples, dtype=torch.float64)
-    for place in range(len(cells)):
-        for prompt, seeds in enumerate(cells):
-            here = (chosen[:, place] == prompt).nonzero()[:, 0]
-            if len(here):
-                total[here] += _means_of_seeds(seeds, len(here), rng, over)
-    drawn = total / len(cells)
+    drawn = _Nested(cells).means(resamples, over, draws.stream(seed, "hierarchical bootstrap"))
     means = [sum(float(v.mean()) for v in seeds) / len(seeds) for seeds in cells]
-    lower = (1 - confidence) / 2
+    lower = _expanded(cells, over, confidence)
     low, high = (float(torch.quantile(drawn, end)) for end in (lower, 1 - lower))
     return Interval(
         estimate=sum(means) / len(means),
         low=low,
         high=high,
         confidence=confidence,
-        method=f"percentile bootstrap over {', '.join(over)}",
+        method=f"bootstrap over {', '.join(over)}",
         count=len(values),
     )
 
 
-def _means_of_seeds(
-    seeds: Sequence[Tensor], resamples: int, rng: torch.Generator, over: Sequence[str]
-) -> Tensor:
-    """Resampled means of one prompt [resamples]."""
-    chosen = _drawn(len(seeds), resamples, rng, "seeds" in over)
-    total = torch.zeros(resamples, dtype=torch.float64)
-    for place in range(len(seeds)):
-        for index, values in enumerate(seeds):
-            here = (chosen[:, place] == index).nonzero()[:, 0]
-            if "images" not in over:
-                total[here] += values.mean()
-            elif len(here):
-                total[here] += _resampled_with(values, _mean, len(here), rng)
-    return total / len(seeds)
+def _expanded(cells: Sequence[Sequence[Tensor]], over: Sequence[str], confidence: float) -> float:
+    """The share of resamples below an interval that allows for few prompts (Hesterberg, Sec. 4.1).
+
+    Of n values a resample varies less than they do, by √((n − 1) / n), and has lighter tails.
+    """
+    counts = {
+        "prompts": [len(cells)],
+        "seeds": [len(seeds) for seeds in cells],
+        "images": [len(v) for seeds in cells for v in seeds],
+    }
+    # The first level of which there are several decides: it has the fewest.
+    several = [counts[n] for n in LEVELS if n in over and max(counts[n]) > 1]
+    if not several:
+        return (1 - confidence) / 2
+    total, freedom = sum(several[0]), sum(count - 1 for count in several[0])
+    return NormalDist().cdf(-student_t(confidence, freedom) * math.sqrt(total / freedom))
 
 
-def _drawn(count: int, resamples: int, rng: torch.Generator, again: bool) -> Tensor:
-    """Indices [resamples, count]: drawn with replacement, or all in order."""
-    if again:
-        return torch.randint(count, (resamples, count), generator=rng)
-    return torch.arange(count).expand(resamples, count)
+class _Nested:
+    """Values of [prompts][seeds][images], any number of each, as one tensor [P, S, N]."""
+
+    def __init__(self, cells: Sequence[Sequence[Tensor]]) -> None:
+        self.seeds = torch.tensor([len(seeds) for seeds in cells])  # [P]
+        most = int(self.seeds.max())
+        lengths = [[len(v) for v in seeds] + [0] * (most - len(seeds)) for seeds in cells]
+        self.images = torch.tensor(lengths)  # [P, S]
+        shape = (len(cells), most, int(self.images.max()))
+        self.values = torch.zeros(shape, dtype=torch.float64)
+        for prompt, seeds in enumerate(cells):
+            for seed, values in enumerate(seeds):
+                self.values[prompt, seed, : len(values)] = values
+
+    def means(self, resamples: int, over: Sequence[str], rng: torch.Generator) -> Tensor:
+        """Resampled means [resamples], some at once."""
+        most = max(1, _AT_ONCE // self.values.numel())
+        sizes = [min(most, resamples - begun) for begun in range(0, resamples, most)]
+        return torch.cat([self._means(size, over, rng) for size in sizes])
+
+    def _means(self, size: int, over: Sequence[str], rng: torch.Generator) -> Tensor:
+        def places(shape: tuple[int, ...], counts: Tensor, again: bool) -> Tensor:
+            """Of each row which of its `counts`: drawn with replacement, or in order."""
+            if not again:
+                return torch.arange(shape[-1]).expand(shape).minimum(counts - 1).clamp(min=0)
+            drawn = torch.rand(shape, generator=rng, dtype=torch.float64)
+            return (drawn * counts).long().minimum(counts - 1).clamp(min=0)
+
+        prompts, seeds, images = self.values.shape
+        p = places((size, prompts), torch.tensor(prompts), "prompts" in over)[..., None]
+        s = places((size, prompts, seeds), self.seeds[p], "seeds" in over)
+        there = self.images[p, s]  # [B, P, S]
+        i = places((size, prompts, seeds, images), there[..., None], "images" in over)
+        counted = torch.arange(images) < there[..., None]
+        of_seeds = (self.values[p[..., None], s[..., None], i] * counted).sum(3) / there
+        # A prompt of fewer seeds has places that do not count.
+        valid = torch.arange(seeds) < self.seeds[p]
+        of_prompts = torch.where(valid, of_seeds, 0.0).sum(2) / self.seeds[p[..., 0]]
+        return of_prompts.mean(1)
 
 
 def _check_rows(rows: Tensor) -> None:

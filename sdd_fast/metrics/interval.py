@@ -72,6 +72,19 @@ def share_interval(hits: int, count: int, confidence: float = CONFIDENCE) -> Int
     return Interval(share, low, high, confidence, "Wilson", count)
 
 
+def student_t(confidence: float, freedom: int) -> float:
+    """Return how many standard errors to each side hold `confidence` of Student's t.
+
+    Abramowitz and Stegun 1964, 26.7.5: of 95 %, too small by 3 % for 2 degrees of freedom, and by
+    0.1 % for 5.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    first = (z**3 + z) / (4 * freedom)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    return z + first + second + third
+
+
 def check_confidence(confidence: float) -> float:
     """Return the confidence; ValueError unless it lies between 0 and 1."""
     if not 0 < confidence < 1:

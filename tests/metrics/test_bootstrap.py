@@ -73,10 +73,10 @@ def test_percentile_interval_of_a_mean_is_the_normal_one() -> None:
 def test_intervals_of_a_variance_are_those_of_the_textbook(
     method: str, low: float, high: float
 ) -> None:
-    """Efron and Tibshirani 1993, Table 14.2, which rests on 2000 resamples."""
+    """Efron and Tibshirani 1993, Table 14.2: of 2000 resamples, so that an end is sure to 2."""
     found = bootstrap_interval(SPATIAL, variance, confidence=0.9, method=method)
     assert found.estimate == pytest.approx(171.5, abs=0.05)
-    assert (found.low, found.high) == pytest.approx((low, high), rel=0.03)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=6)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95])
@@ -152,7 +152,7 @@ def test_intervals_over_prompts_hold_the_mean_of_all_prompts_and_those_over_imag
         for over in held:
             found = hierarchical_interval(groups, over=[over, "images"], resamples=200)
             held[over] += found.low <= 0 <= found.high
-    assert held["prompts"] / 60 > 0.82
+    assert held["prompts"] / 60 > 0.88
     assert held["images"] / 60 < 0.6
 
 

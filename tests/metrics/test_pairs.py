@@ -29,7 +29,7 @@ class ColorClip:
 
 
 def plain(*colors: tuple[float, float, float]) -> Tensor:
-    return torch.tensor(colors)[:, :, None, None].expand(-1, -1, 4, 4)
+    return torch.tensor(colors, dtype=torch.float32)[:, :, None, None].expand(-1, -1, 4, 4)
 
 
 def unit(*values: float) -> Tensor:
@@ -47,7 +47,7 @@ def test_direction_and_similarity_by_hand() -> None:
     direction = move @ wanted / (move.norm() * wanted.norm())
     assert found.direction[0] == pytest.approx(float(direction), abs=1e-6)
     assert found.direction[1] == 0  # nothing changed
-    assert found.direction[2] < -0.9
+    assert found.direction[2] < -0.8
     assert found.absolute[0] == pytest.approx(float(reddened @ red), abs=1e-6)
     assert found.before.tolist() == pytest.approx([float(gray @ red)] * 3, abs=1e-6)
     assert (found.source_text, found.target_text) == ("gray", "red")
