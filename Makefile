@@ -6,8 +6,8 @@
 # make sanitize the ops' tests under the address and undefined-behavior sanitizers
 # make emulate  the CUDA kernels: compiled, then run on the CPU, plainly and under sanitizers
 # make kernel-table   registers and occupancy of the CUDA kernels, into docs/
-# make wheel    one wheel with CPU and CUDA kernels into dist/, and one with the weights of faces64;
-#               needs nvcc, but no GPU
+# make wheel    one wheel with CPU and CUDA kernels into dist/, and one with the weights of each
+#               embedded domain; needs nvcc, but no GPU
 # make wheel-check   the same, and their tests in an environment of their own
 # make clean    remove what make made
 #
@@ -156,7 +156,7 @@ emulate: $(DONE)/dev
 kernel-table: $(DONE)/dev
 	@$(BIN)/python tools/kernel_table.py
 wheel: $(DONE)/torch
-	@echo "==> One wheel for CPU and GPU, and one with the weights of faces64, into dist/"
+	@echo "==> One wheel for CPU and GPU, and one with the weights of each domain, into dist/"
 	@rm -rf build/wheel && rm -f dist/sdd_fast*.whl
 	@SDD_FAST_NATIVE=1 SDD_FAST_CUDA=1 SDD_FAST_CUDA_ARCHITECTURES= \
 	  $(PIP) wheel $(QUIET) --no-deps --no-build-isolation --wheel-dir build/wheel .

@@ -195,7 +195,7 @@ class Parts:
 
     def measure(self) -> Any:
         target = ("hair_color", ("white",))
-        return measure_edit(self.domain, self.mapper, 0.3, PROMPT, target=target, faces=2)
+        return measure_edit(self.domain, self.mapper, 0.3, PROMPT, target=target, images=2)
 
 
 CALLS: dict[str, Callable[[Parts], Any]] = {

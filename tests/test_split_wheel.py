@@ -169,12 +169,49 @@ def test_nothing_half_written_stays(halves: tuple[Path, Path], tmp_path: Path) -
     assert [path.name for path in target.iterdir()] == [halves[0].name]
 
 
-def test_the_version_of_the_weights_here_is_true() -> None:
+def test_weights_of_another_domain_are_a_wheel_that_the_code_asks_for_as_an_extra(
+    halves: tuple[Path, Path], tmp_path: Path
+) -> None:
+    clothes = {**WEIGHT_FILES, "LICENSE-data.txt": b"Name who drew it.\n"}
+    whole = tmp_path / halves[0].name
+    with zipfile.ZipFile(whole, "a") as archive:
+        folder = FOLDER.replace("faces64", "fashion32")
+        for name, data in clothes.items():
+            archive.writestr(f"{folder}/{name}", data)
+        archive.writestr(f"{folder}/versions.json", json.dumps({"2.0": digest(clothes)}))
+    done = split(whole, tmp_path / "three")
+    assert done.returncode == 0, done.stderr
+    names = [whole.name, halves[1].name, "sdd_fast_fashion32-2.0-py3-none-any.whl"]
+    assert sorted(path.name for path in (tmp_path / "three").iterdir()) == sorted(names)
+    assert (tmp_path / "three" / names[1]).read_bytes() == halves[1].read_bytes()
+    code, data = contents(tmp_path / "three" / names[0]), contents(tmp_path / "three" / names[2])
+    assert not [name for name in code if "weights" in name]
+    head = email.message_from_bytes(code[f"{INFO}/METADATA"])
+    assert head.get_all("Requires-Dist") == [
+        "sdd-fast-faces64==1.*", 'sdd-fast-fashion32==2.*; extra == "fashion32"',
+        "torch>=2.11", 'ruff; extra == "dev"',
+    ]  # fmt: skip
+    assert set(head.get_all("Provides-Extra", [])) == {"dev", "fashion32"}
+    info = "sdd_fast_fashion32-2.0.dist-info"
+    message = email.message_from_bytes(data[f"{info}/METADATA"])
+    assert (message["Name"], message["License-Expression"]) == (
+        "sdd-fast-fashion32", "Apache-2.0 AND MIT",
+    )  # fmt: skip
+    assert message.get_all("License-File") == ["LICENSE", "LICENSE-data.txt"]
+    assert data[f"{info}/licenses/LICENSE-data.txt"] == clothes["LICENSE-data.txt"]
+    assert data["sdd_fast_fashion32/clip/a.safetensors"] == clothes["clip/a.safetensors"]
+    assert b"weights of fashion32" in data["sdd_fast_fashion32/__init__.py"]
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_version_of_the_weights_here_is_true(name: str) -> None:
     """What to do when this fails is said by tools/split_wheel.py; see docs/kernels.md."""
-    folder = HERE / "faces64" / "weights"
+    folder = HERE / name / "weights"
+    if not (folder / "domain.json").exists():
+        pytest.skip(f"the weights of {name} are not here")
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     versions = json.loads(files.pop("versions.json").read_text())
     version, expected = list(versions.items())[-1]
-    found = digest({name: path.read_bytes() for name, path in files.items()})
+    found = digest({path_: path.read_bytes() for path_, path in files.items()})
     assert found == expected, f"the weights changed: give {found} a version in versions.json"
-    assert WEIGHTS["faces64"] == f"sdd-fast-faces64=={version.split('.')[0]}.*"
+    assert WEIGHTS[name] == f"sdd-fast-{name}=={version.split('.')[0]}.*"

@@ -32,7 +32,8 @@ from sdd_fast import load_domain
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "sdd_fast/_C.abi3.so"
-WEIGHTS = ROOT / "sdd_fast" / "domains" / "faces64" / "weights"
+DOMAINS = ROOT / "sdd_fast" / "domains"
+WEIGHTS = DOMAINS / "faces64" / "weights"
 NEEDED = ("numpy", "pillow", "safetensors", "tqdm", "typer", "pytest", "hypothesis")
 OLDEST = "torch==2.11.0"
 
@@ -184,28 +185,35 @@ def test_one_wheel_for_every_python_with_code_alone() -> None:
 
 @pytest.fixture(scope="module")
 def weights() -> Path:
-    """The wheel of the weights."""
+    """The wheel of the weights of faces64."""
     (found,) = WHEEL.parent.glob("sdd_fast_faces64-*.whl")
     return found
 
 
-def test_the_weights_are_those_of_the_checkout_and_what_the_code_asks_for(weights: Path) -> None:
-    assert re.fullmatch(r"sdd_fast_faces64-[\d.]+-py3-none-any\.whl", weights.name)
+@pytest.mark.parametrize("domain", ["faces64", "fashion32"])
+def test_the_weights_are_those_of_the_checkout_and_what_the_code_asks_for(domain: str) -> None:
+    folder, package = DOMAINS / domain / "weights", f"sdd_fast_{domain}"
+    if not folder.is_dir():
+        pytest.skip(f"the checkout has no weights of {domain}")
+    (weights,) = WHEEL.parent.glob(f"{package}-*.whl")
+    assert re.fullmatch(rf"{package}-[\d.]+-py3-none-any\.whl", weights.name)
     with zipfile.ZipFile(weights) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
-    expected = {p.relative_to(WEIGHTS): p for p in WEIGHTS.rglob("*") if p.is_file()}
+    expected = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
     assert {name.split("/")[0] for name in files} == {
-        "sdd_fast_faces64", weights.name.removesuffix("-py3-none-any.whl") + ".dist-info"
+        package, weights.name.removesuffix("-py3-none-any.whl") + ".dist-info"
     }  # fmt: skip
-    found = {n for n in files if n.startswith("sdd_fast_faces64/")}
-    assert found == {f"sdd_fast_faces64/{n}" for n in (*expected, "__init__.py")}
+    found = {n for n in files if n.startswith(f"{package}/")}
+    assert found == {f"{package}/{n}" for n in (*expected, "__init__.py")}
     for name, path in expected.items():
-        assert files[f"sdd_fast_faces64/{name}"] == path.read_bytes()
+        assert files[f"{package}/{name}"] == path.read_bytes()
     with zipfile.ZipFile(WHEEL) as archive:
         (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         head = email.message_from_bytes(archive.read(metadata))
-    (wanted,) = (r for r in head.get_all("Requires-Dist", []) if r.startswith("sdd-fast"))
-    assert wanted == f"sdd-fast-faces64=={weights.name.split('-')[1].split('.')[0]}.*"
+    asked = head.get_all("Requires-Dist", [])
+    (wanted,) = (r for r in asked if r.startswith(f"sdd-fast-{domain}"))
+    extra = "" if domain == "faces64" else f'; extra == "{domain}"'
+    assert wanted == f"sdd-fast-{domain}=={weights.name.split('-')[1].split('.')[0]}.*{extra}"
 
 
 def test_abi3audit_finds_no_violation(tmp_path: Path) -> None:

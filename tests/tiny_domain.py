@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from fashion_files import write_fashion
 
 from sdd_fast.domains.faces64.attributes import HEADS
 from sdd_fast.domains.faces64.renderer import render, sample_faces
+from sdd_fast.domains.fashion32 import attributes as fashion32
+from sdd_fast.domains.fashion32.held_out import save_held_out, to_images
+from sdd_fast.domains.fashion32.photographs import read_photographs
 from sdd_fast.files import save_tensors, write_json
 from sdd_fast.models import ConvClassifier, ConvEmbedding, Encoder, StyleGAN2
 from sdd_fast.models.clip import MAX_TOKENS, Clip
@@ -15,12 +19,15 @@ from sdd_fast.models.clip import MAX_TOKENS, Clip
 RESOLUTION, W_DIM = 32, 16
 
 
-def write_tiny_domain(folder: Path, sd_folder: Path, *, faces: bool = True) -> Path:
+def write_tiny_domain(
+    folder: Path, sd_folder: Path, *, faces: bool = True, clothes: bool = False
+) -> Path:
     """Write a domain of 32x32 pixels around the Stable Diffusion folder `sd_folder`.
 
     Args:
         faces: with an attribute classifier, as the embedded domain has it; else like a domain that
             a user trained on pictures without labels.
+        clothes: one of photographs of clothing instead, as fashion32 is.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -33,14 +40,20 @@ def write_tiny_domain(folder: Path, sd_folder: Path, *, faces: bool = True) -> P
         )  # fmt: skip
         identity = ConvEmbedding(8, RESOLUTION, width=4)
         image_tower = ConvEmbedding(8, RESOLUTION, width=4)
-        classifier = ConvClassifier(HEADS, RESOLUTION, width=4)
+        heads = fashion32.HEADS if clothes else HEADS
+        classifier = ConvClassifier(heads, RESOLUTION, width=4)
         clip = _clip(sd_folder, image_tower)
     folder.mkdir(parents=True)
     generator.save(folder / "generator.safetensors")
     encoder.save(folder / "encoder.safetensors")
     identity.save(folder / "identity.safetensors")
     clip.save(folder / "clip")
-    pictures = render(sample_faces(24, torch.Generator().manual_seed(0)), RESOLUTION)
+    if clothes:
+        read = read_photographs(write_fashion(folder / "files", 48), "t10k")
+        save_held_out(folder, read)
+        pictures = to_images(read)
+    else:
+        pictures = render(sample_faces(24, torch.Generator().manual_seed(0)), RESOLUTION)
     with torch.no_grad():
         # The random encoder maps all faces to nearly the same latent: spread them.
         noise = torch.randn(24, 1, W_DIM, generator=torch.Generator().manual_seed(1))
@@ -58,7 +71,11 @@ def write_tiny_domain(folder: Path, sd_folder: Path, *, faces: bool = True) -> P
         "identity": "identity.safetensors",
         "prompts": ["white hair"],
     }
-    if faces:
+    if clothes:
+        listing |= {
+            "name": "wardrobe", "source_text": "a photo of clothes", "prompts": ["dark clothes"]
+        }  # fmt: skip
+    if faces or clothes:
         classifier.save(folder / "classifier.safetensors")
         listing["classifier"] = "classifier.safetensors"
     (folder / "diffusion").symlink_to(sd_folder, target_is_directory=True)

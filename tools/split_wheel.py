@@ -2,12 +2,14 @@
 
     python tools/split_wheel.py build/wheel/sdd_fast-….whl dist
 
-The weights of faces64 become a wheel of their own, which that of the code asks for: pip gets both.
-A release of the code, for each platform, is then a fifth of the size. The weights have a version of
+The weights of each embedded domain become a wheel of their own. That of the code asks for those of
+faces64: pip gets both; for those of others by an extra, as in pip install sdd_fast[fashion32]. A
+release of the code, for each platform, is then a fifth of the size. The weights have a version of
 their own, the last in weights/versions.json.
 
-They are installed as a package, sdd_fast_faces64, and not into the folder in which a checkout has
-them: there an upgrade or removal of one distribution would take the files of the other.
+They are installed as a package, such as sdd_fast_faces64, and not into the folder in which a
+checkout has them: there an upgrade or removal of one distribution would take the files of the
+other.
 
 The same wheel gives the same bytes, and the same weights give the same wheel of weights.
 """
@@ -24,17 +26,20 @@ import sys
 import zipfile
 from pathlib import Path
 
-WEIGHTS = "sdd_fast/domains/faces64/weights/"
+SUMMARIES = {
+    "faces64": "The weights of faces64, the domain of drawn faces that sdd_fast brings along",
+    "fashion32": "The weights of fashion32, a domain of photographs of clothing for sdd_fast",
+}
+"""Embedded domain → what its wheel says of it. The code cannot do without the first."""
 VERSIONS = "versions.json"
-PACKAGE = "sdd_fast_faces64"
-INIT = '"""The weights of faces64; sdd_fast.load_domain("faces64") finds them here."""\n'
+INIT = '"""The weights of {name}; sdd_fast.load_domain("{name}") finds them here."""\n'
 METADATA = """\
 Metadata-Version: 2.4
-Name: sdd-fast-faces64
+Name: sdd-fast-{name}
 Version: {version}
-Summary: The weights of faces64, the domain of drawn faces that sdd_fast brings along
-License-Expression: Apache-2.0
-License-File: LICENSE
+Summary: {summary}
+License-Expression: {license}
+License-File: {files}
 Description-Content-Type: text/markdown
 
 """
@@ -46,70 +51,100 @@ Tag: py3-none-any
 """
 
 
-def split(whole: Path, folder: Path) -> tuple[Path, Path]:
-    """Writes the wheel of the code and that of the weights into `folder`.
+def split(whole: Path, folder: Path) -> list[Path]:
+    """Writes the wheel of the code and those of the weights into `folder`.
 
     Args:
         whole: the wheel that pip makes from a checkout.
 
     Raises:
-        ValueError: it holds no weights, or others than its version of them says.
+        ValueError: it holds no weights of faces64, or others than their versions say.
     """
     with zipfile.ZipFile(whole) as archive:
         files = {name: archive.read(name) for name in archive.namelist() if name[-1] != "/"}
-    weights = {n.removeprefix(WEIGHTS): data for n, data in files.items() if n.startswith(WEIGHTS)}
-    if not weights:
+    found = {name: weights_in(files, name) for name in SUMMARIES}
+    needed = next(iter(SUMMARIES))
+    if not found[needed]:
         raise ValueError(
-            f"{whole} holds no {WEIGHTS}: expected the wheel that `pip wheel .` makes from a "
-            "checkout, not one that was split already"
+            f"{whole} holds no {folder_of(needed)}: expected the wheel that `pip wheel .` makes "
+            "from a checkout, not one that was split already"
         )
-    version = checked_version(weights)
+    versions = {name: checked_version(name, some) for name, some in found.items() if some}
     info = next(n for n in files if n.endswith(".dist-info/METADATA")).removesuffix("/METADATA")
-    code = {n: data for n, data in files.items() if not n.startswith(WEIGHTS)}
+    apart = tuple(map(folder_of, SUMMARIES))
+    code = {n: data for n, data in files.items() if not n.startswith(apart)}
     # Before the first requirement: what follows the header lines is the readme.
     head, mark, rest = code[f"{info}/METADATA"].partition(b"\nRequires-Dist: ")
-    code[f"{info}/METADATA"] = head + mark + requirement(version).encode() + mark + rest
-    paths = folder / whole.name, folder / f"{PACKAGE}-{version}-py3-none-any.whl"
-    packed = weights_wheel(weights, version, files[f"{info}/licenses/LICENSE"])
+    asked = [requirement(name, version, name != needed) for name, version in versions.items()]
+    code[f"{info}/METADATA"] = head + "".join(asked).encode() + mark + rest
+    packed = [
+        weights_wheel(name, found[name], version, files[f"{info}/licenses/LICENSE"])
+        for name, version in versions.items()
+    ]
+    paths = [folder / whole.name]
     write_wheel(paths[0], code, info)
-    write_wheel(paths[1], *packed)
+    for content, its_info in packed:
+        paths.append(folder / f"{its_info.removesuffix('.dist-info')}-py3-none-any.whl")
+        write_wheel(paths[-1], content, its_info)
     return paths
 
 
-def requirement(version: str) -> str:
-    """What the code asks for. A mapper fits the networks that it was distilled with, and the first
-    number of the version is theirs."""
-    return f"sdd-fast-faces64=={version.split('.')[0]}.*"
+def folder_of(name: str) -> str:
+    return f"sdd_fast/domains/{name}/weights/"
+
+
+def weights_in(files: dict[str, bytes], name: str) -> dict[str, bytes]:
+    folder = folder_of(name)
+    return {n.removeprefix(folder): data for n, data in files.items() if n.startswith(folder)}
+
+
+def requirement(name: str, version: str, extra: bool) -> str:
+    """The header lines by which the code asks for weights. A mapper fits the networks that it was
+    distilled with, and the first number of the version is theirs."""
+    asked = f"\nRequires-Dist: sdd-fast-{name}=={version.split('.')[0]}.*"
+    return f'\nProvides-Extra: {name}{asked}; extra == "{name}"' if extra else asked
 
 
 def weights_wheel(
-    weights: dict[str, bytes], version: str, license_text: bytes
+    name: str, weights: dict[str, bytes], version: str, license_text: bytes
 ) -> tuple[dict[str, bytes], str]:
-    """Its files, and its .dist-info folder."""
-    info = f"{PACKAGE}-{version}.dist-info"
-    files = {f"{PACKAGE}/{name}": data for name, data in weights.items()}
-    files[f"{PACKAGE}/__init__.py"] = INIT.encode()
-    files[f"{info}/METADATA"] = METADATA.format(version=version).encode() + weights["MODEL_CARD.md"]
+    """Its files, and its .dist-info folder. Licences of data among the weights go with it."""
+    package = f"sdd_fast_{name}"
+    info = f"{package}-{version}.dist-info"
+    of_data = {n: data for n, data in weights.items() if n.startswith("LICENSE")}
+    licenses = {"LICENSE": license_text} | of_data
+    metadata = METADATA.format(
+        name=name,
+        version=version,
+        summary=SUMMARIES[name],
+        license="Apache-2.0 AND MIT" if of_data else "Apache-2.0",
+        files="\nLicense-File: ".join(licenses),
+    )
+    files = {f"{package}/{n}": data for n, data in weights.items()}
+    files[f"{package}/__init__.py"] = INIT.format(name=name).encode()
+    files[f"{info}/METADATA"] = metadata.encode() + weights["MODEL_CARD.md"]
     files[f"{info}/WHEEL"] = WHEEL.encode()
-    files[f"{info}/licenses/LICENSE"] = license_text
+    files |= {f"{info}/licenses/{n}": data for n, data in licenses.items()}
     return files, info
 
 
-def checked_version(weights: dict[str, bytes]) -> str:
+def checked_version(name: str, weights: dict[str, bytes]) -> str:
     """The version of these weights.
 
     Raises:
         ValueError: they have changed and have no version yet, or there is no list of versions.
     """
     if VERSIONS not in weights:
-        raise ValueError(f"{WEIGHTS}{VERSIONS} is missing: put back that of the last weights")
+        raise ValueError(
+            f"{folder_of(name)}{VERSIONS} is missing: put back that of the last weights"
+        )
     versions: dict[str, str] = json.loads(weights[VERSIONS])
     version, digest = list(versions.items())[-1]
     found = digest_of(weights)
     if found != digest:
         networks, rest = map(int, version.split("."))
         raise ValueError(
-            f"the weights of faces64 are not those of version {version}. Add to {WEIGHTS}"
+            f"the weights of {name} are not those of version {version}. Add to {folder_of(name)}"
             f'{VERSIONS} "{networks}.{rest + 1}": "{found}" where the networks are the same, or '
             f'"{networks + 1}.0": "{found}" where they are not'
         )

@@ -97,7 +97,7 @@ def load_encoder(
 
 @shielded(grad=False)
 def load_identity(path: PathLike) -> ConvEmbedding | ArcFace:
-    """Load a network from faces to unit vectors that are equal for the same person.
+    """Load a network from images to unit vectors that are alike for the same subject.
 
     Args:
         path: a file of `ConvEmbedding.save` or `ArcFace.save`, or ArcFace with an IR or IR-SE

@@ -1,4 +1,4 @@
-"""sdd demo: the whole method on the embedded faces, in a few minutes."""
+"""sdd demo: the whole method on an embedded domain, in a few minutes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ class DemoOptions:
         typer.Option(help="A prompt of your own; may be given several times. Default: two."),
     ] = None
     domain: Annotated[
-        str, typer.Option(help="Another domain of rendered faces, name or folder.")
+        str,
+        typer.Option(
+            help="faces64, fashion32, or the folder of a domain that was trained like one of them."
+        ),
     ] = "faces64"
     steps: Annotated[int, typer.Option(help="Training steps per prompt.")] = (
         options.TRAINED_BY.steps
     )
-    faces: Annotated[int, typer.Option(help="Held-out faces to measure each edit on; 0: none.")] = (
-        256
-    )
+    measured_images: Annotated[
+        int, typer.Option(help="Held-out pictures to measure each edit on; 0: none.")
+    ] = 256
     seed: Annotated[int, typer.Option(help="Fixes everything that is drawn at random.")] = 0
     restart: options.Restart = False
     device: options.Device = "cpu"
@@ -51,6 +54,7 @@ def demo(given: DemoOptions) -> None:
     Examples:
       sdd demo
       sdd demo --prompt "a bald face" --prompt "a face with glasses" --out runs/mine
+      sdd demo --domain fashion32 --out runs/clothes
     """
     from sdd_fast.distillation.judge import WITHOUT_EFFECT
     from sdd_fast.domains.names import needed_options
@@ -70,7 +74,7 @@ def demo(given: DemoOptions) -> None:
         given.prompt or None,
         selection=Selection(seed=given.seed),
         config=default_config(steps=given.steps, seed=given.seed),
-        faces=given.faces,
+        measured_images=given.measured_images,
         restart=given.restart,
         say=say,
         command=options.command_line("demo", **typed(given)),

@@ -151,7 +151,7 @@ class OutputOptions:
     """Where the run goes, and what it runs on."""
 
     out: options.RunOut = None
-    faces: Annotated[
+    measured_images: Annotated[
         int,
         typer.Option(
             help="Held-out pictures to read attributes off, in domains with labels; 0: none.",
@@ -246,7 +246,7 @@ def distill(
         curves=curves,
         levels=levels,
         config=config,
-        faces=output.faces,
+        measured_images=output.measured_images,
         tracker=options.comma_list(output.tracker, "--tracker"),
         resume=not output.restart,
         say=say,

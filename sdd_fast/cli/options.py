@@ -31,8 +31,8 @@ DomainName = Annotated[
     str | None,
     typer.Option(
         "--domain",
-        help="faces64 (the default), a preset for published checkpoints (ffhq-1024, afhq-cat-512, "
-        "lsun-car-512), a domain file, or a folder with a domain.json.",
+        help="faces64 (the default), fashion32, a preset for published checkpoints (ffhq-1024, "
+        "afhq-cat-512, lsun-car-512), a domain file, or a folder with a domain.json.",
         rich_help_panel=PARTS,
     ),
 ]

@@ -20,7 +20,16 @@ def train_domain(
         typer.Option(
             help="Folder of pictures with captions: metadata.jsonl with a line "
             '{"file_name": "1.png", "text": "a red car"} for each, metadata.csv or .parquet with '
-            "such columns, or 1.txt beside 1.png. Default: rendered faces."
+            "such columns, or 1.txt beside 1.png. For --like fashion32 the folder of the files of "
+            "Fashion-MNIST. Default: rendered faces."
+        ),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="An embedded domain to train anew, with labels and measurements: faces64 or "
+            "fashion32.",
+            show_default=False,
         ),
     ] = None,
     source_text: Annotated[
@@ -35,7 +44,10 @@ def train_domain(
             show_default=False,
         ),
     ] = None,
-    resolution: Annotated[int, typer.Option(help="32, 64 or 128 pixels.")] = 64,
+    resolution: Annotated[
+        int | None,
+        typer.Option(help="32, 64 or 128 pixels. Default: 64; of fashion32 always 32."),
+    ] = None,
     parts: Annotated[
         str | None,
         typer.Option(
@@ -60,13 +72,14 @@ def train_domain(
     Examples:
       sdd train-domain domains/cars --images cars/ --source-text "a photo of a car"
       sdd train-domain domains/faces32 --resolution 32 --budget 0.2
+      sdd train-domain domains/clothes --like fashion32 --images fashion-mnist/ --budget 0.4
       sdd train-domain domains/cars --images cars/ --source-text "a photo of a car" --parts unet
     """
     from sdd_fast.domains.domain import load_domain
     from sdd_fast.domains.quality import HELD_OUT_FILE
     from sdd_fast.training.train_domain import missing_parts, train_domain as train
 
-    if images is not None and not (source_text or "").strip():
+    if images is not None and like is None and not (source_text or "").strip():
         raise typer.BadParameter(
             "needed with --images: a few words that are true of all the pictures, such as "
             "'a photo of a cat'",
@@ -75,6 +88,7 @@ def train_domain(
     train(
         out,
         images=images,
+        like=like,
         resolution=resolution,
         source_text=source_text,
         caption_column=caption_column,
@@ -84,7 +98,8 @@ def train_domain(
         say=say,
     )
     if not (out / "domain.json").exists():
-        missing = ", ".join(missing_parts(out, labeled=images is None))
+        labeled = images is None or like is not None
+        missing = ", ".join(missing_parts(out, labeled=labeled))
         say(f"trained. The domain is not complete yet; still to train: {missing}")
         return
     say(f"complete: {out}")

@@ -196,7 +196,7 @@ class Domain:
     @cached_property
     @shielded(grad=False)
     def identity(self) -> nn.Module | None:
-        """Images → unit vectors that are equal for the same person; None if there is none."""
+        """Images → unit vectors that are alike for the same subject; None if there is none."""
         path = self._optional("identity")
         return None if path is None else load_identity(path).to(self.device, torch.float32)
 
@@ -316,8 +316,8 @@ def load_domain(
     """Open a domain.
 
     Args:
-        domain: an embedded domain (`faces64`), a preset for published checkpoints (`ffhq-1024`,
-            `afhq-cat-512`, `lsun-car-512`; their files are looked for in the folder
+        domain: an embedded domain (`faces64`, `fashion32`), a preset for published checkpoints
+            (`ffhq-1024`, `afhq-cat-512`, `lsun-car-512`; their files are looked for in the folder
             `checkpoints` or $SDD_FAST_CHECKPOINTS), a folder with a `domain.json`, a domain
             file, or what such a file holds. None: `faces64`, or, if a generator is given, the
             domain that the parts make, named after the generator's file.
@@ -335,7 +335,8 @@ def load_domain(
 
     Raises:
         FileNotFoundError: neither a known name nor such a file, or one of its files is missing; of
-            a preset, only once the part is used. The weights of `faces64` are not installed.
+            a preset, only once the part is used. The weights of an embedded domain are not
+            installed.
         ValueError: the domain file is not what it should be, an unknown attention, a dtype that the
             device lacks, or a device that this machine does not have.
         TypeError: an unknown part.

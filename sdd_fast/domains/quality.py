@@ -24,7 +24,7 @@ def read_quality(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = read_json(path)
+        content = _from_earlier(read_json(path))
         found = problems(content, _RULES)
     except (OSError, ValueError) as error:
         found = [str(error)]
@@ -35,6 +35,22 @@ def read_quality(folder: Path) -> dict[str, Any] | None:
         )
     measured: dict[str, Any] = content
     return measured
+
+
+def with_images(figures: Any) -> Any:
+    """Return figures with "images" for the number that earlier versions called "faces"."""
+    if not isinstance(figures, dict) or "faces" not in figures:
+        return figures
+    return {"images" if key == "faces" else key: value for key, value in figures.items()}
+
+
+def _from_earlier(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    content = {key: with_images(value) for key, value in content.items()}
+    if isinstance(content.get("edits"), list):
+        content["edits"] = [with_images(edit) for edit in content["edits"]]
+    return content
 
 
 def read_held_out_images(folder: Path) -> tuple[str, ...]:
@@ -62,11 +78,11 @@ def _is_worst(value: Any) -> bool:
 
 _NUMBER = Rule(is_number, "a number", required=True)
 _SHARES = Rule(is_object_of(is_number), "an object of numbers", required=True)
-_PARTS = dict.fromkeys(("faces", "vae_psnr", "generator_psnr"), _NUMBER) | dict.fromkeys(
+_PARTS = dict.fromkeys(("images", "vae_psnr", "generator_psnr"), _NUMBER) | dict.fromkeys(
     ("classifier", "survival_vae", "survival_generator"), _SHARES
 )
 _SAMPLES = dict.fromkeys(("accuracy_mean", "per_prompt", "color_cast"), _NUMBER)
-_EDIT = dict.fromkeys(("faces", "success", "kept_mean"), _NUMBER) | {
+_EDIT = dict.fromkeys(("images", "success", "kept_mean"), _NUMBER) | {
     "prompt": Rule(is_text, "text", required=True),
     "timesteps": Rule(is_list_of(is_number), "a list of timesteps", required=True),
     "kept_worst": Rule(_is_worst, "a name and a number", required=True),

@@ -17,7 +17,7 @@ Target = tuple[str, tuple[str, ...]]
 
 
 class AttributeReader(Protocol):
-    """A module such as `faces64.reader`."""
+    """A module such as `faces64.reader`. `domain` is a `Domain` that has this reader."""
 
     HEADS: dict[str, int]
     """Attribute → number of its values, as the classifier of such a domain has them."""
@@ -32,25 +32,27 @@ class AttributeReader(Protocol):
     def target_in(self, prompt: str) -> Target | None:
         """The attribute that a prompt is about; None if it names none or several."""
 
-    def sample_images(self, count: int, resolution: int, lacking: Sequence[Target] = ()) -> Tensor:
+    def sample_images(self, domain: Any, count: int, lacking: Sequence[Target] = ()) -> Tensor:
         """[count, 3, R, R] images in [-1, 1] that no network has seen, and that lack the targets.
 
         Raises:
             ValueError: hardly any image lacks all of them.
+            FileNotFoundError: the domain's file of such images is missing.
         """
 
     def measure(
         self,
-        domain: Any,  # a `Domain`, which knows its reader
+        domain: Any,
         mapper: nn.Module,
         lam: float,
         prompt: str,
         *,
         target: Target,
         strength: float,
-        faces: int,
+        images: int,
     ) -> Mapping[str, Any]:
-        """What an edit does to the attributes of `faces` images that lacked the target, as JSON."""
+        """What an edit does to the attributes of `images` held-out images that lacked the target,
+        fewer if there are: what `EditQuality.to_json` returns."""
 
 
 @dataclass(frozen=True, eq=False)

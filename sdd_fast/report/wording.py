@@ -48,7 +48,7 @@ ADVICE = {
     "larger_range_weight": "a larger --range-weight",
     "larger_keep_weight": "a larger --keep-weight",
     "more_levels": "all --levels",
-    "fewer_levels": "fewer --levels (e.g. medium alone for expressions)",
+    "fewer_levels": "fewer --levels (such as medium alone)",
     "known_words": "a prompt in the words that the diffusion model was trained on{examples}",
     "higher_strength": "a --strength above 1 when editing",
     "lower_strength": "a --strength below 1 when editing",
@@ -72,7 +72,7 @@ def headline(record: Mapping[str, Any]) -> str:
         kept = [float(value) for value in quality["kept"].values()]
         least = f" ({words(worst, known)} least, by {percent(share)})"
         known |= {
-            "reached": f"{percent(quality['success'])} of {quality['faces']} held-out "
+            "reached": f"{percent(quality['success'])} of {quality['images']} held-out "
             f"{known['images']} show the target",
             "worst": words(worst, known),
             "worst_share": percent(share),

@@ -90,6 +90,17 @@ class Run:
         return worst_kept(self.record["quality"])
 
     @property
+    def identity(self) -> float | None:
+        """How much the images still show the same subject; None if that was not measured."""
+        found = (self.record.get("quality") or self.record["monitor"]).get("identity")
+        return None if found is None else float(found)
+
+    @property
+    def identified(self) -> bool:
+        """Whether the domain tells one subject from another at all."""
+        return self.identity is not None or "identity" in self.record["monitor"]
+
+    @property
     def kept(self) -> list[list[str]]:
         """Rows of attributes and the shares that keep them, edited and unedited; worst first."""
         before = self.record["unedited"]["kept"]
@@ -207,9 +218,11 @@ def _edit_commands(runs: list[Run]) -> list[str]:
     paths = [shlex.quote(re.sub("^-", "./-", str(shown(run.folder)))) for run in runs]
     needed = needed_options(runs[0].record["domain_reference"])
     domain = "".join(f" --{name} {shlex.quote(value)}" for name, value in needed.items())
-    lines = [f"sdd edit {paths[0]} me.jpg --out edited --strength 0.8{domain}"]
+    lines = [f"sdd edit {paths[0]} picture.jpg --out edited --strength 0.8{domain}"]
     if len(paths) > 1:
-        lines.append(f"sdd edit {' '.join(paths)} me.jpg --out edited --strength 1,0.5{domain}")
+        lines.append(
+            f"sdd edit {' '.join(paths)} picture.jpg --out edited --strength 1,0.5{domain}"
+        )
     lines.append(f"sdd export {paths[0]} --out mapper.pt")
     return lines
 
@@ -230,8 +243,8 @@ from sdd_fast.runs.run import run_edit
 
 domain = sdd.load_domain({domain})
 editor = sdd.Editor.load({folder}, domain)
-after = editor.edit(["me.jpg"], strength=0.8, output="pil")[0]
-after.save("me-edited.png")
+after = editor.edit(["picture.jpg"], strength=0.8, output="pil")[0]
+after.save("picture-edited.png")
 
 # the same edit again, or one of yours, with a folder and report like this one
 run_edit(domain, {prompt}, "runs/another", say=print)"""

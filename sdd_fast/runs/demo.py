@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._deprecated import renamed_arguments
 from ..checks import check_distinct
 from ..distillation.config import DistillConfig
 from ..edit import Editor
@@ -44,6 +46,7 @@ class Demo:
     seconds: float
 
 
+@renamed_arguments(faces="measured_images")
 def run_demo(
     domain: Domain,
     out: PathLike,
@@ -51,7 +54,7 @@ def run_demo(
     *,
     selection: Selection | None = None,
     config: DistillConfig | None = None,
-    faces: int = 256,
+    measured_images: int = 256,
     restart: bool = False,
     progress: bool | Listener = True,
     say: Callable[[str], None] = print,
@@ -86,7 +89,7 @@ def run_demo(
     check_distinct(prompts)
     folders = [folder / slug(prompt) for prompt in prompts]
     lacking = [target for prompt in prompts if (target := reader.target_in(prompt))]
-    drawn = reader.sample_images(SHOWN, domain.resolution, lacking)
+    drawn = reader.sample_images(domain, SHOWN, lacking)
     image, images = domain.nouns["image"], domain.nouns["images"]
     files = [folder / images / f"{image}-{i + 1}.png" for i in range(SHOWN)]
     with locked(folder):
@@ -97,12 +100,12 @@ def run_demo(
             folders,
             selection=selection,
             config=config,
-            faces=faces,
+            measured_images=measured_images,
             resume=not restart,
             progress=progress,
             say=say,
             commands=[
-                f"sdd distill {prompt!r} --out {shown(place)}"
+                f"sdd distill {prompt!r} --out {shown(place)}{_domain_option(domain)}"
                 for prompt, place in zip(prompts, folders, strict=True)
             ],
         )
@@ -114,6 +117,12 @@ def run_demo(
         overview = _edit_files(domain, runs, files, folder)
         report = _write_page(domain, folder, runs, overview, command)
     return Demo(report, files[0].parent, runs, time.perf_counter() - began)
+
+
+def _domain_option(domain: Domain) -> str:
+    """What names a domain to `sdd distill`, which takes faces64 by itself."""
+    known = domain.reference if isinstance(domain.reference, str) else domain.name
+    return "" if known == "faces64" else f" --domain {shlex.quote(known)}"
 
 
 def _check_folder(folder: Path, runs: Sequence[Path], files: Sequence[Path]) -> None:

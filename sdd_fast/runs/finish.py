@@ -21,12 +21,14 @@ from .record import without_nan
 SHOWN = 7  # images in the before/after grid
 
 
-def finish(job: Job, result: DistillResult, faces: int, strengths: Sequence[float]) -> EditRun:
+def finish(
+    job: Job, result: DistillResult, measured_images: int, strengths: Sequence[float]
+) -> EditRun:
     """Measure and report, unless that is done already."""
     target = job.domain.reader.target_in(job.prompt) if job.domain.reader else None
     if job.finished:
         restore(job.place, job.folder)
-        if _is_reported(job, target if faces else None, faces, strengths):
+        if _is_reported(job, target if measured_images else None, measured_images, strengths):
             job.say(f"nothing is left to do: its report is {shown(job.folder / REPORT_FILE)}")
             told = job.earlier["verdict"]
             verdict = Verdict(told["level"], told["code"], tuple(told["advice"]))
@@ -34,13 +36,15 @@ def finish(job: Job, result: DistillResult, faces: int, strengths: Sequence[floa
     else:
         write_json(job.folder / RUN_FILE, job.record)
     began = time.perf_counter()
-    _measure(job, result, target, faces)
+    _measure(job, result, target, measured_images)
     _make_pictures(job, result, target, strengths)
     job.record["seconds"]["measure"] = time.perf_counter() - began
     return _report(job, result, strengths)
 
 
-def _is_reported(job: Job, target: Target | None, faces: int, strengths: Sequence[float]) -> bool:
+def _is_reported(
+    job: Job, target: Target | None, measured_images: int, strengths: Sequence[float]
+) -> bool:
     """Whether a finished run's report is there, and tells what is asked for now."""
     now, then, judge = job.record, job.earlier, job.domain.clip
     told = ("domain_reference", "nouns", "known_prompts", "source_text", "unknown_words")
@@ -50,22 +54,22 @@ def _is_reported(job: Job, target: Target | None, faces: int, strengths: Sequenc
         and now["versions"]["sdd_fast"] == then["versions"].get("sdd_fast")
         and (judge is None or "direction" in then["monitor"])
         and then.get("strengths") == list(strengths)
-        and (then["quality"] or {}).get("faces") == (faces if target else None)
+        and (then["quality"] or {}).get("images") == (measured_images if target else None)
     )
 
 
-def _measure(job: Job, result: DistillResult, target: Target | None, faces: int) -> None:
+def _measure(job: Job, result: DistillResult, target: Target | None, measured_images: int) -> None:
     """Measure the edit, and what merely encoding and generating the same images does."""
     reader = job.domain.reader
     figures: list[dict[str, Any] | None] = [None, None]
-    if reader is not None and target is not None and faces > 0:
+    if reader is not None and target is not None and measured_images > 0:
         images = job.record["nouns"]["images"]
-        job.say(f"measuring: attributes of {faces} held-out {images}, before and after …")
+        job.say(f"measuring: attributes of {measured_images} held-out {images}, before and after …")
         lam = result.config.lam
         for i, strength in enumerate((1.0, 0.0)):
             measured = reader.measure(
                 job.domain, result.mapper, lam, job.prompt,
-                target=target, strength=strength, faces=faces,
+                target=target, strength=strength, images=measured_images,
             )  # fmt: skip
             figures[i] = without_nan(measured)
     job.record["quality"], job.record["unedited"] = figures
@@ -78,7 +82,7 @@ def _make_pictures(
     domain, reader, record = job.domain, job.domain.reader, job.record
     pictures = None
     if reader is not None and domain.encoder is not None:
-        pictures = reader.sample_images(SHOWN, domain.resolution, [target] if target else [])
+        pictures = reader.sample_images(domain, SHOWN, [target] if target else [])
     picture, record["reconstruction_psnr"] = before_after(
         domain,
         result.mapper,

@@ -59,11 +59,11 @@ def check(
     levels: Sequence[str] | None,
     selection: Selection,
     batch_size: int,
-    faces: int,
+    measured_images: int,
 ) -> None:
     """Say whatever can be said before any work is done."""
     check_prompt(prompt)
-    check_count("faces", faces, least=0)
+    check_count("measured_images", measured_images, least=0)
     if timesteps is not None and (curve or (selection.top, selection.threshold) != (None, None)):
         raise ValueError("fixed timesteps leave nothing to select; give no curve, top or threshold")
     if timesteps is not None and not timesteps:
@@ -77,8 +77,8 @@ def check(
     _try_judges(domain, prompt)
     check_images(batch_size, size, f"batch_size={batch_size:,}", domain.device)
     if domain.reader is not None:
-        measured = 24.0 * faces * math.prod(size)  # before and after, on the CPU
-        check_memory(measured, f"measuring on {faces:,} images", "cpu")
+        measured = 24.0 * measured_images * math.prod(size)  # before and after, on the CPU
+        check_memory(measured, f"measuring on {measured_images:,} images", "cpu")
     if timesteps is not None:
         domain.prior.timesteps_tensor(list(timesteps), len(timesteps))
         domain.prior.schedule.check_signal(list(timesteps))

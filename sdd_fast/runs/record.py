@@ -15,6 +15,7 @@ import torch
 from ..distillation.config import DistillConfig
 from ..distillation.judge import CODES, EARLIER_CODES, NEEDED, from_earlier, judge
 from ..domains.embedded import reader_of
+from ..domains.quality import with_images
 from ..domains.spec import complete_nouns
 from ..files import PathLike, expanded, read_json
 from ..run_folder import RUN_FILE, RUN_FORMAT as FORMAT
@@ -43,7 +44,7 @@ def _is_distill(value: Any) -> bool:
 
 def _is_quality(value: Any) -> bool:
     """Whether it is what an `AttributeReader` measures, with at least one other attribute."""
-    wanted = ("attribute", "values", "faces", "success", "kept", "kept_mean", "identity")
+    wanted = ("attribute", "values", "images", "success", "kept", "kept_mean", "identity")
     return (
         _is_object(value)
         and all(key in value for key in wanted)
@@ -131,6 +132,7 @@ def read_run(folder: PathLike) -> dict[str, Any]:
         record = _from_earlier(record) if record["version"] == 1 else record
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
+    record |= {key: with_images(record[key]) for key in ("quality", "unedited") if key in record}
     found = problems(record, _COMPLETE if record.get("complete") is True else _BEGUN)
     if found:
         raise ValueError(f"{path} is damaged: {'; '.join(found)}")

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from .._deprecated import renamed_arguments
 from ..checks import check_distinct, raise_all
 from ..distillation.config import DistillConfig
 from ..distillation.distill import distill
@@ -58,6 +59,7 @@ def default_config(**changes: Any) -> DistillConfig:
     return replace(config, monitor_every=-(-config.steps // 8))
 
 
+@renamed_arguments(faces="measured_images")
 @shielded()
 def run_edit(
     domain: Domain,
@@ -69,7 +71,7 @@ def run_edit(
     curve: HQSCurve | None = None,
     levels: Sequence[str] | None = None,
     config: DistillConfig | None = None,
-    faces: int = 256,
+    measured_images: int = 256,
     strengths: Sequence[float] = (0.5, 1.0, 1.5),
     tracker: Any = None,
     resume: bool = True,
@@ -87,8 +89,8 @@ def run_edit(
         levels: of the mapper; None: those that the domain names for the prompt, else all.
         config: of the training; default `default_config()`, with fewer images per step where they
             are large, see `memory`.
-        faces: number of held-out images to measure attributes on, where the domain has labels;
-            0 leaves that out.
+        measured_images: number of held-out images to measure attributes on, where the domain has
+            labels; 0 leaves that out.
         strengths: shown in the before/after grid.
         tracker: what is told of the training while it goes on, see `distill`.
         resume: False starts over; what an earlier run left in `out` is kept until it is replaced.
@@ -107,13 +109,14 @@ def run_edit(
     (run,) = run_edits(
         domain, [prompt], [out],
         selection=selection, timesteps=timesteps, curves=None if curve is None else [curve],
-        levels=levels, config=config, faces=faces, strengths=strengths,
+        levels=levels, config=config, measured_images=measured_images, strengths=strengths,
         tracker=None if tracker is None else [tracker], resume=resume,
         progress=progress, say=say, commands=[command],
     )  # fmt: skip
     return run
 
 
+@renamed_arguments(faces="measured_images")
 @shielded()
 def run_edits(
     domain: Domain,
@@ -125,7 +128,7 @@ def run_edits(
     curves: Sequence[HQSCurve] | None = None,
     levels: Sequence[str] | None = None,
     config: DistillConfig | None = None,
-    faces: int = 256,
+    measured_images: int = 256,
     strengths: Sequence[float] = (0.5, 1.0, 1.5),
     tracker: Any = None,
     resume: bool = True,
@@ -154,7 +157,9 @@ def run_edits(
     given: Sequence[HQSCurve | None] = curves or [None] * len(prompts)
     for prompt, curve in zip(prompts, given, strict=True):
         named = levels or domain.levels.get(prompt)
-        check(domain, prompt, timesteps, curve, named, selection, config.batch_size, faces)
+        check(
+            domain, prompt, timesteps, curve, named, selection, config.batch_size, measured_images
+        )
     check_distinct(prompts)
     check_budget(domain, selection if timesteps is None else None, config, len(prompts))
     with ExitStack() as held:
@@ -195,7 +200,7 @@ def run_edits(
             check_execution(config, domain.prior.device)
         _select(jobs, timesteps, given)
         results, failure = _distill(jobs, trackers)
-        runs, failure = _finish(jobs, results, failure, faces, strengths)
+        runs, failure = _finish(jobs, results, failure, measured_images, strengths)
         if failure is not None:
             for run in runs:
                 say(f"“{run.record['prompt']}”: {run.headline}; report: {shown(run.report)}")
@@ -273,7 +278,7 @@ def _finish(
     jobs: Sequence[Job],
     results: Sequence[DistillResult | None],
     failure: PromptsFailed | None,
-    faces: int,
+    measured_images: int,
     strengths: Sequence[float],
 ) -> tuple[list[EditRun], PromptsFailed | None]:
     """Measure and report what was trained; return that, and an error that names what failed."""
@@ -282,7 +287,7 @@ def _finish(
         if result is None:
             continue
         try:
-            runs.append(finish(job, result, faces, strengths))
+            runs.append(finish(job, result, measured_images, strengths))
         except Exception as error:
             if len(jobs) == 1 or ran_out(error):
                 raise

@@ -123,14 +123,13 @@ def train_clip(data: CaptionedImages, trainer: PartTrainer) -> Clip:
         target = same / same.sum(1, keepdim=True)
         nce = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target))
         logs = {"nce": nce.detach()}
-        loss = nce
+        loss, of_heads = nce, torch.zeros_like(logs["nce"])
         for name, head in learner.heads.items():
             want = data.labels[name][index].to(device)
             error = F.cross_entropy(head(seen * 12.0).float(), want)
             loss = loss + 0.5 * error / len(heads)
-            if name in ("expression", "yaw"):
-                logs[name] = error.detach()
-        return loss, logs
+            of_heads += error.detach() / len(heads)
+        return loss, logs | ({"heads": of_heads} if heads else {})
 
     trained = trainer.train("clip", learner, loss_fn, RECIPE)
     return Clip(trained.text, tokenizer, trained.image)

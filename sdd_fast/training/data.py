@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -116,6 +117,14 @@ class Source(Protocol):
 
     labeled: bool
 
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """In pixels, the usual one first."""
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Part → the share of its usual steps that suits these images, where it is not 1."""
+
     def images(self, folder: Path, resolution: int, budget: float) -> Split:
         """Return the images; what has to be made is kept in `folder`."""
 
@@ -126,6 +135,9 @@ class Source(Protocol):
 
     def domain(self, out: Path, resolution: int) -> dict[str, Any]:
         """Return what domain.json says besides its files: "name", "source_text", …"""
+
+    def keep(self, out: Path) -> None:
+        """Write into a domain's folder what measuring needs later of its images."""
 
     def measure(self, out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
         """Measure the finished domain, if its images are labeled; `record` of its training."""
@@ -143,6 +155,8 @@ class ImageFolder:
     progress: bool | Listener = True
     caption_column: str | None = None
     labeled = False
+    resolutions = (64, 32, 128)
+    shares = MappingProxyType[str, float]({})
 
     @cached_property
     def captions(self) -> Captions:
@@ -198,6 +212,9 @@ class ImageFolder:
             "source_text": self.source_text,
             "prompts": example_prompts(trained_on, self.source_text),
         }
+
+    def keep(self, out: Path) -> None:
+        """Do nothing: `HELD_OUT_FILE` names the images."""
 
     def measure(self, out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
         """Do nothing: without labels nothing can be measured."""

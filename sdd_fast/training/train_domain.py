@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..device import check_device
+from ..domains.embedded import source_of
 from ..domains.quality import HELD_OUT_FILE
 from ..files import read_json, save_tensors, settled, write_json
 from ..lock import locked
@@ -52,7 +53,8 @@ def train_domain(
     out: str | Path,
     *,
     images: str | Path | None = None,
-    resolution: int = 64,
+    like: str | None = None,
+    resolution: int | None = None,
     source_text: str | None = None,
     caption_column: str | None = None,
     parts: Sequence[str] | None = None,
@@ -61,14 +63,17 @@ def train_domain(
     progress: bool | Listener = True,
     say: Say = _silent,
 ) -> Path:
-    """Train a domain from rendered faces, or from a folder of captioned images.
+    """Train a domain from a folder of captioned images, or one like an embedded domain.
 
     A fifth of the images, at most 256, are held out: see `Domain.held_out_images`.
 
     Args:
         out: the domain's folder; an interrupted training resumes in it.
-        images: folder of images with captions, see `training.captions`; None: rendered faces.
-        resolution: 32, 64 or 128 pixels.
+        images: folder of images with captions, see `training.captions`.
+        like: an embedded domain, whose kind of images is trained on, with its labels: "faces64",
+            the default without `images`, or "fashion32", for which `images` is a folder of the
+            files of Fashion-MNIST, by default that of Debian's package.
+        resolution: 32, 64 or 128 pixels; default: 64, of fashion32 always 32.
         source_text: what the images show before an edit; needed with `images`.
         caption_column: what holds the captions, if not "text" of a listing, or the only file beside
             an image.
@@ -91,8 +96,12 @@ def train_domain(
     """
     out, device = settled(out), check_device(device)
     requested = PARTS if parts is None else parts
-    _check(requested, resolution, budget)
-    source = _source(images, source_text, caption_column, progress)
+    _check(requested, budget)
+    source = _source(images, like, source_text, caption_column, progress)
+    resolution = source.resolutions[0] if resolution is None else resolution
+    if resolution not in source.resolutions:
+        offered = " or ".join(map(str, sorted(source.resolutions)))
+        raise ValueError(f"resolution must be {offered}, got {resolution}")
     chosen = [
         name
         for name, part in _PARTS.items()
@@ -113,6 +122,7 @@ def train_domain(
         if names := data.held_out.names:
             told = {"images": list(names), "trained_on": len(data.train)}
             write_json(out / HELD_OUT_FILE, told)
+        source.keep(out)
         say(
             f"training in {out}: on {len(data.train):,} pictures; {len(data.held_out):,} are held "
             "out, which no part sees"
@@ -122,7 +132,8 @@ def train_domain(
             say(f"training {name} …")
             if name == "quality":
                 _write_domain(job)  # which is measured
-            _PARTS[name].train(job)
+            steps = budget * source.shares.get(name, 1.0)
+            _PARTS[name].train(replace(job, trainer=replace(job.trainer, budget=steps)))
         if not missing_parts(out, labeled=False):
             _write_domain(job)
             if not source.labeled:  # others have a card of what was measured
@@ -140,16 +151,17 @@ class _Job:
 
 def _source(
     images: str | Path | None,
+    like: str | None,
     source_text: str | None,
     caption_column: str | None,
     progress: bool | Listener,
 ) -> Source:
-    if images is None:
-        from ..domains.faces64.training_data import SOURCE_TEXT, RenderedFaces
-
+    if like is not None or images is None:
         if caption_column is not None:
-            raise ValueError(f"caption_column={caption_column!r} is for a folder of images")
-        return RenderedFaces(source_text or SOURCE_TEXT, progress)
+            raise ValueError(
+                f"caption_column={caption_column!r} is for a folder of images with captions"
+            )
+        return source_of(like or "faces64", images, source_text, progress)
     if not (source_text or "").strip():
         raise ValueError(
             "source_text is needed with images: a few words that are true of all the images, "
@@ -160,12 +172,10 @@ def _source(
     return folder
 
 
-def _check(parts: Sequence[str], resolution: int, budget: float) -> None:
+def _check(parts: Sequence[str], budget: float) -> None:
     unknown = [p for p in parts if p not in PARTS]
     if unknown or not parts:
         raise ValueError(f"unknown parts {unknown}; choose from {', '.join(PARTS)}")
-    if resolution not in (32, 64, 128):
-        raise ValueError(f"resolution must be 32, 64 or 128, got {resolution}")
     if not 0 < budget <= 100:
         raise ValueError(f"budget is a factor on the training steps in (0, 100], got {budget}")
 

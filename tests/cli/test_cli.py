@@ -63,7 +63,10 @@ def own(domain: Path) -> list[object]:
     return ["--domain", domain]
 
 
-DEMO = ["demo", "--steps", "2", "--faces", "4", "--prompt", "a bald face", "--prompt", "old hair"]
+DEMO = [
+    "demo", "--steps", "2", "--measured-images", "4",
+    "--prompt", "a bald face", "--prompt", "old hair",
+]  # fmt: skip
 
 
 def few_timesteps(patch: pytest.MonkeyPatch) -> None:
@@ -482,7 +485,7 @@ def test_select_refuses(
 
 # --- distill --------------------------------------------------------------------------------------
 
-SHORT = ["--steps", "2", "--batch-size", "2", "--faces", "4", "--timesteps", "500"]
+SHORT = ["--steps", "2", "--batch-size", "2", "--measured-images", "4", "--timesteps", "500"]
 
 
 def test_distill_and_repeat(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
@@ -511,7 +514,8 @@ def test_distill_and_repeat(sdd: Sdd, domain: Path, tmp_path: Path) -> None:
 def test_distill_takes_fewer_large_pictures(
     sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["distill", "old", "--domain", domain, "--steps", 1, "--faces", 0, "--timesteps", 500]
+    few = ["--steps", 1, "--measured-images", 0, "--timesteps", 500]
+    words = ["distill", "old", "--domain", domain, *few]
     usual = sdd(*words, "--out", tmp_path / "usual")
     usually = DistillConfig().batch_size
     assert usual.code == 0 and f"1 steps of {usually} images" in usual.out
@@ -565,8 +569,8 @@ def test_distill_from_an_earlier_curve(sdd: Sdd, domain: Path, tmp_path: Path) -
         (["old", "--attention", "sage"], "attention='sage' is not offered: it quantizes"),
         (["old", "--device", "abacus"], "'abacus' is no device"),
         (["old", "--seed", str(2**64)], "a seed must be an integer from 0 to 2⁶⁴ − 1"),
-        (["old", "--faces", "-1"], "faces must be an integer of at least 0"),
-        (["old", "--faces", "1000000000"], "measuring on 1,000,000,000 images takes at least"),
+        (["old", "--measured-images", "-1"], "measured_images must be an integer of at least 0"),
+        (["old", "--measured-images", "1000000000"], "measuring on 1,000,000,000 images takes"),
         (["old", "--timesteps", "500", "--batch-size", "1000000000"], "takes at least"),
         (["old \udcc3"], "is not Unicode text. Where a terminal's locale is not UTF-8"),
     ],

@@ -28,7 +28,7 @@ from sdd_fast.models import LevelsMapper
 def runs(domain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one run of two training steps, and one of pictures."""
     folder = tmp_path_factory.mktemp("runs")
-    few = ["--steps", "2", "--batch-size", "2", "--faces", "4", "--top", "1"]
+    few = ["--steps", "2", "--batch-size", "2", "--measured-images", "4", "--top", "1"]
     for words in (
         ["select", "a bald face", "--images", "2", "--timesteps", "200,500"],
         ["distill", "a bald face", *few],

@@ -154,7 +154,7 @@ def test_no_figure_makes_up_for_words_that_the_teacher_was_never_taught() -> Non
     assert praised["direction"] > 0.5
     assert praised["verdict"] == "unknown words" and praised["advice"] == ["known_words"]
     figures = {"saturated_share": 0.0, "peak_change": 0.3, "direction": 0.9}
-    shown = {"success": 0.97, "faces": 200, "kept": {"skin": 0.99}}
+    shown = {"success": 0.97, "images": 200, "kept": {"skin": 0.99}}
     assert judge(figures, shown).level == "good"
     assert judge(figures, shown, ["elephant"]).level == "fair"  # seen to be reached all the same
     assert judge(figures, {**shown, "success": 0.3}, ["elephant"]).code == "missed"

@@ -8,8 +8,9 @@ import torch
 from sdd_fast import DistillConfig, load_domain
 from sdd_fast.distillation.distill import distill
 from sdd_fast.domains.domain import EMBEDDED
+from sdd_fast.domains.evaluate import measure_parts
 from sdd_fast.domains.faces64.edits import EDITS
-from sdd_fast.domains.faces64.evaluate import measure_parts
+from sdd_fast.domains.faces64.evaluate import held_out_faces
 from sdd_fast.domains.faces64.measure import measure_edit, read_attributes
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.selection.hqs import hqs
@@ -30,7 +31,7 @@ def test_all_weights_together_stay_small():
 
 
 def test_reconstruction_and_survival(domain):
-    parts = measure_parts(domain, faces=128, seed=SEED)
+    parts = measure_parts(domain, held_out_faces(domain, images=128, seed=SEED))
     assert parts["vae_psnr"] >= 29 and parts["generator_psnr"] >= 28
     survival = dict(parts["survival_generator"])
     assert survival.pop("expression") >= 0.85
@@ -97,5 +98,5 @@ def test_one_edit_from_selection_to_measurement(domain):
         identity=domain.identity, w_std=domain.w_std, config=DistillConfig(steps=60, batch_size=4),
         progress=False,
     )  # fmt: skip
-    quality = measure_edit(domain, result.mapper, result.info.lam, prompt, faces=96, seed=SEED)
+    quality = measure_edit(domain, result.mapper, result.info.lam, prompt, images=96, seed=SEED)
     assert quality.success >= 0.8 and quality.kept_mean >= 0.85

@@ -39,6 +39,6 @@ def test_domains_with_and_without_labels(tiny_sd: Path, tmp_path: Path) -> None:
     assert reader is not None and labeled.nouns["image"] == "face"
     assert reader.target_in("a bald face") == ("hair_length", ("bald",))
     assert reader.target_in("a zombie") is None
-    images = reader.sample_images(3, labeled.resolution)
+    images = reader.sample_images(labeled, 3)
     assert images.shape == (3, 3, RESOLUTION, RESOLUTION)
     assert all(reader.target_in(prompt) for prompt in reader.DEMO_PROMPTS)

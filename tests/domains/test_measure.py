@@ -83,14 +83,14 @@ class Shift(torch.nn.Module):
 def test_measure_edit_counts_target_and_others():
     people = faces_without("beard", ("yes",), 32)
     domain = FakeDomain(people, {"beard": "yes", "glasses": "yes"})
-    done = measure_edit(domain, Shift(), 1.0, "a face with a beard", faces=32)
-    assert done.faces == 32 and done.success == 1.0
+    done = measure_edit(domain, Shift(), 1.0, "a face with a beard", images=32)
+    assert done.images == 32 and done.success == 1.0
     with_glasses = (people.labels["glasses"] == 1).double().mean().item()
     assert done.kept["glasses"] == pytest.approx(with_glasses)
     assert done.kept_worst[0] == "glasses" and done.kept["skin"] == 1.0
     assert "beard" not in done.kept
 
-    nothing = measure_edit(domain, Shift(), 0.0, "a face with a beard", faces=32)
+    nothing = measure_edit(domain, Shift(), 0.0, "a face with a beard", images=32)
     assert nothing.success == 0.0 and nothing.kept_mean == 1.0
 
 

@@ -25,7 +25,7 @@ MONITOR = {
     "direction": -0.25, "clip_similarity": 0.375, "clip_gain": 0.125, "identity": 0.75,
 }  # fmt: skip
 QUALITY = {
-    "attribute": "hair_color", "values": ["white"], "faces": 256, "success": 0.9375,
+    "attribute": "hair_color", "values": ["white"], "images": 256, "success": 0.9375,
     "kept": {"skin": 0.96, "yaw": 0.71}, "kept_mean": 0.83, "identity": 0.77, "strength": 1.0,
 }  # fmt: skip
 RECORD: dict[str, Any] = {
@@ -195,7 +195,7 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
 
 DOMAIN = {
     "parts": {
-        "faces": 512, "vae_psnr": 33.72, "generator_psnr": 30.47,
+        "images": 512, "vae_psnr": 33.72, "generator_psnr": 30.47,
         "classifier": {"skin": 0.998, "beard": 1.0}, "survival_vae": {"skin": 1.0, "beard": 0.986},
         "survival_generator": {"skin": 0.95, "beard": 0.915},
     },
@@ -205,7 +205,7 @@ DOMAIN = {
     },
     "edit_config": {"steps": 180, "batch_size": 8},
     "edits": [{
-        "prompt": "a bald face", "timesteps": [700], "levels": ["fine"], "faces": 256,
+        "prompt": "a bald face", "timesteps": [700], "levels": ["fine"], "images": 256,
         "success": 0.96, "kept_mean": 0.98, "kept_worst": ["hair_length", 0.72], "identity": 0.87,
         "distill_seconds": 35.5,
     }],
@@ -229,6 +229,22 @@ def test_identity_that_could_not_be_measured(tmp_path: Path) -> None:
     nothing = QUALITY | {"identity": None}
     page = check(write_report(run_folder(tmp_path / "run", quality=nothing, unedited=nothing)))
     assert "Same person – –" in " ".join(page.text.split())
+
+
+def test_a_domain_without_identity_is_not_asked_for_it(tmp_path: Path) -> None:
+    monitor = {k: v for k, v in MONITOR.items() if k != "identity"}
+    nothing = QUALITY | {"identity": None}
+    figures = {"quality": nothing, "unedited": nothing, "monitor": monitor}
+    edits = [{k: v for k, v in DOMAIN["edits"][0].items() if k != "identity"}]
+    folder = run_folder(tmp_path / "run", **figures, domain_quality=DOMAIN | {"edits": edits})
+    Image.new("RGB", (9, 9)).save(tmp_path / "overview.png")
+    summary = write_summary(
+        tmp_path, [folder], title="A", overview=tmp_path / "overview.png", caption="", commands=[]
+    )
+    for path in (write_report(folder), summary):
+        page = check(path)
+        assert "Target reached" in page.text and "Other attributes kept" in page.text
+        assert "ame person" not in page.text
 
 
 def test_one_page_for_several_runs(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def mapper() -> LevelsMapper:
 
 def test_grid_rows(faces: Domain, plain: Domain) -> None:
     assert faces.reader is not None
-    pictures = faces.reader.sample_images(3, faces.resolution)
+    pictures = faces.reader.sample_images(faces, 3)
     full, fidelity = before_after(
         faces, mapper(), 1.0, title="t", pictures=pictures, strengths=(-1.0, 1.0)
     )

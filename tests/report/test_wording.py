@@ -23,7 +23,7 @@ def monitored(**changes: float) -> dict[str, Any]:
 
 
 def quality(success: float, **kept: float) -> dict[str, Any]:
-    return {"success": success, "faces": 200, "kept": {"skin": 0.99, "beard": 0.97} | kept}
+    return {"success": success, "images": 200, "kept": {"skin": 0.99, "beard": 0.97} | kept}
 
 
 def said(

@@ -46,7 +46,7 @@ def select(**changes: Any) -> Selection:
 
 
 def make(domain: Domain, out: Path, **changes: Any) -> EditRun:
-    options: dict[str, Any] = {"selection": select(), "config": config(), "faces": 8}
+    options: dict[str, Any] = {"selection": select(), "config": config(), "measured_images": 8}
     return run_edit(domain, PROMPT, out, progress=False, **options | changes)
 
 
@@ -97,7 +97,7 @@ def test_the_folder_tells_everything(finished: EditRun, domain: Domain) -> None:
     assert record["domain_reference"] == str(domain.folder.resolve())
     assert record["unknown_words"] and "verdict" not in record["monitor"]  # the run has one
     assert set(record["seconds"]) == {"select", "distill", "measure"}
-    assert record["quality"]["faces"] == 8 and record["unedited"]["strength"] == 0.0
+    assert record["quality"]["images"] == 8 and record["unedited"]["strength"] == 0.0
     assert record["milliseconds_per_edit"] > 0
     curve = HQSCurve.load(finished.folder / "curve.json")
     assert curve.timesteps == TIMES and record["timesteps"] == curve.plateau()
@@ -157,15 +157,19 @@ def test_a_finished_run_is_measured_for_what_is_asked_for_besides(
     domain: Domain, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"timesteps": [500], "selection": None}
-    first = make(domain, tmp_path, faces=4, **options)
+    first = make(domain, tmp_path, measured_images=4, **options)
     calls = domain.prior.unet_calls
-    for change in ({"faces": 6}, {"faces": 0}, {"strengths": (1.0,), "faces": 0}):
+    changes: list[dict[str, Any]] = [
+        {"measured_images": 6}, {"measured_images": 0},
+        {"strengths": (1.0,), "measured_images": 0},
+    ]  # fmt: skip
+    for change in changes:
         run = make(domain, tmp_path, **options, **change)
-        assert (run.record["quality"] or {}).get("faces", 0) == change["faces"]
+        assert (run.record["quality"] or {}).get("images", 0) == change["measured_images"]
         assert run.record["strengths"] == list(change.get("strengths", (0.5, 1.0, 1.5)))
         assert read_run(tmp_path)["complete"]
     (tmp_path / "report.html").unlink()
-    assert make(domain, tmp_path, faces=4, **options).report.exists()
+    assert make(domain, tmp_path, measured_images=4, **options).report.exists()
     assert domain.prior.unet_calls == calls
     assert_same_mapper(tmp_path, first.folder)
 
@@ -213,14 +217,14 @@ def test_a_judge_may_come_later(
 ) -> None:
     """A run that finished without a CLIP is measured with one, not repeated."""
     unjudged = load_domain(domain.folder, clip=None)
-    first = make(unjudged, tmp_path, timesteps=[500], selection=None, faces=0)
+    first = make(unjudged, tmp_path, timesteps=[500], selection=None, measured_images=0)
     assert "direction" not in first.record["monitor"]
 
     def no_training(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr("sdd_fast.distillation.objective.Objective.loss", no_training)
-    judged = make(domain, tmp_path, timesteps=[500], selection=None, faces=0)
+    judged = make(domain, tmp_path, timesteps=[500], selection=None, measured_images=0)
     with_judge = judged.record["monitor"]
     assert -1 <= with_judge["direction"] <= 1 and -1 <= with_judge["clip_similarity"] <= 1
     assert with_judge["edit_size"] == pytest.approx(first.record["monitor"]["edit_size"])
@@ -292,7 +296,7 @@ def test_figures_that_are_not_finite_end_in_a_report(
 
 
 def test_starting_over_discards_everything(domain: Domain, tmp_path: Path) -> None:
-    first = make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
+    first = make(domain, tmp_path, timesteps=[300], selection=None, measured_images=0)
     assert first.record["quality"] is None and first.record["rule"] == "given by hand"
     assert not (tmp_path / "curve.json").exists()
     (tmp_path / "report.html").write_text("old")
@@ -307,7 +311,7 @@ def test_starting_over_discards_everything(domain: Domain, tmp_path: Path) -> No
 def test_a_restart_that_is_stopped_keeps_what_was_there(
     domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
+    make(domain, tmp_path, timesteps=[300], selection=None, measured_images=0)
     before = snapshot(tmp_path)
 
     def stop(*arguments: Any, **options: Any) -> None:
@@ -359,13 +363,13 @@ def test_a_refused_run_changes_nothing_of_an_unfinished_one(
 
 
 def test_a_refused_run_leaves_no_record_where_that_is_lost(domain: Domain, tmp_path: Path) -> None:
-    make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
+    make(domain, tmp_path, timesteps=[300], selection=None, measured_images=0)
     (tmp_path / "run.json").unlink()
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         run_edit(domain, "old hair", tmp_path, timesteps=[300], config=config(), progress=False)
     assert snapshot(tmp_path) == before
-    make(domain, tmp_path, timesteps=[300], selection=None, faces=0)
+    make(domain, tmp_path, timesteps=[300], selection=None, measured_images=0)
     assert read_run(tmp_path)["complete"]
     assert (tmp_path / "mapper.safetensors").read_bytes() == before["mapper.safetensors"]
 
@@ -388,7 +392,7 @@ def test_a_folder_in_use_is_refused(domain: Domain, tmp_path: Path) -> None:
 
 def test_levels_that_suit_the_prompt(domain: Domain, tmp_path: Path) -> None:
     suited = Domain(replace(domain.spec, levels={"old hair": ("medium",)}))
-    options: dict[str, Any] = {"timesteps": [300], "config": config(steps=1), "faces": 0}
+    options: dict[str, Any] = {"timesteps": [300], "config": config(steps=1), "measured_images": 0}
     run = run_edit(suited, "old hair", tmp_path / "a", progress=False, **options)
     assert run.record["levels"] == ["medium"]
     run = run_edit(suited, "old", tmp_path / "b", progress=False, **options)
@@ -483,7 +487,7 @@ def test_several_prompts_are_selected_and_trained_together(
     domain: Domain, tmp_path: Path, finished: EditRun
 ) -> None:
     prompts, outs = [PROMPT, "old hair"], [tmp_path / "white", tmp_path / "old"]
-    options: dict[str, Any] = {"selection": select(), "config": config(), "faces": 8}
+    options: dict[str, Any] = {"selection": select(), "config": config(), "measured_images": 8}
     lines: list[str] = []
     calls, rows = domain.prior.unet_calls, domain.prior.unet_rows
     runs = run_edits(domain, prompts, outs, progress=False, say=lines.append, **options)
@@ -527,7 +531,7 @@ def test_one_of_several_prompts_fails(
         poison = [float("nan") if (batch, i) == (2, 1) else 1.0 for i in of]
         return losses * torch.tensor(poison), measured
 
-    options: dict[str, Any] = {"timesteps": [500], "config": config(), "faces": 0}
+    options: dict[str, Any] = {"timesteps": [500], "config": config(), "measured_images": 0}
     prompts = [PROMPT, "old hair", "old"]
     outs = [tmp_path / name for name in "abc"]
     lines: list[str] = []
@@ -553,7 +557,7 @@ def test_one_of_several_prompts_cannot_be_reported(
             raise RuntimeError("a bug of the reader")
         return finish(job, *arguments)
 
-    options: dict[str, Any] = {"timesteps": [500], "config": config(), "faces": 0}
+    options: dict[str, Any] = {"timesteps": [500], "config": config(), "measured_images": 0}
     prompts = [PROMPT, "old hair", "old"]
     outs = [tmp_path / name for name in "abc"]
     with monkeypatch.context() as patch:

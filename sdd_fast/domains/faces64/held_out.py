@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from ... import draws
 from ..reader import RightAnswers, Target
 from .attributes import ATTRIBUTES
 from .renderer import Faces, render, sample_faces
+
+if TYPE_CHECKING:
+    from .. import Domain
 
 SHOWN_SEED = 30_001  # neither training nor measuring draws faces from it
 MEASURE_SEED = 20_000  # of the faces that edits are measured on; far from the seeds of training
@@ -55,9 +59,9 @@ def pick(faces: Faces, index: Sequence[int]) -> Faces:
     )
 
 
-def sample_images(count: int, resolution: int, lacking: Sequence[Target] = ()) -> Tensor:
+def sample_images(domain: Domain, count: int, lacking: Sequence[Target] = ()) -> Tensor:
     """Draw held-out faces that have none of the targets, see `AttributeReader`."""
-    return render(held_out_faces(count, lacking), resolution)
+    return render(held_out_faces(count, lacking), domain.resolution)
 
 
 def faces_without(

@@ -31,10 +31,10 @@ def measure(
     *,
     target: Target,
     strength: float,
-    faces: int,
+    images: int,
 ) -> dict[str, Any]:
     """Read attributes of held-out faces before and after an edit, see `AttributeReader`."""
     quality = measure_edit(
-        domain, mapper, lam, prompt, target=target, strength=strength, faces=faces
+        domain, mapper, lam, prompt, target=target, strength=strength, images=images
     )
     return quality.to_json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from ... import draws
 from ...files import atomic_path
 from ...progress import Listener, Task
-from ...training.data import HELD_OUT, CaptionedImages, Split, to_bytes
+from ...training.data import HELD_OUT, CaptionedImages, Source, Split, to_bytes
 from .attributes import ATTRIBUTES
 from .captions import SOURCE_TEXT, captions
 from .edits import EDITS, GUIDANCE_RMS
@@ -30,6 +31,8 @@ class RenderedFaces:
     source_text: str = SOURCE_TEXT
     progress: bool | Listener = True
     labeled = True
+    resolutions = (64, 32, 128)
+    shares = MappingProxyType[str, float]({})
 
     def images(self, folder: Path, resolution: int, budget: float) -> Split:
         """Return faces to train on, fewer of them for a small budget, and others to measure on."""
@@ -54,6 +57,9 @@ class RenderedFaces:
             "prompts": list(EDITS),
             "guidance_rms": GUIDANCE_RMS,
         }
+
+    def keep(self, out: Path) -> None:
+        """Do nothing: the renderer draws others whenever they are needed."""
 
     def measure(self, out: Path, device: str, record: dict[str, dict[str, Any]]) -> None:
         """Write quality.json and MODEL_CARD.md."""
@@ -87,6 +93,17 @@ class RenderedFaces:
             draw_captions=_captions,
             source="rendered faces",
         )
+
+
+def source(images: str | Path | None, source_text: str | None, progress: bool | Listener) -> Source:
+    """Return the renderer.
+
+    Raises:
+        ValueError: a folder of images is given.
+    """
+    if images is not None:
+        raise ValueError(f"faces64 draws its faces: give no folder of images, such as {images}")
+    return RenderedFaces(source_text or SOURCE_TEXT, progress)
 
 
 def _captions(labels: dict[str, Tensor], seed: int) -> list[str]:

@@ -1,13 +1,14 @@
-"""The model card of a domain of rendered faces: generated from what was trained and measured."""
+"""The model card of a domain with labels: generated from what was trained and measured."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from ...files import load_tensors, read_json, write_text
-from ...gradients.config import GUIDANCE_RMS
-from ...training.card import CARD_FILE, training_table
+from ..files import load_tensors, read_json, write_text
+from ..gradients.config import GUIDANCE_RMS
+from ..training.card import CARD_FILE, training_table
 
 _NETWORKS = {
     "diffusion/vae/diffusion_pytorch_model.safetensors": "AutoencoderKL",
@@ -19,25 +20,28 @@ _NETWORKS = {
     "encoder.safetensors": "image → W+ encoder",
     "identity.safetensors": "identity embedding",
     "classifier.safetensors": "attribute classifier",
-    "latents.safetensors": "encoded faces to distill with",
+    "latents.safetensors": "encoded {images} to distill with",
 }
 
 
-def write_card(folder: Path) -> None:
-    """Write MODEL_CARD.md from quality.json and the weights' sizes."""
+def write_card(folder: Path, images: str, about: str, again: str) -> None:
+    """Write MODEL_CARD.md from quality.json and the weights' sizes.
+
+    Args:
+        images: what the domain's images are called. about: what they are, as the rest of a sentence
+            on the domain, and what else is to be known of it. again: the command that trained it.
+    """
     quality = read_json(folder / "quality.json")
     spec = read_json(folder / "domain.json")
     side = spec["resolution"]
     lines = [
         f"# Model card: {spec['name']}",
         "",
-        "A complete small domain for Selective Diffusion Distillation: "
-        f"{side} × {side} pixel faces drawn by the",
-        "procedural renderer of this project, and every network the method needs, trained on them",
-        "from scratch.",
-        "No photograph of a person was used. The weights are good for learning, testing and "
-        "demonstrating the",
-        "method; they know nothing of real faces.",
+        *textwrap.wrap(
+            f"A complete small domain of {side} × {side} pixels for Selective Diffusion "
+            f"Distillation: {about}",
+            100,
+        ),
         "",
         "This page is generated from `quality.json` and the files beside it.",
         "",
@@ -52,27 +56,28 @@ def write_card(folder: Path) -> None:
         size = path.stat().st_size / 1e6
         total += size
         count = sum(t.numel() for t in load_tensors(path)[0].values())
-        lines.append(f"| `{file}` | {what} | {count:,} | {size:.2f} |")
+        lines.append(f"| `{file}` | {what.format(images=images)} | {count:,} | {size:.2f} |")
     lines += [f"| all | | | {total:.2f} |", "", "Weights are float16; computation is float32.", ""]
     lines += ["## Training", "", *training_table(quality["training"]), ""]
     lines += [
         "Minutes are wall-clock minutes of each part on one core of a two-core machine that was "
         "also doing other",
-        "work. `sdd train-domain OUT` trains everything again from these seeds.",
+        f"work. `{again}` trains everything again from these seeds.",
         "",
     ]
-    lines += _parts(quality["parts"]) + _samples(quality["samples"]) + _edits(quality)
+    lines += _parts(quality["parts"], images) + _samples(quality["samples"], images)
+    lines += _edits(quality, images)
     write_text(folder / CARD_FILE, "\n".join(lines) + "\n")
 
 
-def _parts(parts: dict[str, Any]) -> list[str]:
+def _parts(parts: dict[str, Any], images: str) -> list[str]:
     lines = [
         "## Reconstruction and what survives it",
         "",
-        f"{parts['faces']} held-out faces. PSNR: VAE **{parts['vae_psnr']:.1f} dB**, "
+        f"{parts['images']} held-out {images}. PSNR: VAE **{parts['vae_psnr']:.1f} dB**, "
         f"encoder + generator **{parts['generator_psnr']:.1f} dB**.",
         "",
-        "Share of faces whose attribute the classifier reads as it was drawn:",
+        f"Share of {images} whose attribute the classifier reads as it is labeled:",
         "",
         "| attribute | original | after the VAE | after encoder + generator |",
         "|---|---:|---:|---:|",
@@ -83,13 +88,13 @@ def _parts(parts: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _samples(samples: dict[str, Any]) -> list[str]:
+def _samples(samples: dict[str, Any], images: str) -> list[str]:
     lines = [
-        "## What the diffusion model draws",
+        "## What the diffusion model makes",
         "",
         f"{samples['per_prompt']} images a prompt, {samples['steps']} DDIM steps, guidance scale "
         f"{samples['guidance_scale']:g}: share in which the classifier sees what was requested. "
-        f"Largest difference of a mean color channel from rendered faces: "
+        f"Largest difference of a mean color channel from held-out {images}: "
         f"{samples['color_cast']:.1f} of 255.",
         "",
         "| prompt | accuracy |",
@@ -99,19 +104,19 @@ def _samples(samples: dict[str, Any]) -> list[str]:
     return [*lines, f"| mean | {samples['accuracy_mean']:.2f} |", ""]
 
 
-def _edits(quality: dict[str, Any]) -> list[str]:
+def _edits(quality: dict[str, Any], images: str) -> list[str]:
     config = quality["edit_config"]
     lines = [
         "## Edits",
         "",
         "Select the timesteps whose HQS is within 0.1 of the largest, distill a mapper "
         f"({config['steps']} steps of {config['batch_size']}, guidance scale g balanced to the "
-        f"guidance RMS {GUIDANCE_RMS:g} unless domain.json names another), edit held-out faces "
+        f"guidance RMS {GUIDANCE_RMS:g} unless domain.json names another), edit held-out {images} "
         "that lack the target.",
         "All levels of the mapper unless named. *Success*: the target is there afterwards.",
-        "*Kept*: the other attributes read as drawn.",
+        "*Kept*: the other attributes read as labeled.",
         "",
-        "| prompt | t | g | faces | success | kept, mean | kept, worst | identity |",
+        f"| prompt | t | g | {images} | success | kept, mean | kept, worst | identity |",
         "|---|---:|---:|---:|---:|---:|---|---:|",
     ]
     for row in quality["edits"]:
@@ -120,7 +125,7 @@ def _edits(quality: dict[str, Any]) -> list[str]:
         some = "" if len(row["levels"]) == 3 else f" ({', '.join(row['levels'])})"
         lines.append(
             f"| {row['prompt']}{some} | {steps} | {row['guidance_scale']:g} | "
-            f"{row['faces']} | {row['success']:.3f} | {row['kept_mean']:.3f} | "
+            f"{row['images']} | {row['success']:.3f} | {row['kept_mean']:.3f} | "
             f"{share:.3f} ({worst}) | {row['identity']:.2f} |"
         )
     return [*lines, ""]

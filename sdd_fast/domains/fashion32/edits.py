@@ -1,0 +1,23 @@
+"""The prompts that edits of clothing are measured with, and which attribute each is about."""
+
+from __future__ import annotations
+
+EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "dark clothes": ("brightness", ("dark",)),
+    "light clothes": ("brightness", ("light",)),
+    "a dress": ("kind", ("dress",)),
+    "a bag": ("kind", ("bag",)),
+}
+"""Prompt → (attribute, the values that count as success)."""
+
+SAMPLED: dict[str, tuple[str, tuple[str, ...]]] = EDITS | {
+    "a t-shirt": ("kind", ("t-shirt",)),
+    "trousers": ("kind", ("trousers",)),
+    "a pullover": ("kind", ("pullover",)),
+    "a coat": ("kind", ("coat",)),
+    "a sandal": ("kind", ("sandal",)),
+    "a shirt": ("kind", ("shirt",)),
+    "a sneaker": ("kind", ("sneaker",)),
+    "an ankle boot": ("kind", ("boot",)),
+}
+"""Prompts that the diffusion model is sampled from, in the same form."""
