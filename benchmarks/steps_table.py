@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 TEXT = """## What fewer steps reach
 
-Edits of faces64, distilled by `tools/compare_steps.py`: {prompts} prompts, seeds {seeds}, all
-sides at the same selected timesteps, measured on 256 held-out faces that lack the target. *Images*:
-seen in a training. *Success*: the share of those faces that show the target; *kept*: that of their
-other attributes that stay. *Lowest*: that of the worst of the trainings. Below each mean its
-difference to the authors' training of the same prompt and seed. In brackets: the 95 % interval of a
-mean over the trainings (bootstrap).
-
+Edits of faces64, distilled by `tools/compare_steps.py`, all sides at the same selected timesteps,
+measured on 256 held-out faces that lack the target. *Images*: seen in a training. *Success*: the
+share of those faces that show the target; *kept*: that of their other attributes that stay.
+*Lowest*: that of the worst of the trainings. In brackets: the 95 % interval of a mean over the
+trainings (bootstrap).
 """
+DIFFERENCES = """Below each mean: its difference to the authors' training of the same prompt and
+seed, where there is one.
+"""
+SIDES = (
+    "authors, 4000 of 2",
+    "ours, 300 of 8",
+    "ours, 150 of 8",
+    "ours, 250 of 4",
+    "ours, 250 of 4, stopped early",
+    "ours, 200 of 4",
+)
+"""What tools/compare_steps.py compares, once all of it is measured."""
 COLUMNS = ("training: steps, batch", "images", "trainings", "success", "lowest", "kept", "lowest")
 REFERENCE = "authors, 4000 of 2"
 _RESAMPLES = 10_000
@@ -39,9 +50,36 @@ def steps_part(result: dict[str, Any]) -> list[str]:
                 told += f"<br>{_interval(differences, '+.3f')}"
             cells += [told, f"{min(values):.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    prompts, seeds = ({edit[of] for edit in edits} for of in ("prompt", "seed"))
-    text = TEXT.format(prompts=len(prompts), seeds=", ".join(map(str, sorted(seeds))))
-    return [text + "\n".join(lines) + "\n"]
+    told = DIFFERENCES if len(sides) > 1 and REFERENCE in sides else ""
+    return [TEXT + told + "\n" + _compared(sides) + "\n" + "\n".join(lines) + "\n"]
+
+
+def _compared(sides: Mapping[str, Mapping[tuple[str, int], Any]]) -> str:
+    """Say which sides are compared, over what, and which are not."""
+    every = {key for found in sides.values() for key in found}
+    prompts, seeds = ({key[i] for key in every} for i in (0, 1))
+    whole = len(prompts) * len(seeds)
+    counts = {side: len(sides.get(side, ())) for side in (*SIDES, *sides)}
+    full = [f"*{side}*" for side, count in counts.items() if count == whole]
+    some = [f"*{side}* ({n} of {whole})" for side, n in counts.items() if 0 < n < whole]
+    none = [f"*{side}*" for side, count in counts.items() if count == 0]
+    listed = ", ".join(map(str, sorted(seeds)))
+    over = f"{_count(len(prompts), 'prompt')} and seed{'s' * (len(seeds) > 1)} {listed}"
+    told = [
+        f"Compared over {over}, {_count(whole, 'training')} a side: {'; '.join(full) or 'none'}."
+    ]
+    if some:
+        told.append(f"Of fewer trainings, whose means are of those alone: {'; '.join(some)}.")
+    if none:
+        told.append(
+            "Not compared, since nothing is measured of them for these prompts and seeds yet: "
+            f"{'; '.join(none)}."
+        )
+    return textwrap.fill(" ".join(told), 100, break_on_hyphens=False) + "\n"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _images(edits: Any) -> float:

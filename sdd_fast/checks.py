@@ -62,13 +62,13 @@ def check_memory_budget(value: object) -> int:
         size = float(told[1]) * _UNITS[told[2]]
     if not 0 < size < math.inf:
         raise ValueError(
-            'memory_budget must be an amount of memory such as "22GiB", "22GB", "24000MiB" or a '
+            "memory_budget must be a positive, finite amount, such as 22GiB, 22GB, 24000MiB or a "
             f"number of bytes, got {_short(value)}"
         )
     if size < _LEAST_MEMORY:
         raise ValueError(
             f"memory_budget={_short(value)} is {size:g} bytes, too little for any network; give a "
-            'unit, as in "22GiB"'
+            "unit, as in 22GiB"
         )
     return int(size)
 

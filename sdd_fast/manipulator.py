@@ -133,14 +133,16 @@ def check_mapper(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
         needs = [generator.num_layers, generator.w_dim]
         if has != needs:
             raise ValueError(
-                f"{name} edits W+ of shape {has}, but the generator's is {needs}; it was distilled "
-                f"with another generator{f' (domain {info.domain})' if info.domain else ''}"
+                f"{name} edits W+ of shape {has}, but the generator's is {needs}; it belongs to "
+                f"another generator{f' (domain {info.domain})' if info.domain else ''}"
             )
-    elif isinstance(mapper, StyleSpaceMapper) and mapper.style_dims != generator.style_dims:
-        raise ValueError(
-            f"{name} edits styles of lengths {mapper.style_dims}, but the generator's are "
-            f"{generator.style_dims}; it was distilled with another generator"
-        )
+    elif isinstance(mapper, StyleSpaceMapper):
+        styles = getattr(generator, "style_dims", "none")
+        if mapper.style_dims != styles:
+            raise ValueError(
+                f"{name} edits styles of lengths {mapper.style_dims}, but the generator's are "
+                f"{styles}; it belongs to another generator"
+            )
 
 
 def factors_of(strength: Strength, infos: Sequence[MapperInfo]) -> list[float]:

@@ -18,16 +18,18 @@ are counted; on a card they have not been measured yet.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from ._deprecated import warn
-from .checks import check_memory_budget, check_number
+from .checks import check_number
 from .distillation.config import DistillConfig
 from .memory_budget import (
     CACHE_BYTES,
     IMAGE_BYTES,
+    Budget,
     beside_weights,
     device_memory,
     row_cost,
@@ -75,7 +77,7 @@ def selection_sizes(
     *,
     jacobian: str = "skip",
     gradient_at: str = "image",
-    memory_budget: int | float | str | None = None,
+    memory_budget: Budget | None = None,
     memory_gb: float | None = None,
     embeds: PromptEmbeds | None = None,
     generator: Any = None,
@@ -100,7 +102,7 @@ def selection_sizes(
         memory_budget = beside_weights(memory_gb * 1e9, prior, generator)
     if memory_budget is not None:
         return selection_within(
-            check_memory_budget(memory_budget),
+            memory_budget,
             Sizes(most, MOST_ROWS, possible=_possible(prior, at_image, False)),
             prior,
             size,
@@ -124,10 +126,10 @@ def training_sizes(
     batch_size: int,
     prompts: int = 1,
     *,
-    memory_budget: int | float | str | None = None,
+    memory_budget: Budget | None = None,
     embeds: PromptEmbeds | None = None,
     identity: Any = None,
-    mapper: nn.Module | None = None,
+    mappers: Sequence[nn.Module] = (),
     jacobian: str = "skip",
 ) -> Sizes:
     """Return how much a step of `distill` takes at once.
@@ -143,7 +145,7 @@ def training_sizes(
     possible = _possible(prior, True, generator is not None)
     if memory_budget is not None:
         return training_within(
-            check_memory_budget(memory_budget),
+            memory_budget,
             Sizes(prompts * batch_size, MOST_ROWS, prompts, possible=possible),
             prior,
             generator,
@@ -151,7 +153,7 @@ def training_sizes(
             embeds,
             batch_size=batch_size,
             identity=identity,
-            mapper=mapper,
+            mappers=mappers,
             jacobian=jacobian,
         )
     together = min(prompts, prompts_at_once(prior, generator, size, batch_size))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from .checks import check_memory_budget
 from .manipulator import float32_layers, frozen
 from .memory_counter import Cost, bytes_of, measure, tensors_of
 from .out_of_memory import Sizes
@@ -37,9 +38,19 @@ IMAGE_BYTES = 96  # for each pixel of an image: itself, its edit, their gradient
 CACHE_BYTES = 2**28  # by results that are kept from one step to another
 _COPIES = 5  # of a mapper: weights, gradient, AdamW's two, a moving average
 
+Budget = int | float | str
+
+
+class BudgetTooSmall(ValueError):
+    """A memory budget is less than what work takes; `least` bytes are enough."""
+
+    def __init__(self, message: str, least: float) -> None:
+        super().__init__(message)
+        self.least = least
+
 
 def selection_within(
-    budget: float,
+    budget: Budget,
     start: Sizes,
     prior: DiffusionPrior,
     size: tuple[int, int],
@@ -49,14 +60,16 @@ def selection_within(
     jacobian: str = "skip",
     gradient_at: str = "image",
 ) -> Sizes:
-    """Return the largest sizes up to `start` with which `hqs` stays within a budget of bytes.
+    """Return the largest sizes up to `start` with which `hqs` stays within a budget.
 
     Args:
+        budget: a number of bytes, or such as "22GiB".
         size: of an image, (height, width). embeds: of any prompt.
         generator: what renders the images; None: nothing does.
 
     Raises:
-        ValueError: nothing does, or the device has less.
+        BudgetTooSmall: nothing does.
+        ValueError: the device has less than the budget.
     """
     device = prior.device
     check_device_memory(budget, device)
@@ -74,11 +87,11 @@ def selection_within(
         )
         return weights + sizes.images * image + at_once
 
-    return _largest(budget, start, needed, weights, "selection")
+    return _largest(budget, start, needed, weights, "selection", prior)
 
 
 def training_within(
-    budget: float,
+    budget: Budget,
     start: Sizes,
     prior: DiffusionPrior,
     generator: Any,
@@ -87,18 +100,20 @@ def training_within(
     *,
     batch_size: int,
     identity: Any = None,
-    mapper: nn.Module | None = None,
+    mappers: Sequence[nn.Module] = (),
     jacobian: str = "skip",
 ) -> Sizes:
-    """Return the largest sizes up to `start` with which `distill` stays within a budget of bytes.
+    """Return the largest sizes up to `start` with which `distill` stays within a budget.
 
     Args:
+        budget: a number of bytes, or such as "22GiB".
         generator: None, if what is trained works on images. size: of those, (height, width).
         embeds: of any prompt. batch_size: images of a prompt in one step.
-        mapper: like those that are trained, one for each prompt of `start`.
+        mappers: those that are trained, or such, on the device.
 
     Raises:
-        ValueError: nothing does, or the device has less.
+        BudgetTooSmall: nothing does.
+        ValueError: the device has less than the budget.
     """
     device = prior.device
     check_device_memory(budget, device)
@@ -107,9 +122,10 @@ def training_within(
     drawn = rendered = Cost()
     if generator is not None:
         drawn, rendered = _generator(generator, identity), _rendered(generator, identity)
-    elif mapper is not None:
-        drawn = _manipulator(mapper, identity, size)
-    trained = start.prompts * _COPIES * bytes_of(tensors_of([mapper]))
+    elif mappers:
+        drawn = _manipulator(mappers[0], identity, size)
+    copies = _COPIES - (device.type == "cuda")  # of which one is counted by the allocator
+    trained = copies * bytes_of(tensors_of(mappers))
     weights = _resident(device, prior, generator, identity) + trained
 
     def needed(sizes: Sizes) -> float:
@@ -127,7 +143,7 @@ def training_within(
         )
         return weights + CACHE_BYTES + whole * IMAGE_BYTES * math.prod(size) + at_once
 
-    return _largest(budget, start, needed, weights, "training")
+    return _largest(budget, start, needed, weights, "training", prior)
 
 
 def beside_weights(amount: float, prior: DiffusionPrior, generator: Any) -> float:
@@ -145,38 +161,58 @@ def device_memory(device: Any) -> float:
     return math.inf
 
 
-def check_device_memory(budget: float, device: Any) -> None:
-    """Raise ValueError if a budget is more than a device has."""
+def check_device_memory(budget: Budget, device: Any) -> None:
+    """Raise ValueError if a budget is none, or more than a device has."""
     there = device_memory(device)
-    if budget > there:
+    if check_memory_budget(budget) > there:
         raise ValueError(
-            f"memory_budget is {_gb(budget)}, but the device {device} has {_gb(there)} altogether; "
-            "give less, and leave some for others"
+            f"memory_budget is {_given(budget)}, but the device {device} has "
+            f"{_gb(there, down=True)} altogether; give less, and leave some for others"
         )
 
 
 def _largest(
-    budget: float, start: Sizes, needed: Callable[[Sizes], float], weights: float, what: str
+    budget: Budget,
+    start: Sizes,
+    needed: Callable[[Sizes], float],
+    weights: float,
+    what: str,
+    prior: DiffusionPrior,
 ) -> Sizes:
-    least = math.inf
+    least, most = math.inf, check_memory_budget(budget)
     for count in range(len(start.possible) + 1):
         sizes: Sizes | None = replace(start, again=start.possible[:count])
         while sizes is not None and len(sizes.again) == count:
             total = needed(sizes) / _SHARE
-            if total <= budget:
+            if total <= most:
                 return sizes
             least, sizes = min(least, total), sizes.smaller()
+    there = device_memory(prior.device)
     takes = "more than there is" if least == math.inf else f"{_gb(least)} at least"
-    raise ValueError(
-        f"memory_budget is {_gb(budget)}, but the {what} takes {takes}, {_gb(weights)} of it for "
-        "weights; give more, or take dtype float16"
+    less = "a teacher or generator of smaller images"
+    if prior.dtype.itemsize > 2:
+        less += ", or a dtype of 16 bits"
+    advice = f"give that much, or take {less}"
+    if least > there:
+        advice = f"the device {prior.device} has {_gb(there, down=True)} altogether; take {less}"
+    raise BudgetTooSmall(
+        f"memory_budget is {_given(budget)}, but the {what} takes {takes}, {_gb(weights)} of it "
+        f"for weights; {advice}",
+        least,
     )
 
 
-def _gb(size: float) -> str:
+def _given(budget: Budget) -> str:
+    """Return a budget as its giver knows it."""
+    return budget.strip() if isinstance(budget, str) else f"{budget:,.0f} bytes"
+
+
+def _gb(size: float, down: bool = False) -> str:
+    """Return an amount as a budget can be given, rounded up, or down."""
+    whole = math.floor if down else math.ceil
     if size < 1e9:
-        return f"{math.ceil(size / 1e6)} MB"
-    return f"{math.ceil(size / 1e7) / 100:,.2f} GB"
+        return f"{whole(size / 1e6)} MB"
+    return f"{whole(size / 1e7) / 100:.2f} GB"
 
 
 def _resident(device: torch.device, prior: DiffusionPrior, *networks: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.objective import Learner, Objective
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.memory import selection_sizes, training_sizes
+from sdd_fast.memory_budget import BudgetTooSmall
 from sdd_fast.memory_counter import Cost, LiveBytes, bytes_of, measure, tensors_of
 from sdd_fast.models import LevelsMapper, StyleGAN2
 from sdd_fast.models.arcface import ArcFace
@@ -49,20 +51,18 @@ def test_how_a_budget_is_told(told: Any, size: int) -> None:
 
 @pytest.mark.parametrize(
     "told",
-    ["22 apples", "", "GiB", "-3GiB", "nan", "1e3GB", 0, -1, float("nan"),
-     float("inf"), True, None, [1]],
+    ["22 apples", "lots", "", "GiB", "0", "0GiB", "-3GiB", "nan", "inf", "1e3GB", "9" * 400, 0, -1,
+     float("nan"), float("inf"), True, None, [1]],
 )  # fmt: skip
 def test_what_is_no_budget(told: Any) -> None:
     with pytest.raises(
-        ValueError, match='memory_budget must be an amount of memory such as "22GiB"'
+        ValueError, match="memory_budget must be a positive, finite amount, such as 22GiB"
     ):
         check_memory_budget(told)
 
 
 def test_a_number_without_a_unit() -> None:
-    with pytest.raises(
-        ValueError, match='memory_budget=22 is 22 bytes.* give a unit, as in "22GiB"'
-    ):
+    with pytest.raises(ValueError, match="memory_budget=22 is 22 bytes.* give a unit, as in 22GiB"):
         check_memory_budget(22)
 
 
@@ -240,7 +240,7 @@ class Full:
         with self.fakes:
             sizes = training_sizes(
                 self.prior, self.generator, self.size, batch_size, memory_budget=budget,
-                embeds=self.embeds, identity=self.identity, mapper=self.mapper,
+                embeds=self.embeds, identity=self.identity, mappers=[self.mapper],
             )  # fmt: skip
             learner = Learner(self.mapper, self.embeds, torch.tensor([700]), GuidanceConfig())
             data = torch.empty(64, 18, 512)
@@ -294,13 +294,52 @@ def test_a_budget_that_is_too_small_or_too_large(tiny_prior: DiffusionPrior) -> 
         lambda budget: selection_sizes(tiny_prior, (32, 32), memory_budget=budget),
         lambda budget: training_sizes(tiny_prior, generator, (32, 32), 4, memory_budget=budget),
     ):
-        with pytest.raises(ValueError, match="memory_budget is 2 MB, but .* at least") as error:
+        with pytest.raises(ValueError, match="memory_budget is 1MiB, but .* at least") as error:
             sizes("1MiB")
         least = re.search(r"takes (\d+ MB) at least, \d+ MB of it for", str(error.value))
         assert least is not None and sizes(least[1]).images >= 1
-        with pytest.raises(ValueError, match="1,000,000.00 GB, but the device cpu has"):
+        with pytest.raises(ValueError, match="1,000,000,000,000,000 bytes, but the device cpu has"):
             sizes(1e15)
     assert tiny_prior.unet_calls == calls
+
+
+def refused(prior: DiffusionPrior, **changes: Any) -> str:
+    with pytest.raises(ValueError, match="at least") as error:
+        training_sizes(prior, None, (32, 32), 4, memory_budget="1MiB", **changes)
+    return str(error.value)
+
+
+def test_sixteen_bits_are_advised_where_there_are_more(
+    tiny_prior: DiffusionPrior, tiny_sd: Path
+) -> None:
+    assert "or a dtype of 16 bits" in refused(tiny_prior)
+    half = DiffusionPrior.from_pretrained(tiny_sd, dtype="bfloat16")
+    assert "16 bits" not in refused(half) and "give that much, or take" in refused(half)
+
+
+def test_what_a_device_does_not_have_is_not_asked_for(
+    tiny_prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_budget, "device_memory", lambda _: 3_999_999.0)
+    told = refused(tiny_prior)
+    assert "the device cpu has 3 MB altogether; take" in told and "give" not in told
+
+
+def test_every_mapper_is_counted(tiny_prior: DiffusionPrior) -> None:
+    """Weights, gradient, AdamW's two moments and a moving average of each, whatever its levels."""
+    generator = StyleGAN2(32, w_dim=8, z_dim=8, n_mlp=1, channel_base=128, channel_max=4)
+    mappers = [LevelsMapper(18, 512), LevelsMapper(18, 512, ["coarse"])]
+
+    def least(some: list[LevelsMapper]) -> float:
+        with pytest.raises(BudgetTooSmall) as error:
+            training_sizes(
+                tiny_prior, generator, (32, 32), 4, 2, memory_budget="1MiB", mappers=some
+            )
+        return error.value.least
+
+    weights = [4 * sum(t.numel() for t in mapper.state_dict().values()) for mapper in mappers]
+    assert weights[0] > weights[1] > 0
+    assert least(mappers) - least([]) == pytest.approx(5 * sum(weights) / 0.9, rel=1e-3)
 
 
 def test_the_earlier_name(tiny_prior: DiffusionPrior) -> None:

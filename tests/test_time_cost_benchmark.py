@@ -53,6 +53,17 @@ def test_what_make_gpu_times_is_there() -> None:
     assert "SDEdit, DDIM, compiled, 50 steps" in there[gpu_suite.EDIT]
 
 
+def test_a_step_that_wins_nothing_is_told() -> None:
+    def note(case: str, tuned: float) -> str:
+        sides = {"ours": {"median_ms": 200.0}, "tuned": {"median_ms": tuned}}
+        return " ".join(turn_tables.step_note({"case": case, "sides": sides}))
+
+    assert "*tuned* takes 0.95 of the time of ours" in note("training step, faces64: batch 4", 190)
+    assert note("training step, faces64: batch 4", 280) == ""
+    assert note("training step, full: batch 2", 190) == ""
+    assert turn_tables.step_note({"case": "training step, faces64: batch 4", "sides": {}}) == []
+
+
 def test_a_dry_run_leaves_samples_of_both_kinds(tmp_path: Path) -> None:
     arguments = ["--device", "emulated", "--results", str(tmp_path), "--cold", "--rounds", "1"]
     step = ["paper", "tuned, float32", "ours, float32"]

@@ -170,8 +170,9 @@ def distill(
         early, after how many steps, "ends_at", and by which rule, "plateau".
 
     Raises:
-        ValueError: a wrong shape, an empty prompt, a timestep out of range or without signal, or a
-            `run_dir` that holds a run with other settings; a memory budget that is too small.
+        ValueError: a wrong shape, an empty prompt, a timestep out of range or without signal, a
+            mapper of another generator, too small a memory budget, or a `run_dir` that holds a run
+            with other settings.
         MemoryError: not even the smallest pieces fit.
         BlockingIOError: another process works in `run_dir`.
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint remains. Of
@@ -183,7 +184,7 @@ def distill(
     check_differentiable(generator=generator, identity=identity, teacher=prior.unet)
     levels = default_mapper.pop("levels", None)
     asked = take_apart(prompt, timesteps, mapper, config, run_dir, monitor, levels, tracker)
-    data = check_data(generator, w_plus, asked[0].mapper, identity, asked[0].config.batch_size)
+    data = check_data(generator, w_plus, asked, identity)
     dtype = choose_generator_dtype(generator, data, asked[0].config.generator_dtype)
     asked = [replace(one, config=replace(one.config, generator_dtype=dtype)) for one in asked]
     embeds = split_prompts(prior.encode_prompt([one.prompt for one in asked]))
@@ -200,9 +201,9 @@ def distill(
         _open_folders(runs, asked, locks, resume, (identity, data, generator, prior))
         left, sizes = [run for run in runs if not run.finished], None
         if left:
-            first, config = left[0].learner, left[0].config
+            learners, config = [run.learner for run in left], left[0].config
             check_execution(config, prior.device)
-            sizes = sizes_of(prior, generator, data, first, config, len(left), identity)
+            sizes = sizes_of(prior, generator, data, learners, config, identity)
         _balance(prior, generator, data, runs, sizes)
         _train(left, prior, generator, data, identity, sizes, progress)
         return _results(runs, alone=isinstance(prompt, str))

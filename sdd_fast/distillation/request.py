@@ -15,7 +15,14 @@ from ..captured import check_graphs
 from ..checks import check_distinct
 from ..files import PathLike, settled
 from ..fingerprint import fingerprint
-from ..manipulator import MapperInfo, check_generator, config_of, try_generator, try_network
+from ..manipulator import (
+    MapperInfo,
+    check_generator,
+    check_mapper,
+    config_of,
+    try_generator,
+    try_network,
+)
 from ..memory import check_images, training_sizes
 from ..models.stylegan2 import StyleGAN2
 from ..out_of_memory import Sizes
@@ -152,13 +159,14 @@ def request_of(
 
 
 def check_data(
-    generator: Any,
-    w_plus: Tensor,
-    mapper: nn.Module | None,
-    identity: Embedding | None,
-    batch_size: int,
+    generator: Any, w_plus: Tensor, asked: Sequence[Asked], identity: Embedding | None
 ) -> Tensor:
-    """Return the training data where it is rendered; `mapper` is that of any prompt."""
+    """Return the training data where it is rendered.
+
+    Raises:
+        ValueError: data, mappers, generator and identity network do not fit one another.
+    """
+    mapper, batch_size = asked[0].mapper, asked[0].config.batch_size
     if generator is None:
         if mapper is None:
             raise ValueError("without a generator, give the image manipulator as mapper")
@@ -183,6 +191,9 @@ def check_data(
         data = w_plus.detach().to(like.device, like.dtype)
         if not isinstance(generator, StyleGAN2):
             try_generator(generator, data[:1])
+        for one in asked:
+            if one.mapper is not None:
+                check_mapper(one.mapper, MapperInfo(one.prompt), generator)
     check_images(batch_size, size, f"batch_size={batch_size:,}", data.device)
     if identity is not None:
         try_network("identity network", identity, data.new_zeros(1, 3, *size))
@@ -203,12 +214,11 @@ def sizes_of(
     prior: DiffusionPrior,
     generator: Any,
     data: Tensor,  # [N, num_layers, w_dim], or images [N, 3, R, R]
-    learner: Learner,
+    learners: Sequence[Learner],
     config: DistillConfig,
-    prompts: int,
     identity: Embedding | None,
 ) -> Sizes:
-    """Return how much a step takes at once of prompts like that of `learner`.
+    """Return how much a step of prompts that are trained together takes at once.
 
     Raises:
         ValueError: the memory budget is too small, or more than the device has.
@@ -218,12 +228,12 @@ def sizes_of(
         generator,
         (data.shape[-2], data.shape[-1]) if generator is None else generator.image_size,
         config.batch_size,
-        prompts,
+        len(learners),
         memory_budget=config.memory_budget,
-        embeds=learner.embeds,
+        embeds=learners[0].embeds,
         identity=identity if config.identity_weight > 0 else None,
-        mapper=learner.mapper,
-        jacobian=learner.guidance.jacobian,
+        mappers=[learner.mapper for learner in learners],
+        jacobian=learners[0].guidance.jacobian,
     )
 
 

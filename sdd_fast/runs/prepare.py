@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..checks import check_count
-from ..distillation.config import DistillConfig
+from ..distillation.default_mapper import new_mapper
 from ..gradients.config import GuidanceConfig
 from ..manipulator import try_network
 from ..memory import check_images, check_memory, training_sizes
+from ..memory_budget import BudgetTooSmall
 from ..models.mapper import level_range
+from ..out_of_memory import Sizes
 from ..outputs import check_free
 from ..run_folder import (
     CONFIG_FILE,
@@ -33,6 +35,7 @@ from ..selection.choose import Selection
 from ..selection.curve import FORMAT as CURVE_FORMAT, HQSCurve
 from ..selection.in_domain import sizes
 from ..teacher.text import check_prompt
+from .job import Job
 from .record import read_run
 
 if TYPE_CHECKING:
@@ -84,22 +87,48 @@ def check(
         domain.prior.schedule.check_signal(list(timesteps))
 
 
-def check_budget(
-    domain: Domain, selection: Selection | None, config: DistillConfig, prompts: int
-) -> None:
-    """Refuse a memory budget that selection or training does not fit, before either begins."""
-    if selection is not None and selection.memory_budget is not None:
-        sizes(domain, selection, config.guidance)
-    if config.memory_budget is None:
-        return
-    training_sizes(
+def check_budget(jobs: Sequence[Job], selecting: bool) -> None:
+    """Refuse a memory budget that selection or training does not fit, before either begins.
+
+    Args:
+        jobs: trained together, but for those that are finished.
+        selecting: whether a curve is still to be computed.
+
+    Raises:
+        BudgetTooSmall: names an amount that is enough for both.
+        ValueError: the device has less than the budget.
+    """
+    first, going = jobs[0], [job for job in jobs if not job.finished]
+    needs: list[Callable[[], Sizes]] = []
+    if selecting and first.selection.memory_budget is not None:
+        needs.append(lambda: sizes(first.domain, first.selection, first.config.guidance))
+    if going and first.config.memory_budget is not None:
+        needs.append(lambda: _training_sizes(going))
+    refused = []
+    for need in needs:
+        try:
+            need()
+        except BudgetTooSmall as error:
+            refused.append(error)
+    if refused:
+        raise max(refused, key=lambda error: error.least)
+
+
+def _training_sizes(jobs: Sequence[Job]) -> Sizes:
+    """Return how much a step of `distill` takes at once of these jobs."""
+    domain, config = jobs[0].domain, jobs[0].config
+    return training_sizes(
         domain.prior,
         domain.generator,
         domain.generator.image_size,
         config.batch_size,
-        prompts,
+        len(jobs),
         memory_budget=config.memory_budget,
         identity=domain.identity if config.identity_weight > 0 else None,
+        mappers=[
+            new_mapper(domain.generator, domain.w_plus, config.seed, job.levels, domain.w_std)
+            for job in jobs
+        ],
         jacobian=(config.guidance or GuidanceConfig()).jacobian,
     )
 

@@ -100,8 +100,8 @@ def run_edit(
 
     Raises:
         ValueError: an empty prompt, timesteps out of range, a threshold that selects nothing, a
-            curve of another prompt, or a folder that holds a run of other settings or files of
-            something else.
+            curve of another prompt, a folder that holds a run of other settings or files of
+            something else, or a memory budget that is too small.
         OSError: the folder or a file in it cannot be written, or another process works in it;
             noticed before any work is done.
         KeyboardInterrupt, FloatingPointError: see `distill`.
@@ -161,7 +161,6 @@ def run_edits(
             domain, prompt, timesteps, curve, named, selection, config.batch_size, measured_images
         )
     check_distinct(prompts)
-    check_budget(domain, selection if timesteps is None else None, config, len(prompts))
     with ExitStack() as held:
         jobs: list[Job] = []
         problems: list[ValueError] = []
@@ -198,7 +197,9 @@ def run_edits(
         raise_all(problems)
         if not all(job.finished for job in jobs):
             check_execution(config, domain.prior.device)
-        _select(jobs, timesteps, given)
+        found = [curve or earlier_curve(job) for job, curve in zip(jobs, given, strict=True)]
+        check_budget(jobs, selecting=timesteps is None and None in found)
+        _select(jobs, timesteps, found)
         results, failure = _distill(jobs, trackers)
         runs, failure = _finish(jobs, results, failure, measured_images, strengths)
         if failure is not None:
@@ -212,14 +213,13 @@ def run_edits(
 
 
 def _select(
-    jobs: Sequence[Job], timesteps: Sequence[int] | None, given: Sequence[HQSCurve | None]
+    jobs: Sequence[Job], timesteps: Sequence[int] | None, curves: Sequence[HQSCurve | None]
 ) -> None:
-    curves = [curve or earlier_curve(job) for job, curve in zip(jobs, given, strict=True)]
     for job in jobs:
         if not job.finished:
             write_json(job.place / RUN_FILE, job.record)
     if timesteps is None:
-        curves = [*compute_missing(jobs, curves)]
+        curves = compute_missing(jobs, curves)
     for job, curve in zip(jobs, curves, strict=True):
         _introduce(job, jobs)
         choose_timesteps(job, timesteps, curve)
@@ -324,7 +324,7 @@ def _record_training(job: Job, result: DistillResult, monitor: EditMonitor, toge
         record["seconds"]["compile"] = result.compile_seconds
         took += f", compiling {result.compile_seconds:.0f} s"
     if record["distilled_together"] > 1:
-        took += f", its share of {record['distilled_together']} prompts together"
+        took += f" (its share of one training of {record['distilled_together']} prompts together)"
     job.say(f"training {took}: {wording.describe(record['monitor'])}")
 
 

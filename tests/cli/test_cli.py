@@ -323,17 +323,37 @@ def test_select_refuses_before_any_work(sdd: Sdd, domain: Path, tmp_path: Path) 
     words = ["--domain", domain, "--out", tmp_path / "out"]
     assert "'old' is given twice" in sdd.fails("select", "old", "hair", "old", *words)
     tight = sdd.fails("select", "old", *words, "--memory-budget", "1MiB")
-    assert "memory_budget is 2 MB, but the selection takes" in tight and "at least" in tight
+    assert "memory_budget is 1MiB, but the selection takes" in tight and "at least" in tight
     assert "the selection takes" in sdd.fails("select", "old", *words, "--memory-gb", "0.00001")
     wrong = sdd.fails("distill", "old", *words, "--memory-budget", "22 apples")
-    assert "memory_budget must be an amount of memory" in wrong and "'22 apples'" in wrong
-    small = sdd.fails("distill", "old", *words, "--timesteps", "500", "--memory-budget", "1MiB")
-    assert "MB at least" in small
+    assert "memory_budget must be a positive, finite amount" in wrong and "'22 apples'" in wrong
     (tmp_path / "runs" / "hair").mkdir(parents=True)
     with FileLock(tmp_path / "runs" / "hair" / LOCK_FILE):
         busy = sdd.fails("select", "old", "hair", "--domain", domain, "--out", tmp_path / "runs")
         assert "is at work here" in busy and not (tmp_path / "runs" / "old").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_distill_refuses_a_memory_budget_before_any_work(
+    sdd: Sdd, domain: Path, tmp_path: Path
+) -> None:
+    """Nothing is written, neither in a new folder nor beside what a selection left."""
+    selected, new = tmp_path / "selected", tmp_path / "new" / "run"
+    assert sdd("select", "old", "--domain", domain, "--out", selected, *SELECT).code == 0
+
+    def written() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = written()
+    words = ["distill", "old", "--domain", domain, "--out"]
+    for out, budget in ((new, "1MiB"), (selected, "3 MB")):
+        told = sdd.fails(*words, out, "--memory-budget", budget)
+        assert f"memory_budget is {budget}, but the training takes" in told
+        assert "MB at least" in told and "give that much" in told
+    for budget in ("0", "nan", "inf", "lots"):
+        told = sdd.fails(*words, new, "--memory-budget", budget)
+        assert "a positive, finite amount, such as 22GiB, 22GB" in told and budget in told
+    assert written() == before and not (tmp_path / "new").exists()
 
 
 def test_select_killed_while_it_writes(
@@ -1021,10 +1041,10 @@ def test_distill_several_prompts(
         "--ema", 0.5, "--accumulate", 2,
     )  # fmt: skip
     assert alone.code == 0 and "nothing is left to do" in alone.out
-    assert done.out.count(" s, its share of 2 prompts together: ") == 2
-    assert " s, its share of 2 prompts together: " in alone.out
+    assert done.out.count(" s (its share of one training of 2 prompts together): ") == 2
+    assert " s (its share of one training of 2 prompts together): " in alone.out
     page = (tmp_path / "old-hair" / "report.html").read_text(encoding="utf-8")
-    assert "Distilling is the share of each of 2 prompts distilled together." in page
+    assert "is the run's share of one training of 2 prompts together." in page
     other = sdd(*words, "--ema", 0.4)
     assert other.code == 1 and other.err.count("ema: 0.5 in the checkpoint, 0.4 now") == 2
 

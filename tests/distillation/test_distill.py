@@ -569,6 +569,11 @@ def test_bad_input(
         ({"w_plus": w_plus[:1]}, "standard deviation .* one latent"),
         ({"levels": ["fine"]}, "'fine' is empty"),
         ({"mapper": nn.Identity()}, "no weights to train"),
+        (
+            {"mapper": LevelsMapper(8, 16, ["coarse"])},
+            r"edits W\+ of shape \[8, 16\], but .*\[8, 8\]",
+        ),
+        ({"mapper": StyleSpaceMapper([4, 4])}, "edits styles of .*belongs to another generator"),
     ):
         with pytest.raises(ValueError, match=message):
             run(run_dir=folder, **arguments)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -478,6 +479,52 @@ def test_folders_of_prompts() -> None:
 
 def test_the_verdict_in_words(finished: EditRun) -> None:
     assert finished.headline and isinstance(finished.advice, str)
+
+
+# --- a memory budget ------------------------------------------------------------------------------
+
+
+def asked_for(told: object) -> str:
+    """The amount that a refusal asks for."""
+    found = re.search(r"takes ([\d.]+ [MG]B) at least", str(told))
+    assert found is not None
+    return found[1]
+
+
+def test_what_a_refused_memory_budget_asks_for_is_enough(domain: Domain, tmp_path: Path) -> None:
+    """For a whole run of several prompts, and no megabyte of it is to spare."""
+    prompts, outs = [PROMPT, "old hair"], [tmp_path / "white", tmp_path / "old"]
+
+    def edit(budget: str) -> list[EditRun]:
+        return run_edits(
+            domain, prompts, outs, selection=select(memory_budget=budget),
+            config=config(steps=2, memory_budget=budget), faces=0, progress=False,
+        )  # fmt: skip
+
+    calls = domain.prior.unet_calls
+    with pytest.raises(ValueError, match="memory_budget is 1MiB, but the training") as error:
+        edit("1MiB")
+    enough = asked_for(error.value)
+    less = f"{int(enough.removesuffix(' MB')) - 1} MB"
+    with pytest.raises(ValueError, match=f"memory_budget is {less}, but .*takes {enough} at"):
+        edit(less)
+    assert domain.prior.unet_calls == calls and not any(tmp_path.iterdir())
+    assert all(run.record["complete"] for run in edit(enough))
+
+
+def test_a_budget_is_asked_of_what_is_not_done_yet(domain: Domain, tmp_path: Path) -> None:
+    """Not of a finished run, nor of a selection that left its curve."""
+    curve = compute_curve(domain, PROMPT, select(), progress=False)
+    curve.save(tmp_path / "curve.json")
+    small = select(memory_budget="1MiB")
+    with pytest.raises(ValueError, match="but the selection takes"):
+        make(domain, tmp_path / "other", selection=small)
+    first = make(domain, tmp_path, selection=small, faces=0)
+    tight = {"selection": small, "config": config(memory_budget="1MiB")}
+    again = make(domain, tmp_path, faces=0, **tight)
+    assert again.record["complete"] and again.record["timesteps"] == first.record["timesteps"]
+    with pytest.raises(ValueError, match="but the training takes"):
+        run_edits(domain, [PROMPT, "old"], [tmp_path, tmp_path / "old"], progress=False, **tight)
 
 
 # --- several prompts ------------------------------------------------------------------------------

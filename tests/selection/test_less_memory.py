@@ -101,5 +101,5 @@ def test_a_budget(tiny_prior: DiffusionPrior, images: Tensor) -> None:
         hqs(tiny_prior, images, "old", STEPS, memory_bugdet="1GiB")
     with pytest.raises(ValueError, match="batch_size or memory_budget, not both"):
         Selection(batch_size=2, memory_budget="22GiB")
-    with pytest.raises(ValueError, match="memory_budget must be an amount"):
+    with pytest.raises(ValueError, match="memory_budget must be a positive, finite amount"):
         Selection(memory_budget="22 apples")
