@@ -40,6 +40,7 @@ app.command("info", rich_help_panel=_FILES)(info.info)
 app.add_typer(bench.app, name="bench", rich_help_panel=_FILES)
 bench.app.command("precision")(bench.precision)
 bench.app.command("time-cost")(bench.time_cost)
+bench.app.command("paper")(bench.paper)
 app.command("render", rich_help_panel=_OWN)(train_domain.render)
 app.command("train-domain", rich_help_panel=_OWN)(train_domain.train_domain)
 

@@ -121,6 +121,28 @@ class PlanOptions:
     images: Annotated[int, typer.Option(help="Pictures that the selection looks at.")] = 16
 
 
+@dataclass(frozen=True)
+class EvidenceOptions:
+    """How much is measured; None: as the plan has it."""
+
+    images: Annotated[
+        int | None,
+        typer.Option("--images", "-m", help="Pictures that every editor edits for each prompt."),
+    ] = None
+    asked_prompts: Annotated[
+        int | None, typer.Option("-n", help="Prompts that total times are computed for.")
+    ] = None
+    prompts: Annotated[
+        int | None, typer.Option(help="How many of the domain's prompts, in tables 1 and 2.")
+    ] = None
+    ablation_prompts: Annotated[
+        int | None, typer.Option(help="Likewise in Table 3 and the study of HQS.")
+    ] = None
+    ablation_seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Trainings of each choice of timesteps.")
+    ] = None
+
+
 @command
 def time_cost(
     checkpoints: options.CheckpointOptions,
@@ -177,6 +199,61 @@ def time_cost(
     measured(case, out, whole, rounds=rounds, resume=not restart)
     say((out / TABLES).read_text(encoding="utf-8"))
     say(f"written: {out / TABLES}, {out / FIGURE} and {out / FILE}")
+
+
+@command
+def paper(
+    checkpoints: options.CheckpointOptions,
+    amounts: EvidenceOptions,
+    *,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Parts, separated by commas: table1, table2, table3, hqs, figures."),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Editors to compare with, separated by commas. Default: all there are."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Few prompts, images and steps: minutes on a CPU."),
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="The folder for page, tables and figures.", show_default=True)
+    ] = Path("evidence"),
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    attention: options.Attention = "auto",
+) -> None:
+    """Measure the paper's tables and figures in a domain: SDD beside other editors.
+
+    Table 1: quality and time of every editor on the same images. Table 2: SDD and StyleCLIP. Table
+    3: which timesteps to distill from, under a limited budget. hqs: whether HQS picks well. Writes
+    results.md with all of it, each table as .md, .csv and .json, and the figures. What is measured
+    is kept as it comes: stop it with Ctrl-C and give the same command again to go on.
+
+    \b
+    Examples:
+      sdd bench paper --quick
+      sdd bench paper --only table3 --out evidence/faces64
+      sdd bench paper --domain my-domain/ --methods sdedit,ddib -m 50
+    """
+    from dataclasses import replace
+
+    from sdd_fast.evidence.paper import PAGE, check_parts, paper as measured
+    from sdd_fast.evidence.plan import Plan
+
+    parts = check_parts(options.comma_list(only, "--only"))
+    plan = Plan.quick() if quick else Plan()
+    asked = {name: value for name, value in vars(amounts).items() if value is not None}
+    names = options.comma_list(methods, "--methods")
+    plan = replace(plan, **asked, methods=None if names is None else tuple(names))
+    domain = checkpoints.open(device, dtype, attention)
+    say(f"measuring {', '.join(parts)} of {domain.name} on {device}, the {plan.name} plan …")
+    failures = measured(domain, out, plan, only=parts)
+    for why in sorted(set(failures.values())):
+        say(f"warning: not measured, {why}")
+    say(f"written: {out / PAGE}")
 
 
 def table(found: list[Agreement]) -> list[str]:

@@ -142,6 +142,8 @@ def request_of(
     for name, value in LATER.items():
         if settings[name] == value:
             del settings[name]
+    if config.guidance is not None and config.guidance.residual_rms is None:
+        del settings["guidance"]["residual_rms"]
     data = w_plus.detach().cpu().contiguous().numpy().tobytes()
     request = {
         **asdict(info),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..checks import check_number
+
 GUIDANCE_RMS = 3.2
 """What `balanced_guidance_scale` balances to."""
 
@@ -23,6 +25,9 @@ class GuidanceConfig:
             in a near tie is kept hangs on rounding, and so on the batch size: r then differs by
             what that element weighs.
         noise: what ε is when the caller gives none: "random" (standard normal) or "zero".
+        residual_rms: scale the r of each sample to this root mean square, after clipping: prompts
+            and timesteps then differ in the direction of r alone. None leaves its magnitude as it
+            is.
     """
 
     guidance_scale: float = 100.0
@@ -30,6 +35,7 @@ class GuidanceConfig:
     weighting: Literal["one_minus_alphas_cumprod", "uniform"] = "one_minus_alphas_cumprod"
     clip_topk: int | None = None
     noise: Literal["random", "zero"] = "random"
+    residual_rms: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -47,3 +53,5 @@ class GuidanceConfig:
         k = self.clip_topk
         if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
             raise ValueError(f"clip_topk must be a positive integer or None, got {k!r}")
+        if self.residual_rms is not None:
+            check_number("residual_rms", self.residual_rms, positive=True)

@@ -37,7 +37,7 @@ def residual(
     config: GuidanceConfig | None = None,
     guidance_scales: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient r at the latent (module docstring), clipped to top-k, without a graph.
+    """Return the gradient r at the latent (module docstring), as configured, without a graph.
 
     Never makes the host wait for the device, hence checks neither for NaN nor timesteps that live
     on a GPU.
@@ -66,7 +66,7 @@ def residual(
     cotangent = prior.schedule.weight(t, config.weighting) * (prediction.detach() - noise)
     (r,) = torch.autograd.grad(prediction, z_t, cotangent)
     r = prior.schedule.alpha(t) * r  # ∂z_t/∂z
-    return r if config.clip_topk is None else keep_largest(r, config.clip_topk)
+    return _clipped_and_scaled(r, config)
 
 
 @shielded(grad=False)
@@ -105,7 +105,19 @@ def residual_of_prediction(
 ) -> Tensor:
     """Return r of a guided prediction of ε, both [B, C, h, w], with jacobian="skip"; t: [B]."""
     r = prior.schedule.weight(t, config.weighting) * (prediction - noise)
-    return r if config.clip_topk is None else keep_largest(r, config.clip_topk)
+    return _clipped_and_scaled(r, config)
+
+
+def _clipped_and_scaled(r: Tensor, config: GuidanceConfig) -> Tensor:
+    if config.clip_topk is not None:
+        r = keep_largest(r, config.clip_topk)
+    return r if config.residual_rms is None else scale_to_rms(r, config.residual_rms)
+
+
+def scale_to_rms(r: Tensor, rms: float) -> Tensor:
+    """Scale each sample r[i] to a root mean square; one that is zero stays zero."""
+    present = r.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(r.dtype).tiny)
+    return r * (rms / present).view(-1, *[1] * (r.ndim - 1))
 
 
 def keep_largest(r: Tensor, k: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from sdd_fast.gradients.balance import MAX_BALANCED_SCALE, balanced_guidance_scale
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.gradients.image_gradient import draw_noise, guidance, image_gradient
-from sdd_fast.gradients.sds import keep_largest, residual
+from sdd_fast.gradients.sds import keep_largest, residual, scale_to_rms
 from sdd_fast.teacher.prior import DiffusionPrior
 from sdd_fast.teacher.text import PromptEmbeds
 
@@ -174,6 +174,25 @@ def test_clip_topk_applies_to_the_residual(
         assert torch.equal(clipped[clipped != 0], whole[clipped != 0])
 
 
+@pytest.mark.parametrize("jacobian", ["skip", "full"])
+def test_residual_rms_changes_the_magnitude_alone(
+    tiny_prior64: DiffusionPrior, embeds: PromptEmbeds, jacobian: str
+) -> None:
+    z, noise = randn(2, 4, 8, 8, seed=1), randn(2, 4, 8, 8, seed=2)
+    config = GuidanceConfig(guidance_scale=G, jacobian=jacobian, clip_topk=10)
+    whole, scaled = (
+        residual(tiny_prior64, z, embeds, [40, 900], noise, replace(config, residual_rms=rms))
+        for rms in (None, 0.5)
+    )
+    for a, b in zip(whole, scaled, strict=True):
+        assert float(b.square().mean()) == pytest.approx(0.25)
+        torch.testing.assert_close(b / b.norm(), a / a.norm())
+
+
+def test_a_residual_of_zero_stays_zero() -> None:
+    assert torch.equal(scale_to_rms(torch.zeros(1, 2, 3, 3), 1.0), torch.zeros(1, 2, 3, 3))
+
+
 # ── guidance() ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -263,6 +282,7 @@ def test_nan_is_named(tiny_prior: DiffusionPrior, function) -> None:
         ({"guidance_scale": "7"}, "guidance_scale must be a number"),
         ({"clip_topk": 0}, "clip_topk must be a positive integer or None, got 0"),
         ({"clip_topk": 2.5}, "clip_topk must be a positive integer"),
+        ({"residual_rms": 0.0}, "residual_rms must be a positive number, got 0.0"),
     ],
 )
 def test_bad_config(change: dict, message: str) -> None:

@@ -1,0 +1,67 @@
+"""One case of evidence: a domain, how much is measured of it, and where what was measured lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..domains import Domain
+from ..fingerprint import fingerprint
+from .plan import Plan
+from .store import Outcome, Store, Unit
+from .subject import Subject, prompts_of, subject_of
+
+
+@dataclass(frozen=True)
+class Case:
+    """What every part is measured in."""
+
+    domain: Domain
+    plan: Plan
+    store: Store
+
+    @cached_property
+    def prompts(self) -> tuple[str, ...]:
+        """Those of tables 1 and 2 and of the figures."""
+        return prompts_of(self.domain, self.plan.prompts)
+
+    @cached_property
+    def ablation_prompts(self) -> tuple[str, ...]:
+        """Those of Table 3 and of the study of HQS."""
+        return prompts_of(self.domain, self.plan.ablation_prompts)
+
+    @cached_property
+    def ablation_subjects(self) -> list[Subject]:
+        count = self.plan.ablation_images
+        return [subject_of(self.domain, prompt, count) for prompt in self.ablation_prompts]
+
+    @cached_property
+    def everywhere(self) -> dict[str, Any]:
+        """What every outcome depends on, JSON values only."""
+        domain, prior = self.domain, self.domain.prior
+        judges = (domain.classifier, domain.clip, domain.identity)
+        return {
+            "domain": domain.name,
+            "networks": fingerprint(domain.generator, domain.encoder, prior.unet, prior.vae),
+            "judges": fingerprint(*judges),
+            "dtype": str(prior.dtype).removeprefix("torch."),
+        }
+
+    def unit(self, name: str, depends: Mapping[str, Any], run: Any, **how: int) -> Unit:
+        """Make a unit whose outcome depends on this case as well."""
+        return Unit(name, {**self.everywhere, **depends}, run, **how)
+
+    def values(self, unit: Unit) -> dict[str, Any]:
+        """Return the values of a unit that others stand on; measure it if it was not.
+
+        Units are done in order of their turns; where one is asked for before, it is done here.
+        """
+        found = self.store.find(unit)
+        if found is None:
+            outcome: Outcome = unit.run()
+            self.store.keep(unit, outcome)
+            found = self.store.find(unit)
+            assert found is not None
+        return found

@@ -1,0 +1,113 @@
+"""Every editor on every prompt: the measurements behind tables 1 and 2 and most figures."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..baselines import BASELINES, Baseline, load_baseline
+from .case import Case
+from .judge import judged
+from .ours import SelectiveDistillation
+from .sets import features_of, references
+from .stopwatch import Stopwatch
+from .store import Outcome, Unit
+from .subject import subject_of
+
+if TYPE_CHECKING:
+    from ..domains import Domain
+
+OURS = "ours"
+"""Key of our own editor, beside those of `BASELINES`."""
+
+_AT_ONCE = 8
+_USUAL_COST = 60
+
+
+def editors(case: Case) -> list[str]:
+    """Return the keys of all editors of a case, ours first.
+
+    Raises:
+        ValueError: the plan names a method that does not exist.
+    """
+    asked = BASELINES if case.plan.methods is None else case.plan.methods
+    unknown = [name for name in asked if name not in BASELINES]
+    if unknown:
+        raise ValueError(f"unknown method {unknown[0]!r}; there are: {', '.join(BASELINES)}")
+    return [OURS, *asked]
+
+
+def class_of(key: str) -> type[Baseline]:
+    return SelectiveDistillation if key == OURS else BASELINES[key]
+
+
+def load_editor(key: str, domain: Domain, case: Case) -> Baseline:
+    """Make an editor.
+
+    Raises:
+        ValueError: the domain lacks a part that it needs.
+    """
+    if key == OURS:
+        return SelectiveDistillation(domain, case.plan.steps, case.plan.selection_images)
+    return load_baseline(key, domain)
+
+
+def editing(case: Case, key: str, prompt: str) -> Unit:
+    """Return the unit that edits m images by one editor with one prompt, and judges them.
+
+    Its values: what `judged` tells, "seconds" of "selection" and "training" for the prompt and of
+    "edits" for all images, "clock", "settings", and ours "timesteps". Its strip "edits" shows the
+    first images.
+    """
+    plan = case.plan
+
+    def run() -> Outcome:
+        subject = subject_of(case.domain, prompt, plan.images)
+        editor, watch = load_editor(key, case.domain, case), Stopwatch(case.domain.device)
+        with watch.lap("training"):
+            editor.prepare(prompt)
+        with watch.lap("edits"):
+            parts = [editor.edit(some, prompt) for some in subject.given.split(_AT_ONCE)]
+        after = torch.cat(parts).clamp(-1, 1)
+        seconds = {**watch.seconds, **getattr(editor, "seconds", {})}
+        values: dict[str, Any] = {**judged(case.domain, subject, after), "seconds": seconds}
+        values |= {"clock": watch.clock, "images": len(after), "prompt": prompt}
+        values["features"] = features_of(case.domain, after.cpu())
+        if isinstance(editor, SelectiveDistillation):
+            values["timesteps"] = editor.timesteps
+        return Outcome(values, {"edits": after[: plan.shown]})
+
+    depends: dict[str, Any] = {
+        "editor": key, "prompt": prompt, "images": plan.images, "shown": plan.shown,
+        "settings": settings_of(case, key),
+    }  # fmt: skip
+    name = f"edits/{key}, prompt {case.prompts.index(prompt)}".replace(" ", "-")
+    turn = 1 + case.prompts.index(prompt)
+    return case.unit(name, depends, run, turn=turn, cost=_USUAL_COST)
+
+
+def settings_of(case: Case, key: str) -> dict[str, Any]:
+    """Return what an editor's results depend on besides its prompt."""
+    if key == OURS:
+        return {"steps": case.plan.steps, "selection_images": case.plan.selection_images}
+    parameters = inspect.signature(BASELINES[key]).parameters.values()
+    return {p.name: repr(p.default) for p in parameters if p.default is not p.empty}
+
+
+def units(case: Case) -> list[Unit]:
+    """Return the units of all editors; by their turns one prompt comes after another."""
+    return [unit for key in editors(case) for unit in units_of(case, key)]
+
+
+def units_of(case: Case, key: str) -> list[Unit]:
+    """Return the units of one editor, and of the reference images that they are compared with."""
+    found = [references(case, prompt) for prompt in case.prompts]
+    return found + [editing(case, key, prompt) for prompt in case.prompts]
+
+
+def measured(case: Case, key: str) -> dict[str, dict[str, Any]]:
+    """Return what is measured of an editor so far: prompt → values."""
+    found = ((prompt, case.store.find(editing(case, key, prompt))) for prompt in case.prompts)
+    return {prompt: values for prompt, values in found if values is not None}

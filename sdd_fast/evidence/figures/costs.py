@@ -1,0 +1,74 @@
+"""Time against the number of images, and success against the time of an edit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...metrics.bootstrap import hierarchical_interval
+from ...selection.plot import CHOSEN, INK, SCORE
+from ..case import Case
+from ..editing import OURS, class_of, editors, measured
+from ..judge import values_of
+from ..store import Unit
+from ..table1 import Cost
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLE = "Time and success of every editor"
+CAPTION = (
+    "Left: total time of a prompt against the number of images, preparation included; where a line "
+    "crosses ours, ours becomes cheaper. Right: the share of images that show the target, with its "
+    "interval over prompts and images, against the time of one edit, preparation left out."
+)
+_MOST = 100_000
+
+
+def units(case: Case) -> list[Unit]:
+    return []
+
+
+def draw(case: Case) -> Figure | None:
+    from matplotlib.figure import Figure
+
+    found = {key: prompts for key in editors(case) if (prompts := measured(case, key))}
+    if OURS not in found:
+        return None
+    figure = Figure(figsize=(12, 5), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    counts = [round(10 ** (i / 10)) for i in range(51)]
+    for i, (key, prompts) in enumerate(found.items()):
+        cost = Cost.of(prompts)
+        ours = key == OURS
+        color = CHOSEN if ours else f"C{i % 10}"
+        style = "-" if i < 10 else "--"
+        left.plot(
+            counts, [cost.total(m, 1) for m in counts], style, color=color,
+            linewidth=2.6 if ours else 1.2, label=class_of(key).name,
+        )  # fmt: skip
+        success = [values_of(one, "success") for one in prompts.values()]
+        known = [[one] for one in success if one is not None]
+        if not known:
+            continue
+        at = hierarchical_interval(known, over=("prompts", "images"))
+        right.errorbar(
+            [cost.edit], [at.estimate],
+            yerr=[[at.estimate - at.low], [at.high - at.estimate]],
+            fmt="*" if ours else "o", color=color, markersize=13 if ours else 6, capsize=3,
+        )  # fmt: skip
+        right.annotate(
+            class_of(key).name, (cost.edit, at.estimate), xytext=(6, 4),
+            textcoords="offset points", fontsize=7, color=INK,
+        )  # fmt: skip
+    left.set(xscale="log", yscale="log", xlim=(1, _MOST))
+    left.set_xlabel("images of a prompt")
+    left.set_ylabel("seconds, preparation included")
+    left.legend(fontsize=7, frameon=False)
+    right.set(xscale="log", ylim=(-0.03, 1.05))
+    right.set_xlabel("seconds of an edit")
+    right.set_ylabel("success")
+    for axes in (left, right):
+        axes.grid(alpha=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    right.axvline(Cost.of(found[OURS]).edit, color=SCORE, alpha=0.25, linewidth=0.8)
+    return figure

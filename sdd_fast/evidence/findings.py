@@ -1,0 +1,114 @@
+"""What the tables say about the paper's claims, in sentences made from their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..metrics.interval import Interval
+from .table import Table, shown
+from .table3 import STRATEGIES
+
+Row = Mapping[str, Any]
+
+_ORDER = [strategy for strategy in STRATEGIES if strategy != "lowest HQS"]
+"""The paper's, in which the effect of an edit grows."""
+
+
+def findings(tables: Mapping[str, Sequence[Table]]) -> list[str]:
+    """Return the sentences that there are figures for.
+
+    Args:
+        tables: part → its tables, as of `paper.tables_of`.
+    """
+    by_name = {table.name: table for its in tables.values() for table in its}
+    return [
+        *_quality(by_name["table1"]),
+        *_time(by_name["table1-time"]),
+        *_ordering(by_name["table3"], "with gradients as they are"),
+        *_ordering(by_name["table3-unit-rms"], "with unit-RMS gradients"),
+        *_scores(by_name["hqs"]),
+    ]
+
+
+def _quality(table: Table) -> Iterator[str]:
+    """Compare ours with the best of the others that nobody supervised, figure by figure."""
+    ours, *others = [table.rows[i] for i in table.ranked or ()]
+    for key, name, better in (
+        ("success", "success", 1),
+        ("kept", "others kept", 1),
+        ("counterfactual_error", "counterfactual error", -1),
+    ):
+        mine = ours.get(key)
+        theirs = [(row["editor"], row[key]) for row in others if isinstance(row.get(key), Interval)]
+        if not isinstance(mine, Interval) or not theirs:
+            continue
+        rival, its = max(theirs, key=lambda pair: better * pair[1].estimate)
+        ahead = better * (mine.estimate - its.estimate)
+        verdict = "ours is better" if ahead > 0 else "ours is not better"
+        apart = "apart" if mine.apart(its) else "not apart"
+        title = name.capitalize()
+        yield (
+            f"{title}: ours {shown(mine)}; the best of the other unsupervised editors, {rival}, "
+            f"{shown(its)}: {verdict}, the intervals are {apart}."
+        )
+
+
+def _time(table: Table) -> Iterator[str]:
+    rows = {row["editor"]: row for row in table.rows}
+    ours, theirs = table.rows[0], rows.get("SDEdit")
+    if theirs is None or ours.get("edit") is None or theirs.get("edit") is None:
+        return
+    even, ratio = theirs["break_even"], theirs["edit"] / ours["edit"]
+    if even == "never":
+        yield "An edit by SDEdit takes no longer than ours: SDD is never cheaper."
+        return
+    yield (
+        f"Time: with selection and training included, SDD is cheaper than SDEdit from {even:,} "
+        f"images of a prompt on; an edit by SDEdit takes {ratio:.0f} times as long as ours."
+    )
+
+
+def _ordering(table: Table, how: str) -> Iterator[str]:
+    """Say whether success grows in the paper's order."""
+    rows = {row["strategy"]: row.get("success") for row in table.rows}
+    values = [rows[strategy] for strategy in _ORDER]
+    if any(not isinstance(value, Interval) for value in values):
+        return
+    means = [value.estimate for value in values]
+    rises = all(a <= b for a, b in zip(means, means[1:], strict=False))
+    told = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(_ORDER, means, strict=True))
+    verdict = "is reproduced" if rises else "is not reproduced in full"
+    yield f"Table 3 {how}: the paper's order of success {verdict}: {told}."
+    for note in table.notes:
+        if note.startswith("Largest HQS beats random timesteps in success"):
+            yield f"Table 3 {how}: {note[0].lower()}{note[1:]}"
+
+
+def _scores(table: Table) -> Iterator[str]:
+    """Say how well HQS predicts success, and whether another score does better."""
+    rows = {row["score"]: row for row in table.rows}
+    for key, how in (("success", "gradients as they are"), ("success_unit_rms", "unit RMS")):
+        rank = rows["HQS"].get(f"{key}_rank")
+        if not isinstance(rank, Interval):
+            continue
+        known = [
+            (row["score"], row[f"{key}_rank"].estimate)
+            for row in table.rows
+            if isinstance(row.get(f"{key}_rank"), Interval)
+        ]
+        best, rho = max(known, key=lambda pair: pair[1])
+        better = "no variant has more" if best == "HQS" else f"most has “{best}”, {rho:.2f}"
+        yield (
+            f"HQS against the success of training at one timestep ({how}): rank correlation "
+            f"{shown(rank, '.2f')}; {better}."
+        )
+        chosen, top, mean = (
+            rows.get(name, {}).get(f"{key}_chosen")
+            for name in ("HQS", "the best timestep", "a random timestep")
+        )
+        if all(isinstance(one, Interval) for one in (chosen, top, mean)):
+            yield (
+                f"Trained at the timestep of the largest HQS ({how}): success {shown(chosen)}; at "
+                f"the best one in hindsight {shown(top)}, at a random one {shown(mean)}."
+            )

@@ -1,0 +1,42 @@
+"""What an edit did, in figures of every image, as units keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..metrics.edit_metrics import evaluate
+from .subject import Subject
+
+if TYPE_CHECKING:
+    from ..domains import Domain
+
+
+def check_judges(domain: Domain) -> None:
+    """Raise ValueError unless a domain has something to measure edits with."""
+    if domain.classifier is None and domain.clip is None:
+        raise ValueError(
+            f"the domain {domain.name} has neither a classifier of labels nor a CLIP, so nothing "
+            "tells whether an edit worked; give --clip (in Python: load_domain(…, clip=…)), or "
+            "train the domain with labeled images"
+        )
+
+
+def judged(domain: Domain, subject: Subject, after: Tensor) -> dict[str, Any]:
+    """Return `EditMetrics` of the edited images of a subject, JSON values only."""
+    found = evaluate(
+        domain, subject.before, after.cpu(), subject.prompt,
+        target=subject.target, answers=subject.answers,
+    )  # fmt: skip
+    return found.to_json()
+
+
+def values_of(told: Mapping[str, Any], key: str) -> Tensor | None:
+    """Return a figure of every image, [N] float64 with NaN where it could not be asked; or None."""
+    found: Sequence[float | bool | None] | None = told.get(key)
+    if found is None:
+        return None
+    return torch.tensor([float("nan") if x is None else float(x) for x in found]).double()

@@ -1,0 +1,79 @@
+"""The page of results: what was measured, as Markdown with pictures, made from a template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ..files import PathLike, write_text
+from .case import Case
+from .editing import class_of, editors, settings_of
+from .findings import findings
+from .table import NOT_MEASURED, Table
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page; `path` is None where it is not measured."""
+
+    title: str
+    caption: str
+    path: str | None
+
+
+def write_page(
+    path: PathLike,
+    case: Case,
+    request: Mapping[str, Any],
+    tables: Mapping[str, Sequence[Table]],
+    pictures: Sequence[Picture],
+    failures: Mapping[str, str],
+) -> None:
+    """Write the page.
+
+    Args:
+        request: see `paper.request_of`. tables: part → its tables.
+        failures: unit → why it could not be done.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("results.md.jinja").render(
+        request=request,
+        plan=request["plan"],
+        domain=case.domain,
+        prompts=case.prompts,
+        findings=findings(tables),
+        tables=tables,
+        pictures=pictures,
+        editors=described(case),
+        failures=_reasons(failures),
+        not_measured=NOT_MEASURED,
+    )
+    write_text(path, text)
+
+
+def described(case: Case) -> list[dict[str, str]]:
+    """Return name, paper and settings of every editor."""
+    found = []
+    for key in editors(case):
+        cls = class_of(key)
+        settings = ", ".join(f"{name} = {value}" for name, value in settings_of(case, key).items())
+        found.append({"name": cls.name, "paper": cls.paper, "settings": settings or "none"})
+    return found
+
+
+def _reasons(failures: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return reason → the units that it kept from being done."""
+    found: dict[str, list[str]] = {}
+    for name, why in failures.items():
+        found.setdefault(why, []).append(name)
+    return found

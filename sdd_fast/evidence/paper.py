@@ -1,0 +1,192 @@
+"""The paper's tables and figures in one domain, measured and written into a folder.
+
+results.md        the page: tables, figures, and what was measured how
+table1.md …       each table as .md, .csv and .json
+figures/          the pictures
+units/            what was measured, a file for each unit of work, see `store`
+plan.json         of which domain and plan
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from .._build_info import build_info
+from ..files import PathLike, read_json, settled, write_bytes, write_json
+from ..lock import locked
+from ..measured import device_name
+from ..progress import Listener
+from ..shield import shielded
+from . import editing, hqs_study, table1, table2, table3
+from .case import Case
+from .figures import (
+    ablation,
+    attributes,
+    costs,
+    hqs_curve,
+    levels,
+    methods,
+    noise_levels,
+    pose,
+)
+from .judge import check_judges
+from .page import Picture, write_page
+from .plan import PARTS, Plan
+from .store import Store, Unit, complete
+from .table import Table
+
+if TYPE_CHECKING:
+    from ..domains import Domain
+
+FORMAT = "sdd_fast evidence 1"
+PLAN_FILE, PAGE = "plan.json", "results.md"
+
+
+class FigureModule(Protocol):
+    """One of the modules in `figures`."""
+
+    TITLE: str
+    CAPTION: str
+
+    def units(self, case: Case) -> list[Unit]: ...
+
+    def draw(self, case: Case) -> Any:
+        """A picture of Pillow's or a figure of matplotlib's; None: not measured."""
+
+
+FIGURES: dict[str, Any] = {
+    "noise-levels": noise_levels, "hqs-curve": hqs_curve, "attributes": attributes,
+    "methods": methods, "pose": pose, "ablation": ablation, "levels": levels, "costs": costs,
+}  # fmt: skip
+"""Name of the file → module."""
+
+
+@shielded()
+def paper(
+    domain: Domain,
+    out: PathLike,
+    plan: Plan | None = None,
+    *,
+    only: Sequence[str] | None = None,
+    progress: bool | Listener = True,
+) -> dict[str, str]:
+    """Measure what is not measured yet, and write tables, figures and page.
+
+    Args:
+        out: the folder; one that holds evidence of the same domain is gone on with.
+        only: some of `plan.PARTS`; None: all. The page has whatever is there.
+
+    Returns:
+        Why units could not be done, by their names.
+
+    Raises:
+        ValueError: the domain has nothing to measure edits with or no prompts, an unknown part or
+            method, or the folder is of another domain.
+        FileExistsError: the folder has files of somebody else's.
+        KeyboardInterrupt: what was measured is kept.
+    """
+    plan = plan or Plan()
+    parts = check_parts(only)
+    check_judges(domain)
+    folder = settled(out)
+    case = Case(domain, plan, Store(folder / "units"))
+    units = {unit.name + unit.digest: unit for part in parts for unit in units_of(case, part)}
+    _check_folder(folder, domain.name)
+    with locked(folder):
+        write_json(folder / PLAN_FILE, request_of(case))
+        failures = complete(list(units.values()), case.store, progress)
+        write(case, folder, failures)
+    return failures
+
+
+def check_parts(only: Sequence[str] | None) -> list[str]:
+    """Return the parts to measure; ValueError for one that does not exist."""
+    parts = list(PARTS if only is None else only)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown or not parts:
+        raise ValueError(f"parts are {', '.join(PARTS)}; got {', '.join(parts) or 'none'}")
+    return parts
+
+
+def units_of(case: Case, part: str) -> list[Unit]:
+    """Return the units of a part of the evidence."""
+    if part == "figures":
+        return [unit for module in FIGURES.values() for unit in module.units(case)]
+    if part == "table2":
+        return [u for key in table2.keys(case) for u in editing.units_of(case, key)]
+    return {"table1": editing.units, "table3": table3.units, "hqs": hqs_study.units}[part](case)
+
+
+def tables_of(case: Case) -> dict[str, list[Table]]:
+    """Return the tables of each part, of what is measured so far."""
+    makers = {
+        "table1": table1.tables, "table2": table2.tables, "table3": table3.tables,
+        "hqs": hqs_study.tables,
+    }  # fmt: skip
+    return {part: make(case) for part, make in makers.items()}
+
+
+def write(case: Case, folder: Path, failures: dict[str, str]) -> None:
+    """Write tables, figures and page, of what is measured so far."""
+    tables = tables_of(case)
+    for its in tables.values():
+        for table in its:
+            table.write(folder)
+    pictures = []
+    for name, module in FIGURES.items():
+        drawn, path = module.draw(case), folder / "figures" / f"{name}.png"
+        if drawn is not None:
+            write_bytes(path, png_of(drawn))
+        there = path.relative_to(folder).as_posix() if drawn is not None else None
+        pictures.append(Picture(module.TITLE, module.CAPTION, there))
+    write_page(folder / PAGE, case, request_of(case), tables, pictures, failures)
+
+
+def png_of(drawn: Any) -> bytes:
+    """Return a picture or figure as PNG."""
+    out = io.BytesIO()
+    if hasattr(drawn, "savefig"):
+        drawn.savefig(out, format="png")
+    else:
+        drawn.save(out, format="PNG")
+    return out.getvalue()
+
+
+def request_of(case: Case) -> dict[str, Any]:
+    """Return of what the evidence is, JSON values only."""
+    info = build_info()
+    return {
+        "format": FORMAT,
+        "domain": case.domain.name,
+        "plan": case.plan.to_json(),
+        "device": device_name(case.domain.device),
+        "threads": torch.get_num_threads(),
+        "versions": {name: info[name] for name in ("sdd_fast", "torch", "python")},
+    }
+
+
+def _check_folder(folder: Path, domain: str) -> None:
+    path = folder / PLAN_FILE
+    if not path.exists():
+        strangers = [p for p in folder.iterdir() if p.name != ".lock"] if folder.is_dir() else []
+        if strangers:
+            raise FileExistsError(
+                f"{strangers[0]} is no file of `sdd bench paper`, and is kept; choose another "
+                "folder"
+            )
+        return
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise FileExistsError(
+            f"{path} is no plan of `sdd bench paper`, and is kept; choose another folder"
+        )
+    if content.get("domain") != domain:
+        raise ValueError(
+            f"{folder} holds evidence of the domain {content.get('domain')!r}, not of {domain!r}; "
+            "choose another folder"
+        )

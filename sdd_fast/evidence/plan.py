@@ -1,0 +1,79 @@
+"""How much is measured: prompts, seeds, images and budgets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from ..checks import check_count, check_number
+
+PARTS = ("table1", "table2", "table3", "hqs", "figures")
+"""What can be asked for alone."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limited training, in which the choice of timesteps shows: with enough steps any works.
+
+    The loss is the paper's: guidance, L2 in W+ and identity. The guidance scale is one for all
+    timesteps and prompts, since a balanced one would make up for weak timesteps.
+    """
+
+    steps: int = 80
+    batch_size: int = 4
+    guidance_scale: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps)
+        check_count("batch_size", self.batch_size)
+        check_number("guidance_scale", self.guidance_scale, positive=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Args:
+        images: m, that every method edits for each prompt, and n, `asked_prompts`, of Eq. 13–15.
+        prompts: of the domain's, in tables 1 and 2 and the figures.
+        methods: of `baselines.BASELINES`, to compare with; None: all.
+        steps: of our own trainings in tables 1 and 2.
+        selection_images: that HQS is computed on; 16 as by default.
+        budget, ablation_prompts, ablation_seeds, ablation_images: of the trainings of Table 3 and
+            of the study of HQS, and images that each is measured on.
+        study_timesteps: at each of which alone a mapper is trained. study_seeds: of each.
+        shown: images in each picture.
+    """
+
+    name: str = "full"
+    images: int = 100
+    asked_prompts: int = 10
+    prompts: int = 8
+    methods: tuple[str, ...] | None = None
+    steps: int = 250
+    selection_images: int = 16
+    budget: Budget = field(default_factory=Budget)
+    ablation_prompts: int = 6
+    ablation_seeds: int = 3
+    ablation_images: int = 64
+    study_timesteps: int = 10
+    study_seeds: int = 1
+    shown: int = 6
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if one.name not in ("name", "methods", "budget"):
+                check_count(one.name, getattr(self, one.name))
+
+    @classmethod
+    def quick(cls, **changes: Any) -> Plan:
+        """Return a plan of minutes on a CPU: everything is run, hardly anything is sure."""
+        small = cls(
+            name="quick", images=8, prompts=2, steps=40, selection_images=4,
+            budget=Budget(steps=20), ablation_prompts=2, ablation_seeds=2, ablation_images=16,
+            study_timesteps=5, shown=4,
+        )  # fmt: skip
+        return replace(small, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

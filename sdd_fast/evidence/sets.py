@@ -1,0 +1,93 @@
+"""Edited images as a set: FID and KID of all prompts together, from features that units keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..metrics.distributions import SUBSET_SIZE, frechet_distance, kernel_distance
+from ..metrics.features import FeatureNetwork, domain_features
+from .case import Case
+from .store import Outcome, Unit
+from .subject import subject_of
+
+if TYPE_CHECKING:
+    from ..domains import Domain
+
+_DIGITS = 5  # of a feature: FID has three
+
+References = Mapping[str, Tensor]
+"""Name of a set of reference images → features [N, D]."""
+
+
+def network_of(domain: Domain) -> FeatureNetwork | None:
+    """Return the domain's own feature network; None if it has none."""
+    if domain.classifier is None and domain.clip is None:
+        return None
+    return domain_features(domain)
+
+
+def features_of(domain: Domain, images: Tensor) -> list[list[float]] | None:
+    """Return the features of images, as units keep them."""
+    network = network_of(domain)
+    if network is None:
+        return None
+    return [[float(f"{x:.{_DIGITS}g}") for x in row] for row in network(images).tolist()]
+
+
+def references(case: Case, prompt: str) -> Unit:
+    """Return the unit of a prompt's reference images: "before", and where they are drawn "right".
+
+    Of several right answers the first is taken.
+    """
+    plan = case.plan
+
+    def run() -> Outcome:
+        subject = subject_of(case.domain, prompt, plan.images)
+        values: dict[str, Any] = {"before": features_of(case.domain, subject.before)}
+        if subject.answers is not None:
+            values["right"] = features_of(case.domain, subject.answers.answers[0])
+        return Outcome(values)
+
+    depends = {"references": prompt, "images": plan.images}
+    name = f"edits/references, prompt {case.prompts.index(prompt)}".replace(" ", "-")
+    return case.unit(name, depends, run, turn=1 + case.prompts.index(prompt))
+
+
+def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return FID and KID of an editor's images of all prompts together.
+
+    Args:
+        prompts: prompt → values of the editor's unit.
+
+    Returns:
+        "fid" and "kid" to the images before, "fid_right" to the right answers; None where there are
+        too few images, features or torchmetrics.
+    """
+    found: dict[str, float | None] = {"fid": None, "kid": None, "fid_right": None}
+    there = {prompt: case.store.find(references(case, prompt)) for prompt in prompts}
+    after = _joined([values.get("features") for values in prompts.values()])
+    if after is None:
+        return found
+    for kind, suffix in (("before", ""), ("right", "_right")):
+        reference = _joined([None if one is None else one.get(kind) for one in there.values()])
+        if reference is None:
+            continue
+        try:
+            if min(len(after), len(reference)) > after.shape[1]:
+                found[f"fid{suffix}"] = frechet_distance(after, reference)
+            size = min(SUBSET_SIZE, len(after) // 2)
+            if kind == "before" and size >= 2:
+                found["kid"] = kernel_distance(after, reference, subset_size=size).value
+        except ModuleNotFoundError:  # torchmetrics is an extra
+            return found
+    return found
+
+
+def _joined(parts: Sequence[Any]) -> Tensor | None:
+    if not parts or any(part is None for part in parts):
+        return None
+    return torch.tensor([row for part in parts for row in part], dtype=torch.float64)

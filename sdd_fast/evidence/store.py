@@ -1,0 +1,142 @@
+"""Units of work, each kept in a file as soon as it is done, and found again by what it depends on.
+
+An interrupted table therefore goes on where it was, a unit that is done is never done again, and a
+changed setting makes new units beside the old ones. Tables are made of what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..files import PathLike, read_json, settled, write_json
+from ..images import save_png
+from ..progress import Listener, Task
+
+FORMAT = "sdd_fast evidence 1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a unit leaves.
+
+    Args:
+        values: JSON values only.
+        strips: name → [C, 3, R, R] in [-1, 1], some square images to show.
+    """
+
+    values: Mapping[str, Any]
+    strips: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Something to measure, that is done as a whole or not at all.
+
+    Args:
+        name: of its files, such as "table3/largest-hqs-seed-0".
+        depends: everything that the outcome depends on, JSON values only.
+        run: measures it.
+        turn: units of an earlier turn come first, so that a small whole table is there early.
+        cost: about how many seconds it takes, for the time that is left.
+    """
+
+    name: str
+    depends: Mapping[str, Any]
+    run: Callable[[], Outcome]
+    turn: int = 0
+    cost: int = 1
+
+    @property
+    def digest(self) -> str:
+        """Tells units of one name apart by what they depend on."""
+        told = json.dumps(self.depends, sort_keys=True, ensure_ascii=False)
+        return hashlib.blake2b(told.encode(), digest_size=5).hexdigest()
+
+
+class Store:
+    """The outcomes in a folder."""
+
+    def __init__(self, folder: PathLike) -> None:
+        self.folder = settled(folder)
+
+    def find(self, unit: Unit) -> dict[str, Any] | None:
+        """Return the values of a unit; None if it was not measured.
+
+        Raises:
+            ValueError: its file is damaged.
+        """
+        path = self.folder / f"{unit.name}-{unit.digest}.json"
+        if not path.exists():
+            return None
+        try:
+            content = read_json(path)
+            if content["format"] != FORMAT:
+                raise ValueError(f"it is of the format {content['format']!r}")
+            return dict(content["values"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); delete it, and it is measured again"
+            ) from error
+
+    def keep(self, unit: Unit, outcome: Outcome) -> None:
+        """Write an outcome; the values come last, and say that it is there."""
+        for name, images in outcome.strips.items():
+            # [C, 3, R, R] -> one picture [3, R, C·R]
+            save_png(self._strip(unit, name), torch.cat(list(images.cpu()), 2))
+        content = {"format": FORMAT, "depends": unit.depends, "values": outcome.values}
+        write_json(self.folder / f"{unit.name}-{unit.digest}.json", content)
+
+    def strip(self, unit: Unit, name: str) -> Tensor | None:
+        """Return images of a unit, [C, 3, R, R] in [-1, 1]; None if there are none."""
+        path = self._strip(unit, name)
+        if self.find(unit) is None or not path.exists():
+            return None
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))  # [R, C·R, 3]
+        whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 127.5 - 1
+        return torch.stack(whole.split(whole.shape[1], 2))
+
+    def _strip(self, unit: Unit, name: str) -> Any:
+        return self.folder / f"{unit.name}-{unit.digest}.{name}.png"
+
+
+def complete(
+    units: Sequence[Unit], store: Store, progress: bool | Listener = True
+) -> dict[str, str]:
+    """Do the units that were not done, and keep each as soon as it is.
+
+    Returns:
+        Why units could not be done, by their names: the domain lacks something that they need.
+
+    Raises:
+        KeyboardInterrupt: what was done is kept.
+    """
+    ordered = sorted(units, key=lambda unit: unit.turn)
+    left = [unit for unit in ordered if store.find(unit) is None]
+    total = sum(unit.cost for unit in units)
+    failures: dict[str, str] = {}
+    done = total - sum(unit.cost for unit in left)
+    with Task("evidence", total, progress, unit="seconds of work", done=done) as task:
+        for i, unit in enumerate(left):
+            task.advance(0, text=unit.name)
+            try:
+                if store.find(unit) is None:  # one that stands on it may have done it
+                    store.keep(unit, unit.run())
+            except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+                failures[unit.name] = str(error)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"stopped with {len(units) - len(left) + i} of {len(units)} measurements done; "
+                    f"they are kept in {store.folder}. Give the same command again to go on"
+                ) from None
+            task.advance(unit.cost)
+    return failures

@@ -1,0 +1,225 @@
+"""Tables 1 and 2: quality and time of our own editor beside others, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..metrics.bootstrap import hierarchical_interval
+from ..metrics.paired import holm, sign_flip_test
+from ..timing.equations import break_even
+from .case import Case
+from .editing import OURS, class_of, editors, measured
+from .judge import values_of
+from .sets import distances, network_of
+from .table import Column, Table
+
+SETS = (
+    Column("fid", "FID", ".2f", best="low"),
+    Column("kid", "KID", ".4f", best="low"),
+    Column("fid_right", "FID to right answers", ".2f", best="low"),
+)
+"""Distances of all edited images as a set, to those before, as in the paper, and to right ones."""
+
+QUALITY = (
+    Column("clip_absolute", "CLIP similarity", best="high"),
+    Column("clip_direction", "CLIP direction", best="high"),
+    Column("success", "success", best="high"),
+    Column("kept", "others kept", best="high"),
+    Column("identity", "identity", best="high"),
+    Column("counterfactual_error", "counterfactual error", best="low"),
+    Column("counterfactual_psnr", "counterfactual PSNR, dB", ".1f", best="high"),
+)
+"""Figures of every image, of which tables state the mean."""
+
+COMPARED = {"success": 1, "kept": 1, "counterfactual_error": -1, "clip_direction": 1}
+"""What is tested image by image, and whether more of it is better."""
+
+
+def tables(case: Case) -> list[Table]:
+    """Return Table 1: quality, paired tests, time."""
+    return comparison(case, editors(case), "table1", "Table 1")
+
+
+def comparison(case: Case, keys: Sequence[str], name: str, title: str) -> list[Table]:
+    """Return the three tables of some editors, of what is measured so far."""
+    found = {key: measured(case, key) for key in keys}
+    return [
+        quality(case, found, name, f"{title}: quality"),
+        paired(case, found, f"{name}-paired", f"{title}: ours against each, on the same images"),
+        time(case, found, f"{name}-time", f"{title}: time"),
+    ]
+
+
+Found = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Editor → prompt → values of its unit."""
+
+
+def quality(case: Case, found: Found, name: str, title: str) -> Table:
+    """Return the table of mean figures with intervals over prompts and images."""
+    rows: list[dict[str, Any]] = []
+    for key, prompts in found.items():
+        row: dict[str, Any] = {"editor": _label(key), "source": class_of(key).paper}
+        row |= {"prompts": len(prompts), **distances(case, prompts)}
+        for column in QUALITY:
+            cells = _figures(list(prompts.values()), column.key)
+            if cells is not None:
+                row[column.key] = hierarchical_interval(cells, over=("prompts", "images"))
+        rows.append(row)
+    rows.append(_nothing(found))
+    rivals = [i for i, key in enumerate(found) if not class_of(key).supervised]
+    notes = [
+        f"{case.plan.images} images for each of {len(case.prompts)} prompts that lack the target, "
+        "the same for all. Intervals of 95 % over prompts and images. CLIP figures from "
+        f"“{case.domain.source_text}” to the prompt. Counterfactual: against the same image drawn "
+        "with the target alone changed. Bold: the best of those that were not trained on what "
+        "success is measured by."
+    ]
+    network = network_of(case.domain)
+    if network is not None:
+        notes.append(
+            f"FID and KID by the features of the {network.name}, of all prompts together, to the "
+            "images before the edit as in the paper: doing nothing is best. They cannot be "
+            "compared with those by Inception."
+        )
+    columns = [Column("editor", "editor"), Column("source", "from"), Column("prompts", "prompts")]
+    return Table(name, title, [*columns, *SETS, *QUALITY], rows, notes, ranked=rivals)
+
+
+def paired(case: Case, found: Found, name: str, title: str) -> Table:
+    """Return differences of ours and each other editor on the same images, and their p-values."""
+    ours = found.get(OURS, {})
+    rows: list[dict[str, Any]] = []
+    p_values: dict[str, dict[str, float]] = {key: {} for key in COMPARED}
+    for key, theirs in found.items():
+        if key == OURS:
+            continue
+        row: dict[str, Any] = {"editor": _label(key)}
+        shared = [prompt for prompt in theirs if prompt in ours]
+        for figure, better in COMPARED.items():
+            a, b = (_figures([its[p] for p in shared], figure) for its in (ours, theirs))
+            if a is None or b is None:
+                continue
+            differences = [x[0] - y[0] for x, y in zip(a, b, strict=True)]
+            row[figure] = hierarchical_interval(
+                [[d] for d in differences], over=("prompts", "images")
+            )
+            each = torch.cat(differences)
+            p_values[figure][key] = sign_flip_test(better * each[~each.isnan()])
+        rows.append(row | {"key": key})
+    for figure, its in p_values.items():
+        adjusted = holm(its)
+        for row in rows:
+            row[f"{figure}_p"] = adjusted.get(str(row["key"]))
+    titles = {column.key: column.title for column in QUALITY}
+    columns = [Column("editor", "ours minus")]
+    for figure in COMPARED:
+        columns += [Column(figure, titles[figure], "+.3f"), Column(f"{figure}_p", "p", ".2g")]
+    note = (
+        "Differences on the same images with intervals of 95 % over prompts and images; p of a "
+        "two-sided sign-flip test over images, adjusted for all rows of a column (Holm). More is "
+        "better for us, but of the counterfactual error less."
+    )
+    return Table(name, title, columns, rows, [note])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of an editor, means over prompts.
+
+    Args:
+        selection, training: of a prompt. edit: of an image.
+    """
+
+    selection: float
+    training: float
+    edit: float
+
+    @classmethod
+    def of(cls, prompts: Mapping[str, Mapping[str, Any]]) -> Cost:
+        its = list(prompts.values())
+        seconds = [one["seconds"] for one in its]
+        return cls(
+            fmean(s.get("selection", 0.0) for s in seconds),
+            fmean(s.get("training", 0.0) for s in seconds),
+            fmean(s["edits"] / one["images"] for s, one in zip(seconds, its, strict=True)),
+        )
+
+    @property
+    def beforehand(self) -> float:
+        return self.selection + self.training
+
+    def total(self, m: int, n: int) -> float:
+        """Return the seconds of m edits for each of n prompts (Eq. 13 and 14)."""
+        return n * (self.beforehand + m * self.edit)
+
+    def cheaper_from(self, theirs: Cost) -> int | None:
+        """Return from how many images a prompt this is cheaper (Eq. 15); None: at no number."""
+        more = self.beforehand - theirs.beforehand
+        if more < 0 and self.edit <= theirs.edit:
+            return 1
+        return break_even(max(0.0, more), self.edit, theirs.edit)
+
+
+def time(case: Case, found: Found, name: str, title: str) -> Table:
+    """Return seconds, measured apart and summed, and from how many images ours is cheaper."""
+    m, n = case.plan.images, case.plan.asked_prompts
+    costs = {key: Cost.of(prompts) for key, prompts in found.items() if prompts}
+    rows: list[dict[str, Any]] = []
+    for key in found:
+        row: dict[str, Any] = {"editor": _label(key)}
+        cost = costs.get(key)
+        if cost is not None:
+            row |= {"selection": cost.selection, "training": cost.training, "edit": cost.edit}
+            row |= {"total": cost.total(m, n)}
+            if key != OURS and OURS in costs:
+                even = costs[OURS].cheaper_from(cost)
+                row["break_even"] = "never" if even is None else even
+        if key == OURS:
+            row["break_even"] = "–"
+        rows.append(row)
+    clocks = sorted({one["clock"] for its in found.values() for one in its.values()})
+    columns = [
+        Column("editor", "editor"),
+        Column("selection", "selection, s", ".3g"),
+        Column("training", "training, s", ".3g"),
+        Column("edit", "an edit, s", ".3g", best="low"),
+        Column("total", f"total, s: {m} images, {n} prompts", ".4g", best="low"),
+        Column("break_even", "ours cheaper from, images a prompt"),
+    ]
+    note = (
+        f"Seconds of {' and '.join(clocks) or 'nothing yet'}, one prompt after the other, on "
+        f"{case.domain.device} with {torch.get_num_threads()} thread(s); total: Eq. 13–15, "
+        "selection counts as training. What is made once for all prompts is not in it."
+    )
+    return Table(name, title, columns, rows, [note])
+
+
+def _figures(its: Sequence[Mapping[str, Any]], key: str) -> list[list[Tensor]] | None:
+    """Return [prompt][0] → values of every image; None where a prompt lacks them."""
+    found = [values_of(one, key) for one in its]
+    known = [[values] for values in found if values is not None]
+    return known if known and len(known) == len(found) else None
+
+
+def _nothing(found: Found) -> dict[str, Any]:
+    """Return the row of leaving the images as they are, of what is known of it."""
+    its = list(next((prompts for prompts in found.values() if prompts), {}).values())
+    row: dict[str, Any] = {"editor": "no edit", "source": "–", "prompts": len(its)}
+    for key, title in (("clip_before", "clip_absolute"), ("had", "success"),
+                       ("nothing_error", "counterfactual_error"),
+                       ("nothing_psnr", "counterfactual_psnr")):  # fmt: skip
+        cells = _figures(its, key)
+        if cells is not None:
+            row[title] = hierarchical_interval(cells, over=("prompts", "images"))
+    return row
+
+
+def _label(key: str) -> str:
+    cls = class_of(key)
+    return f"{cls.name} (supervised)" if cls.supervised else cls.name

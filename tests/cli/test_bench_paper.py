@@ -1,0 +1,40 @@
+"""sdd bench paper: a part of it from the command line, and what is refused before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_runner import Sdd
+
+from sdd_fast.evidence import plan as plans
+from sdd_fast.evidence.plan import Budget, Plan
+
+
+def test_one_table_by_a_command(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = Plan.quick(budget=Budget(steps=1, batch_size=1), ablation_images=6, selection_images=2)
+    monkeypatch.setattr(plans.Plan, "quick", lambda: tiny)
+    words = ["bench", "paper", "--domain", str(domain), "--quick", "--only", "table3"]
+    done = sdd(*words, "--seeds", "1", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "measuring table3 of tiny on cpu, the quick plan" in done.out
+    assert done.out.strip().endswith(f"written: {tmp_path}/out/results.md")
+    assert "| largest HQS |" in (tmp_path / "out" / "table3.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--only", "table9"], "parts are table1, table2, table3, hqs, figures; got table9"),
+        (["--methods", "magic"], "unknown method 'magic'"),
+        (["-m", "0"], "images must be a positive integer"),
+        (["--seeds", "0"], "ablation_seeds must be a positive integer"),
+        (["--device", "cuda:77"], "this machine and torch have none"),
+    ],
+)
+def test_bad_input(sdd: Sdd, domain: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    out = tmp_path / "evidence"
+    done = sdd("bench", "paper", "--domain", str(domain), "--out", str(out), *words)
+    assert done.code == 1 and message in done.err and not out.exists()

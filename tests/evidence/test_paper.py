@@ -1,0 +1,140 @@
+"""`paper` end to end on the tiny domain: everything really run, resumed, and written as a page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from sdd_fast import baselines
+from sdd_fast.baselines import Baseline
+from sdd_fast.domains import Domain, load_domain
+from sdd_fast.evidence import limited, paper as module
+from sdd_fast.evidence.paper import paper
+from sdd_fast.evidence.plan import Budget, Plan
+from sdd_fast.evidence.store import Store
+
+PLAN = Plan.quick(
+    steps=2, images=6, ablation_images=6, budget=Budget(steps=1, batch_size=1), shown=2,
+    ablation_seeds=1, study_timesteps=3, selection_images=2,
+)  # fmt: skip
+
+
+class Negative(Baseline):
+    """Turns colors around."""
+
+    name = "Negative"
+    paper = "nobody"
+
+    def __init__(self, domain: Domain, level: float = 1.0) -> None:
+        super().__init__(domain)
+        self.level = level
+
+    def edit(self, images: Tensor, prompt: str, *, seed: int = 0) -> Tensor:
+        return images * (1 - 2 * self.level)
+
+
+class Needy(Baseline):
+    name = "Needy StyleCLIP"
+    paper = "nobody"
+
+    def edit(self, images: Tensor, prompt: str, *, seed: int = 0) -> Tensor:
+        raise ValueError("the domain has no crystal ball")
+
+
+@pytest.fixture(autouse=True)
+def two_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "BASELINES", {"sdedit": Negative, "needy": Needy})
+    monkeypatch.setattr("sdd_fast.evidence.editing.BASELINES", baselines.BASELINES)
+
+
+def test_a_quick_run_measures_everything_and_a_second_one_nothing(
+    tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = paper(tiny, tmp_path / "out", PLAN, progress=False)
+    assert set(failures.values()) == {"the domain has no crystal ball"}
+    assert {name.split(",")[0] for name in failures} == {"edits/needy"}
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "(quick run)" in page and "A **quick** run" in page
+    assert "| Negative |" in page and "the domain has no crystal ball" in page
+    row = next(line for line in page.splitlines() if line.startswith("| Needy StyleCLIP | nobody"))
+    assert "not measured" in row
+    for line in page.splitlines():
+        if line.startswith("!["):
+            assert (tmp_path / "out" / line[line.index("](") + 2 : -1]).is_file()
+    drawn = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
+    assert drawn == set(module.FIGURES) - {"pose"} or drawn == set(module.FIGURES)
+    table = json.loads((tmp_path / "out" / "table3.json").read_text())
+    assert [row["strategy"] for row in table["rows"]] == [
+        "random", "small ξ", "large ξ", "largest HQS", "lowest HQS",
+    ]  # fmt: skip
+    assert all(0 <= row["success"]["estimate"] <= 1 for row in table["rows"])
+
+    def never(*of: object, **more: object) -> None:
+        raise AssertionError("a unit was done again")
+
+    monkeypatch.setattr(limited, "distill", never)
+    monkeypatch.setattr(Negative, "edit", never)
+    paper(tiny, tmp_path / "out", PLAN, progress=False)
+    assert (tmp_path / "out" / "results.md").read_text() == page
+
+
+def test_a_part_alone_leaves_the_others_not_measured_and_is_gone_on_with(
+    tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real, keep = limited.trained, Store.keep
+
+    def interrupted(*given: object, **more: object) -> object:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return real(*given, **more)  # type: ignore[arg-type]
+
+    def kept(self: Store, unit: object, outcome: object) -> None:
+        done.append(unit.name)  # type: ignore[attr-defined]
+        keep(self, unit, outcome)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(limited, "trained", interrupted)
+    monkeypatch.setattr(Store, "keep", kept)
+    with pytest.raises(KeyboardInterrupt, match="3 of 11 measurements done; they are kept in"):
+        paper(tiny, tmp_path / "out", PLAN, only=["table3"], progress=False)
+    first = list(done)
+    monkeypatch.setattr(limited, "trained", real)
+    paper(tiny, tmp_path / "out", PLAN, only=["table3"], progress=False)
+    assert len(set(done)) == len(done) == 11 and done[:3] == first
+    page = (tmp_path / "out" / "results.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| SDD (ours)")]
+    assert rows and all("not measured" in row for row in rows[:2])
+    assert "Not measured." in page  # figures of what was not asked for
+    assert "| largest HQS |" in page
+
+    more = replace(PLAN, budget=Budget(steps=2, batch_size=1))
+    paper(tiny, tmp_path / "out", more, only=["table3"], progress=False)
+    assert len(done) == 11 + 10  # the curves do not depend on the budget
+
+
+def test_a_domain_without_labels_is_measured_by_clip(unlabeled: Domain, tmp_path: Path) -> None:
+    plan = replace(PLAN, prompts=1, ablation_prompts=1)
+    paper(unlabeled, tmp_path, plan, only=["table3"], progress=False)
+    table = json.loads((tmp_path / "table3.json").read_text())
+    assert "success" not in table["rows"][0]
+    assert -1 <= table["rows"][0]["clip_direction"]["estimate"] <= 1
+
+
+def test_what_is_refused(tiny: Domain, tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="parts are table1, table2, table3, hqs, figures; got all"):
+        paper(tiny, tmp_path, PLAN, only=["all"])
+    with pytest.raises(ValueError, match="unknown method 'magic'; there are: sdedit, needy"):
+        paper(tiny, tmp_path, replace(PLAN, methods=("magic",)))
+    blind = load_domain(tiny_folder, classifier=None, clip=None)
+    with pytest.raises(ValueError, match="neither a classifier of labels nor a CLIP"):
+        paper(blind, tmp_path, PLAN)
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(FileExistsError, match="mine.txt is no file of `sdd bench paper`"):
+        paper(tiny, tmp_path, PLAN)
+    with pytest.raises(ValueError, match="images must be a positive integer"):
+        replace(PLAN, images=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
