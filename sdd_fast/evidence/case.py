@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from ..domains import Domain
 from ..fingerprint import fingerprint
+from ..metrics.bootstrap import LEVELS, hierarchical_interval
+from ..metrics.interval import Interval
 from .plan import Plan
 from .store import Outcome, Store, Unit
 from .subject import Subject, prompts_of, subject_of
@@ -48,6 +52,12 @@ class Case:
             "judges": fingerprint(*judges),
             "dtype": str(prior.dtype).removeprefix("torch."),
         }
+
+    def interval(
+        self, groups: Sequence[Sequence[Tensor]], over: Sequence[str] = LEVELS
+    ) -> Interval:
+        """Estimate a mean of figures [prompt][seed] → [N], see `hierarchical_interval`."""
+        return hierarchical_interval(groups, over=over, resamples=self.plan.resamples)
 
     def unit(self, name: str, depends: Mapping[str, Any], run: Any, **how: int) -> Unit:
         """Make a unit whose outcome depends on this case as well."""

@@ -84,7 +84,7 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
         "settings": settings_of(case, key),
     }  # fmt: skip
     name = f"edits/{key}, prompt {case.prompts.index(prompt)}".replace(" ", "-")
-    turn = 1 + case.prompts.index(prompt)
+    turn = 10 + case.prompts.index(prompt)
     return case.unit(name, depends, run, turn=turn, cost=_USUAL_COST)
 
 

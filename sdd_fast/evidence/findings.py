@@ -33,7 +33,10 @@ def findings(tables: Mapping[str, Sequence[Table]]) -> list[str]:
 
 def _quality(table: Table) -> Iterator[str]:
     """Compare ours with the best of the others that nobody supervised, figure by figure."""
-    ours, *others = [table.rows[i] for i in table.ranked or ()]
+    ranked: list[Row] = [table.rows[i] for i in table.ranked or ()]
+    if not ranked:
+        return
+    ours, *others = ranked
     for key, name, better in (
         ("success", "success", 1),
         ("kept", "others kept", 1),
@@ -55,8 +58,8 @@ def _quality(table: Table) -> Iterator[str]:
 
 
 def _time(table: Table) -> Iterator[str]:
-    rows = {row["editor"]: row for row in table.rows}
-    ours, theirs = table.rows[0], rows.get("SDEdit")
+    rows: dict[Any, Row] = {row["editor"]: row for row in table.rows}
+    ours, theirs = next(iter(rows.values())), rows.get("SDEdit")
     if theirs is None or ours.get("edit") is None or theirs.get("edit") is None:
         return
     even, ratio = theirs["break_even"], theirs["edit"] / ours["edit"]
@@ -71,7 +74,7 @@ def _time(table: Table) -> Iterator[str]:
 
 def _ordering(table: Table, how: str) -> Iterator[str]:
     """Say whether success grows in the paper's order."""
-    rows = {row["strategy"]: row.get("success") for row in table.rows}
+    rows: dict[Any, Any] = {row["strategy"]: row.get("success") for row in table.rows}
     values = [rows[strategy] for strategy in _ORDER]
     if any(not isinstance(value, Interval) for value in values):
         return
@@ -87,14 +90,14 @@ def _ordering(table: Table, how: str) -> Iterator[str]:
 
 def _scores(table: Table) -> Iterator[str]:
     """Say how well HQS predicts success, and whether another score does better."""
-    rows = {row["score"]: row for row in table.rows}
+    rows: dict[Any, Row] = {row["score"]: row for row in table.rows}
     for key, how in (("success", "gradients as they are"), ("success_unit_rms", "unit RMS")):
         rank = rows["HQS"].get(f"{key}_rank")
         if not isinstance(rank, Interval):
             continue
         known = [
             (row["score"], row[f"{key}_rank"].estimate)
-            for row in table.rows
+            for row in rows.values()
             if isinstance(row.get(f"{key}_rank"), Interval)
         ]
         best, rho = max(known, key=lambda pair: pair[1])

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..metrics.bootstrap import hierarchical_interval
 from ..metrics.interval import Interval
 from ..selection.hqs import usual_timesteps
 from .case import Case
 from .consistency import CONSISTENCY, consistency_unit
 from .curves import Evaluation, curves_unit
-from .judge import values_of
+from .judge import mean_of
 from .limited import GRADIENTS, config_of, outcome_of
 from .rank_correlation import rank_correlation
 from .store import Unit
@@ -73,8 +72,8 @@ def curves(case: Case, variant: Variant) -> Unit:
     """Return the unit that evaluates a variant's scores; several may share one."""
     steps, prompts = timesteps_of(case), case.ablation_prompts
     if variant.score == CONSISTENCY:
-        return consistency_unit(case, prompts, variant.evaluation, steps, turn=2)
-    return curves_unit(case, prompts, variant.evaluation, steps, turn=2)
+        return consistency_unit(case, prompts, variant.evaluation, steps, turn=20)
+    return curves_unit(case, prompts, variant.evaluation, steps, turn=20)
 
 
 def training(case: Case, timestep: int, gradients: str, seed: int) -> Unit:
@@ -91,8 +90,8 @@ def training(case: Case, timestep: int, gradients: str, seed: int) -> Unit:
         "images": plan.ablation_images, "shown": plan.shown,
     }  # fmt: skip
     name = f"hqs/timestep-{timestep}, gradients {gradients}, seed {seed}".replace(" ", "-")
-    turn = 2 + 2 * seed + list(GRADIENTS).index(gradients)
-    return case.unit(name, depends, run, turn=turn, cost=max(1, plan.budget.steps * count // 8))
+    turn = (20, 40)[list(GRADIENTS).index(gradients)] + seed
+    return case.unit(name, depends, run, turn=turn, cost=max(1, plan.budget.steps * count // 4))
 
 
 def units(case: Case) -> list[Unit]:
@@ -127,8 +126,8 @@ def measured(case: Case, gradients: str, measure: str) -> Measured | None:
         there = [values["prompts"] for values in found if values is not None]
         if len(there) < len(steps):
             continue
-        its = [[values_of(at[p], measure) for at in there] for p in range(len(there[0]))]
-        known = [[float(x.nanmean()) for x in row if x is not None] for row in its]
+        its = [[mean_of(at[p], measure) for at in there] for p in range(len(there[0]))]
+        known = [[x for x in row if x is not None] for row in its]
         if all(len(row) == len(steps) for row in known):
             seeds.append(known)
     return Measured(steps, seeds) if seeds else None
@@ -148,9 +147,9 @@ def correlations(case: Case) -> Table:
         found = case.store.find(curves(case, variant))
         for key, there in _measures(case):
             scores = None if found is None else [one[variant.score] for one in found["curves"]]
-            row[f"{key}_rank"] = None if scores is None else _ranks(scores, there)
+            row[f"{key}_rank"] = None if scores is None else _ranks(case, scores, there)
             if key.startswith("success"):
-                chosen = None if scores is None else _chosen(scores, there)
+                chosen = None if scores is None else _chosen(case, scores, there)
                 row[f"{key}_chosen"] = chosen
         rows.append(row)
     for key, there in _measures(case):
@@ -160,7 +159,7 @@ def correlations(case: Case) -> Table:
         if key.startswith("success"):
             columns.append(Column(f"{key}_chosen", f"success at its best, {kind}", best="high"))
             for name, pick in (("the best timestep", max), ("a random timestep", _mean)):
-                reference = {"score": name, f"{key}_chosen": _reference(there, pick)}
+                reference = {"score": name, f"{key}_chosen": _reference(case, there, pick)}
                 _merge(rows, reference)
     plan = case.plan
     note = (
@@ -207,7 +206,9 @@ def _measures(case: Case) -> Iterator[tuple[str, Measured | None]]:
             yield key, measured(case, gradients, measure)
 
 
-def _ranks(scores: Sequence[Sequence[float]], there: Measured | None) -> Interval | None:
+def _ranks(
+    case: Case, scores: Sequence[Sequence[float]], there: Measured | None
+) -> Interval | None:
     """Return the mean rank correlation; prompts of which all timesteps are alike have none."""
     if there is None or len(there.timesteps) < 2:
         return None
@@ -217,10 +218,12 @@ def _ranks(scores: Sequence[Sequence[float]], there: Measured | None) -> Interva
         known = [torch.tensor([rho], dtype=torch.float64) for rho in found if rho is not None]
         if known:
             groups.append(known)
-    return hierarchical_interval(groups, over=("prompts", "seeds")) if groups else None
+    return case.interval(groups, over=("prompts", "seeds")) if groups else None
 
 
-def _chosen(scores: Sequence[Sequence[float]], there: Measured | None) -> Interval | None:
+def _chosen(
+    case: Case, scores: Sequence[Sequence[float]], there: Measured | None
+) -> Interval | None:
     if there is None:
         return None
     best = [max(range(len(its)), key=its.__getitem__) for its in scores]
@@ -228,10 +231,10 @@ def _chosen(scores: Sequence[Sequence[float]], there: Measured | None) -> Interv
         [torch.tensor([seed[p][i]], dtype=torch.float64) for seed in there.values]
         for p, i in enumerate(best)
     ]
-    return hierarchical_interval(groups, over=("prompts", "seeds"))
+    return case.interval(groups, over=("prompts", "seeds"))
 
 
-def _reference(there: Measured | None, pick: Any) -> Interval | None:
+def _reference(case: Case, there: Measured | None, pick: Any) -> Interval | None:
     """Return what picking a timestep for each prompt by hindsight, or at random, would reach."""
     if there is None:
         return None
@@ -239,7 +242,7 @@ def _reference(there: Measured | None, pick: Any) -> Interval | None:
         [torch.tensor([pick(seed[p])], dtype=torch.float64) for seed in there.values]
         for p in range(len(there.values[0]))
     ]
-    return hierarchical_interval(groups, over=("prompts", "seeds"))
+    return case.interval(groups, over=("prompts", "seeds"))
 
 
 def _merge(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,19 @@ def judged(domain: Domain, subject: Subject, after: Tensor) -> dict[str, Any]:
 
 
 def values_of(told: Mapping[str, Any], key: str) -> Tensor | None:
-    """Return a figure of every image, [N] float64 with NaN where it could not be asked; or None."""
+    """Return a figure of every image, [N] bool, or float64 with NaN where it could not be asked.
+
+    None: it was not measured.
+    """
     found: Sequence[float | bool | None] | None = told.get(key)
     if found is None:
         return None
-    return torch.tensor([float("nan") if x is None else float(x) for x in found]).double()
+    if all(isinstance(x, bool) for x in found):
+        return torch.tensor(found, dtype=torch.bool)
+    return torch.tensor([math.nan if x is None else x for x in found], dtype=torch.float64)
+
+
+def mean_of(told: Mapping[str, Any], key: str) -> float | None:
+    """Return the mean of a figure over images; None if it was not measured."""
+    values = values_of(told, key)
+    return None if values is None else float(values.double().nanmean())

@@ -19,8 +19,8 @@ class Budget:
     timesteps and prompts, since a balanced one would make up for weak timesteps.
     """
 
-    steps: int = 80
-    batch_size: int = 4
+    steps: int = 60
+    batch_size: int = 2
     guidance_scale: float = 30.0
 
     def __post_init__(self) -> None:
@@ -43,6 +43,7 @@ class Plan:
             of the study of HQS, and images that each is measured on.
         study_timesteps: at each of which alone a mapper is trained. study_seeds: of each.
         shown: images in each picture.
+        resamples: of the bootstraps behind intervals.
     """
 
     name: str = "full"
@@ -55,10 +56,11 @@ class Plan:
     budget: Budget = field(default_factory=Budget)
     ablation_prompts: int = 6
     ablation_seeds: int = 3
-    ablation_images: int = 64
+    ablation_images: int = 48
     study_timesteps: int = 10
     study_seeds: int = 1
     shown: int = 6
+    resamples: int = 10_000
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -71,7 +73,7 @@ class Plan:
         small = cls(
             name="quick", images=8, prompts=2, steps=40, selection_images=4,
             budget=Budget(steps=20), ablation_prompts=2, ablation_seeds=2, ablation_images=16,
-            study_timesteps=5, shown=4,
+            study_timesteps=5, shown=4, resamples=1000,
         )  # fmt: skip
         return replace(small, **changes)
 

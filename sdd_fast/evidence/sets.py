@@ -54,7 +54,7 @@ def references(case: Case, prompt: str) -> Unit:
 
     depends = {"references": prompt, "images": plan.images}
     name = f"edits/references, prompt {case.prompts.index(prompt)}".replace(" ", "-")
-    return case.unit(name, depends, run, turn=1 + case.prompts.index(prompt))
+    return case.unit(name, depends, run, turn=10 + case.prompts.index(prompt))
 
 
 def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:

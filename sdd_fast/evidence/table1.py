@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..metrics.bootstrap import hierarchical_interval
 from ..metrics.paired import holm, sign_flip_test
 from ..timing.equations import break_even
 from .case import Case
@@ -69,9 +68,9 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         for column in QUALITY:
             cells = _figures(list(prompts.values()), column.key)
             if cells is not None:
-                row[column.key] = hierarchical_interval(cells, over=("prompts", "images"))
+                row[column.key] = case.interval(cells, over=("prompts", "images"))
         rows.append(row)
-    rows.append(_nothing(found))
+    rows.append(_nothing(case, found))
     rivals = [i for i, key in enumerate(found) if not class_of(key).supervised]
     notes = [
         f"{case.plan.images} images for each of {len(case.prompts)} prompts that lack the target, "
@@ -105,10 +104,8 @@ def paired(case: Case, found: Found, name: str, title: str) -> Table:
             a, b = (_figures([its[p] for p in shared], figure) for its in (ours, theirs))
             if a is None or b is None:
                 continue
-            differences = [x[0] - y[0] for x, y in zip(a, b, strict=True)]
-            row[figure] = hierarchical_interval(
-                [[d] for d in differences], over=("prompts", "images")
-            )
+            differences = [x[0].double() - y[0].double() for x, y in zip(a, b, strict=True)]
+            row[figure] = case.interval([[d] for d in differences], over=("prompts", "images"))
             each = torch.cat(differences)
             p_values[figure][key] = sign_flip_test(better * each[~each.isnan()])
         rows.append(row | {"key": key})
@@ -207,7 +204,7 @@ def _figures(its: Sequence[Mapping[str, Any]], key: str) -> list[list[Tensor]] |
     return known if known and len(known) == len(found) else None
 
 
-def _nothing(found: Found) -> dict[str, Any]:
+def _nothing(case: Case, found: Found) -> dict[str, Any]:
     """Return the row of leaving the images as they are, of what is known of it."""
     its = list(next((prompts for prompts in found.values() if prompts), {}).values())
     row: dict[str, Any] = {"editor": "no edit", "source": "–", "prompts": len(its)}
@@ -216,7 +213,7 @@ def _nothing(found: Found) -> dict[str, Any]:
                        ("nothing_psnr", "counterfactual_psnr")):  # fmt: skip
         cells = _figures(its, key)
         if cells is not None:
-            row[title] = hierarchical_interval(cells, over=("prompts", "images"))
+            row[title] = case.interval(cells, over=("prompts", "images"))
     return row
 
 

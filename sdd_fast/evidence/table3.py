@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..metrics.bootstrap import hierarchical_interval
 from ..metrics.paired import sign_flip_test
 from .case import Case
 from .curves import Evaluation, curves_unit
@@ -72,8 +71,8 @@ def training(case: Case, strategy: str, gradients: str, seed: int) -> Unit:
     }  # fmt: skip
     name = f"table3/{strategy}, gradients {gradients}, seed {seed}".replace(" ", "-")
     steps = plan.budget.steps * len(case.ablation_prompts)
-    turn = 2 * seed + list(GRADIENTS).index(gradients)
-    return case.unit(name, depends, run, turn=1 + turn, cost=max(1, steps // 8))
+    turn = (10, 30)[list(GRADIENTS).index(gradients)] + seed
+    return case.unit(name, depends, run, turn=turn, cost=max(1, steps // 4))
 
 
 def units(case: Case) -> list[Unit]:
@@ -107,7 +106,7 @@ def table(case: Case, gradients: str, selected: Mapping[str, Any] | None) -> Tab
         for key in FIGURES:
             cells = figures(seeds, key)
             if cells is not None:
-                row[key] = hierarchical_interval(cells)
+                row[key] = case.interval(cells)
         rows.append(row)
     plan = case.plan
     columns = [Column("strategy", "timesteps"), Column("hqs", "mean HQS of them", ".2f")]
@@ -153,7 +152,7 @@ def _tests(groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> list[
         if ours is None or theirs is None or len(ours[0]) != len(theirs[0]):
             continue
         of_prompts = [
-            [float(a.nanmean() - b.nanmean()) for a, b in zip(x, y, strict=True)]
+            [_mean(a) - _mean(b) for a, b in zip(x, y, strict=True)]
             for x, y in zip(ours, theirs, strict=True)
         ]
         trainings = [d for seeds in of_prompts for d in seeds]
@@ -170,6 +169,10 @@ def _tests(groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> list[
             f"cannot be below {2.0 ** -len(means):.2g})."
         )
     return told
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().nanmean())
 
 
 def _mean_score(strategy: str, timesteps: Sequence[int], scores: Sequence[float]) -> float:

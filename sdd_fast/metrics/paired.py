@@ -110,7 +110,7 @@ def sign_flip_test(
             f"alternative must be one of {', '.join(ALTERNATIVES)}, got {alternative!r}"
         )
     check_count("flips", flips)
-    d = torch.as_tensor(differences).detach().cpu().double()
+    d = torch.as_tensor(differences, dtype=torch.float64).detach().cpu()  # of lists, too
     if d.ndim != 1 or len(d) < 1 or not torch.isfinite(d).all():
         raise ValueError(f"expected finite differences [N] with N ≥ 1, got {list(d.shape)}")
     d = d[d != 0]  # no sign changes what is 0

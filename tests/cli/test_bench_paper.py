@@ -14,7 +14,9 @@ from sdd_fast.evidence.plan import Budget, Plan
 def test_one_table_by_a_command(
     sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = Plan.quick(budget=Budget(steps=1, batch_size=1), ablation_images=6, selection_images=2)
+    tiny = Plan.quick(
+        budget=Budget(steps=1, batch_size=1), ablation_images=6, selection_images=2, resamples=50
+    )
     monkeypatch.setattr(plans.Plan, "quick", lambda: tiny)
     words = ["bench", "paper", "--domain", str(domain), "--quick", "--only", "table3"]
     done = sdd(*words, "--seeds", "1", "--out", tmp_path / "out")

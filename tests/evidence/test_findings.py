@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdd_fast.metrics.interval import Interval
-
 from sdd_fast.evidence.findings import findings
 from sdd_fast.evidence.table import Column, Table
+from sdd_fast.metrics.interval import Interval
 
 
 def at(estimate: float, spread: float = 0.02) -> Interval:

@@ -19,7 +19,7 @@ from sdd_fast.evidence.store import Store
 
 PLAN = Plan.quick(
     steps=2, images=6, ablation_images=6, budget=Budget(steps=1, batch_size=1), shown=2,
-    ablation_seeds=1, study_timesteps=3, selection_images=2,
+    ablation_seeds=1, study_timesteps=3, selection_images=2, resamples=50,
 )  # fmt: skip
 
 

@@ -7,9 +7,8 @@ import io
 import json
 from pathlib import Path
 
-from sdd_fast.metrics.interval import Interval
-
 from sdd_fast.evidence.table import Column, Table
+from sdd_fast.metrics.interval import Interval
 
 
 def interval(estimate: float, low: float, high: float) -> Interval:

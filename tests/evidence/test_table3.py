@@ -40,7 +40,10 @@ def rows(shares: list[list[int]]) -> list[list[dict[str, Any]]]:
 def test_figures_are_grouped_by_prompt_then_seed() -> None:
     found = table3.figures(rows([[5, 10], [6, 12]]), "success")
     assert found is not None
-    assert [[float(v.mean()) for v in seeds] for seeds in found] == [[0.25, 0.3], [0.5, 0.6]]
+    assert [[float(v.double().mean()) for v in seeds] for seeds in found] == [
+        [0.25, 0.3],
+        [0.5, 0.6],
+    ]
     assert table3.figures(rows([[5, 10]]), "kept") is None
     assert table3.figures([], "success") is None
 

@@ -39,6 +39,11 @@ def test_few_differences_are_tested_exactly(alternative: str, count: int) -> Non
     assert found == pytest.approx(enumerated(d[:count].tolist(), alternative), abs=1e-12)
 
 
+def test_sums_that_tie_but_for_rounding_count_in_lists_too() -> None:
+    tenths = [x / 20 for x in (2, -1, 4, 3, -2, 5)]  # no float32 holds them
+    assert sign_flip_test(tenths, alternative="greater") == 7 / 64
+
+
 def test_true_or_false_values_are_tested_as_by_mcnemar() -> None:
     better, worse = 30, 12
     d = torch.tensor([1.0] * better + [-1.0] * worse + [0.0] * 100)

@@ -7,7 +7,7 @@ from PIL.Image import Image
 from ...grid import grid
 from .. import table3
 from ..case import Case
-from ..judge import values_of
+from ..judge import mean_of
 from ..store import Unit
 
 TITLE = "Which timesteps to distill from (Fig. 8)"
@@ -31,8 +31,8 @@ def draw(case: Case) -> Image | None:
             values, strip = case.store.find(unit), case.store.strip(unit, f"prompt-{i}")
             if values is None or strip is None:
                 continue
-            success = values_of(values["prompts"][i], "success")
-            told = "" if success is None else f" ({float(success.mean()):.0%})"
+            success = mean_of(values["prompts"][i], "success")
+            told = "" if success is None else f" ({success:.0%})"
             its.append((strip, f"{strategy}{told}"))
         if its:
             rows += [subject.before[: len(its[0][0])], *(strip for strip, _ in its)]

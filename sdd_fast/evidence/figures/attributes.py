@@ -7,7 +7,7 @@ from PIL.Image import Image
 from ...grid import grid
 from ..case import Case
 from ..editing import OURS, editing, measured
-from ..judge import values_of
+from ..judge import mean_of
 from ..store import Unit
 from ..subject import subject_of
 
@@ -29,8 +29,8 @@ def draw(case: Case) -> Image | None:
         strip = case.store.strip(editing(case, OURS, prompt), "edits")
         if strip is None:
             continue
-        success = values_of(found[prompt], "success")
-        told = "" if success is None else f" ({float(success.mean()):.0%})"
+        success = mean_of(found[prompt], "success")
+        told = "" if success is None else f" ({success:.0%})"
         rows += [subject_of(case.domain, prompt, case.plan.images).before[: len(strip)], strip]
         labels += ["before", f"{prompt}{told}"]
     return grid(rows, row_labels=labels, cell=96) if rows else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...metrics.bootstrap import hierarchical_interval
 from ...selection.plot import CHOSEN, INK, SCORE
 from ..case import Case
 from ..editing import OURS, class_of, editors, measured
@@ -50,7 +49,7 @@ def draw(case: Case) -> Figure | None:
         known = [[one] for one in success if one is not None]
         if not known:
             continue
-        at = hierarchical_interval(known, over=("prompts", "images"))
+        at = case.interval(known, over=("prompts", "images"))
         right.errorbar(
             [cost.edit], [at.estimate],
             yerr=[[at.estimate - at.low], [at.high - at.estimate]],

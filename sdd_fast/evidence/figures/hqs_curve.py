@@ -53,7 +53,7 @@ def maps(case: Case) -> Unit:
         return Outcome({"timesteps": steps}, {"maps": torch.stack([heat(one) for one in found])})
 
     depends = {"prompt": prompt, "timesteps": steps, "images": case.plan.ablation_images}
-    return case.unit("figures/gradient-maps", depends, run, turn=3, cost=5)
+    return case.unit("figures/gradient-maps", depends, run, turn=20, cost=5)
 
 
 def heat(values: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from PIL.Image import Image
 
 from ... import draws
@@ -16,7 +15,7 @@ from ...models import StyleSpaceMapper
 from ...selection.choose import Selection
 from ...selection.in_domain import compute_curves
 from ..case import Case
-from ..judge import judged, values_of
+from ..judge import judged, mean_of
 from ..store import Outcome, Unit
 from ..subject import subject_of
 
@@ -45,7 +44,7 @@ def levels(case: Case) -> Unit:
         for editor, label, applied in _editors(case, prompt):
             after = editor.edit(subject.given, levels=applied)
             told = judged(case.domain, subject, after)
-            means = {key: _mean(values_of(told, key)) for key in ("success", "kept")}
+            means = {key: mean_of(told, key) for key in ("success", "kept")}
             strips[f"row-{len(rows)}"] = after[: plan.shown]
             rows.append({"label": label, **means})
         return Outcome({"rows": rows}, strips)
@@ -54,7 +53,7 @@ def levels(case: Case) -> Unit:
         "prompt": prompt, "steps": plan.steps, "images": count, "shown": plan.shown,
         "mappers": list(MAPPERS), "selection_images": plan.selection_images,
     }  # fmt: skip
-    return case.unit("figures/levels", depends, run, turn=4, cost=plan.steps // 2)
+    return case.unit("figures/levels", depends, run, turn=20, cost=plan.steps // 2)
 
 
 def _editors(case: Case, prompt: str) -> list[tuple[Editor, str, list[str] | None]]:
@@ -96,7 +95,3 @@ def draw(case: Case) -> Image | None:
             rows.append(strip)
             labels.append(f"{one['label']} ({', '.join(told)})" if told else one["label"])
     return grid(rows, row_labels=labels, title=f"“{case.prompts[0]}”", cell=96)
-
-
-def _mean(values: torch.Tensor | None) -> float | None:
-    return None if values is None else float(values.nanmean())

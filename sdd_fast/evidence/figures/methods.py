@@ -7,7 +7,7 @@ from PIL.Image import Image
 from ...grid import grid
 from ..case import Case
 from ..editing import class_of, editing, editors, measured
-from ..judge import values_of
+from ..judge import mean_of
 from ..store import Unit
 from ..subject import subject_of
 from . import noise_levels
@@ -31,8 +31,8 @@ def draw(case: Case) -> Image | None:
         strip = case.store.strip(editing(case, key, prompt), "edits")
         if values is None or strip is None:
             continue
-        told = [values_of(values, name) for name in ("success", "kept")]
-        shares = ", ".join(f"{float(one.nanmean()):.0%}" for one in told if one is not None)
+        told = [mean_of(values, name) for name in ("success", "kept")]
+        shares = ", ".join(f"{one:.0%}" for one in told if one is not None)
         rows.append(strip)
         labels.append(f"{class_of(key).name} ({shares})" if shares else class_of(key).name)
     if not rows:

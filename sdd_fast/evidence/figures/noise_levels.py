@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from PIL.Image import Image
 
 from ...baselines import load_baseline
 from ...grid import grid
 from ..case import Case
-from ..judge import judged, values_of
+from ..judge import judged, mean_of
 from ..store import Outcome, Unit
 from ..subject import subject_of
 
@@ -37,13 +36,13 @@ def levels(case: Case) -> Unit:
             editor = load_baseline("sdedit", case.domain, level=level)
             after = editor.edit(subject.before, prompt)
             told = judged(case.domain, subject, after)
-            means = {key: _mean(values_of(told, key)) for key in ("success", "kept")}
+            means = {key: mean_of(told, key) for key in ("success", "kept")}
             rows.append({"level": level, **means})
             strips[f"level-{level:g}"] = after[: plan.shown]
         return Outcome({"levels": rows}, strips)
 
     depends = {"levels": list(LEVELS), "prompt": prompt, "images": count, "shown": plan.shown}
-    return case.unit("figures/noise-levels", depends, run, turn=3, cost=60)
+    return case.unit("figures/noise-levels", depends, run, turn=20, cost=60)
 
 
 def draw(case: Case) -> Image | None:
@@ -65,7 +64,3 @@ def draw(case: Case) -> Image | None:
         rows.append(strip)
         labels.append(f"α = {one['level']:g} " + ", ".join(told))
     return grid(rows, row_labels=labels, title=f"SDEdit, “{case.prompts[0]}”", cell=96)
-
-
-def _mean(values: torch.Tensor | None) -> float | None:
-    return None if values is None else float(values.nanmean())

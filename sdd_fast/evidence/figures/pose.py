@@ -23,7 +23,7 @@ from ...selection.in_domain import compute_curves
 from .. import table2
 from ..case import Case
 from ..editing import class_of, editing, measured
-from ..judge import judged, values_of
+from ..judge import judged, mean_of
 from ..store import Outcome, Unit
 from ..subject import Subject, subject_of
 
@@ -71,20 +71,19 @@ def side_views(case: Case) -> Unit:
             for prompt, one in zip(prompts, results, strict=True)
         }
         edits[CHOICE] = chosen(case, subject, [edits[side] for side in SIDES])
-        rows, strips = [], {"before": subject.before[: plan.shown]}
+        rows: list[dict[str, Any]] = []
+        strips = {"before": subject.before[: plan.shown]}
         for label, after in edits.items():
             told = judged(domain, subject, after)
-            success = values_of(told, "success")
-            share = None if success is None else float(success.mean())
             strips[f"row-{len(rows)}"] = after[: plan.shown]
-            rows.append({"label": label, "success": share})
+            rows.append({"label": label, "success": mean_of(told, "success")})
         return Outcome({"rows": rows}, strips)
 
     depends = {
         "prompts": prompts, "steps": plan.steps, "images": plan.images, "shown": plan.shown,
         "selection_images": plan.selection_images,
     }  # fmt: skip
-    return case.unit("figures/pose", depends, run, turn=4, cost=max(1, 3 * plan.steps // 8))
+    return case.unit("figures/pose", depends, run, turn=20, cost=max(1, 3 * plan.steps // 8))
 
 
 def chosen(case: Case, subject: Subject, edits: list[Tensor]) -> Tensor:
@@ -110,8 +109,8 @@ def draw(case: Case) -> Image | None:
             values = measured(case, key).get(named)
             strip = case.store.strip(editing(case, key, named), "edits")
             if values is not None and strip is not None:
-                success = values_of(values, "success")
-                told = "" if success is None else f" ({float(success.mean()):.0%})"
+                success = mean_of(values, "success")
+                told = "" if success is None else f" ({success:.0%})"
                 rows.append(strip)
                 labels.append(f"{class_of(key).name}{told}")
         if rows:
