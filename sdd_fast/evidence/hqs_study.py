@@ -15,7 +15,7 @@ from .case import Case
 from .consistency import CONSISTENCY, consistency_unit
 from .curves import Evaluation, curves_unit
 from .judge import mean_of
-from .limited import GRADIENTS, config_of, outcome_of
+from .limited import GRADIENTS, LABELS, config_of, outcome_of
 from .rank_correlation import rank_correlation
 from .store import Unit
 from .table import Column, Table
@@ -165,14 +165,14 @@ def correlations(case: Case) -> Table:
     note = (
         f"At each of the timesteps {', '.join(map(str, timesteps_of(case)))} alone a mapper is "
         f"trained, {plan.budget.steps} steps of batch {plan.budget.batch_size} at a guidance scale "
-        f"of {plan.budget.guidance_scale:g}, gradients as they are or scaled to unit RMS; "
+        f"of {plan.budget.guidance_scale:g}; as they are, or with unit-RMS gradients; "
         f"{len(case.ablation_prompts)} prompts, up to {plan.study_seeds} seeds. ρ is Spearman's "
         "rank correlation over timesteps of a score with what the edits reached, its mean over "
         "prompts and seeds with an interval of 95 %. “Success at its best”: of the edits trained "
         "at the timestep that the score puts first."
     )
     ranked = range(len(variants(case)))
-    title = "Does HQS pick well?"
+    title = "Scores of a timestep against what training at it alone achieves"
     return Table("hqs", title, columns, rows, [note], ranked=list(ranked))
 
 
@@ -194,7 +194,7 @@ def by_timestep(case: Case) -> list[Table]:
             rows.append({"prompt": f"{prompt}: success", **dict(zip(steps, means, strict=True))})
             rows.append({"prompt": "HQS", **dict(zip(steps, scores, strict=True))})
         suffix = "" if rms is None else "-unit-rms"
-        title = f"Success of training at one timestep (gradients {gradients})"
+        title = f"Timestep by timestep ({LABELS[gradients]})"
         made.append(Table(f"hqs-timesteps{suffix}", title, columns, rows))
     return made
 

@@ -30,6 +30,8 @@ At some timesteps residuals are larger than at others, which alone makes a limit
 further. With unit RMS only their direction is left.
 """
 
+LABELS = {"as they are": "gradients as they are", "unit RMS": "unit-RMS gradients"}
+
 
 def config_of(budget: Budget, gradients: str, seed: int) -> DistillConfig:
     """Return the settings of a limited training: the paper's loss, without what we add to it."""

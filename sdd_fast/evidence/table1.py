@@ -84,7 +84,7 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         notes.append(
             f"FID and KID by the features of the {network.name}, of all prompts together, to the "
             "images before the edit as in the paper: doing nothing is best. They cannot be "
-            "compared with those by Inception."
+            "compared with those by Inception. FID needs more images than there are features."
         )
     columns = [Column("editor", "editor"), Column("source", "from"), Column("prompts", "prompts")]
     return Table(name, title, [*columns, *SETS, *QUALITY], rows, notes, ranked=rivals)

@@ -13,7 +13,7 @@ from ..metrics.paired import sign_flip_test
 from .case import Case
 from .curves import Evaluation, curves_unit
 from .judge import values_of
-from .limited import GRADIENTS, config_of, outcome_of
+from .limited import GRADIENTS, LABELS, config_of, outcome_of
 from .store import Unit
 from .table import Column, Table
 
@@ -113,13 +113,13 @@ def table(case: Case, gradients: str, selected: Mapping[str, Any] | None) -> Tab
     columns += [Column(key, title, best="high") for key, title in FIGURES.items()]
     notes = [
         f"{plan.budget.steps} steps of batch {plan.budget.batch_size} at a guidance scale of "
-        f"{plan.budget.guidance_scale:g}, gradients {gradients}; {len(case.ablation_prompts)} "
+        f"{plan.budget.guidance_scale:g}, {LABELS[gradients]}; {len(case.ablation_prompts)} "
         f"prompts, {_seeds(groups)}, {plan.ablation_images} images each that lack the target. "
         "Intervals of 95 % over prompts, seeds and images.",
         *_tests(groups),
     ]
     suffix = "" if GRADIENTS[gradients] is None else "-unit-rms"
-    title = f"Table 3: which timesteps to distill from (gradients {gradients})"
+    title = f"Table 3 with {LABELS[gradients]}"
     return Table(f"table3{suffix}", title, columns, rows, notes)
 
 
