@@ -51,7 +51,7 @@ def variants(case: Case) -> list[Variant]:
         Variant("abs-mean gradient map", replace(usual, gradient_map="abs-mean")),
         Variant(f"guidance scale {trained_at:g}", replace(usual, guidance_scale=trained_at)),
         Variant("guidance scale 7.5", replace(usual, guidance_scale=7.5)),
-        Variant(f"{few} images", replace(usual, images=few)),
+        Variant(f"{few} image{'s' if few > 1 else ''}", replace(usual, images=few)),
         Variant(f"{many} images", replace(usual, images=many)),
         Variant("full Jacobian", replace(usual, jacobian="full")),
         Variant("unit-RMS gradients", replace(usual, residual_rms=1.0)),
@@ -63,8 +63,6 @@ def timesteps_of(case: Case) -> list[int]:
     """Return the timesteps of the study, spread evenly over the usual ones."""
     usual = usual_timesteps(case.domain.prior)
     count = min(case.plan.study_timesteps, len(usual))
-    if count == 1:
-        return usual[:1]
     return [usual[round(i * (len(usual) - 1) / (count - 1))] for i in range(count)]
 
 
@@ -147,7 +145,8 @@ def correlations(case: Case) -> Table:
         found = case.store.find(curves(case, variant))
         for key, there in _measures(case):
             scores = None if found is None else [one[variant.score] for one in found["curves"]]
-            row[f"{key}_rank"] = None if scores is None else _ranks(case, scores, there)
+            if scores is not None and there is not None:
+                row[f"{key}_rank"] = _ranks(case, scores, there)
             if key.startswith("success"):
                 chosen = None if scores is None else _chosen(case, scores, there)
                 row[f"{key}_chosen"] = chosen
@@ -206,19 +205,15 @@ def _measures(case: Case) -> Iterator[tuple[str, Measured | None]]:
             yield key, measured(case, gradients, measure)
 
 
-def _ranks(
-    case: Case, scores: Sequence[Sequence[float]], there: Measured | None
-) -> Interval | None:
+def _ranks(case: Case, scores: Sequence[Sequence[float]], there: Measured) -> Interval | str:
     """Return the mean rank correlation; prompts of which all timesteps are alike have none."""
-    if there is None or len(there.timesteps) < 2:
-        return None
     groups = []
     for p, its in enumerate(scores):
         found = [rank_correlation(its, seed[p]) for seed in there.values]
         known = [torch.tensor([rho], dtype=torch.float64) for rho in found if rho is not None]
         if known:
             groups.append(known)
-    return case.interval(groups, over=("prompts", "seeds")) if groups else None
+    return case.interval(groups, over=("prompts", "seeds")) if groups else "all timesteps alike"
 
 
 def _chosen(

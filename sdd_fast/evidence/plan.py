@@ -65,7 +65,8 @@ class Plan:
     def __post_init__(self) -> None:
         for one in fields(self):
             if one.name not in ("name", "methods", "budget"):
-                check_count(one.name, getattr(self, one.name))
+                least = 2 if one.name == "study_timesteps" else 1
+                check_count(one.name, getattr(self, one.name), least)
 
     @classmethod
     def quick(cls, **changes: Any) -> Plan:

@@ -108,7 +108,8 @@ class Table:
         if not column.best or len(known) < 2:
             return set()
         wanted = max(known.values()) if column.best == "high" else min(known.values())
-        return {i for i, value in known.items() if value == wanted}
+        found = {i for i, value in known.items() if value == wanted}
+        return found if len(found) < len(known) else set()
 
 
 def shown(cell: Cell, form: str = ".3f") -> str:
