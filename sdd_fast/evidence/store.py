@@ -115,7 +115,8 @@ def complete(
     """Do the units that were not done, and keep each as soon as it is.
 
     Returns:
-        Why units could not be done, by their names: the domain lacks something that they need.
+        Why units could not be done, by their names: the domain lacks something that they need, or
+        a training became NaN.
 
     Raises:
         KeyboardInterrupt: what was done is kept.
@@ -131,7 +132,7 @@ def complete(
             try:
                 if store.find(unit) is None:  # one that stands on it may have done it
                     store.keep(unit, unit.run())
-            except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+            except (ValueError, FloatingPointError, FileNotFoundError, ImportError) as error:
                 failures[unit.name] = str(error)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(

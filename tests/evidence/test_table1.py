@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sdd_fast.baselines import Baseline
+from sdd_fast.domains import Domain
+from sdd_fast.evidence import editing, table1
+from sdd_fast.evidence.case import Case
+from sdd_fast.evidence.plan import Plan
+from sdd_fast.evidence.store import Store
 from sdd_fast.evidence.table1 import Cost
+from sdd_fast.metrics.interval import Interval
 
 
 def test_costs_are_means_over_prompts_and_sums_of_eq_13_to_15() -> None:
@@ -30,3 +39,56 @@ def test_an_editor_that_is_trained_and_slower_is_beaten_at_once_and_a_faster_one
     ours = Cost(5.0, 30.0, 0.02)
     assert ours.cheaper_from(Cost(0.0, 100.0, 0.02)) == 1
     assert ours.cheaper_from(Cost(0.0, 0.0, 0.01)) is None
+
+
+class Rival(Baseline):
+    name, paper = "Rival", "nobody"
+
+
+class Taught(Baseline):
+    name, paper, supervised = "Taught", "nobody", True
+
+
+def values(hits: int, kept: float, error: float) -> dict[str, Any]:
+    """What a unit keeps of 20 images, of which so many show the target."""
+    return {
+        "success": [i < hits for i in range(20)],
+        "kept": [kept] * 19 + [None],
+        "counterfactual_error": [error + 0.01 * (i % 2) for i in range(20)],
+        "images": 20, "clock": "wall time", "seconds": {"edits": 2.0},
+    }  # fmt: skip
+
+
+FOUND = {
+    "ours": {"white hair": values(18, 0.9, 0.1), "a smiling face": values(16, 0.9, 0.1)},
+    "rival": {"white hair": values(10, 0.8, 0.2), "a smiling face": values(12, 0.8, 0.2)},
+    "taught": {"white hair": values(20, 0.99, 0.0)},
+}
+
+
+@pytest.fixture
+def case(tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    monkeypatch.setattr(editing, "BASELINES", {"rival": Rival, "taught": Taught})
+    return Case(tiny, Plan.quick(images=20, resamples=50), Store(tmp_path))
+
+
+def test_quality_is_the_mean_over_prompts_and_a_supervised_editor_is_no_rival(case: Case) -> None:
+    table = table1.quality(case, FOUND, "table1", "")
+    ours, _, taught, nothing = table.rows
+    assert isinstance(ours["success"], Interval)
+    assert ours["success"].estimate == pytest.approx((18 / 20 + 16 / 20) / 2)
+    assert ours["kept"].estimate == pytest.approx(0.9)  # what could not be asked is left out
+    assert taught["editor"] == "Taught (supervised)" and taught["prompts"] == 1
+    assert nothing["editor"] == "no edit"
+    lines = {line.split(" | ")[0]: line for line in table.markdown().splitlines()}
+    assert "**0.850" in lines["| SDD (ours)"] and "**" not in lines["| Taught (supervised)"]
+    assert "identity" in lines["| editor"] and "not measured" in lines["| Rival"]
+
+
+def test_pairs_are_of_the_same_prompts_and_images(case: Case) -> None:
+    rival, taught = table1.paired(case, FOUND, "p", "").rows
+    assert rival["success"].estimate == pytest.approx((0.4 + 0.2) / 2)
+    # 12 of 40 images differ, all to our advantage: two of 2¹² signs give as much.
+    assert rival["success_p"] == pytest.approx(2 * 2 / 2**12)  # twice, by Holm, of two rows
+    assert taught["success"].estimate == pytest.approx(-0.1)
+    assert taught["kept"].estimate == pytest.approx(-0.09)
