@@ -28,15 +28,20 @@ def draw(
         indices [B] of the latents (every epoch visits all of them, in the same batches); their
         timesteps [B], uniform over the set; noise [B, C, h, w], standard normal or zero.
     """
-    order = torch.randperm(count, generator=draws.stream(config.seed, "order"))
-    start = step % num_batches(config, count) * config.batch_size
-    index = order[torch.arange(start, start + config.batch_size) % count]
+    index = draw_latents(config, step, count)
     rng = draws.stream(config.seed, f"step {step}")
     t = timesteps[torch.randint(len(timesteps), (config.batch_size,), generator=rng)]
     noise = torch.randn(config.batch_size, *latent_shape, generator=rng)
     if config.guidance is not None and config.guidance.noise == "zero":
         noise.zero_()
     return index, t, noise
+
+
+def draw_latents(config: DistillConfig, step: int, count: int) -> Tensor:
+    """Draw the indices [B] of the latents of step number `step`, see `draw`."""
+    order = torch.randperm(count, generator=draws.stream(config.seed, "order"))
+    start = step % num_batches(config, count) * config.batch_size
+    return order[torch.arange(start, start + config.batch_size) % count]
 
 
 def draw_prior_timesteps(config: DistillConfig, step: int) -> Tensor:

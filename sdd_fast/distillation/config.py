@@ -13,9 +13,12 @@ from ..gradients.config import GuidanceConfig
 
 GENERATOR_DTYPES = ("auto", "float32", "bfloat16")
 
+GRADIENTS = ("sds", "dds")
+"""Kinds of gradient that the teacher gives, each a file of `gradients`."""
+
 LATER: dict[str, Any] = {
     "ema": 0.0, "accumulate": 1, "stop_early": None,
-    "generator_dtype": "float32", "compile": False,
+    "generator_dtype": "float32", "compile": False, "gradient": "sds", "source_prompt": None,
 }  # fmt: skip
 """Settings that runs of earlier versions do not tell, and what they had."""
 
@@ -84,6 +87,9 @@ class DistillConfig:
         prior_weight: μ, of the teacher's unguided residual at timesteps drawn evenly from
             `prior_timesteps` (first and last), in the unit of the guidance. Makes images that the
             teacher finds natural. Starts after a fifth of the steps, when there is an edit.
+        gradient: "sds", of score distillation; or "dds", the Delta Denoising Score, which takes off
+            what the teacher asks of the unedited image (equations: `gradients/dds.py`).
+        source_prompt: what the unedited images show, as "a photo of a face"; of "dds" alone.
         guidance: see `GuidanceConfig`; None: the default one, with the guidance scale at which
             every prompt has the same guidance RMS, see `balanced_guidance_scale`.
         guidance_rms: root mean square of the guidance that is balanced to; None: the default of
@@ -126,6 +132,8 @@ class DistillConfig:
     reduction: str = "mean"
     prior_weight: float = 6.0
     prior_timesteps: tuple[int, int] = (100, 400)
+    gradient: str = "sds"
+    source_prompt: str | None = None
     guidance: GuidanceConfig | None = None
     guidance_rms: float | None = None
     ema: float = 0.0
@@ -167,6 +175,7 @@ class DistillConfig:
             raise ValueError(f"ema is a decay from 0 to below 1, got {self.ema!r}")
         if self.memory_budget is not None:
             check_memory_budget(self.memory_budget)
+        self._check_gradient()
         if self.guidance_rms is not None:
             check_number("guidance_rms", self.guidance_rms, positive=True)
         first, last = self.prior_timesteps
@@ -188,6 +197,29 @@ class DistillConfig:
             raise ValueError(
                 f"generator_dtype must be one of {', '.join(GENERATOR_DTYPES)}, got "
                 f"{self.generator_dtype!r}"
+            )
+
+    def _check_gradient(self) -> None:
+        if self.gradient not in GRADIENTS:
+            raise ValueError(
+                f"gradient must be one of {', '.join(GRADIENTS)}, got {self.gradient!r}"
+            )
+        if self.gradient == "sds":
+            if self.source_prompt is not None:
+                raise ValueError(
+                    'source_prompt belongs to gradient="dds"; "sds" has no use for '
+                    f"{self.source_prompt!r}"
+                )
+            return
+        if not isinstance(self.source_prompt, str) or not self.source_prompt.strip():
+            raise ValueError(
+                'gradient="dds" needs a source_prompt that says what the unedited images show, '
+                f"such as a domain's source_text; got {self.source_prompt!r}"
+            )
+        if self.guidance is not None and self.guidance.jacobian != "skip":
+            raise ValueError(
+                'gradient="dds" leaves out the U-Net\'s Jacobian: give a guidance with '
+                f'jacobian="skip", not {self.guidance.jacobian!r}'
             )
 
     @classmethod

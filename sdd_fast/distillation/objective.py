@@ -4,6 +4,8 @@
 r = w(t)·(ε̂(z_t, t, γ) − ε),  d = J_Eᵀ r                 the teacher's gradient at ŷ
 loss = ⟨d, ŷ⟩ + regularizers,  d held constant            so that ∇_ŷ ⟨d, ŷ⟩ = d
 
+With `DistillConfig.gradient` "dds", r is the delta to the unedited image instead (`gradients.dds`).
+
 Beyond the paper, r has a second part, μ·(ε̂(z_t', t', γ = 1) − ε) at small t': the teacher as a
 judge of images. At the selected timesteps it hardly sees the image behind the noise, so strong
 guidance leaves halos and saturated colors that only small timesteps can see and undo.
@@ -16,7 +18,7 @@ prompt first. Every prompt has a loss of its own, of which no other prompt is a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 
 from ..captured import CapturedStep
 from ..gradients.config import GuidanceConfig
+from ..gradients.dds import delta_residual
 from ..gradients.image_gradient import EncodedImages
 from ..gradients.overflow import explain_overflow
 from ..gradients.sds import residual, residuals
@@ -55,10 +58,11 @@ def _send(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Before:
-    """What the regularizers need to know of a batch's unedited images."""
+    """What a step needs to know of a batch's unedited images."""
 
-    images: Tensor | None
-    embedding: Tensor | None
+    images: Tensor | None = None
+    embedding: Tensor | None = None
+    latents: Tensor | None = None
 
 
 class Inputs(NamedTuple):
@@ -70,6 +74,7 @@ class Inputs(NamedTuple):
     small: Tensor | None  # [P·B], where the teacher judges
     before: Tensor | None  # [B, 3, R, R], unedited images
     embedding: Tensor | None  # [B, D] of these
+    original: Tensor | None  # [P·B, C, h, w], latents of these
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ class Objective:
         self.w_plus, self.config = w_plus, config
         self.identity = identity if config.identity_weight > 0 else None
         size = (w_plus.shape[-2], w_plus.shape[-1]) if generator is None else generator.image_size
+        source = config.source_prompt
+        self._source = prior.encode_prompt(source) if source else None
         self._latent_shape = prior.latent_shape_for(*size)
         self.sizes = sizes or training_sizes(
             prior, generator, size, config.batch_size, len(learners)
@@ -176,10 +183,12 @@ class Objective:
         config = self.config
         index, t, noise = self._draw(batch, of)
         w = self.w_plus[_send(index, self.w_plus.device)]
-        before, small = self._before(batch, w), None
+        before, small, original = self._before(batch, w), None, None
+        if before.latents is not None:
+            original = before.latents.repeat(len(of), 1, 1, 1)
         if config.prior_weight > 0 and batch >= _PRIOR_FROM * config.steps * config.accumulate:
             small = _send(draw_prior_timesteps(config, batch), self.prior.device).repeat(len(of))
-        return Inputs(w, t, noise, small, before.images, before.embedding)
+        return Inputs(w, t, noise, small, before.images, before.embedding, original)
 
     def _losses(self, together: _Together, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses [P] and their parts; nothing in it waits for the device.
@@ -310,7 +319,11 @@ class Objective:
             ]
             if small is not None:
                 asked.append((small[some], _UNGUIDED, None))
-            if len(asked) > 1 and guidance.jacobian == "skip" and rows >= 3:
+            if self._source is not None and inputs.original is not None:
+                given_both = self.prior, part, inputs.original[some], given[2], self._source
+                r = delta_residual(*given_both, t[some], noise[some], guidance, asked[0][2])
+                judged = [residual(*given, at, noise[some], how, g) for at, how, g in asked[1:]]
+            elif len(asked) > 1 and guidance.jacobian == "skip" and rows >= 3:
                 r, *judged = residuals(*given, asked, noise[some])
             else:
                 r, *judged = (residual(*given, at, noise[some], how, g) for at, how, g in asked)
@@ -341,21 +354,24 @@ class Objective:
         training that is resumed, to the same bits.
         """
         keep = self.config.keep_weight > 0
-        if self.identity is None and not keep:
-            return Before(None, None)
+        if self.identity is None and not keep and self._source is None:
+            return Before()
         batch = step % num_batches(self.config, len(self.w_plus))
         known = self._cache.get(batch)
         if known is None or (keep and known.images is None):
-            images, embedding = w, known.embedding if known else None
+            known, images = known or Before(), w
+            embedding, latents = known.embedding, known.latents
             pieces = [*w.split(self.sizes.images)]
             if self.generator is not None:
                 pieces = [self.generator.synthesis(some) for some in pieces]
                 images = _joined(pieces)
             if self.identity is not None and embedding is None:
                 embedding = _joined([self.identity(some) for some in pieces])
-            known = Before(images if keep else None, embedding)
+            if self._source is not None and latents is None:
+                latents = _joined([self.prior.encode(some) for some in pieces])
+            known = Before(images if keep else None, embedding, latents)
             affordable = fits_cache(images[0], len(self.w_plus))
-            self._cache[batch] = known if affordable else Before(None, embedding)
+            self._cache[batch] = known if affordable else replace(known, images=None)
         return known
 
 

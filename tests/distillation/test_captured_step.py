@@ -155,7 +155,7 @@ def same(one: DistillResult, other: DistillResult) -> None:
         assert {**x, "seconds": 0} == {**y, "seconds": 0}
 
 
-@pytest.mark.parametrize("kind", ["W+", "styles", "top-k, zero noise", "through the U-Net"])
+@pytest.mark.parametrize("kind", ["W+", "styles", "top-k, zero noise", "through the U-Net", "dds"])
 def test_replayed_steps_are_the_same_to_the_bit(
     run: Callable[..., Any], generator: StyleGAN2, kind: str
 ) -> None:
@@ -170,6 +170,7 @@ def test_replayed_steps_are_the_same_to_the_bit(
         "through the U-Net": GuidanceConfig(7.5, jacobian="full"),
     }
     config = {"guidance": guidance.get(kind, GuidanceConfig(7.5))}
+    config |= {"gradient": "dds", "source_prompt": "old face"} if kind == "dds" else {}
     plain = run(cuda_graph=False, mapper=mapper(), config=config)
     assert not recordings
     same(run(mapper=mapper(), config=config), plain)
