@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .baseline import Baseline as Baseline
+from .delta_denoising import DeltaDenoising
+from .styleclip_direction import StyleClipDirection
+from .styleclip_mapper import StyleClipMapper
+from .styleclip_optimization import StyleClipOptimization
+from .stylemc import StyleMC
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
-BASELINES: dict[str, type[Baseline]] = {}
+BASELINES: dict[str, type[Baseline]] = {
+    "styleclip-mapper": StyleClipMapper,
+    "styleclip-optimization": StyleClipOptimization,
+    "styleclip-direction": StyleClipDirection,
+    "stylemc": StyleMC,
+    "delta-denoising": DeltaDenoising,
+}
 """Name → class, in the order of tables."""
 
 

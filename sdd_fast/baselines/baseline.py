@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -26,6 +26,9 @@ class Baseline(ABC):
 
     supervised: ClassVar[bool] = False
     """Whether it was trained on what success is measured by: an upper bound, no rival."""
+
+    GRID: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """Settings of the constructor that are searched on validation images, and the values tried."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain

@@ -226,8 +226,13 @@ class StyleGAN2(SaveLoadMixin, nn.Module):
         styles: Sequence[Tensor],
         noise_mode: str = "const",
         rng: torch.Generator | None = None,
+        resolution: int | None = None,
     ) -> Tensor:
-        """Render the style vectors that `style_vectors` gives; arguments as for `synthesis`."""
+        """Render the style vectors that `style_vectors` gives; arguments as for `synthesis`.
+
+        `resolution` stops at the image of a lower one, which the later layers would refine; None:
+        the generator's.
+        """
         if noise_mode not in NOISE_MODES:
             raise ValueError(
                 f"StyleGAN2: noise_mode must be one of {', '.join(NOISE_MODES)}, got {noise_mode!r}"
@@ -237,6 +242,7 @@ class StyleGAN2(SaveLoadMixin, nn.Module):
             raise ValueError(
                 f"StyleGAN2: needs {len(dims)} styles [B, n] with n = {dims}, got shapes {given}"
             )
+        last = self._last_layer(resolution)
         x = self.input(styles[0].shape[0])
         whole = x.dtype
         low, dtype = self._low_layers(x)
@@ -253,9 +259,12 @@ class StyleGAN2(SaveLoadMixin, nn.Module):
                 rgb = layer(x, style)
                 rgb = rgb if i < low else rgb.to(whole)
                 image = rgb if image is None else rgb + self._upsample(image)
+            if i == last:
+                break
         assert image is not None
         if self.content_rows is not None:
-            image = image[:, :, slice(*self.content_rows)]
+            rows = (row * image.shape[3] // self.resolution for row in self.content_rows)
+            image = image[:, :, slice(*rows)]
         return image.contiguous()
 
     def forward(
@@ -272,6 +281,16 @@ class StyleGAN2(SaveLoadMixin, nn.Module):
         if truncation_psi != 1.0:
             w_plus = self.truncate(w_plus, truncation_psi, truncation_cutoff)
         return self.synthesis(w_plus, noise_mode, rng)
+
+    def _last_layer(self, resolution: int | None) -> int:
+        """Return the place in the plan of the toRGB layer that completes a resolution."""
+        resolution = self.resolution if resolution is None else resolution
+        if not 4 <= resolution <= self.resolution or resolution & (resolution - 1):
+            raise ValueError(
+                "StyleGAN2: the resolution of an image must be a power of two from 4 to "
+                f"{self.resolution}, got {resolution}"
+            )
+        return 3 * int(math.log2(resolution)) - 5
 
     def _low_layers(self, x: Tensor) -> tuple[int, torch.dtype]:
         """Return from which layer on another dtype than that of `x` is computed in, and which."""

@@ -262,3 +262,22 @@ def test_unknown_styles(layer: str | int, channel: int | None, message: str) -> 
         network.get_style(styles, layer, channel)
     with pytest.raises(ValueError, match=message):
         network.set_style(styles, layer, 0.0, channel)
+
+
+@pytest.mark.parametrize("rows", [None, (4, 28)])
+def test_the_image_of_a_lower_resolution_is_that_of_a_smaller_generator(
+    rows: tuple[int, int] | None,
+) -> None:
+    """Of the same weights, without the later layers."""
+    large = build(content_rows=rows)
+    small = build(resolution=16, content_rows=None if rows is None else (2, 14))
+    known = small.state_dict().keys()
+    small.load_state_dict({k: v for k, v in large.state_dict().items() if k in known})
+    w = w_plus(large)
+    found = large.synthesis_from_styles(large.style_vectors(w), resolution=16)
+    assert torch.equal(found, small.synthesis(w[:, : small.num_layers]))
+    styles = large.style_vectors(w)
+    assert torch.equal(large.synthesis_from_styles(styles, resolution=32), large.synthesis(w))
+    for wrong in (2, 24, 64):
+        with pytest.raises(ValueError, match=f"power of two from 4 to 32, got {wrong}"):
+            large.synthesis_from_styles(styles, resolution=wrong)

@@ -1,0 +1,78 @@
+"""Our own mapper, distilled under the Delta Denoising Score in place of score distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..distillation.config import DistillConfig
+from ..distillation.distill import distill
+from ..gradients.config import GuidanceConfig
+from ..manipulator import manipulate
+from .through_latents import LatentBaseline
+
+if TYPE_CHECKING:
+    from ..domains import Domain
+
+_ALL = tuple(range(50, 951, 50))
+
+
+class DeltaDenoising(LatentBaseline[nn.Module]):
+    """Distill the default mapper with `DistillConfig(gradient="dds")`, at all timesteps.
+
+    The source prompt is the domain's source text.
+
+    Args:
+        steps, batch_size, lr, seed, l2_weight, identity_weight, prior_weight: see `DistillConfig`.
+        guidance_scale: g of both predictions; None: balanced for each prompt, as in `distill`.
+        timesteps: those that are drawn from.
+
+    Raises:
+        ValueError: the domain has no encoder, or a setting is out of its range.
+
+    Source: Hertz et al. 2023, "Delta Denoising Score".
+    """
+
+    name: ClassVar[str] = "Delta Denoising Score"
+    paper: ClassVar[str] = "Hertz et al. 2023"
+    GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "guidance_scale": (7.5, 30.0, None), "timesteps": (_ALL, tuple(range(400, 901, 50))),
+        "prior_weight": (0.0, 6.0),
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        domain: Domain,
+        *,
+        steps: int = 250,
+        batch_size: int = 4,
+        lr: float = 0.1,
+        guidance_scale: float | None = None,
+        timesteps: Sequence[int] = _ALL,
+        l2_weight: float = 0.06,
+        identity_weight: float = 0.1,
+        prior_weight: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(domain)
+        self.timesteps = tuple(timesteps)
+        guidance = None if guidance_scale is None else GuidanceConfig(guidance_scale)
+        self.config = DistillConfig(
+            gradient="dds", source_prompt=domain.source_text, guidance=guidance,
+            steps=steps, batch_size=batch_size, lr=lr, l2_weight=l2_weight,
+            identity_weight=identity_weight, prior_weight=prior_weight, seed=seed,
+        )  # fmt: skip
+
+    def _find(self, prompt: str) -> nn.Module:
+        domain = self.domain
+        result = distill(
+            domain.prior, domain.generator, domain.w_plus, prompt, self.timesteps,
+            identity=domain.identity, config=self.config, progress=False,
+            levels=domain.levels.get(prompt), w_std=domain.w_std,
+        )  # fmt: skip
+        return result.mapper
+
+    def _apply(self, w_plus: Tensor, found: nn.Module) -> Tensor:
+        return manipulate(self.domain.generator, w_plus, [(found, self.config.lam)]).images

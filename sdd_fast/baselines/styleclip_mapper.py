@@ -1,0 +1,78 @@
+"""StyleCLIP's mapper: the same network as ours, trained by CLIP in place of a diffusion model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from ..distillation.batches import draw_latents
+from ..distillation.config import DistillConfig
+from ..distillation.default_mapper import new_mapper
+from ..manipulator import manipulate
+from ..models.mapper import LevelsMapper
+from .clip_loss import ClipLoss, clip_of, minimize
+from .through_latents import LatentBaseline
+
+if TYPE_CHECKING:
+    from ..domains import Domain
+
+
+class StyleClipMapper(LatentBaseline[LevelsMapper]):
+    """Train `distill`'s default mapper on the domain's latents by StyleCLIP's loss.
+
+    Args:
+        steps, batch_size, lr, seed: of the training, see `DistillConfig`.
+        l2_weight, identity_weight: of `clip_loss`.
+
+    Raises:
+        ValueError: the domain has no encoder or CLIP, or a setting is out of its range.
+    """
+
+    name: ClassVar[str] = "StyleCLIP mapper"
+    paper: ClassVar[str] = "Patashnik et al. 2021"
+    GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "steps": (100, 250), "lr": (0.03, 0.1), "l2_weight": (0.03, 0.1, 0.3),
+        "identity_weight": (0.1, 0.3),
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        domain: Domain,
+        *,
+        steps: int = 250,
+        batch_size: int = 4,
+        lr: float = 0.1,
+        l2_weight: float = 0.1,
+        identity_weight: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(domain)
+        clip_of(domain, self.name)
+        self.config = DistillConfig(
+            steps=steps, batch_size=batch_size, lr=lr, l2_weight=l2_weight,
+            identity_weight=identity_weight, seed=seed,
+        )  # fmt: skip
+
+    def _find(self, prompt: str) -> LevelsMapper:
+        domain, config = self.domain, self.config
+        generator, data = domain.generator, domain.w_plus
+        mapper = new_mapper(
+            generator, data, config.seed, domain.levels.get(prompt), w_std=domain.w_std
+        )
+        weights = config.l2_weight, config.identity_weight
+        loss = ClipLoss.of_domain(domain, self.name, prompt, *weights)
+
+        def of_step(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+            w = data[draw_latents(config, step, len(data)).to(data.device)]
+            before = loss.before(lambda: generator.synthesis(w))
+            edited = manipulate(generator, w, [(mapper, config.lam)])
+            assert edited.delta is not None
+            losses, measured = loss(edited.images, edited.delta / mapper.scale, before)
+            return losses.mean(), measured
+
+        minimize(mapper, of_step, domain, config, f"{self.name}, {prompt}")
+        return mapper
+
+    def _apply(self, w_plus: Tensor, found: LevelsMapper) -> Tensor:
+        return manipulate(self.domain.generator, w_plus, [(found, self.config.lam)]).images
