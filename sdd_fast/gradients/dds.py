@@ -20,7 +20,7 @@ from ..teacher.prior import DiffusionPrior
 from ..teacher.schedule import Timesteps
 from ..teacher.text import PromptEmbeds
 from .config import GuidanceConfig
-from .sds import keep_largest, residual
+from .sds import clipped_and_scaled, residual
 
 
 @shielded(grad=False)
@@ -35,7 +35,7 @@ def delta_residual(
     config: GuidanceConfig | None = None,
     guidance_scales: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient r at the edited latent (module docstring), clipped to top-k.
+    """Return the gradient r at the edited latent (module docstring), as configured.
 
     Two calls of the U-Net of the same shape, so that equal latents and prompts give exactly zero.
 
@@ -53,10 +53,9 @@ def delta_residual(
     config = config or GuidanceConfig()
     if config.jacobian != "skip":
         raise ValueError(f'the delta of residuals needs jacobian="skip", got {config.jacobian!r}')
-    whole = replace(config, clip_topk=None)
+    whole = replace(config, clip_topk=None, residual_rms=None)
     of_edited, of_original = (
         residual(prior, latents, text, timesteps, noise, whole, guidance_scales)
         for latents, text in ((z, embeds), (original, source))
     )
-    r = of_edited - of_original
-    return r if config.clip_topk is None else keep_largest(r, config.clip_topk)
+    return clipped_and_scaled(of_edited - of_original, config)

@@ -66,7 +66,7 @@ def residual(
     cotangent = prior.schedule.weight(t, config.weighting) * (prediction.detach() - noise)
     (r,) = torch.autograd.grad(prediction, z_t, cotangent)
     r = prior.schedule.alpha(t) * r  # ∂z_t/∂z
-    return _clipped_and_scaled(r, config)
+    return clipped_and_scaled(r, config)
 
 
 @shielded(grad=False)
@@ -105,10 +105,11 @@ def residual_of_prediction(
 ) -> Tensor:
     """Return r of a guided prediction of ε, both [B, C, h, w], with jacobian="skip"; t: [B]."""
     r = prior.schedule.weight(t, config.weighting) * (prediction - noise)
-    return _clipped_and_scaled(r, config)
+    return clipped_and_scaled(r, config)
 
 
-def _clipped_and_scaled(r: Tensor, config: GuidanceConfig) -> Tensor:
+def clipped_and_scaled(r: Tensor, config: GuidanceConfig) -> Tensor:
+    """Apply `clip_topk` and `residual_rms` of the settings to r [B, C, h, w]."""
     if config.clip_topk is not None:
         r = keep_largest(r, config.clip_topk)
     return r if config.residual_rms is None else scale_to_rms(r, config.residual_rms)

@@ -54,6 +54,10 @@ def test_it_is_the_weighted_difference_of_two_predictions(
     assert torch.equal(kept[kept != 0], r[kept != 0])
     for row, whole in zip(kept, r, strict=True):
         assert row[row != 0].abs().min() >= whole[row == 0].abs().max()
+    scaled = GuidanceConfig(SCALE, clip_topk=7, residual_rms=2.0)
+    sized = delta_residual(prior, z, original, target, source, TIMESTEPS, noise, scaled, given)
+    sizes = kept.pow(2).mean((1, 2, 3), keepdim=True).sqrt()
+    torch.testing.assert_close(sized, 2 * kept / sizes)
 
 
 def test_nothing_is_asked_of_what_is_not_edited(tiny_prior: DiffusionPrior) -> None:
