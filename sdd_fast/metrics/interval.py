@@ -31,7 +31,10 @@ class Interval:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        # As many decimals as show three digits of the width.
+        width = self.high - self.low
+        decimals = max(0, 2 - math.floor(math.log10(width))) if width > 0 else 3
+        return f"{self.estimate:.{decimals}f} [{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
 
     def apart(self, other: Interval) -> bool:
         """Tell whether the two intervals have no value in common."""

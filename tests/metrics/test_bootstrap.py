@@ -159,6 +159,9 @@ def test_intervals_over_prompts_hold_the_mean_of_all_prompts_and_those_over_imag
 def test_intervals_read_like_a_table_and_survive_json() -> None:
     found = share_interval(60, 64)
     assert str(found) == "0.938 [0.850, 0.975]"
+    assert str(Interval(283.9, 279.0, 288.8, 0.95, "by hand", 9)) == "283.90 [279.00, 288.80]"
+    assert str(Interval(4e-5, -1e-5, 9e-5, 0.95, "by hand", 9)) == "0.000040 [-0.000010, 0.000090]"
+    assert str(Interval(0.25, 0.25, 0.25, 0.95, "by hand", 9)) == "0.250 [0.250, 0.250]"
     assert Interval.from_json(found.to_json()) == found
     assert found.apart(share_interval(10, 64)) and share_interval(10, 64).apart(found)
     assert not found.apart(share_interval(57, 64))

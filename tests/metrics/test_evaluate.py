@@ -26,7 +26,7 @@ from sdd_fast.metrics import (
     right_answers,
 )
 
-COUNT = 24
+COUNT = 16
 PROMPT = "a face with a beard"
 
 
@@ -145,7 +145,7 @@ def test_everything_at_once(faces: Domain, answers: RightAnswers) -> None:
     assert all(v.shape == (COUNT,) for v in done.per_image().values())
     assert done.success is not None and done.success.dtype == torch.bool
     assert done.lpips is None and done.distances is None
-    assert "24 images" in repr(done) and "success=" in repr(done)
+    assert "16 images" in repr(done) and "success=" in repr(done)
     worst = done.kept_worst()
     assert worst is not None and done.kept_by_attribute is not None
     assert worst[1] == min(float(v.nanmean()) for v in done.kept_by_attribute.values())
@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_refused(
     refused = {
         r"the same images in the same order": lambda: evaluate(faces, images, images[:5], PROMPT),
         r"clamp\(-1, 1\)": lambda: evaluate(faces, images, images * 1.5, PROMPT),
-        r"labels must be \[24\].*\[5\]": lambda: evaluate(
+        r"labels must be \[16\].*\[5\]": lambda: evaluate(
             faces, images, images, PROMPT, labels=short
         ),
         r"missing: skin": lambda: evaluate(faces, images, images, PROMPT, labels=fewer),
@@ -206,10 +206,10 @@ def test_what_does_not_fit_is_refused(
         r"unknown beard 'red'; its values are no, yes": lambda: evaluate(
             faces, images, images, PROMPT, target=("beard", ("red",))
         ),
-        r"answers are of \[24": lambda: evaluate(
+        r"answers are of \[16": lambda: evaluate(
             faces, images[:5], images[:5], PROMPT, answers=answers
         ),
-        r"those of other images: 24 of 24": lambda: evaluate(
+        r"those of other images: 16 of 16": lambda: evaluate(
             faces, images.roll(1, 0), images, PROMPT, answers=answers
         ),
         r"answers are for the target": lambda: evaluate(
