@@ -69,7 +69,8 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
         with watch.lap("training"):
             editor.prepare(prompt)
         with watch.lap("edits"):
-            parts = [editor.edit(some, prompt) for some in subject.given.split(_AT_ONCE)]
+            given = subject.given if key == OURS else subject.before
+            parts = [editor.edit(some, prompt) for some in given.split(_AT_ONCE)]
         after = torch.cat(parts).clamp(-1, 1)
         seconds = {**watch.seconds, **getattr(editor, "seconds", {})}
         values: dict[str, Any] = {**judged(case.domain, subject, after), "seconds": seconds}

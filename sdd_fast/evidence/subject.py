@@ -71,7 +71,7 @@ def subject_of(domain: Domain, prompt: str, count: int) -> Subject:
         return Subject(prompt, target, answers.images, answers)
     if reader is not None:
         lacking = [] if target is None else [target]
-        return Subject(prompt, target, reader.sample_images(count, domain.resolution, lacking))
+        return Subject(prompt, target, reader.sample_images(domain, count, lacking))
     w_plus = held_out_of(domain, count)
     chunks = w_plus.split(rendering_batch(domain.generator))
     images = torch.cat([domain.generator.synthesis(w) for w in chunks]).clamp(-1, 1).cpu()
