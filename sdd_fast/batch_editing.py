@@ -21,14 +21,11 @@ from torch import Tensor
 from .decoding import besides, check_image, list_images, suffixes
 from .files import PathLike, make_folder, parse_json, read_metadata, settled
 from .images import save_png
-from .pipeline import map_ahead
+from .pipeline import MOST_THREADS, map_ahead
 from .progress import Task
 from .schema import is_list_of, is_text
 
 LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
-
-MOST_THREADS = 16
-"""That read, and that write, at once; else as many as torch computes with."""
 
 OnError = Callable[[Path, Exception], None]
 """Is told which image cannot be edited and why; it is then left out."""

@@ -10,11 +10,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .teacher.prior import DiffusionPrior
 
 Measured = dict[str, Tensor]
 Step = Callable[[Any], Measured]
@@ -29,6 +33,16 @@ class _Recorded(NamedTuple):
     replay: Callable[[], None]
     measured: Measured
     gradients: list[Tensor | None]
+    calls: int  # of the U-Net
+    rows: int
+
+
+@dataclass
+class _Counts:
+    """What a teacher counts where Python makes the calls, which a replay does not."""
+
+    unet_calls: int = 0
+    unet_rows: int = 0
 
 
 class CapturedStep:
@@ -39,10 +53,12 @@ class CapturedStep:
 
     Args:
         device: of the weights and all that a step computes.
+        counted: counts the calls of replayed steps, too.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, counted: DiffusionPrior | None = None) -> None:
         self.device = device
+        self._counted: DiffusionPrior | _Counts = counted or _Counts()
         self._kind: Hashable = None
         self._eager = 0
         self._inputs: Any = None
@@ -72,19 +88,33 @@ class CapturedStep:
             with beside(self.device):
                 return step(self._inputs)
         if self._recorded is None:
+            before = self._counts
             try:
                 replay, measured = record(lambda: step(self._inputs), self.device)
             except RuntimeError as error:
                 self.give_up(str(error).strip().splitlines()[0])
+                self._counts = before
                 for weight in weights:
                     weight.grad = None
                 return step(inputs)
             gradients = [weight.grad for weight in weights]
-            self._recorded = _Recorded(step, replay, measured, gradients)
+            calls, rows = (now - then for now, then in zip(self._counts, before, strict=True))
+            self._recorded = _Recorded(step, replay, measured, gradients, calls, rows)
+            self._counts = before  # recording it has called nothing
         self._recorded.replay()
+        self._counted.unet_calls += self._recorded.calls
+        self._counted.unet_rows += self._recorded.rows
         for weight, gradient in zip(weights, self._recorded.gradients, strict=True):
             weight.grad = gradient
         return self._recorded.measured
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        return self._counted.unet_calls, self._counted.unet_rows
+
+    @_counts.setter
+    def _counts(self, counts: tuple[int, int]) -> None:
+        self._counted.unet_calls, self._counted.unet_rows = counts
 
     def give_up(self, why: str) -> None:
         """Record nothing from now on, and say so once."""

@@ -11,6 +11,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+MOST_THREADS = 16
+"""That read, and that write, at once; else as many as torch computes with."""
+
+
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], ahead: int, threads: int
 ) -> Generator[Result]:

@@ -163,8 +163,10 @@ def diffusion_autoencoder(networks: Networks, images: Tensor) -> Edit:
     """DiffAE (Preechakul et al. 2022) as trained on FFHQ at 256²: one row of its own U-Net a step.
 
     Of 350 steps 250 find the noise of the image by DDIM, and 100 make the edited image of it, as in
-    the authors' notebook of attributes; of another number the same share. The semantic vector joins
-    the embedding of the timestep, where the authors' U-Net scales each block by it as well.
+    manipulate.ipynb of github.com/phizaz/diffae (`encode_stochastic(…, T=250)`, `render(…, T=100)`;
+    its notebooks without an edit render in 20); of another number the same share. The semantic
+    vector joins the embedding of the timestep, where the authors' U-Net scales each block by it as
+    well.
     """
     small = networks.resolution < 512
     size, width = (images.shape[-1], 32) if small else (256, 128)

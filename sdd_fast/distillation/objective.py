@@ -133,7 +133,7 @@ class Objective:
         )
         self._cache: dict[int, Before] = {}
         self._together = lru_cache(maxsize=len(learners))(self._put_together)
-        self._captured = CapturedStep(prior.device) if config.cuda_graph else None
+        self._captured = CapturedStep(prior.device, prior) if config.cuda_graph else None
 
     def parts(self, step: int, of: Sequence[int]) -> Iterator[Part]:
         """Add the gradients of step `step` for the learners `of`, as many at once as fit."""
@@ -166,7 +166,7 @@ class Objective:
         self.sizes = smaller_after(error, self.sizes, "a step of the training")
         self._cache.clear()  # made in larger pieces
         if self._captured:
-            self._captured = CapturedStep(self.prior.device)
+            self._captured = CapturedStep(self.prior.device, self.prior)
 
     def loss(self, batch: int, of: tuple[int, ...] = (0,)) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses [P] of learners with the gradient of a batch, and their parts.

@@ -11,6 +11,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -171,7 +172,7 @@ class _Log:
             made = tracker
         made.start()
         if self.step == 0 and tracker != "wandb":
-            made.store_init_configuration(settings)
+            _tell_settings(made, settings)
         return made
 
     def _warn(self, error: Exception) -> None:
@@ -294,6 +295,23 @@ def sampler(
         )
 
     return sample
+
+
+def _tell_settings(tracker: GeneralTracker, settings: dict[str, Any]) -> None:
+    """Tell a tracker the settings: TensorBoard within the log that is open.
+
+    Left to itself, accelerate leaves them in two folders beside it, named by the time.
+    """
+    from accelerate.tracking import TensorBoardTracker
+
+    if not isinstance(tracker, TensorBoardTracker):
+        tracker.store_init_configuration(settings)
+        return
+    # torch.utils.tensorboard, or tensorboardX, which accelerate takes as well.
+    package = type(tracker.tracker).__module__.rpartition(".")[0]
+    for summary in import_module(f"{package}.summary").hparams(settings, {}):
+        tracker.tracker.file_writer.add_summary(summary)
+    tracker.tracker.flush()
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -93,6 +93,16 @@ def align_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> I
     Warns:
         UserWarning: the face is so small that it is enlarged more than four times.
     """
+    aligned, note = align_with_note(image, landmarks, size)
+    if note:
+        warnings.warn(note, stacklevel=2)
+    return aligned
+
+
+def align_with_note(
+    image: Image.Image, landmarks: np.ndarray, size: int
+) -> tuple[Image.Image, str]:
+    """Do as `align_face`, and return what that warns of, or "": threads cannot catch warnings."""
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
     points, quad = face_points(landmarks), face_quad(landmarks)
@@ -107,10 +117,10 @@ def align_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> I
         raise ValueError(
             f"the face is too small: a crop of {side:.0f} pixels, at least {MIN_FACE} are needed"
         )
+    note = ""
     if side < size / 4:
-        warnings.warn(
-            f"a small face: its crop of {side:.0f} pixels is enlarged to {size} and stays blurred",
-            stacklevel=2,
+        note = (
+            f"a small face: its crop of {side:.0f} pixels is enlarged to {size} and stays blurred"
         )
     picture = to_srgb(image, "the photograph").convert("RGB")
     quad = quad + 0.5  # Pillow counts from the corner of a pixel, landmarks from its center
@@ -126,7 +136,7 @@ def align_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> I
     turned = picture.transform(
         (fine, fine), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR
     )
-    return turned.resize((size, size), Image.Resampling.LANCZOS)
+    return turned.resize((size, size), Image.Resampling.LANCZOS), note
 
 
 def _surroundings(

@@ -6,9 +6,11 @@ image ──(find the face, turn and crop it)──► encoder ──► W+ ─�
 from __future__ import annotations
 
 import time
-import warnings
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ from ..manipulator import try_network
 from ..memory import check_images
 from ..models.encoder import check_encoder
 from ..outputs import check_free
+from ..pipeline import MOST_THREADS, map_ahead
 from ..progress import Listener, Task
 from ..shield import shielded
-from .align import align_face
+from .align import align_with_note
 from .contact_sheet import contact_sheet
 from .landmarks import Detector
 from .latents_file import (
@@ -124,6 +127,10 @@ def invert(
     return state
 
 
+_Read = tuple[Path, list[Tensor] | Exception, str]
+"""A file, what `_Job.load` returns of it, or why it cannot be used, and a note."""
+
+
 class _Job:
     """The networks, and what an image goes through before them."""
 
@@ -164,16 +171,26 @@ class _Job:
         faces = self.detector(photograph)
         if not faces:
             raise ValueError(f"{path.name}: no face was found in it")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                face = align_face(photograph, faces[0], max(*sizes[0], *sizes[1]))
-            except ValueError as error:
-                raise ValueError(f"{path.name}: {error}") from error
-        notes = [str(warning.message) for warning in caught]
+        try:
+            face, note = align_with_note(photograph, faces[0], max(*sizes[0], *sizes[1]))
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+        notes = [note] if note else []
         if len(faces) > 1:
             notes.insert(0, f"{len(faces)} faces in the picture, the largest was taken")
         return load_sizes(face, sizes), "; ".join(notes)
+
+    def read_ahead(self, files: Sequence[Path], count: int, strict: bool) -> Generator[_Read]:
+        """Load images in threads, at most `count` before they are asked for."""
+        # A detector of the caller's may not bear several.
+        threads = 1 if self.detector else min(MOST_THREADS, torch.get_num_threads())
+        return map_ahead(partial(self._read, strict), files, count, threads)
+
+    def _read(self, strict: bool, path: Path) -> _Read:
+        try:
+            return path, *self.load(path, strict)
+        except (ValueError, FileNotFoundError) as error:
+            return path, error, ""
 
     def batch(self, loaded: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
         """Stack what `load` returned: the images for the encoder, and those to compare with."""
@@ -214,11 +231,11 @@ def _run(
     unit = "steps" if job.refinement.steps else "images"
     task = Task("inverting", len(files) * steps, progress, unit=unit, done=state.done * steps)
     kept = partial_path(state.path)
-    with task, InterruptAfterStep() as interrupt:
+    ahead = job.read_ahead(files[state.done :], batch_size, strict)
+    with task, InterruptAfterStep() as interrupt, closing(ahead) as read:
         try:
             while state.done < len(files):
-                some = files[state.done : state.done + batch_size]
-                found = _chunk(job, some, std, strict, task)
+                found = _chunk(job, islice(read, batch_size), std, strict, task)
                 state = state.joined(found)  # at once, or not at all if a signal comes
                 if state.psnr:
                     task.advance(0, f"{_mean(state.psnr):.1f} dB")
@@ -242,17 +259,17 @@ def _run(
     return state
 
 
-def _chunk(job: _Job, files: list[Path], std: Tensor | None, strict: bool, task: Task) -> Inversion:
-    """Invert a few files together."""
+def _chunk(
+    job: _Job, read: Iterable[_Read], std: Tensor | None, strict: bool, task: Task
+) -> Inversion:
+    """Invert a few images together."""
     found = Inversion(Path(), job.empty())
     loaded = []
-    for path in files:
-        try:
-            images, note = job.load(path, strict)
-        except (ValueError, FileNotFoundError) as error:
+    for path, images, note in read:
+        if isinstance(images, Exception):
             if strict:
-                raise
-            found.skipped[path.name] = str(error).replace(str(path), path.name)
+                raise images
+            found.skipped[path.name] = str(images).replace(str(path), path.name)
             task.advance(1 + job.refinement.steps)
             continue
         found.names.append(path.name)

@@ -226,6 +226,26 @@ def test_what_cannot_be_recorded_is_made_as_ever_and_told_once(run: Callable[...
     assert not recordings
 
 
+def test_calls_of_the_unet_are_counted_as_without_a_graph(
+    run: Callable[..., Any], tiny_prior: DiffusionPrior
+) -> None:
+    """In steps that are replayed, for one prompt and several; and where recording fails."""
+
+    def spent(cuda_graph: bool, **arguments: Any) -> tuple[int, int]:
+        calls, rows = tiny_prior.unet_calls, tiny_prior.unet_rows
+        run(cuda_graph=cuda_graph, **arguments)
+        return tiny_prior.unet_calls - calls, tiny_prior.unet_rows - rows
+
+    for prompts in (PROMPTS[0], PROMPTS[:2]):
+        count = 1 if isinstance(prompts, str) else len(prompts)
+        plain = spent(False, prompt=prompts)
+        assert plain[0] == STEPS and plain[1] > STEPS * 2 * 2 * count
+        assert spent(True, prompt=prompts) == plain
+    assert len(recordings) == 4
+    with pytest.warns(UserWarning, match="not permitted while recording"):
+        assert spent(True, identity=Asking()) == spent(False, identity=Asking())
+
+
 def test_a_recording_notices_what_a_step_must_not_do() -> None:
     """The tests above can fail."""
     weight, x, calls = nn.Parameter(torch.ones(2)), torch.tensor([2.0, 3.0]), [1.0]

@@ -155,8 +155,23 @@ def test_a_tracker_changes_nothing(run: Callable[..., Any]) -> None:
 def test_tensorboard_shows_what_the_history_says(run: Callable[..., Any], tmp_path: Path) -> None:
     result = run(tracker="tensorboard", run_dir=tmp_path)
     check_events(tmp_path, result.history)
-    (hparams,) = (tmp_path / "tensorboard").glob("*/hparams.yml")
-    assert "white hair" in hparams.read_text()
+
+
+def test_tensorboard_has_the_settings_in_the_log_itself(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """By name, or a tracker of one's own; no folders named by the time lie beside it."""
+    from tensorboard.plugins.hparams import metadata
+
+    own = tracking.TensorBoardTracker("mine", tmp_path / "own")
+    for tracker, place in (("tensorboard", tmp_path / "tensorboard"), (own, tmp_path / "own/mine")):
+        run(tracker=tracker, run_dir=tmp_path, resume=False)
+        (log,) = place.iterdir()
+        assert log.is_file()
+        told = events(place).summary_metadata[metadata.SESSION_START_INFO_TAG].plugin_data.content
+        settings = metadata.parse_session_start_info_plugin_data(told).hparams
+        assert settings["prompt"].string_value == "white hair"
+        assert settings["guidance.guidance_scale"].number_value == 7.5
 
 
 def test_samples_show_the_edit_as_it_comes(run: Callable[..., Any], tmp_path: Path) -> None:
