@@ -67,7 +67,8 @@ def _totals(plan: Plan, results: Mapping[str, Any]) -> list[str]:
         f"Selection: {_count(plan.timesteps, 'timestep')} on {_count(plan.searched, 'image')}. "
         f"Training: {_count(plan.steps, 'step')}. Eq. 13–15 of the paper; selection counts as "
         "training. Prompts one after another: what several at once share is left out. SDEdit, by "
-        "diffusers, is of the same diffusion model, and needs neither selection nor training.",
+        "diffusers' schedulers, is of the same diffusion model, and needs neither selection nor "
+        "training.",
         "",
         "| | a prompt: selection | training | an edit | total | cheaper by SDD from |",
         "|---|---|---|---|---|---|",

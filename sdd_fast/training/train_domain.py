@@ -223,7 +223,7 @@ def _clip(job: _Job) -> None:
 
 
 def _vae(job: _Job) -> None:
-    _save_half(vae.train_vae(job.data.train, job.trainer), job.out / "diffusion" / "vae")
+    save_half(vae.train_vae(job.data.train, job.trainer), job.out / "diffusion" / "vae")
 
 
 def _classifier(job: _Job) -> None:
@@ -250,8 +250,8 @@ def _unet(job: _Job) -> None:
     trained, text = unet.train_unet(
         job.data.train, autoencoder, judge, job.out / "clip", job.trainer
     )
-    _save_half(trained, folder / "unet")
-    _save_half(text, folder / "text_encoder")
+    save_half(trained, folder / "unet")
+    save_half(text, folder / "text_encoder")
     save_tokenizer(judge.tokenizer, folder / "tokenizer")
     unet.new_scheduler().save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", _MODEL_INDEX)
@@ -362,7 +362,7 @@ def _load_vae(folder: Path) -> AutoencoderKL:
     return loaded.float().eval()
 
 
-def _save_half(network: Any, folder: Path) -> None:
+def save_half(network: Any, folder: Path) -> None:
     """Write a diffusers or transformers network with float16 weights, and say so nowhere else.
 
     The config must not pin a dtype: whoever loads the network chooses.

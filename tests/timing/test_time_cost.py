@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from sd_families import write_family_folder
 from tiny_domain import write_tiny_domain
 
 import sdd_fast as sdd
@@ -17,7 +16,6 @@ from sdd_fast.progress import Progress
 from sdd_fast.timing.equations import Plan
 from sdd_fast.timing.record import FILE, FORMAT, Record
 from sdd_fast.timing.report import crossings, duration, figure, markdown, verdict
-from sdd_fast.timing.sdedit import SDEdit
 from sdd_fast.timing.stages import Stage
 from sdd_fast.timing.time_cost import FIGURE, TABLES, time_cost
 from sdd_fast.timing.units import Case, units_of
@@ -116,31 +114,14 @@ def test_files_of_something_else_are_kept(case: Case, tmp_path: Path) -> None:
     assert (tmp_path / TABLES).read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpm-solver++"])
-def test_sdedit_takes_two_rows_a_step(
-    case: Case, solver: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prior, rows = case.domain.prior, list[int]()
-    forward = type(prior.unet).forward
-
-    def counted(self: Any, sample: torch.Tensor, *rest: Any, **more: Any) -> Any:
-        rows.append(len(sample))
-        return forward(self, sample, *rest, **more)
-
-    monkeypatch.setattr(type(prior.unet), "forward", counted)
-    images = torch.rand(3, 3, prior.resolution, prior.resolution) * 2 - 1
-    made = SDEdit(prior, prior.encode_prompt("white hair")).edit(images, solver, 4)
-    assert made.shape == images.shape and bool(made.isfinite().all())
-    assert rows == [6] * 4
-
-
-def test_sdedit_of_sdxl_leaves_the_teacher_as_it_is(tmp_path: Path) -> None:
-    folder = write_family_folder(tmp_path / "teacher", "XL")
-    prior = sdd.DiffusionPrior.from_pretrained(folder, dtype="float16")
-    images = torch.rand(2, 3, prior.resolution, prior.resolution) * 2 - 1
-    made = SDEdit(prior, prior.encode_prompt("a")).edit(images, "ddim", 2)
-    assert made.shape == images.shape and bool(made.isfinite().all())
-    assert prior.vae.dtype == torch.float32  # which float16 would overflow
+def test_sdedit_takes_two_rows_a_step(case: Case) -> None:
+    prior, sdedit = case.domain.prior, [u for u in units_of(case) if "SDEdit" in u.what]
+    rows = []
+    for unit in sdedit:
+        before = prior.unet_rows
+        assert unit.seconds() > 0
+        rows.append(prior.unet_rows - before)
+    assert rows == [2 * steps * case.edits for steps in (2, 6, 8)]
 
 
 def test_a_case_is_checked_before_anything_is_timed(case: Case) -> None:

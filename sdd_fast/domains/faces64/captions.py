@@ -32,11 +32,24 @@ SOURCE_TEXT = "a photo of a face"
 
 def caption(values: dict[str, str], rng: random.Random) -> str:
     """Write a caption of a face with these attribute values, some dropped at random."""
-    kept = _drop(values, rng)
+    return _write(_drop(values, rng), values, rng)
+
+
+def caption_about(attribute: str, value: str, rng: random.Random) -> str:
+    """Write a caption that names one attribute's value alone.
+
+    >>> caption_about("hair_color", "white", random.Random(5))
+    'a face with white hair'
+    """
+    name = "hair" if attribute.startswith("hair") else attribute
+    return _write([name], {attribute: value}, rng)
+
+
+def _write(names: list[str], values: dict[str, str], rng: random.Random) -> str:
     before: list[str] = []  # adjectives
     wearing: list[str] = []  # "with …"
     after: list[str] = []
-    for name in kept:
+    for name in names:
         value = values.get(name, "")  # "hair" stands for color and length together
         if name == "skin":
             wearing.append(f"{value} skin")
@@ -86,13 +99,13 @@ def _drop(values: dict[str, str], rng: random.Random) -> list[str]:
 def _hair(
     values: dict[str, str], wearing: list[str], before: list[str], rng: random.Random
 ) -> tuple[list[str], list[str]]:
-    color, length = values["hair_color"], values["hair_length"]
+    color, length = values.get("hair_color"), values.get("hair_length")
     if length == "bald":
         return wearing, [*before, "bald"]
     which = rng.random()
-    if which < 0.5:
+    if length is None or (color is not None and which < 0.5):
         return [*wearing, f"{color} hair"], before
-    if which < 0.75:
+    if color is None or which < 0.75:
         return [*wearing, f"{length} hair"], before
     return [*wearing, f"{length} {color} hair"], before
 

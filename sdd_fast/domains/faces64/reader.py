@@ -10,6 +10,7 @@ from ..reader import Target
 from .attributes import ATTRIBUTES as ATTRIBUTES, HEADS as HEADS, asked as asked
 from .held_out import right_answers as right_answers, sample_images as sample_images
 from .measure import measure_edit
+from .pairs import edited_pairs as edited_pairs
 from .target import target_in as target_in
 
 if TYPE_CHECKING:
