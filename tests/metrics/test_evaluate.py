@@ -243,3 +243,33 @@ def test_features_before_the_last_layer_are_what_it_sees(faces: Domain) -> None:
     with torch.no_grad():
         expected = torch.cat(list(faces.classifier(images).values()), 1).double()
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+class Brightness:
+    """Reads whether an image is bright, and whether it is bright on the left."""
+
+    heads = {"bright": 2, "left": 2}
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        parts = {"bright": images.mean((1, 2, 3)), "left": images[..., :4].mean((1, 2, 3))}
+        return {name: torch.stack([-value, value], 1) for name, value in parts.items()}
+
+
+class Unnamed:
+    """A domain whose classifier nobody has given names for: no reader."""
+
+    name, device, classifier, reader = "unnamed", "cpu", Brightness(), None
+
+
+def test_where_values_have_no_names_their_numbers_are_given() -> None:
+    dark, half = torch.full((1, 3, 8, 8), -0.5), torch.full((1, 3, 8, 8), -0.5)
+    half[..., 4:] = 0.9  # bright as a whole, dark on the left
+    bright = -dark
+    before, after = torch.cat([dark, dark, dark]), torch.cat([dark, half, bright])
+    done = measure_attributes(Unnamed(), before, after, ("bright", (1,)))
+    assert done.success is not None and done.success.tolist() == [False, True, True]
+    assert {name: kept.tolist() for name, kept in done.kept.items()} == {"left": [1.0, 1.0, 0.0]}
+    with pytest.raises(ValueError, match="unknown bright 'yes'; its values are 0, 1"):
+        measure_attributes(Unnamed(), before, after, ("bright", ("yes",)))
+    everything = measure_attributes(Unnamed(), before, after, None)
+    assert everything.success is None and set(everything.kept) == {"bright", "left"}
