@@ -109,15 +109,17 @@ def tune(
     if differing := [key for key in request if content[key] != request[key]]:
         raise ValueError(f"{path} is of other trials ({', '.join(differing)}); delete it")
     found = content["baselines"].setdefault(name, {})
-    found |= {"fixed": dict(search.fixed), "best": {}, "trials": found.get("trials", [])}
+    trials = found.get("trials", [])
+    found |= {"fixed": dict(search.fixed), "best": {}, "finished": False, "trials": trials}
     shown = {prompt: faces_without(*EDITS[prompt], faces, SEED) for prompt in prompts}
 
     def score(settings: Mapping[str, Any]) -> float:
-        for trial in found["trials"]:
+        for trial in trials:
             if trial["settings"] == settings:
                 return float(trial["score"])
         measured = measure(domain, name, {**search.fixed, **settings}, shown)
-        found["trials"].append({"settings": dict(settings), **measured})
+        trials.append({"settings": dict(settings), **measured})
+        found["best"] = max(trials, key=lambda trial: float(trial["score"]))["settings"]
         print(f"{name} {settings}: {measured['score']:.4f}", flush=True)
         write_json(path, content)
         return float(measured["score"])
@@ -125,7 +127,7 @@ def tune(
     best = dict(search.start)
     while (higher := max([best, *search.neighbors(best)], key=score)) != best:
         best = higher
-    found["best"] = best
+    found |= {"best": best, "finished": True}
     write_json(path, content)
     return best
 
