@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tune_baselines import PROMPTS, Search, judge, measure, tune
+from tune_baselines import PROMPTS, Search, judge, measure, search_of, tune
 
 import sdd_fast as sdd
+from sdd_fast.baselines import BASELINES
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.edits import EDITS
 from sdd_fast.domains.faces64.held_out import faces_without
@@ -21,6 +22,12 @@ def test_neighbors_differ_in_one_setting_by_one_value() -> None:
     assert list(search.neighbors({"level": 0.5, "steps": 2})) == [
         {"level": 0.0, "steps": 2}, {"level": 1.0, "steps": 2}, {"level": 0.5, "steps": 4},
     ]  # fmt: skip
+
+
+def test_every_search_begins_at_the_defaults() -> None:
+    for name in BASELINES:
+        search = search_of(name)
+        assert len(list(search.neighbors(search.start))) >= len(search.values) > 0, name
 
 
 def test_a_search_climbs_and_one_that_was_stopped_goes_on(
