@@ -74,11 +74,18 @@ FIXED: dict[str, dict[str, Any]] = {
 
 
 def search_of(name: str) -> Search:
-    """Return the search of a baseline's `GRID`, from the defaults of its class on."""
+    """Return the search of a baseline's `GRID`, from the defaults of its class on.
+
+    A default that is no value of the grid, such as that of a paper, is replaced by the nearest one.
+    """
     kind = BASELINES[name]
     defaults = inspect.signature(kind).parameters
-    start = {setting: defaults[setting].default for setting in kind.GRID}
+    start = {name: _nearest(values, defaults[name].default) for name, values in kind.GRID.items()}
     return Search(kind.GRID, start, FIXED.get(name, {}))
+
+
+def _nearest(values: Sequence[Any], default: Any) -> Any:
+    return default if default in values else min(values, key=lambda value: abs(value - default))
 
 
 def main() -> None:

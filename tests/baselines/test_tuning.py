@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ def test_neighbors_differ_in_one_setting_by_one_value() -> None:
     ]  # fmt: skip
 
 
-def test_every_search_begins_at_the_defaults() -> None:
-    for name in BASELINES:
+def test_every_search_begins_at_the_defaults_or_beside_them() -> None:
+    for name, kind in BASELINES.items():
         search = search_of(name)
+        for setting, value in search.start.items():
+            default = inspect.signature(kind).parameters[setting].default
+            assert value == default or default not in kind.GRID[setting]
         assert len(list(search.neighbors(search.start))) >= len(search.values) > 0, name
 
 
