@@ -214,12 +214,6 @@ def paper(
         str | None,
         typer.Option(help="Editors to compare with, separated by commas. Default: all there are."),
     ] = None,
-    trained: Annotated[
-        str | None,
-        typer.Option(
-            help="Folders of editors that are trained for a domain first: diffae=FOLDER,…"
-        ),
-    ] = None,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="Few prompts, images and steps: minutes on a CPU."),
@@ -253,13 +247,7 @@ def paper(
     plan = Plan.quick() if quick else Plan()
     asked = {name: value for name, value in vars(amounts).items() if value is not None}
     names = options.comma_list(methods, "--methods")
-    folders = [one.partition("=") for one in options.comma_list(trained, "--trained") or ()]
-    if not all(folder for _, _, folder in folders):
-        raise typer.BadParameter("expected editor=FOLDER", param_hint="--trained")
-    plan = replace(
-        plan, **asked, methods=None if names is None else tuple(names),
-        trained=tuple((key, folder) for key, _, folder in folders),
-    )  # fmt: skip
+    plan = replace(plan, **asked, methods=None if names is None else tuple(names))
     domain = checkpoints.open(device, dtype, attention)
     say(f"measuring {', '.join(parts)} of {domain.name} on {device}, the {plan.name} plan …")
     failures = measured(domain, out, plan, only=parts)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..baselines import BASELINES, TRAINED, Baseline, load_baseline
-from ..files import settled
+from ..baselines import BASELINES, Baseline, load_baseline
 from .case import Case
 from .judge import judged
 from .ours import SelectiveDistillation
@@ -33,38 +32,26 @@ def editors(case: Case) -> list[str]:
     Raises:
         ValueError: the plan names a method that does not exist.
     """
-    known = [*BASELINES, *TRAINED]
-    asked = known if case.plan.methods is None else case.plan.methods
-    for name in (*asked, *(key for key, _ in case.plan.trained)):
-        if name not in known:
-            raise ValueError(f"unknown method {name!r}; there are: {', '.join(known)}")
+    asked = BASELINES if case.plan.methods is None else case.plan.methods
+    unknown = [name for name in asked if name not in BASELINES]
+    if unknown:
+        raise ValueError(f"unknown method {unknown[0]!r}; there are: {', '.join(BASELINES)}")
     return [OURS, *asked]
 
 
 def class_of(key: str) -> type[Baseline]:
-    if key == OURS:
-        return SelectiveDistillation
-    return BASELINES[key] if key in BASELINES else TRAINED[key]
+    return SelectiveDistillation if key == OURS else BASELINES[key]
 
 
 def load_editor(key: str, domain: Domain, case: Case) -> Baseline:
     """Make an editor.
 
     Raises:
-        ValueError: the domain lacks a part that it needs, or it is one that is trained for a domain
-            and the plan names no folder of its training.
+        ValueError: the domain lacks a part that it needs.
     """
     if key == OURS:
         return SelectiveDistillation(domain, case.plan.steps, case.plan.selection_images)
-    if key not in TRAINED:
-        return load_baseline(key, domain)
-    folder = dict(case.plan.trained).get(key)
-    if folder is None:
-        raise ValueError(
-            f"{class_of(key).name} is trained for a domain before it edits; name the folder of its "
-            f"training: --trained {key}=FOLDER (in Python: Plan(trained=(({key!r}, FOLDER),)))"
-        )
-    return load_baseline(key, domain, path=folder)
+    return load_baseline(key, domain)
 
 
 def editing(case: Case, key: str, prompt: str) -> Unit:
@@ -106,10 +93,8 @@ def settings_of(case: Case, key: str) -> dict[str, Any]:
     """Return what an editor's results depend on besides its prompt."""
     if key == OURS:
         return {"steps": case.plan.steps, "selection_images": case.plan.selection_images}
-    parameters = inspect.signature(class_of(key)).parameters.values()
-    settings = {p.name: repr(p.default) for p in parameters if p.default is not p.empty}
-    folder = dict(case.plan.trained).get(key)
-    return settings if folder is None else {**settings, "path": str(settled(folder))}
+    parameters = inspect.signature(BASELINES[key]).parameters.values()
+    return {p.name: repr(p.default) for p in parameters if p.default is not p.empty}
 
 
 def units(case: Case) -> list[Unit]:

@@ -62,15 +62,12 @@ def write_page(
 
 
 def described(case: Case) -> list[dict[str, str]]:
-    """Return name, paper, settings and what was tried of them for every editor."""
+    """Return name, paper and settings of every editor."""
     found = []
     for key in editors(case):
         cls = class_of(key)
         settings = ", ".join(f"{name} = {value}" for name, value in settings_of(case, key).items())
-        tried = "; ".join(f"{name}: {', '.join(map(str, its))}" for name, its in cls.GRID.items())
-        found.append(
-            {"name": cls.name, "paper": cls.paper, "settings": settings or "none", "tried": tried}
-        )
+        found.append({"name": cls.name, "paper": cls.paper, "settings": settings or "none"})
     return found
 
 

@@ -36,8 +36,7 @@ class Plan:
     Args:
         images: m, that every method edits for each prompt, and n, `asked_prompts`, of Eq. 13–15.
         prompts: of the domain's, in tables 1 and 2 and the figures.
-        methods: of `baselines.BASELINES` and `TRAINED`, to compare with; None: all.
-        trained: key of `TRAINED` and the folder of its training, of those that there are.
+        methods: of `baselines.BASELINES`, to compare with; None: all.
         steps: of our own trainings in tables 1 and 2.
         selection_images: that HQS is computed on; 16 as by default.
         budget, ablation_prompts, ablation_seeds, ablation_images: of the trainings of Table 3 and
@@ -52,7 +51,6 @@ class Plan:
     asked_prompts: int = 10
     prompts: int = 8
     methods: tuple[str, ...] | None = None
-    trained: tuple[tuple[str, str], ...] = ()
     steps: int = 250
     selection_images: int = 16
     budget: Budget = field(default_factory=Budget)
@@ -66,7 +64,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            if one.name not in ("name", "methods", "trained", "budget"):
+            if one.name not in ("name", "methods", "budget"):
                 least = 2 if one.name == "study_timesteps" else 1
                 check_count(one.name, getattr(self, one.name), least)
 

@@ -68,8 +68,7 @@ FOUND = {
 
 @pytest.fixture
 def case(tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
-    monkeypatch.setattr(editing, "BASELINES", {"rival": Rival})
-    monkeypatch.setattr(editing, "TRAINED", {"taught": Taught})
+    monkeypatch.setattr(editing, "BASELINES", {"rival": Rival, "taught": Taught})
     return Case(tiny, Plan.quick(images=20, resamples=50), Store(tmp_path))
 
 

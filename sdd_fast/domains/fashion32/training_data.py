@@ -18,7 +18,7 @@ from ...training.classifier import augment
 from ...training.data import HELD_OUT, CaptionedImages, Source, Split
 from .attributes import ATTRIBUTES
 from .captions import SOURCE_TEXT, captions
-from .edits import EDITS
+from .edits import EDITS, GUIDANCE_RMS
 from .held_out import save_held_out
 from .photographs import (
     DEBIAN,
@@ -33,7 +33,7 @@ from .photographs import (
 PER_CELL, HELD_OUT_PER_CELL = 1200, 34
 """Photographs of each kind in each brightness, to train on and to measure on."""
 SHARES = MappingProxyType(
-    {"clip": 0.4, "vae": 0.4, "classifier": 0.4, "identity": 0.4, "generator": 0.3, "unet": 0.5}
+    {"clip": 0.4, "vae": 0.4, "classifier": 0.58, "identity": 0.4, "generator": 0.3, "unet": 0.22}
 )
 """Of the steps that faces of 64 pixels take; an hour on a core."""
 TRAIN_SEED, HELD_OUT_SEED = 1, 2
@@ -86,6 +86,7 @@ class ClothingPhotographs:
             "name": f"fashion{resolution}",
             "source_text": self.source_text,
             "prompts": list(EDITS),
+            "guidance_rms": GUIDANCE_RMS,
         }
 
     def keep(self, out: Path) -> None:

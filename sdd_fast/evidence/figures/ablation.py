@@ -36,5 +36,5 @@ def draw(case: Case) -> Image | None:
             its.append((strip, f"{strategy}{told}"))
         if its:
             rows += [subject.before[: len(its[0][0])], *(strip for strip, _ in its)]
-            labels += [f"before: {subject.prompt}", *(label for _, label in its)]
+            labels += [subject.prompt, *(label for _, label in its)]
     return grid(rows, row_labels=labels, cell=96) if rows else None
