@@ -23,7 +23,7 @@ from sdd_fast.images import load_image, save_png
 from sdd_fast.models.psp import PyramidEncoder
 
 SIDE, W_DIM, WIDTH, LAYERS = 128, 12, 16, 12
-SHORT = ["--steps", "2", "--batch-size", "2", "--faces", "0", "--timesteps", "500"]
+SHORT = ["--steps", "2", "--batch-size", "2", "--measured-images", "0", "--timesteps", "500"]
 
 
 @pytest.fixture(scope="module")

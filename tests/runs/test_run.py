@@ -498,7 +498,7 @@ def test_what_a_refused_memory_budget_asks_for_is_enough(domain: Domain, tmp_pat
     def edit(budget: str) -> list[EditRun]:
         return run_edits(
             domain, prompts, outs, selection=select(memory_budget=budget),
-            config=config(steps=2, memory_budget=budget), faces=0, progress=False,
+            config=config(steps=2, memory_budget=budget), measured_images=0, progress=False,
         )  # fmt: skip
 
     calls = domain.prior.unet_calls
@@ -519,9 +519,9 @@ def test_a_budget_is_asked_of_what_is_not_done_yet(domain: Domain, tmp_path: Pat
     small = select(memory_budget="1MiB")
     with pytest.raises(ValueError, match="but the selection takes"):
         make(domain, tmp_path / "other", selection=small)
-    first = make(domain, tmp_path, selection=small, faces=0)
+    first = make(domain, tmp_path, selection=small, measured_images=0)
     tight = {"selection": small, "config": config(memory_budget="1MiB")}
-    again = make(domain, tmp_path, faces=0, **tight)
+    again = make(domain, tmp_path, measured_images=0, **tight)
     assert again.record["complete"] and again.record["timesteps"] == first.record["timesteps"]
     with pytest.raises(ValueError, match="but the training takes"):
         run_edits(domain, [PROMPT, "old"], [tmp_path, tmp_path / "old"], progress=False, **tight)
