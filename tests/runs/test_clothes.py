@@ -122,7 +122,7 @@ def test_a_demo_of_clothing_hears_nothing_of_faces(demo: tuple[Path, str], domai
 def test_no_verdict_or_advice_takes_garments_for_faces(demo: tuple[Path, str], code: str) -> None:
     from sdd_fast.distillation.judge import ADVICE
 
-    folder = demo[0] / "light-clothes"
+    folder = demo[0] / "a-dress"
     record = read_json(folder / "run.json")
     advice = [*ADVICE.get(code, ()), "larger_identity_weight"]
     record["verdict"] = {"level": "fair", "code": code, "advice": advice}

@@ -21,7 +21,7 @@ LIMITS = (
     "comes out as the nearest garment; for other photographs train a domain on them (sdd "
     "train-domain --images)"
 )
-DEMO_PROMPTS = ("dark clothes", "light clothes")
+DEMO_PROMPTS = ("dark clothes", "a dress")
 
 
 def measure(
