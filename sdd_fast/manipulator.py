@@ -322,7 +322,16 @@ def save_mapper(
 
     `metadata` goes into the file's header beside what `info` says.
     `load_mapper` reads it; a mapper of your own it fills in, given as `into`.
+
+    Raises:
+        ValueError: a weight is NaN or infinite; a file that is there stays as it is.
     """
+    for name, value in mapper.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise ValueError(
+                f"the mapper was not written to {path}: its {name} has values that are NaN or "
+                "infinite; take the mapper of an earlier checkpoint"
+            )
     described = {
         "network": type(mapper).__name__,
         "config": json.dumps(config_of(mapper)),

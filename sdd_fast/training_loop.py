@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from .interrupt import InterruptAfterStep
 from .out_of_memory import ran_out, release
 from .progress import Listener, Task
-from .training_setup import Entry, Part, Parts, Schedule, Store, Training
+from .training_setup import (
+    Entry,
+    Part,
+    Parts,
+    Schedule,
+    Store,
+    Training,
+    told_when_stopped,
+)
 from .training_state import ENDS_AT, TrainingState, end_of
 
 Loss = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
@@ -110,7 +118,9 @@ def train_together(
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
             loop.save_after_interrupt(interrupt)
-            raise KeyboardInterrupt(loop.stopped()) from None
+            raise KeyboardInterrupt(
+                told_when_stopped(trainings, loop.saved, loop.done, schedule.steps)
+            ) from None
     for training in trainings:
         training.state.module.eval()
 
@@ -355,21 +365,6 @@ class _Loop:
             f"{self.schedule.steps}. {kept}. {why}"
         ).strip()
         self._drop_gradients([i])
-
-    def stopped(self) -> str:
-        first = self.trainings[0]
-        name = first.name if len(self.trainings) == 1 else f"{len(self.trainings)} prompts"
-        done = f"stopped after step {self.done} of {self.schedule.steps} of {name}. "
-        places = [training.store.path for training in self.trainings if training.store]
-        if not places:
-            return done + "Nothing is saved, because no run_dir was given"
-        listed = ", ".join(map(str, places))
-        if not any(self.saved):
-            return done + f"No checkpoint had been written to {listed}"
-        return done + (
-            f"A checkpoint of step {max(self.saved)} is in {listed}; run the same again to "
-            "resume from it"
-        )
 
 
 def _measured(parts: Iterable[Part], of: Sequence[int]) -> dict[int, dict[str, Tensor]]:

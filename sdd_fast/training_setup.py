@@ -87,3 +87,28 @@ class Training:
     explain: Callable[[int], str] | None = None
     listen: Callable[[Entry], None] | None = None
     failure: str = ""
+
+
+def told_when_stopped(
+    trainings: Sequence[Training], saved: Sequence[int], done: int, steps: int
+) -> str:
+    """Say where what was saved of interrupted trainings lies, and which had failed before.
+
+    Args:
+        saved: step of the last checkpoint of each, 0 if there is none. done: of `steps`.
+    """
+    name = trainings[0].name if len(trainings) == 1 else f"{len(trainings)} prompts"
+    places: dict[int, list[str]] = {}  # step → where it is saved
+    for training, step in zip(trainings, saved, strict=True):
+        if training.store and not training.failure:  # a failure tells what is kept
+            places.setdefault(step, []).append(str(training.store.path))
+    kept = [
+        f"A checkpoint of step {step} is in {', '.join(paths)}; run the same again to resume"
+        if step
+        else f"No checkpoint had been written to {', '.join(paths)}"
+        for step, paths in sorted(places.items(), reverse=True)
+    ]
+    if not any(training.store for training in trainings):
+        kept = ["Nothing is saved, because no run_dir was given"]
+    failures = [training.failure for training in trainings if training.failure]
+    return f"stopped after step {done} of {steps} of {name}. " + ". ".join([*kept, *failures])

@@ -176,6 +176,11 @@ class DistillConfig:
         if self.memory_budget is not None:
             check_memory_budget(self.memory_budget)
         self._check_gradient()
+        if self.stop_early is not None and self.stop_early.min_steps >= self.steps:
+            raise ValueError(
+                f"stop_early acts from step {self.stop_early.min_steps} on, and there are only "
+                f"{self.steps} steps; leave it out, or give more steps or EarlyStop(min_steps=…)"
+            )
         if self.guidance_rms is not None:
             check_number("guidance_rms", self.guidance_rms, positive=True)
         first, last = self.prior_timesteps

@@ -30,7 +30,7 @@ from ..captured import CapturedStep
 from ..gradients.config import GuidanceConfig
 from ..gradients.dds import delta_residual
 from ..gradients.image_gradient import EncodedImages
-from ..gradients.overflow import explain_overflow
+from ..gradients.overflow import explain_network, explain_overflow
 from ..gradients.sds import residual, residuals
 from ..manipulator import manipulate
 from ..memory import fits_cache, training_sizes
@@ -249,6 +249,8 @@ class Objective:
                 if not bool(images.isfinite().all()):
                     images = w if self.generator is None else self.generator.synthesis(w)
             told = explain_overflow(self.prior, images, its.embeds, t, noise, its.guidance)
+            if not told and isinstance(self.identity, nn.Module):
+                told = explain_network("identity", self.identity, images)
             if told:
                 return told
         return ""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..shield import differentiable, shielded
 from ..teacher.compiled import as_they_are
@@ -52,6 +52,26 @@ def explain_overflow(
         if not watch.told and not bool(r.isfinite().all()):
             return "It arose in the residual, outside the networks: give a lower guidance_scale"
         torch.autograd.grad(z, y, r)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return watch.told
+
+
+@shielded(grad=False)
+def explain_network(part: str, network: nn.Module, images: Tensor) -> str:
+    """Compute a network's values of images again, watching every module of it.
+
+    Returns:
+        Where the first value that is not finite arose; "" if all are finite. `part` names it.
+    """
+    watch = _Watch()
+    hooks = [
+        module.register_forward_hook(partial(watch.forward, name))
+        for name, module in network.named_modules(prefix=part)
+    ]
+    try:
+        network(images)
     finally:
         for hook in hooks:
             hook.remove()

@@ -352,6 +352,18 @@ def test_round_trip(tmp_path: Path, mapper: nn.Module) -> None:
     assert facts is not None and facts["prompt"] == info.prompt and "sdd_fast" in facts["mapper"]
 
 
+def test_a_mapper_of_nan_does_not_replace_a_good_one(tmp_path: Path) -> None:
+    path, mapper = tmp_path / "m.safetensors", LevelsMapper(10, 4)
+    save_mapper(path, mapper, MapperInfo("a"))
+    good = path.read_bytes()
+    name, weight = next(iter(mapper.named_parameters()))
+    with torch.no_grad():
+        weight.view(-1)[0] = float("nan")
+    with pytest.raises(ValueError, match=rf"not written to .*m\.safetensors: its {name} has"):
+        save_mapper(path, mapper, MapperInfo("a"))
+    assert path.read_bytes() == good
+
+
 def test_errors(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     with pytest.raises(FileNotFoundError):

@@ -491,6 +491,16 @@ def test_nan_stops_with_advice_and_keeps_the_last_good_checkpoint(
     assert_same(run(run_dir=tmp_path), uninterrupted)
 
 
+def test_a_nan_in_the_identity_network_is_named(
+    run: Callable[..., DistillResult], tmp_path: Path
+) -> None:
+    damaged = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 6))
+    with torch.no_grad():
+        damaged[2].bias[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"It arose in identity\.2, a Linear.*damaged"):
+        run(identity=damaged, run_dir=tmp_path)
+
+
 def test_full_disk_keeps_the_last_checkpoint(
     run: Callable[..., DistillResult], uninterrupted: DistillResult, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

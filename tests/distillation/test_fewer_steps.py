@@ -209,7 +209,7 @@ def test_a_training_ends_at_a_plateau_and_resumes_on_the_way_there(
 
 
 def test_a_figure_that_nobody_measures(run: Callable[..., DistillResult], w_plus: Tensor) -> None:
-    config = {"stop_early": EarlyStop()}
+    config = {"stop_early": EarlyStop(min_steps=1)}
     for arguments in ({}, {"held_out": w_plus[:2]}):
         with pytest.raises(ValueError, match="stop_early watches 'direction', which is not meas"):
             run(config, **arguments)
@@ -223,6 +223,12 @@ def test_an_early_stop_is_checked(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
         EarlyStop(**wrong)
+
+
+def test_an_early_stop_that_can_never_act_is_refused() -> None:
+    DistillConfig(steps=101, stop_early=EarlyStop(min_steps=100))
+    with pytest.raises(ValueError, match="from step 100 on, and there are only 100 steps"):
+        DistillConfig(steps=100, stop_early=EarlyStop(min_steps=100))
 
 
 @pytest.mark.parametrize("wrong", [{"ema": 1.0}, {"ema": -0.1}, {"accumulate": 0}])

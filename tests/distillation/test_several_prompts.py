@@ -310,6 +310,22 @@ def test_a_prompt_that_fails_does_not_stop_the_others(
         assert_close(one, other)
 
 
+def test_an_interrupt_tells_of_the_prompt_that_had_failed_before(
+    run: Callable[..., Any], identity: nn.Module, tmp_path: Path
+) -> None:
+    """It promises no checkpoint that is not there, and says why the prompt failed."""
+    places = folders(tmp_path)
+    with pytest.raises(KeyboardInterrupt) as error:
+        run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], run_dir=places, identity=Poison(identity, 1),
+            config={"checkpoint_every": 1}, progress=stop_at(3))  # fmt: skip
+    told, failed = str(error.value).split("; run the same again to resume. ")
+    assert told.endswith(f"A checkpoint of step 3 is in {places[0]}, {places[2]}")
+    assert "bald: a loss or gradient became NaN or infinite in step 1 of 5" in failed
+    assert "No checkpoint had been written" in failed
+    assert [step_of(place) for place in (places[0], places[2])] == [3, 3]
+    assert not (places[1] / "checkpoint.safetensors").exists()
+
+
 class Trouble(LevelsMapper):
     """A mapper that raises an error the `at`-th time it is asked for a change in a training."""
 
