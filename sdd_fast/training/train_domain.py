@@ -100,7 +100,8 @@ def train_domain(
     source = _source(images, like, source_text, caption_column, progress)
     resolution = source.resolutions[0] if resolution is None else resolution
     if resolution not in source.resolutions:
-        offered = " or ".join(map(str, sorted(source.resolutions)))
+        *others, last = map(str, sorted(source.resolutions))
+        offered = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"resolution must be {offered}, got {resolution}")
     chosen = [
         name

@@ -958,8 +958,8 @@ def test_train_domain_passes_everything_on(
     assert done.code == 0, done.err
     assert seen == {
         "out": tmp_path / "d", "images": tmp_path, "source_text": "a car", "resolution": 32,
-        "parts": ["clip", "vae"], "budget": 0.5, "device": "cpu", "caption_column": "title",
-        "say": console.say,
+        "like": None, "parts": ["clip", "vae"], "budget": 0.5, "device": "cpu",
+        "caption_column": "title", "say": console.say,
     }  # fmt: skip
     # Nothing was trained, and a folder of pictures needs neither classifier nor quality.
     needed = "clip, vae, identity, generator, unet, latents\n"
@@ -1057,14 +1057,18 @@ def test_distill_several_prompts(
         (["old", "old "], "'old' and 'old ' differ in spaces only"),
         (["old", "--tracker", "tensorbord"], "there is no tracker 'tensorbord'"),
         (["old", ""], "the prompt is empty"),
-        (["old", "bald", "--stop-early", "--clip", "none"], "'direction', which is not measured"),
+        (["old", "bald", "--stop-early"], "from step 100 on, and there are only 2 steps"),
+        (
+            ["old", "--stop-early", "--steps", "101", "--clip", "none"],
+            "'direction', which is not m",
+        ),
     ],
 )
 def test_distill_refuses_several(
     sdd: Sdd, domain: Path, tmp_path: Path, words: list[str], message: str
 ) -> None:
     out = tmp_path / "out"
-    done = sdd("distill", *words, "--domain", domain, "--out", out, *SHORT, "--timesteps", 500)
+    done = sdd("distill", "--domain", domain, "--out", out, *SHORT, *words)
     assert done.code and message in " ".join(done.err.replace("│", "").split())
     assert not list(tmp_path.glob("out/*/mapper.safetensors"))
 
