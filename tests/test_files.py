@@ -254,11 +254,14 @@ def test_a_file_of_300_000_empty_tensors_is_refused_at_once(
     header = ("{" + ",".join(entry.format(i) for i in range(count)) + "}").encode()
     path = tmp_path / "w.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
+    start = time.process_time()
+    json.loads(header)
+    limit = max(2, 3 * (time.process_time() - start))  # where parsing alone takes most of 2 seconds
     for function in (files.load_tensors, files.read_metadata):
         start = time.process_time()
         with pytest.raises(ValueError, match=r"w\.safetensors lists more than 100,000 tensors"):
             function(path)
-        assert time.process_time() - start < 5  # 2 on a slow machine
+        assert time.process_time() - start < limit
 
 
 @pytest.mark.parametrize(
