@@ -28,7 +28,10 @@ class Baseline(ABC):
     """Whether it was trained on what success is measured by: an upper bound, no rival."""
 
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    """Settings of the constructor that are searched on validation images, and the values tried."""
+    """Settings of the constructor that are searched on validation images, and the values tried.
+
+    benchmarks/baselines-faces64.json has the trials; whence each default is, docs/guide.md tells.
+    """
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain

@@ -25,17 +25,8 @@ class DDIB(TeacherBaseline):
     """Dual diffusion implicit bridges: DDIM inversion with the source prompt, guided DDIM with the
     target. Nothing is drawn, so the seed changes nothing.
 
-    Args:
-        steps: of a whole denoising from noise; `level · steps`, rounded, are taken both ways.
-        level: how far an image is inverted, 0…1; 1 in the paper.
-        guidance_scale: of the target. The inversion takes one row of the U-Net a step without any.
-        source_prompt: what images show before the edit; None: the domain's source text.
-
-    The defaults come from a look at few images of faces64, not from a search of `GRID`; run
-    tools/tune_baselines.py for that.
-
-    Raises:
-        ValueError: a setting out of range, or a source prompt that cannot be encoded.
+    The paper inverts to level 1. The inversion takes one row of the U-Net a step. For settings see
+    `TeacherBaseline`.
     """
 
     name = "DDIB"
@@ -55,10 +46,10 @@ class DDIB(TeacherBaseline):
         super().__init__(domain, batch_size=batch_size)
         self.steps = check_settings(self.prior, steps, level=level, guidance_scale=guidance_scale)
         self.level, self.guidance_scale = level, guidance_scale
-        self.source_prompt = domain.source_text if source_prompt is None else source_prompt
-        self.prepare(self.source_prompt)
+        self.source_prompt = self.source_or_default(source_prompt)
 
-    def _edit_latents(self, z: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+    def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+        z = self._encode(images)
         there = ddim_scheduler(self.prior, self.steps, inverse=True)
         back = ddim_scheduler(self.prior, self.steps)
         timesteps = last_timesteps(self.prior, back, self.level)

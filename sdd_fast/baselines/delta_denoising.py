@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..distillation.config import DistillConfig
 from ..distillation.distill import distill
 from ..gradients.config import GuidanceConfig
-from ..manipulator import manipulate
-from .through_latents import LatentBaseline
+from .through_latents import ManipulatorBaseline
 
 if TYPE_CHECKING:
     from ..domains import Domain
@@ -19,22 +18,20 @@ if TYPE_CHECKING:
 _ALL = tuple(range(50, 951, 50))
 
 
-class DeltaDenoising(LatentBaseline[nn.Module]):
+class DeltaDenoising(ManipulatorBaseline):
     """Distill the default mapper with `DistillConfig(gradient="dds")`, at all timesteps.
 
-    The source prompt is the domain's source text.
+    The source prompt is the domain's source text. For other settings see `LatentBaseline`.
 
     Args:
-        steps, batch_size, lr, seed, l2_weight, identity_weight, prior_weight: see `DistillConfig`.
+        prior_weight: see `DistillConfig`.
         guidance_scale: g of both predictions; None: balanced for each prompt, as in `distill`.
         timesteps: those that are drawn from.
-
-    Raises:
-        ValueError: the domain has no encoder, or a setting is out of its range.
 
     Source: Hertz et al. 2023, "Delta Denoising Score".
     """
 
+    guided_by_clip = False
     name: ClassVar[str] = "Delta Denoising Score"
     paper: ClassVar[str] = "Hertz et al. 2023"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -64,6 +61,7 @@ class DeltaDenoising(LatentBaseline[nn.Module]):
             steps=steps, batch_size=batch_size, lr=lr, l2_weight=l2_weight,
             identity_weight=identity_weight, prior_weight=prior_weight, seed=seed,
         )  # fmt: skip
+        self.strength = self.config.lam
 
     def _find(self, prompt: str) -> nn.Module:
         domain = self.domain
@@ -73,6 +71,3 @@ class DeltaDenoising(LatentBaseline[nn.Module]):
             levels=domain.levels.get(prompt), w_std=domain.w_std,
         )  # fmt: skip
         return result.mapper
-
-    def _apply(self, w_plus: Tensor, found: nn.Module) -> Tensor:
-        return manipulate(self.domain.generator, w_plus, [(found, self.config.lam)]).images

@@ -81,16 +81,13 @@ class DiffAE(TrainedBaseline):
         if prompt not in self._changes:
             self._changes[prompt] = self._change(prompt)
 
-    def _edit_images(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+    def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
         (prompt,) = embeds.prompts
         self.prepare(prompt)
         code = semantic_code(self._encoder, images.to(self.prior.device))
         z = self._through(self._encode(images), code, inverse=True)
         changed = code + self.strength * self._changes[prompt]
-        return self._decode(self._through(z, changed))
-
-    def _edit_latents(self, z: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
-        raise NotImplementedError("its code is of images")
+        return self._through(z, changed)
 
     def _through(self, z: Tensor, code: Tensor, inverse: bool = False) -> Tensor:
         """DDIM from latents [B, C, h, w] to noise, or back, conditioned on codes [B, D]."""

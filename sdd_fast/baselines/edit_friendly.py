@@ -29,17 +29,10 @@ class EditFriendly(TeacherBaseline):
     kept (σ_t z_t in the paper's Eq. 5, there with another z). Added to the means with the target
     prompt it makes the edited image, with the source prompt and its scale the image itself.
 
+    Steps are those of DDIM with η = 1. For other settings see `TeacherBaseline`.
+
     Args:
-        steps: of a whole denoising from noise, by DDIM with η = 1.
-        skip: the share of them, 0…1, that is left out at the noisy end: more keeps more.
-        guidance_scale: of the target. source_guidance_scale: of the source prompt.
-        source_prompt: what images show before the edit; None: the domain's source text.
-
-    The defaults come from a look at few images of faces64, not from a search of `GRID`; run
-    tools/tune_baselines.py for that.
-
-    Raises:
-        ValueError: a setting out of range, or a source prompt that cannot be encoded.
+        source_guidance_scale: of the source prompt.
     """
 
     name = "Edit-friendly DDPM inversion"
@@ -66,10 +59,10 @@ class EditFriendly(TeacherBaseline):
         )  # fmt: skip
         self.skip, self.guidance_scale = skip, guidance_scale
         self.source_guidance_scale = source_guidance_scale
-        self.source_prompt = domain.source_text if source_prompt is None else source_prompt
-        self.prepare(self.source_prompt)
+        self.source_prompt = self.source_or_default(source_prompt)
 
-    def _edit_latents(self, z: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+    def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+        z = self._encode(images)
         scheduler = ddim_scheduler(self.prior, self.steps)
         timesteps = last_timesteps(self.prior, scheduler, 1 - self.skip)
         if not timesteps:

@@ -65,11 +65,12 @@ class FewStep(TrainedBaseline):
                 f"steps={steps}; give fewer steps or a higher level"
             )
 
-    def _edit_latents(self, z: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+    def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
         scheduler = new_scheduler(self.prior)
         scheduler.set_timesteps(self.steps, strength=self.level)
         timesteps: list[int] = scheduler.timesteps.tolist()
         self.prior.schedule.check_signal(timesteps)
+        z = self._encode(images)
         text, _ = embeds.expand(len(z))
         drawn = noise.draw(z.shape[1:]).to(z)
         z_t = drawn if self.level == 1 else self.prior.add_noise(z, drawn, timesteps[0])

@@ -62,8 +62,9 @@ class InstructPix2Pix(TrainedBaseline):
         )  # fmt: skip
         self.guidance_scale, self.image_guidance_scale = guidance_scale, image_guidance_scale
 
-    def _edit_latents(self, z: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+    def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
         scheduler = ddim_scheduler(self.prior, self.steps)
+        z = self._encode(images)
         cond, uncond = embeds.expand(len(z))
         text = torch.cat([cond, uncond, uncond])
         seen = _seen(self.prior.vae, z)

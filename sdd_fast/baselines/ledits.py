@@ -29,16 +29,14 @@ class LEdits(TeacherBaseline):
     `LEditsPPPipelineStableDiffusion` does it, on a copy of the U-Net's layers over the same
     weights, since it replaces their attention. That is plain, as shipped: it needs probabilities.
 
+    For other settings see `TeacherBaseline`.
+
     Args:
         steps: of the inversion, one row of the U-Net each, and of the edit, two rows each.
-        skip: share of further steps at the noisy end that are left out, 0…1: more keeps more.
-        guidance_scale: of the prompt.
+        skip: share of further steps, beyond those, that are left out at the noisy end.
         threshold: share of the image, 0…1, that each mask leaves out.
         mask: one of `MASKS`. With attention, the U-Net must have cross-attention at a quarter of
             the latent's side.
-
-    The defaults come from a look at few images of faces64, not from a search of `GRID`; run
-    tools/tune_baselines.py for that.
 
     Raises:
         ValueError: a teacher of SDXL, one without such cross-attention, or a setting out of range.
@@ -111,7 +109,8 @@ class LEdits(TeacherBaseline):
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _edit_latents(self, z: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+    def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+        z = self._encode(images)
         self._pipeline.invert(
             image=z.to(self.prior.dtype), num_inversion_steps=self.steps, skip=self.skip,
             generator=noise.generators(),

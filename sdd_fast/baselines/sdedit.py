@@ -32,18 +32,11 @@ class SDEdit(TeacherBaseline):
     was trained on its images, so it is the fine-tuned one; with a general teacher it is the plain
     one, and with a LoRA (`load_domain(…, lora=…)`) the fine-tuned one.
 
+    `level` is the paper's α; `level · steps`, rounded, are taken, as by diffusers' image-to-image
+    pipelines. For other settings see `TeacherBaseline`.
+
     Args:
         solver: "ddim", deterministic (η = 0), or "dpm-solver++" (Lu et al. 2022, second order).
-        steps: of a whole denoising from noise, of which `level · steps`, rounded, are taken, as by
-            diffusers' image-to-image pipelines.
-        level: α, 0…1: 0 leaves all but what the VAE loses, 1 starts from noise alone.
-        guidance_scale: 1 or more; at 1 a step takes one row of the U-Net, else two.
-
-    `level` and `guidance_scale` are by default those that were found for DPM-Solver++, which solves
-    the same equation in fewer steps, see benchmarks/baselines-faces64.json.
-
-    Raises:
-        ValueError: an unknown solver, or a setting out of range.
     """
 
     name = "SDEdit"
@@ -66,9 +59,10 @@ class SDEdit(TeacherBaseline):
         self.steps = check_settings(self.prior, steps, level=level, guidance_scale=guidance_scale)
         self.solver, self.level, self.guidance_scale = solver, level, guidance_scale
 
-    def _edit_latents(self, z: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+    def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
         scheduler = _scheduler(self.prior, self.solver, self.steps)
         timesteps = last_timesteps(self.prior, scheduler, self.level)
+        z = self._encode(images)
         if not timesteps:
             return z
         drawn = noise.draw(z.shape[1:]).to(z)
@@ -81,10 +75,7 @@ class SDEdit(TeacherBaseline):
 
 
 class SDEditBySolver(SDEdit):
-    """SDEdit in few steps of DPM-Solver++: what people run who wait for it.
-
-    The defaults are the best of benchmarks/baselines-faces64.json.
-    """
+    """SDEdit in few steps of DPM-Solver++: what people run who wait for it."""
 
     name = "SDEdit, DPM-Solver++"
     paper = "Meng et al. 2022; Lu et al. 2022"

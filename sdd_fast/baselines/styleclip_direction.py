@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..checks import check_count, check_number
 from ..distillation.monitor import ImageTextEncoder
-from ..manipulator import frozen, manipulate
+from ..manipulator import frozen
 from ..memory import rendering_batch
 from .clip_loss import clip_of
 from .style_shift import StyleShift, style_scales
-from .through_latents import LatentBaseline
+from .through_latents import ManipulatorBaseline
 
 if TYPE_CHECKING:
     from ..domains import Domain
@@ -28,7 +28,7 @@ _measured: WeakKeyDictionary[Domain, dict[tuple[int, float], Tensor]] = WeakKeyD
 """Of each domain, (images, step) → `channel_directions`: minutes of work that settings share."""
 
 
-class StyleClipDirection(LatentBaseline[StyleShift]):
+class StyleClipDirection(ManipulatorBaseline):
     """Change the style channels whose effect agrees with the text direction, in proportion to that.
 
     The text direction is that from the domain's source text to the prompt.
@@ -38,9 +38,6 @@ class StyleClipDirection(LatentBaseline[StyleShift]):
         threshold: β: channels below this share of the largest relevance do not change. StyleCLIP's
             is not a share; that depends on how large the directions of a CLIP are.
         images: that every channel is tried on. step: by how many standard deviations, either way.
-
-    Raises:
-        ValueError: the domain has no encoder or CLIP, or a setting is out of its range.
     """
 
     name: ClassVar[str] = "StyleCLIP direction"
@@ -59,7 +56,6 @@ class StyleClipDirection(LatentBaseline[StyleShift]):
         step: float = 5.0,
     ) -> None:
         super().__init__(domain)
-        self._clip = clip_of(domain, self.name)
         for name, value in (("strength", strength), ("step", step)):
             check_number(name, value, positive=True)
         if not 0 <= threshold < 1:
@@ -68,8 +64,8 @@ class StyleClipDirection(LatentBaseline[StyleShift]):
         self.images = check_count("images", images)
 
     def _find(self, prompt: str) -> StyleShift:
-        domain = self.domain
-        texts = F.normalize(self._clip.encode_texts([domain.source_text, prompt]), dim=1)
+        domain, clip = self.domain, clip_of(self.domain, self.name)
+        texts = F.normalize(clip.encode_texts([domain.source_text, prompt]), dim=1)
         if torch.equal(texts[0], texts[1]):
             raise ValueError(
                 f"the prompt {prompt!r} means to the CLIP of {domain.name} what unedited images "
@@ -77,17 +73,12 @@ class StyleClipDirection(LatentBaseline[StyleShift]):
             )
         known = _measured.setdefault(domain, {})
         if (self.images, self.step) not in known:
-            known[self.images, self.step] = channel_directions(
-                domain, self._clip, self.images, self.step
-            )
+            known[self.images, self.step] = channel_directions(domain, clip, self.images, self.step)
         relevance = known[self.images, self.step] @ F.normalize(texts[1] - texts[0], dim=0)
         share = relevance / relevance.abs().max()
         shift = StyleShift(style_scales(domain)).requires_grad_(False)
         shift.direction.copy_(torch.where(share.abs() >= self.threshold, share, 0.0))
         return shift
-
-    def _apply(self, w_plus: Tensor, found: StyleShift) -> Tensor:
-        return manipulate(self.domain.generator, w_plus, [(found, self.strength)]).images
 
 
 @torch.no_grad()

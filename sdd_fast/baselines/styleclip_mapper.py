@@ -11,22 +11,17 @@ from ..distillation.config import DistillConfig
 from ..distillation.default_mapper import new_mapper
 from ..manipulator import manipulate
 from ..models.mapper import LevelsMapper
-from .clip_loss import ClipLoss, clip_of, minimize
-from .through_latents import LatentBaseline
+from .clip_loss import ClipLoss, minimize
+from .through_latents import ManipulatorBaseline
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
 
-class StyleClipMapper(LatentBaseline[LevelsMapper]):
+class StyleClipMapper(ManipulatorBaseline):
     """Train `distill`'s default mapper on the domain's latents by StyleCLIP's loss.
 
-    Args:
-        steps, batch_size, lr, seed: of the training, see `DistillConfig`.
-        l2_weight, identity_weight: of `clip_loss`.
-
-    Raises:
-        ValueError: the domain has no encoder or CLIP, or a setting is out of its range.
+    For settings see `LatentBaseline`.
     """
 
     name: ClassVar[str] = "StyleCLIP mapper"
@@ -48,11 +43,11 @@ class StyleClipMapper(LatentBaseline[LevelsMapper]):
         seed: int = 0,
     ) -> None:
         super().__init__(domain)
-        clip_of(domain, self.name)
         self.config = DistillConfig(
             steps=steps, batch_size=batch_size, lr=lr, l2_weight=l2_weight,
             identity_weight=identity_weight, seed=seed,
         )  # fmt: skip
+        self.strength = self.config.lam
 
     def _find(self, prompt: str) -> LevelsMapper:
         domain, config = self.domain, self.config
@@ -73,6 +68,3 @@ class StyleClipMapper(LatentBaseline[LevelsMapper]):
 
         minimize(mapper, of_step, domain, config, f"{self.name}, {prompt}")
         return mapper
-
-    def _apply(self, w_plus: Tensor, found: LevelsMapper) -> Tensor:
-        return manipulate(self.domain.generator, w_plus, [(found, self.config.lam)]).images

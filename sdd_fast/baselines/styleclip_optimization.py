@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distillation.config import DistillConfig
-from .clip_loss import ClipLoss, clip_of, minimize
+from .clip_loss import ClipLoss, minimize
 from .through_latents import LatentBaseline
 
 if TYPE_CHECKING:
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 class StyleClipOptimization(LatentBaseline[ClipLoss]):
     """Optimize the latent of each image by StyleCLIP's loss; images share the passes, not more.
 
+    For other settings see `LatentBaseline`.
+
     Args:
         steps, lr: of the optimizer; the learning rate counts standard deviations of W+ and rises
             and falls as in `distill`.
-        l2_weight, identity_weight: of `clip_loss`.
-
-    Raises:
-        ValueError: the domain has no encoder or CLIP, or a setting is out of its range.
     """
 
     name: ClassVar[str] = "StyleCLIP optimization"
@@ -45,7 +43,6 @@ class StyleClipOptimization(LatentBaseline[ClipLoss]):
         identity_weight: float = 0.1,
     ) -> None:
         super().__init__(domain)
-        clip_of(domain, self.name)
         self.config = DistillConfig(
             steps=steps, lr=lr, l2_weight=l2_weight, identity_weight=identity_weight
         )

@@ -10,31 +10,27 @@ from torch import Tensor
 from ..checks import check_number
 from ..distillation.batches import draw_latents
 from ..distillation.config import DistillConfig
-from ..manipulator import manipulate
-from .clip_loss import ClipLoss, clip_of, minimize
+from .clip_loss import ClipLoss, minimize
 from .style_shift import StyleShift, style_scales
-from .through_latents import LatentBaseline
+from .through_latents import ManipulatorBaseline
 
 if TYPE_CHECKING:
     from ..domains import Domain
 
 
-class StyleMC(LatentBaseline[StyleShift]):
+class StyleMC(ManipulatorBaseline):
     """Optimize a direction of styles, the same for all images, by StyleCLIP's loss.
 
     The images that it sees stop at a lower resolution of the generator, whose later layers the
     direction leaves alone.
 
+    For other settings see `LatentBaseline`.
+
     Args:
-        steps, batch_size, lr, seed: of the training, see `DistillConfig`; the learning rate counts
-            standard deviations of the style channels.
-        l2_weight, identity_weight: of `clip_loss`.
+        lr: counts standard deviations of the style channels.
         resolution: of the images that the direction is found on, a power of two up to the
             domain's; None: the domain's.
         strength: the factor on the direction that edits.
-
-    Raises:
-        ValueError: the domain has no encoder or CLIP, or a setting is out of its range.
 
     Source: Kocasari et al. 2022, "StyleMC".
     """
@@ -60,7 +56,6 @@ class StyleMC(LatentBaseline[StyleShift]):
         seed: int = 0,
     ) -> None:
         super().__init__(domain)
-        clip_of(domain, self.name)
         check_number("strength", strength, positive=True)
         self.config = DistillConfig(
             steps=steps, batch_size=batch_size, lr=lr, l2_weight=l2_weight,
@@ -92,6 +87,3 @@ class StyleMC(LatentBaseline[StyleShift]):
         if images.shape[2:] == generator.image_size:
             return images
         return F.interpolate(images, generator.image_size, mode="bilinear", align_corners=False)
-
-    def _apply(self, w_plus: Tensor, found: StyleShift) -> Tensor:
-        return manipulate(self.domain.generator, w_plus, [(found, self.strength)]).images

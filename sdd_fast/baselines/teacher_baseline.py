@@ -37,6 +37,17 @@ class TeacherBaseline(Baseline):
     Args:
         batch_size: images at once, which changes no result but by rounding; None: what memory
             allows, at most 32.
+
+    What settings of several of these editors are, where one does not say otherwise:
+        steps: of a whole denoising from noise, of which those are taken that a level or a share to
+            skip leaves.
+        level: of noise, 0…1: 0 keeps all but what the VAE loses, 1 is noise alone.
+        skip: the share of the steps, 0…1, that is left out at the noisy end: more keeps more.
+        guidance_scale: of the prompt, 0 or more; at 1 a step takes one row of the U-Net, else two.
+        source_prompt: what images show before the edit; None: the domain's source text.
+
+    Raises:
+        ValueError: a setting out of range, or a source prompt that cannot be encoded.
     """
 
     def __init__(self, domain: Domain, *, batch_size: int | None = None) -> None:
@@ -55,6 +66,12 @@ class TeacherBaseline(Baseline):
         """What the constructor was given, or has by default, that results depend on."""
         names = inspect.signature(type(self)).parameters
         return {name: getattr(self, name) for name in names if name not in ("domain", "batch_size")}
+
+    def source_or_default(self, source_prompt: str | None) -> str:
+        """Return the source prompt, or that of the domain; it can be encoded."""
+        source = self.domain.source_text if source_prompt is None else source_prompt
+        self.encoded(source)
+        return source
 
     def prepare(self, prompt: str) -> None:
         """Encode a prompt.
@@ -80,18 +97,20 @@ class TeacherBaseline(Baseline):
             return checked
         edited = []
         for some in checked.split(self.batch_size):
-            edited.append(self._edit_images(some, embeds, ImageNoise(some, seed)))
+            edited.append(self._decode(self._edited(some, embeds, ImageNoise(some, seed))))
         return torch.cat(edited).to(images.device)
 
-    def _edit_images(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
-        """Edit images [B, 3, H, W] in [-1, 1] that go through the networks at once."""
-        return self._decode(self._edit_latents(self._encode(images), embeds, noise))
-
     @abstractmethod
-    def _edit_latents(self, z: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
-        """Edit latents [B, C, h, w] with the embeddings of one prompt."""
+    def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
+        """Return the latents [B, C, h, w] of edited images.
+
+        Args:
+            images: [B, 3, H, W] in [-1, 1], which go through the networks at once.
+            embeds: of one prompt.
+        """
 
     def _encode(self, images: Tensor) -> Tensor:
+        """Encode images to the VAE's latents [B, C, h, w]."""
         at_once = self.batch_size if self.prior.resolution <= _WHOLE_BATCH else 1
         return torch.cat([self.prior.encode(some) for some in images.split(at_once)])
 

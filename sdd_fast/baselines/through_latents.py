@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from ..edit_inputs import input_size
 from ..images import fit
-from ..manipulator import frozen
+from ..manipulator import frozen, manipulate
 from ..memory import rendering_batch
 from ..out_of_memory import halving
 from ..shield import shielded
 from ..teacher.text import check_prompt
 from .baseline import Baseline
+from .clip_loss import clip_of
 from .inputs import check_images, image_size
 
 if TYPE_CHECKING:
@@ -31,10 +32,16 @@ Found = TypeVar("Found")
 class LatentBaseline(Baseline, Generic[Found]):
     """A baseline whose edit is found once for a prompt, and applied to latents of images.
 
+    What settings of several of these editors are, where one does not say otherwise:
+        steps, batch_size, lr, seed: of the training, see `DistillConfig`.
+        l2_weight, identity_weight: of what a change costs, see there and `clip_loss`.
+
     Raises:
-        ValueError: the domain has no encoder.
+        ValueError: the domain has no encoder, or no CLIP for an editor that is guided by one, or a
+            setting is out of its range.
     """
 
+    guided_by_clip: ClassVar[bool] = True
     most_at_once: ClassVar[int] = 64
     """Images that go through the networks together; fewer of large ones."""
 
@@ -46,6 +53,8 @@ class LatentBaseline(Baseline, Generic[Found]):
                 f"{domain.name} lacks; name one: load_domain(…, encoder=…)"
             )
         self._encoder: nn.Module = domain.encoder
+        if self.guided_by_clip:
+            clip_of(domain, self.name)
         self._found: dict[str, Found] = {}
 
     @shielded(grad=False)
@@ -84,3 +93,13 @@ class LatentBaseline(Baseline, Generic[Found]):
     @abstractmethod
     def _apply(self, w_plus: Tensor, found: Found) -> Tensor:
         """Return edited images [B, 3, R, R], not clamped, of latents [B, num_layers, w_dim]."""
+
+
+class ManipulatorBaseline(LatentBaseline[nn.Module]):
+    """A baseline that finds a manipulator for a prompt, which `manipulate` applies."""
+
+    strength: float
+    """The factor on what the manipulator changes."""
+
+    def _apply(self, w_plus: Tensor, found: nn.Module) -> Tensor:
+        return manipulate(self.domain.generator, w_plus, [(found, self.strength)]).images

@@ -154,7 +154,7 @@ def test_instruct_pix2pix_equals_the_pipeline_of_diffusers(
         guidance_scale=4.0, image_guidance_scale=1.3, output_type="latent",
     ).images  # fmt: skip
     with torch.no_grad():
-        ours = editor._edit_latents(z, embeds, noise)
+        ours = editor._edited(images, embeds, noise)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4 * float(theirs.abs().max()))
 
 
