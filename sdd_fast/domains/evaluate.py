@@ -228,12 +228,12 @@ def measure_edits(
             config=replace(config, guidance_rms=rms),
         )  # fmt: skip
         assert result.config.guidance is not None
-        quality = reader.measure(
+        quality = reader.measure_edit(
             domain, result.mapper, config.lam, prompt,
             target=target, strength=1.0, images=measured_on,
         )  # fmt: skip
         rows.append(
-            dict(quality)
+            quality.to_json()
             | {"timesteps": timesteps, "levels": list(result.info.levels)}
             | {"distill_seconds": result.seconds}
             | {"guidance_scale": result.config.guidance.guidance_scale}

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .evaluate import EditQuality
 
 Target = tuple[str, tuple[str, ...]]
 """The attribute that an edit is about, and the values that count as success."""
@@ -40,7 +43,7 @@ class AttributeReader(Protocol):
             FileNotFoundError: the domain's file of such images is missing.
         """
 
-    def measure(
+    def measure_edit(
         self,
         domain: Any,
         mapper: nn.Module,
@@ -50,9 +53,9 @@ class AttributeReader(Protocol):
         target: Target,
         strength: float,
         images: int,
-    ) -> Mapping[str, Any]:
+    ) -> EditQuality:
         """What an edit does to the attributes of `images` held-out images that lacked the target,
-        fewer if there are: what `EditQuality.to_json` returns."""
+        fewer if there are."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,11 +67,11 @@ def _measure(job: Job, result: DistillResult, target: Target | None, measured_im
         job.say(f"measuring: attributes of {measured_images} held-out {images}, before and after …")
         lam = result.config.lam
         for i, strength in enumerate((1.0, 0.0)):
-            measured = reader.measure(
+            measured = reader.measure_edit(
                 job.domain, result.mapper, lam, job.prompt,
                 target=target, strength=strength, images=measured_images,
             )  # fmt: skip
-            figures[i] = without_nan(measured)
+            figures[i] = without_nan(measured.to_json())
     job.record["quality"], job.record["unedited"] = figures
 
 
