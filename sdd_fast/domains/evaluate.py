@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from .. import draws
-from .._deprecated import renamed_fields
 from ..distillation.config import DistillConfig
 from ..distillation.distill import distill
 from ..images import psnr
@@ -21,7 +20,7 @@ from ..metrics.identity import identity_similarity
 from ..selection.hqs import hqs
 from ..shield import shielded
 from .domain import Domain
-from .reader import Target
+from .reader import EditQuality, Target
 
 
 @dataclass(frozen=True)
@@ -37,43 +36,6 @@ class LabeledImages:
     labels: Labels
     attributes: Mapping[str, Sequence[str]]
     agreement: Callable[[Labels, Labels], dict[str, float]]
-
-
-@renamed_fields(faces="images")
-@dataclass(frozen=True)
-class EditQuality:
-    """One edit, measured.
-
-    Args:
-        prompt, attribute, values: the target: an image counts if the classifier reads one of
-            `values` as its `attribute` after the edit.
-        images: number of held-out images that lacked the target before.
-        success: share of them that have it after the edit, 0…1.
-        kept: share whose other attributes read as labeled, per attribute, of those of which it
-            can be asked: a bald head has no color of hair.
-        identity: mean cosine similarity of identity embeddings before and after.
-        strength: of the edit.
-    """
-
-    prompt: str
-    attribute: str
-    values: tuple[str, ...]
-    images: int
-    success: float
-    kept: dict[str, float]
-    identity: float
-    strength: float = 1.0
-
-    @property
-    def kept_mean(self) -> float:
-        return sum(self.kept.values()) / len(self.kept)
-
-    @property
-    def kept_worst(self) -> tuple[str, float]:
-        return min(self.kept.items(), key=lambda item: item[1])
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"kept_mean": self.kept_mean, "kept_worst": list(self.kept_worst)}
 
 
 @shielded(grad=False)

@@ -7,16 +7,52 @@ domains which users train on the same kind of images have it too, see `Domain.re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from .evaluate import EditQuality
+from .._deprecated import renamed_fields
 
 Target = tuple[str, tuple[str, ...]]
 """The attribute that an edit is about, and the values that count as success."""
+
+
+@renamed_fields(faces="images")
+@dataclass(frozen=True)
+class EditQuality:
+    """One edit, measured.
+
+    Args:
+        prompt, attribute, values: the target: an image counts if the classifier reads one of
+            `values` as its `attribute` after the edit.
+        images: number of held-out images that lacked the target before.
+        success: share of them that have it after the edit, 0…1.
+        kept: share whose other attributes read as labeled, per attribute, of those of which it
+            can be asked: a bald head has no color of hair.
+        identity: mean cosine similarity of identity embeddings before and after.
+        strength: of the edit.
+    """
+
+    prompt: str
+    attribute: str
+    values: tuple[str, ...]
+    images: int
+    success: float
+    kept: dict[str, float]
+    identity: float
+    strength: float = 1.0
+
+    @property
+    def kept_mean(self) -> float:
+        return sum(self.kept.values()) / len(self.kept)
+
+    @property
+    def kept_worst(self) -> tuple[str, float]:
+        return min(self.kept.items(), key=lambda item: item[1])
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"kept_mean": self.kept_mean, "kept_worst": list(self.kept_worst)}
 
 
 class AttributeReader(Protocol):

@@ -11,7 +11,8 @@ from ...images import psnr as psnr
 from ...metrics.attributes import differing, read_attributes as read_attributes
 from ...shield import shielded
 from .. import Domain
-from ..evaluate import EditQuality as EditQuality, measure_on, shares_of
+from ..evaluate import measure_on, shares_of
+from ..reader import EditQuality as EditQuality
 from .attributes import asked
 from .edits import EDITS
 from .held_out import MEASURE_SEED, faces_without as faces_without

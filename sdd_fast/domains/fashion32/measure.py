@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ..evaluate import EditQuality, measure_on
-from ..reader import Target
+from ..evaluate import measure_on
+from ..reader import EditQuality, Target
 from .attributes import ATTRIBUTES
 from .held_out import load_held_out, to_images, without
 
