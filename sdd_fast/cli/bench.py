@@ -242,6 +242,7 @@ def paper(
 
     from sdd_fast.evidence.paper import PAGE, check_parts, paper as measured
     from sdd_fast.evidence.plan import Plan
+    from sdd_fast.evidence.subject import prompts_of
 
     parts = check_parts(options.comma_list(only, "--only"))
     plan = Plan.quick() if quick else Plan()
@@ -249,6 +250,13 @@ def paper(
     names = options.comma_list(methods, "--methods")
     plan = replace(plan, **asked, methods=None if names is None else tuple(names))
     domain = checkpoints.open(device, dtype, attention)
+    there = len(prompts_of(domain))
+    for name in ("prompts", "ablation_prompts"):
+        if asked.get(name, 0) > there:
+            raise ValueError(
+                f"{name} is {asked[name]}, but the domain {domain.name} names {there} to measure "
+                'with; list more as "prompts" in its domain file'
+            )
     say(f"measuring {', '.join(parts)} of {domain.name} on {device}, the {plan.name} plan …")
     failures = measured(domain, out, plan, only=parts)
     for why in sorted(set(failures.values())):

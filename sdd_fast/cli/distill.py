@@ -102,6 +102,19 @@ class TrainingOptions:
     prior_weight: Annotated[
         float, _training("Holds on to images that the diffusion model finds natural.")
     ] = options.TRAINED_BY.prior_weight
+    gradient: Annotated[
+        str,
+        _training(
+            "What the teacher asks for: sds, score distillation; or dds, the Delta Denoising "
+            "Score, which takes off what it asks of the unedited picture."
+        ),
+    ] = options.TRAINED_BY.gradient
+    source_prompt: Annotated[
+        str | None,
+        _training(
+            "What unedited pictures show, for --gradient dds. Default: the domain's source text."
+        ),
+    ] = options.TRAINED_BY.source_prompt
     ema: Annotated[
         float, _training("Decay of a moving average of the mapper, such as 0.98; 0: none.")
     ] = options.TRAINED_BY.ema
@@ -132,14 +145,20 @@ class TrainingOptions:
     memory_budget: options.MemoryBudget = None
     seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0
 
-    def config(self) -> DistillConfig:
-        """Return them as checked settings; `batch_size` stays the default where none was given."""
+    def config(self, source_text: str) -> DistillConfig:
+        """Return them as checked settings; `batch_size` stays the default where none was given.
+
+        Args:
+            source_text: the source prompt where one is needed and none was given.
+        """
         from sdd_fast.distillation.config import EarlyStop
         from sdd_fast.gradients.config import GuidanceConfig
         from sdd_fast.runs.run import default_config
 
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changes.pop("levels", None)
+        if self.gradient == "dds":
+            changes.setdefault("source_prompt", source_text)
         changes["stop_early"] = EarlyStop() if self.stop_early else None
         if self.guidance_scale is not None:
             changes["guidance"] = GuidanceConfig(guidance_scale=changes.pop("guidance_scale"))
@@ -222,7 +241,6 @@ def distill(
         raise typer.BadParameter("--curve is of one prompt; the curves in their folders are used")
     timesteps = options.whole_numbers(choice.timesteps, "--timesteps")
     levels = options.comma_list(training.levels, "--levels")
-    config = replace(training.config(), samples=output.samples)
     top = 1 if choice.largest else choice.top
     selection = Selection(
         top=top,
@@ -232,6 +250,7 @@ def distill(
     )
     curves = [HQSCurve.load(choice.curve)] if choice.curve else None
     loaded = checkpoints.open(output.device, output.dtype, output.attention)
+    config = replace(training.config(loaded.source_text), samples=output.samples)
     if training.batch_size is None:
         # The generator first: if it is missing, no teacher is downloaded before that is said.
         fitting = training_batch(loaded.generator, loaded.prior)

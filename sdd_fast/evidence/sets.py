@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,6 +86,34 @@ def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> dict[str,
         except ModuleNotFoundError:  # torchmetrics is an extra
             return found
     return found
+
+
+def about_sets(domain: Domain, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -> str | None:
+    """Return what FID and KID of a table are by, and what they lack where there are none.
+
+    Args:
+        editors: of each, prompt → values of its unit.
+    """
+    network = network_of(domain)
+    if network is None:
+        return None
+    told = (
+        f"FID and KID by the features of the {network.name}, of all prompts together, to the "
+        "images before the edit as in the paper: doing nothing is best. They cannot be "
+        "compared with those by Inception."
+    )
+    if find_spec("torchmetrics") is None:
+        return f"{told} They need torchmetrics: pip install 'sdd_fast[metrics]'."
+    sets = (_joined([one.get("features") for one in its.values()]) for its in editors)
+    few = [
+        features for features in sets if features is not None and len(features) <= features.shape[1]
+    ]
+    if few:
+        told += (
+            f" FID needs more images than there are features, {few[0].shape[1] + 1} at least of "
+            f"all prompts together; an editor has {min(map(len, few))}."
+        )
+    return told
 
 
 def _joined(parts: Sequence[Any]) -> Tensor | None:

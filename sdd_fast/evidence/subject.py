@@ -40,8 +40,11 @@ class Subject:
         return self.before if self.latents is None else self.latents
 
 
-def prompts_of(domain: Domain, count: int) -> tuple[str, ...]:
+def prompts_of(domain: Domain, count: int | None = None) -> tuple[str, ...]:
     """Return the first `count` prompts of a domain, of those whose success can be told if any can.
+
+    Args:
+        count: None: all.
 
     Raises:
         ValueError: the domain names no prompts.

@@ -15,7 +15,7 @@ from ..timing.equations import break_even
 from .case import Case
 from .editing import OURS, class_of, editors, measured
 from .judge import values_of
-from .sets import distances, network_of
+from .sets import about_sets, distances
 from .table import Column, Table
 
 SETS = (
@@ -79,13 +79,9 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         "with the target alone changed. Bold: the best of those that were not trained on what "
         "success is measured by."
     ]
-    network = network_of(case.domain)
-    if network is not None:
-        notes.append(
-            f"FID and KID by the features of the {network.name}, of all prompts together, to the "
-            "images before the edit as in the paper: doing nothing is best. They cannot be "
-            "compared with those by Inception. FID needs more images than there are features."
-        )
+    sets = about_sets(case.domain, found.values())
+    if sets is not None:
+        notes.append(sets)
     columns = [Column("editor", "editor"), Column("source", "from"), Column("prompts", "prompts")]
     return Table(name, title, [*columns, *SETS, *QUALITY], rows, notes, ranked=rivals)
 

@@ -32,6 +32,7 @@ def test_one_table_by_a_command(
         (["--only", "table9"], "parts are table1, table2, table3, hqs, figures; got table9"),
         (["--methods", "magic"], "unknown method 'magic'"),
         (["-m", "0"], "images must be a positive integer"),
+        (["--prompts", "40"], "prompts is 40, but the domain tiny names "),
         (["--seeds", "0"], "ablation_seeds must be a positive integer"),
         (["--device", "cuda:77"], "this machine and torch have none"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,13 @@ def test_what_is_refused(tiny: Domain, tiny_folder: Path, tmp_path: Path) -> Non
     blind = load_domain(tiny_folder, classifier=None, clip=None)
     with pytest.raises(ValueError, match="neither a classifier of labels nor a CLIP"):
         paper(blind, tmp_path, PLAN)
+    (tmp_path / "of-another").mkdir()
+    (tmp_path / "of-another" / "plan.json").write_text(
+        json.dumps({"format": module.FORMAT, "domain": "other"})
+    )
+    with pytest.raises(ValueError, match="holds evidence of the domain 'other', not of 'tiny'"):
+        paper(tiny, tmp_path / "of-another", PLAN)
+    shutil.rmtree(tmp_path / "of-another")
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(FileExistsError, match="mine.txt is no file of `sdd bench paper`"):
         paper(tiny, tmp_path, PLAN)
