@@ -19,7 +19,7 @@ def test_delta_denoising_takes_off_what_the_source_text_asks_for(
     words += ["--gradient", "dds"] + ([] if given is None else ["--source-prompt", given])
     done = sdd(*words)
     assert done.code == 0, done.err
-    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["distill"]
     assert (config["gradient"], config["source_prompt"]) == ("dds", recorded)
     assert "this run is finished" in sdd(*words).out
     assert "config.gradient" in sdd.fails(*words[: words.index("--gradient")])
