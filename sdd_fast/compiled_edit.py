@@ -47,12 +47,10 @@ class CompiledEdit:
         w_plus: Tensor = self._encode(self._networks[0], self._filled(images))
         return w_plus[: len(images)].clone()  # a captured graph writes its next result there
 
-    def render(
-        self, w_plus: Tensor, factors: Sequence[float], levels: Sequence[str] | None
-    ) -> Tensor:
-        """W+ [b, num_layers, w_dim] → images [b, 3, *image_size], see `manipulate`."""
+    def render(self, w_plus: Tensor, factors: Tensor, levels: Sequence[str] | None) -> Tensor:
+        """W+ [b, num_layers, w_dim], factors [b, mappers] → images [b, 3, *image_size]."""
         on = torch.tensor(layers_on(levels, self._num_layers), device=w_plus.device)
-        numbers = torch.tensor(list(factors), dtype=torch.float32, device=w_plus.device)
+        numbers = self._filled(factors.to(w_plus.device))
         images: Tensor = self._manipulate(self._networks[1], self._filled(w_plus), numbers, on)
         return images[: len(w_plus)].clone()
 
@@ -69,6 +67,6 @@ class _Manipulator(nn.Module):
         self.generator, self.mappers = generator, nn.ModuleList(mappers)
 
     def forward(self, w_plus: Tensor, factors: Tensor, on: Tensor) -> Tensor:
-        """W+ [B, num_layers, w_dim], factors [mappers], on [num_layers] → [B, 3, H, W]."""
-        pairs = list(zip(self.mappers, factors.unbind(), strict=True))
+        """W+ [B, num_layers, w_dim], factors [B, mappers], on [num_layers] → [B, 3, H, W]."""
+        pairs = list(zip(self.mappers, factors.unbind(1), strict=True))
         return manipulate(self.generator, w_plus, pairs, on).images

@@ -21,6 +21,7 @@ from typing import IO
 from PIL import Image, ImageFile, ImageOps
 
 from .files import PathLike, expanded
+from .image_bytes import ImageBytes
 
 FORMATS = (
     "PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF",
@@ -107,7 +108,7 @@ def check_image(path: Path) -> tuple[str, int, int, str]:
         return str(picture.format), picture.width, picture.height, picture.mode
 
 
-def read_image(path: Path, strict: bool = False) -> Image.Image:
+def read_image(path: Path | ImageBytes, strict: bool = False) -> Image.Image:
     """Decode an image file, turned upright as its EXIF data say; of an animation the first frame.
 
     A JPEG that lacks its end is read as far as it goes, with a warning, as viewers do.
@@ -161,17 +162,15 @@ def _ended(jpeg: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, content: IO[bytes] | None = None) -> Iterator[ImageFile.ImageFile]:
+def _opened(
+    path: Path | ImageBytes, content: IO[bytes] | None = None
+) -> Iterator[ImageFile.ImageFile]:
     """Yield an image whose header is read and whose size is allowed."""
-    if not path.exists():
-        raise FileNotFoundError(f"there is no such image file: {path}")
-    if path.is_dir():
-        raise IsADirectoryError(f"expected an image file, but {path} is a folder")
-    if not path.is_file():
-        raise ValueError(f"{path} is a device or pipe, not an image file")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes)")
-    with content or open(path, "rb") as file:
+    if isinstance(path, Path):
+        _check_file(path)
+    elif not path.data:
+        raise ValueError(f"{path} is empty (0 bytes); was the file read before? seek(0) goes back")
+    with content or path.open("rb") as file:
         with named(str(path)):
             picture = _identified(file, path)
         if picture is None:
@@ -183,7 +182,18 @@ def _opened(path: Path, content: IO[bytes] | None = None) -> Iterator[ImageFile.
         yield picture
 
 
-def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile | None:
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no such image file: {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"expected an image file, but {path} is a folder")
+    if not path.is_file():
+        raise ValueError(f"{path} is a device or pipe, not an image file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+
+
+def _identified(file: IO[bytes], path: Path | ImageBytes) -> ImageFile.ImageFile | None:
     """What `Image.open` does, but for its limit of pixels, which any program may set or lift."""
     start = file.read(16)
     for name in _formats():
@@ -197,7 +207,7 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile | None:
     return None
 
 
-def _decoded(picture: ImageFile.ImageFile, path: Path) -> Image.Image:
+def _decoded(picture: ImageFile.ImageFile, path: Path | ImageBytes) -> Image.Image:
     with named(str(path)):
         picture.load()
         # Here, because a broken EXIF block fails only when parsed.
@@ -209,7 +219,7 @@ def _decoded(picture: ImageFile.ImageFile, path: Path) -> Image.Image:
     return picture
 
 
-def _code_points(picture: Image.Image, path: Path) -> str:
+def _code_points(picture: Image.Image, path: Path | ImageBytes) -> str:
     """What a file says of its colors in numbers of H.273, unless they are sRGB's.
 
     Pillow passes over them: the chunk cICP of a PNG, the box colr of AVIF and HEIF, of which the
@@ -217,7 +227,7 @@ def _code_points(picture: Image.Image, path: Path) -> str:
     """
     if picture.format not in ("PNG", "AVIF", "HEIF"):
         return ""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         start = file.read(2**20)
     if picture.format == "PNG":
         said = start.partition(b"IDAT")[0].partition(b"\0\0\0\4cICP")[2][:2]
@@ -229,9 +239,9 @@ def _code_points(picture: Image.Image, path: Path) -> str:
     return "" if usual else f"{primaries}/{transfer}"
 
 
-def _profile_of_jp2(path: Path) -> bytes:
+def _profile_of_jp2(path: Path | ImageBytes) -> bytes:
     """The ICC profile in the header of a JPEG 2000 file, which Pillow passes over; b"" if none."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         header, _, _ = file.read(2**23).partition(b"jp2c")
     before, box, after = header.partition(b"colr\2")  # 2: by a profile; then two bytes of no use
     return after[2 : int.from_bytes(before[-4:], "big") - 9] if box else b""
@@ -258,7 +268,7 @@ def named(name: str) -> Iterator[None]:
         raise ValueError(f"{name} is a truncated or corrupt image ({error})") from error
 
 
-def _reduce(picture: ImageFile.ImageFile, path: Path) -> None:
+def _reduce(picture: ImageFile.ImageFile, path: Path | ImageBytes) -> None:
     """Have a very large image decoded at half its size where the format can, or refuse it."""
     width, height = picture.size
     count = width * height

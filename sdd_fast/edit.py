@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import batch_editing, edit_inputs
+from . import batch_editing, edit_files, edit_inputs
 from ._deprecated import renamed_arguments, warn
 from .checkpoints.load import load_latents, load_mapper
 from .checks import check_count
 from .compiled_edit import CompiledEdit
 from .device import check_device
-from .files import PathLike, expanded, settled
-from .images import ImageSource, to_pil
+from .edited_images import as_output, check_output
+from .files import PathLike, expanded
+from .images import ImageSource
 from .manipulator import (
     MapperInfo,
     Strength,
@@ -29,11 +30,12 @@ from .manipulator import (
     check_mapper,
     factors_of,
     manipulate,
+    strengths_of,
 )
 from .memory import rendering_batch
 from .models.encoder import check_encoder
 from .models.save import check_finite
-from .progress import Listener, Task
+from .progress import Listener
 from .run_folder import MAPPER_FILE, check_mapper_is_own
 from .shield import shielded
 
@@ -168,7 +170,7 @@ class Editor:
         if self.encoder is not None:
             self.encoder.eval()
             w_plus = compiled.encode(torch.zeros(1, 3, *self.input_size, device=self.device))
-        compiled.render(w_plus, [1.0] * len(self.mappers), None).cpu()
+        compiled.render(w_plus, torch.ones(1, len(self.mappers)), None).cpu()
         self._compiled = compiled
         return time.perf_counter() - began
 
@@ -243,10 +245,10 @@ class Editor:
 
     def latents_of(self, path: PathLike) -> tuple[Tensor, list[str]]:
         """The W+ latents [N, num_layers, w_dim] of a file, and a name for each."""
-        w_plus, names = self._latents_of(expanded(path))
+        w_plus, names = self.read_latents(expanded(path))
         return w_plus.to(self.device), names
 
-    def _latents_of(self, path: Path) -> tuple[Tensor, list[str]]:
+    def read_latents(self, path: Path) -> tuple[Tensor, list[str]]:
         w_plus = load_latents(path, self.generator.num_layers)
         names = batch_editing.names_of_latents(path, len(w_plus))
         wanted = [self.generator.num_layers, self.generator.w_dim]
@@ -274,31 +276,30 @@ class Editor:
         Args:
             images: see `encode`.
             strength: 0 reconstructs, 1 is the edit as distilled, negative goes the other way and
-                beyond 1 exaggerates. One for all edits, or a list with one for each.
+                beyond 1 exaggerates. One for all; a list with one for each edit, or, of a single
+                edit, for each image; or a table [images, edits], as lists, array or tensor.
             levels: which of "coarse", "medium" and "fine" to change in this call; None: all.
             output: "tensor" → [B, 3, H, W] in [-1, 1] (clamped) on the editor's device;
-                "pil" → a list of PIL images.
+                "pil" → a list of PIL images, which notebooks show; "numpy" → [B, H, W, 3] uint8.
             batch_size: images that go through the networks at once; fewer if they are large, and as
                 `compile` was told if it was called.
             aligned: see `encode`.
         """
-        if output not in ("tensor", "pil"):
-            raise ValueError(f'output must be "tensor" or "pil", got {output!r}')
+        check_output(output)
         batch_size = self._at_once(batch_size)
-        factors = factors_of(strength, self.infos)
         w_plus = self.encode(images, batch_size, aligned=aligned)
-        chunks = w_plus.split(min(batch_size, rendering_batch(self.generator)))
-        results = torch.cat([self._render(chunk, factors, levels) for chunk in chunks])
-        return [to_pil(image) for image in results.cpu()] if output == "pil" else results
+        factors = factors_of(strength, self.infos, len(w_plus))
+        size = min(batch_size, rendering_batch(self.generator))
+        pairs = zip(w_plus.split(size), factors.split(size), strict=True)
+        results = torch.cat([self._render(some, its, levels) for some, its in pairs])
+        return as_output(results, output)
 
-    def _render(
-        self, w_plus: Tensor, factors: Sequence[float], levels: Sequence[str] | None
-    ) -> Tensor:
-        """One pass: W+ → edited images [B, 3, *image_size] in [-1, 1]."""
+    def _render(self, w_plus: Tensor, factors: Tensor, levels: Sequence[str] | None) -> Tensor:
+        """One pass: W+ [B, …], factors [B, mappers] → images [B, 3, *image_size] in [-1, 1]."""
         self.generator.eval()
         if self._compiled is not None:
             return self._compiled.render(w_plus, factors, levels).clamp_(-1, 1)
-        mappers = list(zip(self.mappers, factors, strict=True))
+        mappers = list(zip(self.mappers, factors.to(w_plus.device).unbind(1), strict=True))
         return manipulate(self.generator, w_plus, mappers, levels).images.clamp(-1, 1)
 
     def edit_files(
@@ -343,43 +344,20 @@ class Editor:
             FileExistsError: an output exists, and neither `overwrite` nor `skip_existing`; nothing
                 is written.
         """
-        batch_size = self._at_once(batch_size)
-        files, latents, names = batch_editing.inputs(paths, self._latents_of, on_error)
-        out = settled(out_dir)
-        targets = [out / f"{name}{suffix}.png" for name in names]
-        batch_editing.check_targets(files, out, targets, overwrite, skip_existing)
-        done = {target for target in targets if skip_existing and target.exists()}
-        bad = {*files} - batch_editing.readable(files, on_error)
-        align = None if aligned else self.align
-        if files:  # Of a domain; what is missing for it is missing for every image.
-            getattr(getattr(align, "__self__", None), "detector", None)
-        sources: list[batch_editing.Source] = [*files, *latents]
-        pairs = [
-            (source, target)
-            for source, target in zip(sources, targets, strict=True)
-            if target not in done and source not in bad
-        ]
+        return edit_files.edit_files(
+            self, paths, out_dir, strengths_of(strength, len(self.infos), 1)[0].tolist(), levels,
+            suffix=suffix, batch_size=self._at_once(batch_size),
+            align=None if aligned else self.align, overwrite=overwrite,
+            skip_existing=skip_existing, strict=strict, on_error=on_error, progress=progress,
+        )  # fmt: skip
 
-        def load(file: Path) -> Tensor:
-            return edit_inputs.load_one(file, self.input_size, align, strict)
-
-        def edit(images: list[Tensor], w_plus: list[Tensor]) -> Tensor:
-            encoded = [self.encode(torch.stack(images), batch_size)] if images else []
-            given = [torch.stack(w_plus).to(self.device)] if w_plus else []
-            return self.edit(torch.cat(encoded + given), strength, levels, batch_size=batch_size)
-
-        def write(edited: tuple[Path, Tensor]) -> None:
-            batch_editing.write_result(*edited, overwrite, skip_existing)
-            done.add(edited[0])
-
-        task = Task("editing", len(pairs), progress, unit="images")
-        kept = batch_editing.telling_what_is_kept(done, len(pairs), out)
-        with task, kept, batch_editing.folder_for_results(out):
-            batch_editing.edit_all(
-                pairs, latents_of=self._latents_of, load=load, edit=edit, write=write,
-                batch_size=batch_size, on_error=on_error, task=task,
-            )  # fmt: skip
-        return [target for target in targets if target in done]
+    def __repr__(self) -> str:
+        edits = " + ".join(f"“{info.prompt or 'edit'}”" for info in self.infos)
+        height, width = self.image_size
+        given = "images" if self.encoder is not None else "W+ latents only"
+        names = sorted({info.domain for info in self.infos} - {""})
+        domain = f" of {', '.join(names)}" if names else ""
+        return f"Editor({edits}, {width}×{height}{domain}, takes {given}, on {self.device})"
 
 
 def mapper_file(source: Path) -> Path:

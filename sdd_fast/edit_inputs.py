@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from .images import ImageSource, load_image, load_pil, load_tensors
+from .images import ImageSource, is_photo, load_image, load_pil, load_tensors
 
 EditInput = ImageSource | Sequence[ImageSource]
 Align = Callable[[Image.Image], Image.Image]
@@ -49,10 +49,10 @@ def sources_of(images: EditInput, num_layers: int, w_dim: int) -> Sequence[Image
         )
     if isinstance(images, Tensor) and images.ndim == 4:
         sources: Sequence[ImageSource] | Tensor = images
-    elif isinstance(images, (str, os.PathLike, Image.Image, np.ndarray, Tensor)):
+    elif is_photo(images) or isinstance(images, (np.ndarray, Tensor)):
         sources = [images]
     else:
-        sources = list(images)
+        sources = list(cast(Sequence[ImageSource], images))
     if not len(sources):
         raise ValueError("no images to edit: the list is empty")
     return sources
@@ -62,15 +62,15 @@ def load_one(
     source: ImageSource, size: tuple[int, int], align: Align | None, strict: bool = False
 ) -> Tensor:
     """Load an image as [3, *size] in [-1, 1], a file or PIL image through `align` if given."""
-    if align is None or not isinstance(source, (str, os.PathLike, Image.Image)):
+    if align is None or not is_photo(source):
         return load_image(source, size, strict=strict)
     photo = load_pil(source, strict=strict)
     try:
         return load_image(align(photo), size)
     except ValueError as error:
-        raise ValueError(
-            str(error) if isinstance(source, Image.Image) else f"{source}: {error}"
-        ) from error
+        if not isinstance(source, (str, os.PathLike)):
+            raise
+        raise ValueError(f"{os.fspath(source)}: {error}") from error
 
 
 def load_batch(

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
@@ -22,9 +22,13 @@ from .checks import check_count
 from .color_profiles import has_alpha, is_srgb, to_srgb
 from .decoding import check_side, list_images, named, read_image
 from .files import PathLike, atomic_path, expanded
+from .image_bytes import image_bytes, is_encoded
 from .shield import shielded
 
-ImageSource = PathLike | Image.Image | np.ndarray | torch.Tensor
+Encoded = PathLike | bytes | bytearray | memoryview | IO[bytes] | Image.Image
+"""An image file: its path, its bytes, or open for reading; or what Pillow made of one."""
+
+ImageSource = Encoded | np.ndarray | torch.Tensor
 Size = int | tuple[int, int]
 """Of an image in pixels: the side of a square, or (height, width)."""
 
@@ -43,7 +47,7 @@ def load_image(
               sRGB as the file's ICC profile says, without one they are sRGB; alpha is composited
               on white; CMYK, palette, grayscale, 1-bit and 16-bit are converted; of an animation
               the first frame is taken;
-            - a PIL image: likewise;
+            - its bytes, or a file open for reading ("rb"), and a PIL image: likewise;
             - an array [H, W], [H, W, 1|3|4]: uint8 (0…255), uint16 (0…65535) or float in [0, 1];
             - a tensor [3, H, W]: uint8 (0…255), or float in [-1, 1] (beyond that is clamped, as
               generators overshoot).
@@ -74,12 +78,12 @@ def load_sizes(
     pixels: _Pixels
     if isinstance(source, np.ndarray):
         pixels, largest = _from_array(source)
-    elif isinstance(source, (str, os.PathLike, Image.Image)):
+    elif is_photo(source):
         pixels, largest = _from_pil(*_upright(source, strict), strict)
     else:
         raise TypeError(
-            "expected an image file, a PIL image, an array or a tensor, got "
-            f"{type(source).__name__}"
+            "expected an image file (its path, its bytes, or open for reading), a PIL image, an "
+            f"array or a tensor, got {type(source).__name__}"
         )
     check_side(_shape(pixels), "the image")
     return [_fitted(pixels, largest, size) for size in sizes]
@@ -95,7 +99,12 @@ def load_tensors(images: torch.Tensor, size: Size) -> torch.Tensor:
     return fit(_in_range(images), size)
 
 
-def load_pil(source: PathLike | Image.Image, *, strict: bool = False) -> Image.Image:
+def is_photo(source: object) -> TypeGuard[Encoded]:
+    """Tell a file in any form, or a PIL image, from pixels: arrays and tensors."""
+    return isinstance(source, (str, os.PathLike, Image.Image)) or is_encoded(source)
+
+
+def load_pil(source: Encoded, *, strict: bool = False) -> Image.Image:
     """Load a file or PIL image as a PIL image of mode RGB and full size; see `load_image`."""
     picture, name = _upright(source, strict)
     if not _is_deep(picture) and not has_alpha(picture):
@@ -223,11 +232,11 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 # --- readers: samples [H, W] or [H, W, C], and the value of white --------------------------------
 
 
-def _upright(source: PathLike | Image.Image, strict: bool) -> tuple[Image.Image, str]:
+def _upright(source: Encoded, strict: bool) -> tuple[Image.Image, str]:
     """A file or PIL image, decoded and turned; and its name for messages."""
     if not isinstance(source, Image.Image):
-        path = expanded(source)
-        return read_image(path, strict), str(path)
+        file = expanded(source) if isinstance(source, (str, os.PathLike)) else image_bytes(source)
+        return read_image(file, strict), str(file)
     with named("the PIL image"):
         picture = ImageOps.exif_transpose(source)
         return picture.convert("LA") if picture.mode == "La" else picture, "the PIL image"

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +27,8 @@ from .out_of_memory import check_ran_out
 STRONGEST = 1e6
 """Magnitude of a strength; images are saturated long before."""
 
-Strength = float | Sequence[float]
+Strength = float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray | Tensor
+"""One for all, one for each edit, or a table [images, edits]; see `strengths_of`."""
 
 
 @dataclass(frozen=True)
@@ -145,26 +147,47 @@ def check_mapper(mapper: nn.Module, info: MapperInfo, generator: Any) -> None:
             )
 
 
-def factors_of(strength: Strength, infos: Sequence[MapperInfo]) -> list[float]:
-    """Return λ·strength of each mapper, of one strength for all or one for each.
+def strengths_of(strength: Strength, edits: int, count: int) -> Tensor:
+    """Return the strength of each edit for each image, [count, edits] float64.
+
+    Args:
+        strength: see `Editor.edit`.
 
     Raises:
         ValueError: another number of strengths, or one beyond `STRONGEST` or NaN.
     """
-    count = len(infos)
-    values = (
-        [float(strength)] * count
-        if isinstance(strength, (int, float))
-        else [float(value) for value in strength]
-    )
-    if len(values) != count:
-        raise ValueError(f"expected one strength, or one for each of {count} edits: {values}")
-    if not all(abs(value) <= STRONGEST for value in values):  # of NaN as well
+    try:
+        told = strength.detach().cpu() if isinstance(strength, Tensor) else strength
+        given = np.asarray(told, dtype=np.float64)  # no tensor: reading those waits for a GPU
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"strength must be a number, or a list or table of numbers, got {strength!r:.80}"
+        ) from error
+    table = given
+    if given.ndim == 1 and len(given) != edits == 1:
+        table = given[:, None]
+    if table.ndim > 2 or list(table.shape) not in ([], [edits], [count, edits]):
+        images = f"{count} image" + ("s" if count > 1 else "")
+        raise ValueError(
+            f"expected one strength, or one for each of {edits} edits, or a table of them for "
+            f"{images}, [{count}, {edits}]; got {list(given.shape)}: {strength!r:.80}"
+        )
+    if not (np.abs(table) <= STRONGEST).all():  # of NaN as well
         raise ValueError(
             f"strength must be finite, and at most {STRONGEST:,.0f} either way (1 is as trained), "
-            f"got {values}"
+            f"got {strength!r:.80}"
         )
-    return [value * info.lam for value, info in zip(values, infos, strict=True)]
+    return torch.from_numpy(table).expand(count, edits)
+
+
+def factors_of(strength: Strength, infos: Sequence[MapperInfo], count: int) -> Tensor:
+    """Return λ·strength of each mapper for each image, [count, mappers] float32.
+
+    Raises:
+        ValueError: see `strengths_of`.
+    """
+    lam = torch.tensor([info.lam for info in infos], dtype=torch.float64, device="cpu")
+    return (strengths_of(strength, len(infos), count) * lam).float()
 
 
 @dataclass(frozen=True)
@@ -193,8 +216,9 @@ def manipulate(
     Args:
         generator: a `LatentGenerator`; mappers of styles need a `StyleGAN2`.
         w_plus: [B, num_layers, w_dim].
-        mappers: (module, factor) pairs; the factor is λ·strength and may be negative. A
-            `StyleSpaceMapper` changes styles; any other module takes W+ and returns its change.
+        mappers: (module, factor) pairs; the factor is λ·strength and may be negative, [B] where
+            it is another for each latent. A `StyleSpaceMapper` changes styles; any other module
+            takes W+ and returns its change.
         levels: edit only these of "coarse", "medium" and "fine"; None edits all. Or `layers_on` of
             them as a tensor [num_layers], where they must be no constants of a compiled function.
 
@@ -208,8 +232,9 @@ def manipulate(
     for mapper, factor in mappers:
         if getattr(mapper, "of_styles", False):
             styles = generator.style_vectors(w_plus) if styles is None else styles
+            rows = _rows(factor, 2)
             changes = [
-                change * (factor * on[style_layer(i)]) for i, change in enumerate(mapper(styles))
+                change * (rows * on[style_layer(i)]) for i, change in enumerate(mapper(styles))
             ]
             if style_deltas is not None:
                 changes = [a + b for a, b in zip(style_deltas, changes, strict=True)]
@@ -223,7 +248,8 @@ def manipulate(
                 )
             if levels is not None:
                 change = change * torch.as_tensor(on, device=change.device)[:, None]
-            delta = factor * change if delta is None else delta + factor * change
+            rows = _rows(factor, 3)
+            delta = rows * change if delta is None else delta + rows * change
     w_hat = w_plus if delta is None else w_plus + delta
     if style_deltas is None:
         return Manipulated(generator.synthesis(w_hat), delta, None)
@@ -231,6 +257,13 @@ def manipulate(
         styles = generator.style_vectors(w_hat)
     edited = [style + change for style, change in zip(styles, style_deltas, strict=True)]
     return Manipulated(generator.synthesis_from_styles(edited), delta, style_deltas)
+
+
+def _rows(factor: float | Tensor, dims: int) -> float | Tensor:
+    """A factor that multiplies [B, …] of so many dimensions: [B] becomes [B, 1, …]."""
+    if isinstance(factor, Tensor) and factor.ndim:
+        return factor.reshape(-1, *[1] * (dims - 1))
+    return factor
 
 
 def style_layer(index: int) -> int:

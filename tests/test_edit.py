@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +73,24 @@ def test_strengths_and_lambda(editor: Editor, w_plus: Tensor) -> None:
     assert not editor.edit(w_plus).requires_grad
 
 
+def test_a_strength_for_each_image(
+    editor: Editor, generator: StyleGAN2, w_plus: Tensor, tmp_path: Path
+) -> None:
+    table = [[0.0, 1.0], [1.0, 0.0], [-0.5, 2.0], [0.3, 0.3], [0.0, 0.0]]
+    want = torch.cat([expected(editor, w_plus[i : i + 1], *table[i]) for i in range(5)])
+    for given in (table, np.array(table), torch.tensor(table)):
+        torch.testing.assert_close(editor.edit(w_plus, given, batch_size=2), want)
+    single = Editor(generator, editor.mappers[1])
+    want = torch.cat([single.edit(w_plus[i : i + 1], 0.5 * i - 1) for i in range(5)])
+    torch.testing.assert_close(single.edit(w_plus, [-1, -0.5, 0, 0.5, 1]), want)
+    torch.manual_seed(0)
+    styles = Editor(generator, StyleSpaceMapper(generator.style_dims, zero_init=False))
+    want = torch.cat([styles.edit(w_plus[i : i + 1], i) for i in range(5)])
+    torch.testing.assert_close(styles.edit(w_plus, range(5)), want)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected one strength, or one for each of 2 edits"):
+        editor.edit_files(tmp_path, tmp_path / "out", table)
+
+
 def test_levels_in_a_call(editor: Editor, w_plus: Tensor) -> None:
     part = editor.edit(w_plus, levels=["fine"])
     a, b = editor.mappers
@@ -94,6 +113,11 @@ def test_every_kind_of_picture_gives_the_same_edit(
     with torch.no_grad():
         assert editor.encoder is not None
         want = expected(editor, editor.encoder(load_image(photo, 64)[None]), 1, 1)
+    content = (tmp_path / "a.png").read_bytes()
+    for given in (content, bytearray(content), memoryview(content), io.BytesIO(content)):
+        torch.testing.assert_close(editor.edit(given), want)
+    with (tmp_path / "a.png").open("rb") as opened:
+        torch.testing.assert_close(editor.edit([opened]), want)
     sources = [tmp_path / "a.png", str(tmp_path / "a.png"), picture, photo, tensor]
     for source in [*sources, tensor[None], [picture]]:
         torch.testing.assert_close(editor.edit(source), want)  # type: ignore[arg-type]
@@ -107,6 +131,9 @@ def test_pil_output(editor: Editor, w_plus: Tensor) -> None:
     pictures = editor.edit(w_plus, output="pil")
     assert len(pictures) == 5 and pictures[0].size == (64, 64)
     assert pictures[2].tobytes() == to_pil(editor.edit(w_plus)[2]).tobytes()
+    arrays = editor.edit(w_plus, output="numpy")
+    assert arrays.shape == (5, 64, 64, 3) and arrays.dtype == np.uint8
+    assert np.array_equal(arrays[2], np.asarray(pictures[2]))
 
 
 def test_style_space_edit(generator: StyleGAN2, w_plus: Tensor) -> None:
@@ -372,8 +399,13 @@ def test_bad_input(editor: Editor, generator: StyleGAN2, w_plus: Tensor, photo: 
         editor.edit(w_plus, [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="finite"):
         editor.edit(w_plus, float("nan"))
-    with pytest.raises(ValueError, match='"tensor" or "pil"'):
-        editor.edit(w_plus, output="numpy")
+    with pytest.raises(ValueError, match='"tensor", "pil" or "numpy", got \'png\''):
+        editor.edit(w_plus, output="png")
+    with pytest.raises(ValueError, match=r"5 images, \[5, 2\]; got \[2, 5\]"):
+        editor.edit(w_plus, torch.ones(2, 5))
+    for no_numbers in ("strong", [[1.0], [1.0, 2.0]]):
+        with pytest.raises(ValueError, match="a number, or a list or table of numbers, got"):
+            editor.edit(w_plus, no_numbers)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size"):
         editor.edit(w_plus, batch_size=0)
     with pytest.raises(ValueError, match=r"images\[2\]: the image is too small: 9×9"):

@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from ..manipulator import MapperInfo
+from ..notebook import table
 from .config import DistillConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DistillResult:
     """The result of `distill`.
 
@@ -34,6 +35,29 @@ class DistillResult:
     def compile_seconds(self) -> float:
         """Seconds that compiling took besides, over all sittings."""
         return float(sum(entry.get("compile_seconds", 0.0) for entry in self.history))
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name} {value}" for name, value in self._told().items())
+        return f"DistillResult({self.info.prompt!r}, {told})"
+
+    def _repr_html_(self) -> str:
+        return table({"prompt": self.info.prompt, **self._told()})
+
+    def _told(self) -> dict[str, Any]:
+        """What a person wants to know of it, by name."""
+        told: dict[str, Any] = {
+            "mapper": type(self.mapper).__name__,
+            "levels": "+".join(self.info.levels) or "none",
+            "timesteps": "+".join(map(str, self.info.timesteps)),
+            "λ": f"{self.info.lam:g}",
+            "steps": self.history[-1].get("step", self.config.steps) if self.history else 0,
+            "seconds": f"{self.seconds:.1f}",
+        }
+        measured = [entry for entry in self.history if "edit_size" in entry]
+        if measured:
+            told |= {"edit size": f"{measured[-1]['edit_size']:.1%}"}
+            told |= {name: measured[-1][name] for name in ("verdict",) if name in measured[-1]}
+        return told
 
 
 class PromptsFailed(FloatingPointError):

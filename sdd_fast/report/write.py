@@ -5,7 +5,6 @@ This gathers what the page says; how it says it is in `templates`.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shlex
@@ -19,6 +18,7 @@ import jinja2
 from ..distillation.judge import WITHOUT_EFFECT, worst_kept
 from ..domains.names import needed_options
 from ..files import PathLike, read_json, settled, shown, write_text
+from ..notebook import data_url
 from ..run_folder import (
     CURVE_FILE,
     CURVE_PICTURE,
@@ -204,13 +204,9 @@ def _environment() -> jinja2.Environment:
         "seal": lambda record: wording.SEALS[record["verdict"]["level"]],
         "headline": wording.headline,
         "advice": wording.advice,
-        "data_url": _data_url,
+        "data_url": data_url,
     }
     return environment
-
-
-def _data_url(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _edit_commands(runs: list[Run]) -> list[str]:

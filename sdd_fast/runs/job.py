@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from torch import nn
 from ..distillation.config import DistillConfig
 from ..distillation.judge import Verdict
 from ..distillation.result import DistillResult
+from ..files import shown
+from ..notebook import image_tag, table
 from ..progress import Listener
 from ..report import wording
-from ..run_folder import MAPPER_FILE, REPORT_FILE
+from ..run_folder import GRID_FILE, MAPPER_FILE, REPORT_FILE
 from ..selection.choose import Selection
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class Job:
         return bool(self.earlier.get("complete")) and (self.folder / MAPPER_FILE).exists()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EditRun:
     """What `run_edit` returns. `record` is the content of run.json."""
 
@@ -76,3 +79,21 @@ class EditRun:
     def advice(self) -> str:
         """What to try next; "" if nothing."""
         return wording.advice(self.record)
+
+    def __repr__(self) -> str:
+        prompt, folder = self.record["prompt"], str(shown(self.folder))
+        return f"EditRun({prompt!r}, {self.verdict.level}: {self.headline}; {folder!r})"
+
+    def _repr_html_(self) -> str:
+        """The verdict, and the held-out images before and after."""
+        prompt, picture = self.record["prompt"], self.folder / GRID_FILE
+        rows = {
+            "verdict": f"{self.verdict.level}: {self.headline}",
+            "advice": self.advice,
+            "timesteps": ", ".join(map(str, self.record["timesteps"])),
+            "folder": self.folder,
+            "report": self.report,
+        }
+        facts = table({name: value for name, value in rows.items() if str(value)})
+        seen = image_tag(picture, f"before and after: {prompt}") if picture.exists() else ""
+        return f"<b>“{escape(prompt)}”</b>{facts}{seen}"

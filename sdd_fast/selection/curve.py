@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,11 @@ from torch import Tensor
 from .._deprecated import renamed_fields, warn
 from ..files import PathLike, atomic_path, read_json, write_json
 from ..gradients.config import GuidanceConfig
+from ..notebook import png_of
 from .plot import hqs_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT = "sdd_fast.hqs_curve"
 VERSION = 1
@@ -23,7 +27,7 @@ NORMALIZATIONS = ("per-image", "of-mean")
 
 
 @renamed_fields(normalise="normalize")
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HQSCurve:
     """Hybrid Quality Score of one prompt over timesteps (Eq. 9–12).
 
@@ -196,6 +200,15 @@ class HQSCurve:
             chosen: timesteps to mark; default: those above `threshold`, or else the largest.
             threshold: drawn as a horizontal line when given.
         """
+        figure = self.figure(chosen=chosen, threshold=threshold)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+        return Path(path)
+
+    def figure(
+        self, *, chosen: Sequence[int] | None = None, threshold: float | None = None
+    ) -> Figure:
+        """Draw the curve as a figure of matplotlib; see `plot`."""
         if chosen is None:
             chosen = [self.largest()] if threshold is None else self.select(threshold)
         unknown = sorted(set(chosen) - set(self.timesteps))
@@ -208,7 +221,7 @@ class HQSCurve:
             note += f"; {self.search}: {spent} of {total} evaluations"
         if self.gradient_at != "image":
             note += f"; approximate: gradient at the {self.gradient_at}"
-        figure = hqs_figure(
+        return hqs_figure(
             self.timesteps,
             self.scores,
             self.mean.tolist(),
@@ -219,9 +232,19 @@ class HQSCurve:
             prompt=self.prompt,
             note=note,
         )
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary)
-        return Path(path)
+
+    def __repr__(self) -> str:
+        first, last = self.timesteps[0], self.timesteps[-1]
+        count = f"{len(self.timesteps)} timesteps {first}…{last}" if last > first else f"t={first}"
+        images = f"{self.num_images} image" + ("s" if self.num_images > 1 else "")
+        best = f"largest {float(self.mean.max()):+.3f} at {self.largest()}"
+        how = [self.gradient_map, self.normalize]
+        how += [] if self.search == "exhaustive" else [self.search]
+        how += [] if self.gradient_at == "image" else [f"gradient at the {self.gradient_at}"]
+        return f"HQSCurve({self.prompt!r}, {count}, {images}, {best}; {', '.join(how)})"
+
+    def _repr_png_(self) -> bytes:
+        return png_of(self.figure())
 
     def save(self, path: PathLike) -> Path:
         """Write everything as JSON, atomically. Numbers keep all their digits."""
