@@ -51,7 +51,7 @@ def load_editor(key: str, domain: Domain, case: Case) -> Baseline:
     """
     if key == OURS:
         return SelectiveDistillation(domain, case.plan.steps, case.plan.selection_images)
-    return load_baseline(key, domain)
+    return load_baseline(key, domain, **case.plan.settings.get(key, {}))
 
 
 def editing(case: Case, key: str, prompt: str) -> Unit:
@@ -94,7 +94,9 @@ def settings_of(case: Case, key: str) -> dict[str, Any]:
     if key == OURS:
         return {"steps": case.plan.steps, "selection_images": case.plan.selection_images}
     parameters = inspect.signature(BASELINES[key]).parameters.values()
-    return {p.name: repr(p.default) for p in parameters if p.default is not p.empty}
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    used = {**defaults, **case.plan.settings.get(key, {})}
+    return {name: repr(value) for name, value in used.items()}
 
 
 def units(case: Case) -> list[Unit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -9,6 +10,15 @@ from ..checks import check_count, check_number
 
 PARTS = ("table1", "table2", "table3", "hqs", "figures")
 """What can be asked for alone."""
+
+
+QUICK_SETTINGS: dict[str, dict[str, Any]] = {
+    "sdedit": {"steps": 10}, "ddib": {"steps": 15}, "edit-friendly": {"steps": 15},
+    "ledits": {"steps": 15}, "styleclip-mapper": {"steps": 30},
+    "styleclip-optimization": {"steps": 20}, "styleclip-direction": {"images": 2},
+    "stylemc": {"steps": 20}, "delta-denoising": {"steps": 30},
+}  # fmt: skip
+"""Of the quick plan: other editors take as little time as ours."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Plan:
         images: m, that every method edits for each prompt, and n, `asked_prompts`, of Eq. 13–15.
         prompts: of the domain's, in tables 1 and 2 and the figures.
         methods: of `baselines.BASELINES`, to compare with; None: all.
+        settings: of some of these, in place of their defaults: name → argument → value.
         steps: of our own trainings in tables 1 and 2.
         selection_images: that HQS is computed on; 16 as by default.
         budget, ablation_prompts, ablation_seeds, ablation_images: of the trainings of Table 3 and
@@ -51,6 +62,7 @@ class Plan:
     asked_prompts: int = 10
     prompts: int = 8
     methods: tuple[str, ...] | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     steps: int = 250
     selection_images: int = 16
     budget: Budget = field(default_factory=Budget)
@@ -64,7 +76,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            if one.name not in ("name", "methods", "budget"):
+            if one.name not in ("name", "methods", "settings", "budget"):
                 least = 2 if one.name == "study_timesteps" else 1
                 check_count(one.name, getattr(self, one.name), least)
 
@@ -72,9 +84,9 @@ class Plan:
     def quick(cls, **changes: Any) -> Plan:
         """Return a plan of minutes on a CPU: everything is run, hardly anything is sure."""
         small = cls(
-            name="quick", images=8, prompts=2, steps=40, selection_images=4,
-            budget=Budget(steps=15), ablation_prompts=2, ablation_seeds=1, ablation_images=16,
-            study_timesteps=5, shown=4, resamples=1000,
+            name="quick", images=8, prompts=2, settings=QUICK_SETTINGS, steps=30,
+            selection_images=4, budget=Budget(steps=10), ablation_prompts=2, ablation_seeds=1,
+            ablation_images=16, study_timesteps=5, shown=4, resamples=1000,
         )  # fmt: skip
         return replace(small, **changes)
 

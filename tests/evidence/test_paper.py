@@ -21,6 +21,7 @@ from sdd_fast.evidence.store import Store
 PLAN = Plan.quick(
     steps=2, images=6, ablation_images=6, budget=Budget(steps=1, batch_size=1), shown=2,
     ablation_seeds=1, study_timesteps=3, selection_images=2, resamples=50,
+    settings={"sdedit": {"level": 0.75}},
 )  # fmt: skip
 
 
@@ -60,7 +61,8 @@ def test_a_quick_run_measures_everything_and_a_second_one_nothing(
     assert {name.split(",")[0] for name in failures} == {"edits/needy"}
     page = (tmp_path / "out" / "results.md").read_text()
     assert "(quick run)" in page and "A **quick** run" in page
-    assert "| Negative |" in page and "the domain has no crystal ball" in page
+    assert "| Negative | nobody | level = 0.75 |" in page
+    assert "the domain has no crystal ball" in page
     row = next(line for line in page.splitlines() if line.startswith("| Needy StyleCLIP | nobody"))
     assert "not measured" in row
     for line in page.splitlines():

@@ -28,12 +28,13 @@ def levels(case: Case) -> Unit:
     """Return the unit of edits at all levels: "levels", and a strip of each."""
     prompt, plan = case.prompts[0], case.plan
     count = min(_MOST, plan.images)
+    settings = dict(plan.settings.get("sdedit", {}))
 
     def run() -> Outcome:
         subject = subject_of(case.domain, prompt, count)
         rows, strips = [], {"before": subject.before[: plan.shown]}
         for level in LEVELS:
-            editor = load_baseline("sdedit", case.domain, level=level)
+            editor = load_baseline("sdedit", case.domain, **{**settings, "level": level})
             after = editor.edit(subject.before, prompt)
             told = judged(case.domain, subject, after)
             means = {key: mean_of(told, key) for key in ("success", "kept")}
@@ -42,6 +43,7 @@ def levels(case: Case) -> Unit:
         return Outcome({"levels": rows}, strips)
 
     depends = {"levels": list(LEVELS), "prompt": prompt, "images": count, "shown": plan.shown}
+    depends |= {"settings": settings} if settings else {}
     return case.unit("figures/noise-levels", depends, run, turn=20, cost=60)
 
 

@@ -1,0 +1,37 @@
+"""How much is measured, and by which settings of other editors."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from sdd_fast.baselines import BASELINES
+from sdd_fast.domains import Domain
+from sdd_fast.evidence.case import Case
+from sdd_fast.evidence.editing import editing, settings_of
+from sdd_fast.evidence.plan import QUICK_SETTINGS, Plan
+from sdd_fast.evidence.store import Store
+
+
+@pytest.mark.parametrize("name", QUICK_SETTINGS)
+def test_a_quick_plan_takes_less_of_editors_than_their_defaults(name: str) -> None:
+    arguments = inspect.signature(BASELINES[name]).parameters
+    for setting, value in QUICK_SETTINGS[name].items():
+        assert value < arguments[setting].default
+
+
+def test_settings_of_a_plan_make_other_units_and_those_of_none_the_same(
+    tiny: Domain, tmp_path: Path
+) -> None:
+    plain, quick, changed = (
+        Case(tiny, Plan(name=name, settings=settings), Store(tmp_path))
+        for name, settings in (
+            ("full", {}), ("other", {"ddib": {"steps": 3}}), ("full", {"sdedit": {"level": 0.5}}),
+        )
+    )  # fmt: skip
+    prompt = plain.prompts[0]
+    assert settings_of(changed, "sdedit") == settings_of(plain, "sdedit") | {"level": "0.5"}
+    digests = [editing(case, "sdedit", prompt).digest for case in (plain, quick, changed)]
+    assert digests[0] == digests[1] != digests[2]
