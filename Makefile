@@ -115,7 +115,7 @@ demo: $(DONE)/package
 test: $(DONE)/dev
 	@echo "==> pytest"
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n auto --maxprocesses 8 \
-	  --dist worksteal --durations=10 $(ARGS)
+	  --dist worksteal --durations=60 --durations-min=4 $(ARGS)
 
 lint: $(DONE)/dev
 	@echo "==> ruff, mypy, clang-format"

@@ -84,9 +84,14 @@ def list_images(folder: PathLike) -> list[Path]:
 
 
 def besides(paths: Sequence[Path]) -> str:
-    """Count files and folders, for a person: "2 other files (.txt, .mp4), 1 folder"."""
+    """Count files and folders, for a person: "2 other files (.txt, .mp4), 1 folder".
+
+    Links to what is not there, which may have been images, are told by name.
+    """
     folders = [path for path in paths if path.is_dir()]
-    kinds = Counter(path.suffix.lower() or path.name for path in paths if path not in folders)
+    broken = [path for path in paths if path.is_symlink() and not path.exists()]
+    there = [path for path in paths if path not in folders and path not in broken]
+    kinds = Counter(path.suffix.lower() or path.name for path in there)
     counts = []
     if kinds:
         files = f"{kinds.total()} other file" + ("s" if kinds.total() > 1 else "")
@@ -94,6 +99,10 @@ def besides(paths: Sequence[Path]) -> str:
         counts.append(f"{files} ({some})")
     if folders:
         counts.append(f"{len(folders)} folder" + ("s" if len(folders) > 1 else ""))
+    if broken:
+        links = f"{len(broken)} link" + ("s" if len(broken) > 1 else "")
+        some = ", ".join(path.name for path in broken[:5]) + (", …" * (len(broken) > 5))
+        counts.append(f"{links} to a file that does not exist ({some})")
     return ", ".join(counts)
 
 

@@ -21,6 +21,7 @@ LOCK_FILE = ".lock"
 """Stays in the folder, without content, when the lock is released."""
 
 _BEGINNING = b'{"pid"'
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _locked: ContextVar[frozenset[Path]] = ContextVar("_locked", default=frozenset())
 
@@ -77,8 +78,11 @@ def _acquired(path: Path, place: str) -> FileLock:
         while not path.exists():  # its last holder removed it meanwhile
             lock.release()
             lock.acquire(blocking=False)
-    except PermissionError as error:
-        raise PermissionError(error.errno, error.strerror, place) from error
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        told = f"{error.strerror}: nothing can be written here; choose another place"
+        raise PermissionError(error.errno, told, place) from error
     except Timeout:
         raise BlockingIOError(
             errno.EAGAIN,

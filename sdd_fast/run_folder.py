@@ -181,7 +181,9 @@ class RunFolder:
     ) -> None:
         self.path, self.info = settled(path), info
         self.request: dict[str, Any] = json.loads(json.dumps(request))
-        self.state_file = StateFile(self.path / CHECKPOINT_FILE, self.request, steps, _OTHERWISE)
+        self.state_file = StateFile(
+            self.path / CHECKPOINT_FILE, self.request, steps, _OTHERWISE, implied=ONLY_SHOWN
+        )
         self.resume = resume
         self._config: dict[str, Any] = {}
         self._described = False
@@ -308,7 +310,8 @@ class RunFolder:
         if config is None:
             raise self._foreign(MAPPER_FILE)
         if _REQUEST in config:
-            lines = differences(config[_REQUEST], self.request, old_name="there")
+            asked = config[_REQUEST]
+            lines = differences(asked, self.request, old_name="there", implied=ONLY_SHOWN)
         else:
             now = {**asdict(self.info), "distill": self.request["config"]}
             old, new = _comparable(config), _comparable(json.loads(json.dumps(now)))

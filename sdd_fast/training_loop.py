@@ -33,6 +33,9 @@ from .training_setup import (
 )
 from .training_state import ENDS_AT, TrainingState, end_of
 
+SAVE_AFTER = 60.0
+"""Seconds after which a state is saved, however many steps they were: what a kill may cost."""
+
 Loss = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
 """Step from 0 → scalar loss, and scalars to log."""
 
@@ -142,7 +145,7 @@ class _Loop:
         self.first_bad = [torch.full((), -1, device=self.device) for _ in trainings]
         self.saved = [training.state.step for training in trainings]
         self.updating = False
-        self.since = time.perf_counter()
+        self.since = self.saved_at = time.perf_counter()
 
     @property
     def done(self) -> int:
@@ -302,11 +305,11 @@ class _Loop:
 
     def _saves(self, of: list[int], interrupted: bool) -> list[int]:
         states = {i: self.trainings[i].state for i in of}
-        every = self.schedule.save_every
+        every, now = self.schedule.save_every, self.since - self.saved_at >= SAVE_AFTER
         return [
             i
             for i, state in states.items()
-            if interrupted or state.step % every == 0 or state.step == self._end(i)
+            if interrupted or now or state.step % every == 0 or state.step == self._end(i)
         ]
 
     def _entry(self, state: TrainingState) -> Entry:
@@ -321,8 +324,11 @@ class _Loop:
 
     def save(self, of: list[int], interrupted: bool) -> None:
         """Save what is due after this step."""
-        for i in self._saves(of, interrupted):
+        due = self._saves(of, interrupted)
+        for i in due:
             self._save(i, of)
+        if due:
+            self.saved_at = self.since
 
     def _save(self, i: int, of: list[int]) -> None:
         training = self.trainings[i]

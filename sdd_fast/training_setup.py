@@ -41,7 +41,8 @@ class Schedule:
         ema: decay of the moving average of the weights that is kept; 0: none.
         clip_grad: largest norm of the gradient; infinity: not clipped.
         log_every, measure_every, save_every: steps between history entries, between measurements
-            and between saved states. All of them happen after the last step, too.
+            and between saved states. All of them happen after the last step, too; a state is also
+            saved `training_loop.SAVE_AFTER` seconds after the one before.
         stop: asked with the history after each measurement, until it answers with the number of
             steps after which the training ends, and why. Both join the entry, the former as
             "ends_at".

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -112,12 +112,14 @@ class StateFile:
             only under the description that it was saved with.
         steps: of the whole training.
         otherwise: what to do about a file that cannot be resumed, to follow "…, or ".
+        implied: see `differences`.
     """
 
     path: Path
     description: Mapping[str, Any]
     steps: int
     otherwise: str
+    implied: Collection[str] = ()
 
     def save(self, state: TrainingState) -> None:
         """Write the state, atomically."""
@@ -200,7 +202,9 @@ class StateFile:
     def check_same(self, description: Any) -> None:
         """Refuse a state that was saved under another description, naming the differences."""
         now = json.loads(json.dumps(self.description))
-        differing = differences(description, now, old_name="in the checkpoint")
+        differing = differences(
+            description, now, old_name="in the checkpoint", implied=self.implied
+        )
         if differing:
             raise ValueError(
                 f"{self.path} belongs to a run with other settings:\n  "
@@ -216,18 +220,25 @@ class StateFile:
         return ValueError(f"{self.path} {problem}.\nTo begin anew, {self.otherwise}")
 
 
-def differences(old: Any, new: Any, name: str = "", *, old_name: str) -> list[str]:
-    """Return one line for each value in which two JSON values differ."""
+def differences(
+    old: Any, new: Any, name: str = "", *, old_name: str, implied: Collection[str] = ()
+) -> list[str]:
+    """Return one line for each value in which two JSON values differ.
+
+    Args:
+        old_name: where the old ones are. implied: keys that are there because of another, which
+            differs, where only one of the values has them.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
-        for key in sorted({*old, *new}):
-            inner = f"{name}.{key}" if name else key
-            lines += differences(old.get(key), new.get(key), inner, old_name=old_name)
+        for key in sorted({*old, *new} - ((old.keys() ^ new.keys()) & set(implied))):
+            inner, then, now = f"{name}.{key}" if name else key, old.get(key), new.get(key)
+            lines += differences(then, now, inner, old_name=old_name, implied=implied)
         return lines
     if old == new:
         return []
-    then, now = ("not set" if value is None else repr(value) for value in (old, new))
-    return [f"{name}: {then} {old_name}, {now} now"]
+    told = ["not set" if value is None else repr(value) for value in (old, new)]
+    return [f"{name}: {told[0]} {old_name}, {told[1]} now"]
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -406,8 +406,15 @@ def test_load_folder(tmp_path: Path, rgb: np.ndarray) -> None:
     assert [p.name for p in paths] == ["a.JPG", "b.png"]
     assert batch.shape == (2, 3, 16, 16)
     assert len(images.load_folder(tmp_path, 16, limit=1)[1]) == 1
+    for name in ("lost.png", "gone.png"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere.png")
+    links = (
+        r"1 other file \(\.txt\), 2 links to a file that does not exist \(gone\.png, lost\.png\)$"
+    )
+    with pytest.warns(UserWarning, match=links):
+        assert images.list_images(tmp_path) == paths
     (tmp_path / "c.png").write_bytes(b"broken")
-    with pytest.raises(ValueError, match=r"c\.png"):
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"c\.png"):
         images.load_folder(tmp_path, 16)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -105,6 +106,32 @@ def test_a_lock_of_something_else_is_kept(tmp_path: Path) -> None:
         theirs.write_text(left)
         with locked(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_where_nothing_can_be_written_the_folder_is_named_and_not_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / LOCK_FILE))
+
+    monkeypatch.setattr("sdd_fast.lock.FileLock.acquire", refuse)
+    told = f"{os.strerror(number)}: nothing can be written here; choose another place"
+    with pytest.raises(PermissionError, match=told) as caught, locked(tmp_path):
+        pass
+    assert caught.value.errno == number and caught.value.filename == str(tmp_path)
+
+
+def test_other_errors_of_a_lock_are_told_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(tmp_path / LOCK_FILE))
+
+    monkeypatch.setattr("sdd_fast.lock.FileLock.acquire", fail)
+    with pytest.raises(OSError) as caught, locked(tmp_path):
+        pass
+    assert caught.value.errno == errno.EIO and caught.value.filename == str(tmp_path / LOCK_FILE)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere")

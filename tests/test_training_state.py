@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,13 +31,19 @@ def started(average: bool = True) -> TrainingState:
     return begin(module, average=average)
 
 
-def learn(state: TrainingState, store: StateFile | None, log_every: int = 2) -> None:
+def learn(
+    state: TrainingState,
+    store: StateFile | None,
+    log_every: int = 2,
+    steps: int = STEPS,
+    save_every: int = 3,
+) -> None:
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
         value = state.module(x).square().mean()
         return value, {"value": value.detach()}
 
-    schedule = Schedule(STEPS, lambda *_: 0.1, ema=0.9, log_every=log_every, save_every=3)
+    schedule = Schedule(steps, lambda *_: 0.1, ema=0.9, log_every=log_every, save_every=save_every)
     train(state, loss, schedule, "a test", store=store, progress=False)
 
 
@@ -74,6 +82,18 @@ def test_a_state_is_restored_in_full(store: StateFile) -> None:
         x, y = trained.optimizer.state[p], restored.optimizer.state[q]
         assert x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
     assert restored.step == STEPS and restored.history[-1]["step"] == STEPS
+
+
+def test_long_steps_are_saved_after_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many steps are to lie between checkpoints: what is killed loses no more than that."""
+    clock = SimpleNamespace(perf_counter=count(0, 40).__next__)  # 40 s a step
+    monkeypatch.setattr("sdd_fast.training_loop.time", clock)
+    store, saved = store_in(tmp_path), []
+    monkeypatch.setattr(StateFile, "save", lambda _, state: saved.append(state.step))
+    learn(started(), store, steps=7, save_every=100)
+    assert saved == [2, 4, 6, 7]
 
 
 def test_equal_states_are_equal_files(tmp_path: Path) -> None:

@@ -144,16 +144,32 @@ def edit(
     grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
     if not overwrite:
         grid_path = unused(grid_path)
-    usable = [path for path in files if path.absolute() not in skipped]
-    save_png(grid_path, _grid(editor, usable, strengths, wanted, aligned))
     new = [path for path in written if path.name not in there]
     if new:
         say(f"edited {_in_time(len(new), seconds)}: {shown(new[0]) if len(new) == 1 else out}")
     if skip_existing:
         say(f"already there: {_pictures(len(written) - len(new))}")
+    usable = [path for path in files if path.absolute() not in skipped]
+    try:
+        save_png(grid_path, _grid(editor, usable, strengths, wanted, aligned))
+    except OSError as error:
+        raise _without_grid(error, grid_path, len(written), out) from error
     say(f"before/after: {grid_path}")
     if skipped:
         raise typer.Exit(1)
+
+
+def _without_grid(error: OSError, grid: Path, edited: int, out: Path) -> OSError:
+    """What became of an edit whose results are written, but for the picture of some of them."""
+    import os
+
+    reason = error.strerror if error.errno is None else os.strerror(error.errno)
+    told = (
+        f"the grid of pictures before and after could not be written ({reason}). "
+        f"The {_pictures(edited)} in {out} are whole; when the grid can be written, the same "
+        "command with --skip-existing makes it alone"
+    )
+    return OSError(error.errno, told, str(grid))
 
 
 def _pictures(count: int) -> str:

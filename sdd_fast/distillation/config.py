@@ -112,7 +112,8 @@ class DistillConfig:
         seed: fixes the initial mapper and, together with the step number, every draw.
         log_every: steps between history entries, which are means over them. The only steps at
             which the host waits for the device.
-        monitor_every, checkpoint_every: steps between measurements and between checkpoints.
+        monitor_every, checkpoint_every: steps between measurements and between checkpoints, of
+            which there is one a minute at least.
         samples: held-out images that are shown before and after at each measurement, as a picture
             in samples/ of the run's folder and to the tracker; None: 6 with a tracker, else 0.
     """

@@ -26,6 +26,8 @@ from sdd_fast.domains.faces64.target import target_in
 from sdd_fast.files import load_tensors
 from sdd_fast.progress import Progress
 
+pytestmark = pytest.mark.filterwarnings("ignore:the prompt .* only 16 are used:UserWarning")
+
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:

@@ -33,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     average = torch.randn(W_DIM, generator=rng)
     generator = port_state(SIDE, w_dim=W_DIM)
     torch.save({"g_ema": generator, "latent_avg": average}, folder / "stylegan2.pt")
-    encoder = random_state(pyramid_shapes(LAYERS, W_DIM, width=WIDTH))
+    encoder = random_state(pyramid_shapes(LAYERS, W_DIM, (1, 2, 1, 1), WIDTH))
     state = {f"encoder.{key}": value for key, value in encoder.items()}
     state |= {f"decoder.{key}": value for key, value in generator.items()}
     opts = {"encoder_type": "Encoder4Editing", "start_from_latent_avg": True}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import html
 import importlib
 import inspect
@@ -880,6 +881,30 @@ def test_grids_of_earlier_edits_are_kept(
     assert grid.read_text() == "mine"
     told = sdd("edit", *own, run, faces / "face-1.png", "--out", tmp_path, "--overwrite")
     assert told.code == 0 and f"{grid}\n" in told.out and grid.stat().st_size > 1000
+
+
+def test_an_edit_whose_grid_cannot_be_written_says_what_is_there(
+    sdd: Sdd, run: Path, runs: Path, own: list[object], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A full disk after the last result: the same again would be refused, which is not said."""
+    words = ["edit", *own, run, runs / "faces", "--out", tmp_path]
+    save, grid = images.save_png, tmp_path / "grid" / "before-after.png"
+
+    def full(path: Path, picture: Any) -> None:
+        if path == grid:
+            raise OSError(errno.ENOSPC, f"no space left while writing {path}; … run it again")
+        save(path, picture)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "save_png", full)
+        told = sdd(*words)
+    assert told.code == 1 and "edited 6 pictures" in told.out
+    assert f"{grid}: the grid of pictures before and after could not be written" in told.err
+    assert f"No space left on device). The 6 pictures in {tmp_path} are whole" in told.err
+    assert "run it again" not in told.err and not grid.exists()
+    again = sdd(*words, "--skip-existing")
+    assert again.code == 0 and "already there: 6 pictures" in again.out and grid.exists()
 
 
 def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:

@@ -194,11 +194,27 @@ def test_an_error_of_another_kind_is_no_reason_to_go_on(
         run()
 
 
-def test_a_budget(run: Run) -> None:
+def test_a_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that changes nothing, one that fits less, and one that fits nothing."""
-    assert same(run(memory_budget="3GiB"), run())
-    with pytest.raises(ValueError, match="the training takes .* MB at least"):
+    chosen: list[Sizes] = []
+    choose = request.training_sizes
+
+    def noted(*given: Any, **named: Any) -> Sizes:
+        chosen.append(choose(*given, **named))
+        return chosen[-1]
+
+    monkeypatch.setattr(request, "training_sizes", noted)
+    plain = run()
+    assert same(run(memory_budget="3GiB"), plain)
+    with pytest.raises(ValueError, match="the training takes .* MB at least") as error:
         run(memory_budget="1MiB")
+    least = run(memory_budget=str(error.value).split("takes ")[1].split(" at least")[0])
+    assert chosen[0] == chosen[1] and not chosen[0].again
+    assert chosen[2].images == 1 < chosen[0].images and chosen[2].again == BOTH
+    assert not same(least, plain)  # by rounding, which smaller pieces change
+    for one, other in zip(least.history, plain.history, strict=True):
+        for name in ("residual", "gradient", "l2"):
+            assert one[name] == pytest.approx(other[name], rel=0.01), name
 
 
 def test_a_manipulator_of_images_is_counted_too(tiny_prior: DiffusionPrior) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -260,6 +261,20 @@ def test_a_folder_in_use_is_refused(run: Run, tmp_path: Path) -> None:
         thread.join()
         assert f"process {os.getpid()}" in refused[0]
         run(tmp_path)  # by whoever holds the lock
+
+
+def test_a_read_only_folder_is_refused_before_any_work(
+    run: Run, tmp_path: Path, tiny_prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".lock"))
+
+    monkeypatch.setattr("sdd_fast.lock.FileLock.acquire", refuse)
+    calls = tiny_prior.unet_calls
+    with pytest.raises(PermissionError, match="Read-only.*choose another place") as caught:
+        run(tmp_path)
+    assert caught.value.filename == str(tmp_path)
+    assert tiny_prior.unet_calls == calls and not content_names(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

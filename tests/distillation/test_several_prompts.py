@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import signal
@@ -70,7 +71,7 @@ def run(
 def assert_close(one: DistillResult, other: DistillResult) -> None:
     """Equal up to rounding, which AdamW amplifies: where a gradient is almost 0, its sign decides.
 
-    `test_in_float64_the_gradients_are_the_same` is the sharp one.
+    The sharp ones are `test_in_float64_the_gradients_are_the_same` and the test of plain descent.
     """
     a, b = one.mapper.state_dict(), other.mapper.state_dict()
     assert a.keys() == b.keys()
@@ -144,6 +145,40 @@ def test_in_float64_the_gradients_are_the_same(
             for a, b in zip(gradients[2], other, strict=True):
                 assert b.abs().max() > 0
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-14)
+
+
+def test_steps_of_plain_descent_in_float64_lead_to_the_same_weights(
+    tiny_prior64: DiffusionPrior, w_plus: Tensor, identity: nn.Module
+) -> None:
+    """What AdamW makes of rounding left aside, together and alone are one: to 1e-9, for steps."""
+    torch.manual_seed(3)
+    network = StyleGAN2(32, w_dim=8, z_dim=8, n_mlp=1, channel_base=128, channel_max=4)
+    network = network.double().eval().requires_grad_(False)
+    judge = copy.deepcopy(identity).double()
+    begun = [LevelsMapper(8, 8, ["coarse"], zero_init=False).double() for _ in PROMPTS]
+    embeds = [tiny_prior64.encode_prompt(text) for text in PROMPTS]
+    config = DistillConfig(batch_size=2, steps=9, prior_timesteps=(20, 90))
+
+    def descended(groups: list[list[int]]) -> list[Tensor]:
+        learners = [
+            Learner(copy.deepcopy(mapper), its, torch.tensor(steps), GuidanceConfig(5.0))
+            for mapper, its, steps in zip(begun, embeds, TIMESTEPS, strict=True)
+        ]
+        parameters = [list(learner.mapper.parameters()) for learner in learners]
+        descent = torch.optim.SGD([p for of_one in parameters for p in of_one], lr=0.1)
+        objective = Objective(tiny_prior64, network, w_plus.double(), learners, judge, config)
+        for step in range(4):
+            for group in groups:
+                objective.loss(step, tuple(group))[0].sum().backward()
+            descent.step()
+            descent.zero_grad()
+        return [torch.cat([p.detach().flatten() for p in of_one]) for of_one in parameters]
+
+    first = [torch.cat([p.detach().flatten() for p in mapper.parameters()]) for mapper in begun]
+    together, alone = descended([[0, 1, 2]]), descended([[0], [1], [2]])
+    for before, a, b in zip(first, together, alone, strict=True):
+        assert (a - b).norm() <= 1e-9 * (b - before).norm()
+        assert (b - before).norm() > 0
 
 
 def test_the_networks_are_called_once_for_all(
@@ -405,14 +440,23 @@ def refuse(patch: pytest.MonkeyPatch, place: Path, fault: str) -> None:
 def test_an_error_of_all_and_lack_of_memory_are_raised_as_they_are(
     run: Callable[..., Any], identity: nn.Module, tmp_path: Path
 ) -> None:
+    asked: list[int] = []
+
     class Broken(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             if images.requires_grad:
-                raise LookupError("a bug of the identity network")
+                asked.append(len(images))
+                if len(asked) > 3:
+                    raise LookupError("a bug of the identity network")
             return identity(images)
 
+    places = folders(tmp_path)
     with pytest.raises(LookupError, match="a bug of the identity network"):
-        run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], identity=Broken())
+        run(PROMPTS, TIMESTEPS, [7.5, 5.0, 3.0], identity=Broken(), run_dir=places)
+    # Three steps of all; the fourth together, and then of each alone, which fails for all of them.
+    assert asked == [6] * 4 + [2] * 3
+    assert [step_of(place) for place in places] == [2, 2, 2]
+    assert not any((place / "mapper.safetensors").exists() for place in places)
     for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no more")):
         mapper = own_mappers(error, 3)
         with pytest.warns(UserWarning, match="it goes on with"), pytest.raises(MemoryError) as all_:

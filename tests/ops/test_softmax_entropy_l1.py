@@ -655,13 +655,6 @@ def test_compile_where_one_statistic_is_used(field: int) -> None:
     assert torch.equal(*grads)
 
 
-@needs_native
-def test_compile_with_inductor() -> None:
-    compiled = torch.compile(lambda x: softmax_entropy_l1(x * 2).deficit + 1, fullgraph=True)
-    x = gradient_rows(3, 100, 0.5)
-    assert torch.equal(compiled(x), softmax_entropy_l1(x * 2).deficit + 1)
-
-
 @BOTH
 def test_autocast_leaves_the_precision_alone(op) -> None:
     x = gradient_rows(3, 1000, 1e-3)

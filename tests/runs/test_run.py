@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from measured_once import measured_once
 from tiny_domain import W_DIM, write_tiny_domain
 
 import sdd_fast.runs.run as experiment
@@ -491,8 +492,11 @@ def asked_for(told: object) -> str:
     return found[1]
 
 
-def test_what_a_refused_memory_budget_asks_for_is_enough(domain: Domain, tmp_path: Path) -> None:
+def test_what_a_refused_memory_budget_asks_for_is_enough(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For a whole run of several prompts, and no megabyte of it is to spare."""
+    measured_once(monkeypatch)
     prompts, outs = [PROMPT, "old hair"], [tmp_path / "white", tmp_path / "old"]
 
     def edit(budget: str) -> list[EditRun]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).with_name("fuzz.py")
-FILES = 10_000
+FILES = 2_000
 
 
 def fuzz(script: Path, folder: Path, files: int) -> subprocess.CompletedProcess[str]:

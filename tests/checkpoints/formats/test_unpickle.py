@@ -156,8 +156,8 @@ EXHAUSTING = {
         b"]" + b"".join(b"q\x000](" + b"h\x00" * 1000 + b"e" for _ in range(9)),
         "more than 2,000,000 items",
     ),
-    "nested 400,000 deep": (b")" + b"\x85" * 400_000, "nested more than 100 deep"),
-    "lists nested 400,000 deep": (b"]" * 400_000 + b"a" * 399_999, "nested more than 100 deep"),
+    "nested 100,000 deep": (b")" + b"\x85" * 100_000, "nested more than 100 deep"),
+    "lists nested 100,000 deep": (b"]" * 100_000 + b"a" * 99_999, "nested more than 100 deep"),
     "marks without end": (
         b"(" * 1_200_000 + b"1" * 1_200_000 + b"N",
         "more than 2,000,000 operations",
@@ -189,7 +189,7 @@ EXHAUSTING = {
         b"](" + storage() + b"q\x000" + (
             name("torch._utils._rebuild_tensor") + b"q\x010"
             + items(b"h\x00", integer(0), items(integer(4)), items(integer(1))) + b"q\x020"
-        ) + b"h\x01h\x02R" * 150_000 + b"e",
+        ) + b"h\x01h\x02R" * 100_001 + b"e",
         "more than 100,000 tensors",
     ),
 }  # fmt: skip
