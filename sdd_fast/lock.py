@@ -78,17 +78,17 @@ def _acquired(path: Path, place: str) -> FileLock:
         while not path.exists():  # its last holder removed it meanwhile
             lock.release()
             lock.acquire(blocking=False)
-    except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
-            raise
-        told = f"{error.strerror}: nothing can be written here; choose another place"
-        raise PermissionError(error.errno, told, place) from error
     except Timeout:
         raise BlockingIOError(
             errno.EAGAIN,
             f"{_holder(path)} is at work here; wait until it is done, or choose another place",
             place,
         ) from None
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        told = f"{error.strerror}: nothing can be written here; choose another place"
+        raise PermissionError(error.errno, told, place) from error
     return lock
 
 
