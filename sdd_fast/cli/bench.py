@@ -212,7 +212,10 @@ def paper(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Editors to compare with, separated by commas. Default: all there are."),
+        typer.Option(
+            help="Editors to compare with, separated by commas. Default: all that need no training "
+            "of their own."
+        ),
     ] = None,
     quick: Annotated[
         bool,

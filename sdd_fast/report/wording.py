@@ -70,7 +70,8 @@ def headline(record: Mapping[str, Any]) -> str:
     if quality is not None:
         worst, share = worst_kept(quality)
         kept = [float(value) for value in quality["kept"].values()]
-        least = f" ({words(worst, known)} least, by {percent(share)})"
+        name = words(worst, known)
+        least = f" ({name} least, by {percent(share)})" if len(kept) > 1 else f" ({name})"
         known |= {
             "reached": f"{percent(quality['success'])} of {quality['images']} held-out "
             f"{known['images']} show the target",

@@ -88,6 +88,8 @@ def test_a_good_verdict_tells_how_much_else_was_kept() -> None:
     verdict, headline, _ = said(monitored(), quality(0.97, glasses=0.74))
     assert verdict.level == "good"
     assert headline.endswith("are kept by 90 % (glasses least, by 74 %)")
+    alone = {"success": 0.97, "images": 200, "kept": {"glasses": 0.74}}
+    assert said(monitored(), alone)[1].endswith("are kept by 74 % (glasses)")
 
 
 def test_words_that_were_never_taught_are_named() -> None:

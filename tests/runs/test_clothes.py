@@ -113,6 +113,7 @@ def test_a_demo_of_clothing_hears_nothing_of_faces(demo: tuple[Path, str], domai
         assert not re.search(OF_FACES, text), re.search(OF_FACES, text)
     page = spoken(out / "dark-clothes" / "report.html")
     assert "Same garment" in page and "held-out garments" in page
+    assert "Other attribute kept: kind of garment" in page and "… least kept" not in page
     assert "knows gray product photographs of clothing of 32 × 32 pixels" in page
     command = read_json(out / "dark-clothes" / "run.json")["command"]
     assert f"--domain {domain.reference}" in command

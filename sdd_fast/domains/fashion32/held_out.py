@@ -74,6 +74,8 @@ def sample_images(domain: Domain, count: int, lacking: Sequence[Target] = ()) ->
     found = without(load_held_out(domain), lacking, count)
     if len(found) < count:
         raise ValueError(
-            f"only {len(found)} held-out photographs lack all of {list(lacking)}, not {count}"
+            f"only {len(found)} held-out photographs"
+            + (f" lack all of {list(lacking)}" if lacking else " are there")
+            + f", {count} were wanted"
         )
     return to_images(found)
