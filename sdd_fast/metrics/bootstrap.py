@@ -1,7 +1,8 @@
 """Confidence intervals by resampling: over images, and over prompts, seeds and images together.
 
 Efron and Tibshirani 1993, "An Introduction to the Bootstrap"; BCa: their chapter 14. All draws come
-from one seed, so that a table has the same intervals wherever it is made.
+from one seed, so that a table has the same intervals wherever it is made. scipy.stats has neither
+the nested bootstrap nor the expanded interval, and would be 35 MB for what is left.
 """
 
 from __future__ import annotations
@@ -217,20 +218,12 @@ def _mean(rows: Tensor) -> Tensor:
 
 
 def _resampled(rows: Tensor, statistic: Statistic, resamples: int, seed: int) -> Tensor:
-    return _resampled_with(rows, statistic, resamples, draws.stream(seed, "bootstrap"))
-
-
-def _resampled_with(
-    rows: Tensor, statistic: Statistic, resamples: int, rng: torch.Generator
-) -> Tensor:
     """Statistics [resamples] of rows drawn with replacement, some at once."""
-    parts = []
-    left, most = resamples, max(1, _AT_ONCE // rows.numel())
-    while left:
-        now = min(left, most)
-        index = torch.randint(len(rows), (now, len(rows)), generator=rng)
-        parts.append(statistic(rows[index]))
-        left -= now
+    parts, rng = [], draws.stream(seed, "bootstrap")
+    most = max(1, _AT_ONCE // rows.numel())
+    for begun in range(0, resamples, most):
+        shape = (min(most, resamples - begun), len(rows))
+        parts.append(statistic(rows[torch.randint(len(rows), shape, generator=rng)]))
     return torch.cat(parts)
 
 
