@@ -267,7 +267,7 @@ def test_a_card_of_24_gb(
         sizes, peak = full.training(batch_size, budget)
         assert 0.4 * budget < peak < budget <= CARD
         assert bool(sizes.again) == (budget < CARD)
-    sizes, peak = full.selection(4, CARD)
+    sizes, peak = full.selection(2, CARD)
     assert peak < CARD and sizes.again == ()
     assert sizes.images == (8 if family == "1.x" else 1)
 

@@ -31,7 +31,7 @@ from sdd_fast.teacher.schedule import Schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore:the words? .* not in the vocabulary")
 
-STEPS, PROMPTS = 12, ["white hair", "bald", "old face"]
+STEPS, PROMPTS = 8, ["white hair", "bald", "old face"]
 REFUSED = {
     "_local_scalar_dense", "nonzero", "equal", "masked_select",  # wait for their result
     "bernoulli", "normal", "normal_", "rand", "randn", "randint", "randperm", "uniform_",
@@ -187,7 +187,7 @@ def test_several_prompts_and_those_that_are_left(run: Callable[..., Any], tmp_pa
     assert len(recordings) == 2
     places = [tmp_path / str(i) for i in range(3)]
     with pytest.raises(KeyboardInterrupt):
-        run(PROMPTS[:2], run_dir=places[:2], progress=stop_at(8), levels=arguments["levels"][:2])
+        run(PROMPTS[:2], run_dir=places[:2], progress=stop_at(5), levels=arguments["levels"][:2])
     recordings.clear()
     run(PROMPTS, run_dir=places, **arguments)
     assert len(recordings) == 3  # the third alone, before and after the judge, then all
@@ -208,7 +208,7 @@ def test_stopped_and_resumed_with_or_without_graphs(
     for first, second in ((True, True), (True, False), (False, True)):
         place = tmp_path / f"{first} {second}"
         with pytest.raises(KeyboardInterrupt):
-            run(cuda_graph=first, run_dir=place, progress=stop_at(7))
+            run(cuda_graph=first, run_dir=place, progress=stop_at(5))
         same(run(cuda_graph=second, run_dir=place), whole)
 
 

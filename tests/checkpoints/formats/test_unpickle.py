@@ -203,7 +203,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         content = archive(hostile.pickle(operations), {"0": bytes(16)})
         (folder / f"{number}.pt").write_bytes(content)
     child = subprocess.run(
-        [sys.executable, "-c", _READ_ALL, str(folder), str(len(EXHAUSTING))],
+        [sys.executable, "-c", _READ_ALL, str(folder), *map(str, _SCANNED)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -212,6 +212,8 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(zip(EXHAUSTING, child.stdout.splitlines(), strict=True))
 
 
+# What one unpickler refuses to read, it refuses to scan: those that take longest, once.
+_SCANNED = [not name.startswith(("marks", "sets", "lists nested")) for name in EXHAUSTING]
 _READ_ALL = """
 import resource, sys
 from sdd_fast.checkpoints.formats.read import read_checkpoint, scan
@@ -221,7 +223,7 @@ def peak():
 
 before = peak()
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
-for number in range(int(sys.argv[2])):
+for number, scanned in enumerate(sys.argv[2:]):
     path = f"{sys.argv[1]}/{number}.pt"
     try:
         read_checkpoint(path)
@@ -229,7 +231,8 @@ for number in range(int(sys.argv[2])):
     except ValueError as error:
         problem = str(error)
     try:
-        scan(path)
+        if scanned == "True":
+            scan(path)
     except ValueError:
         pass
     print(problem, f"+{peak() - before} MiB")
