@@ -108,12 +108,12 @@ def test_a_part_alone_leaves_the_others_not_measured_and_is_gone_on_with(
 
     monkeypatch.setattr(limited, "trained", interrupted)
     monkeypatch.setattr(Store, "keep", kept)
-    with pytest.raises(KeyboardInterrupt, match="3 of 6 measurements done; they are kept in"):
+    with pytest.raises(KeyboardInterrupt, match="3 of 11 measurements done; they are kept in"):
         paper(tiny, tmp_path / "out", plan, only=["table3"], progress=False)
     first = list(done)
     monkeypatch.setattr(limited, "trained", real)
     paper(tiny, tmp_path / "out", plan, only=["table3"], progress=False)
-    assert len(set(done)) == len(done) == 6 and done[:3] == first
+    assert len(set(done)) == len(done) == 11 and done[:3] == first
     page = (tmp_path / "out" / "results.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| SDD (ours)")]
     assert rows and all("not measured" in row for row in rows[:2])
@@ -122,7 +122,7 @@ def test_a_part_alone_leaves_the_others_not_measured_and_is_gone_on_with(
 
     more = replace(plan, budget=Budget(steps=2, batch_size=1))
     paper(tiny, tmp_path / "out", more, only=["table3"], progress=False)
-    assert len(done) == 6 + 5  # the curves do not depend on the budget
+    assert len(done) == 11 + 10  # the curves do not depend on the budget
 
 
 def test_a_domain_without_labels_is_measured_by_clip(unlabeled: Domain, tmp_path: Path) -> None:
