@@ -81,8 +81,8 @@ def _ordering(table: Table, how: str) -> Iterator[str]:
     means = [value.estimate for value in values]
     rises = all(a <= b for a, b in zip(means, means[1:], strict=False)) and means[0] < means[-1]
     told = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(_ORDER, means, strict=True))
-    verdict = "is reproduced" if rises else "is not reproduced in full"
-    yield f"Table 3 {how}: the paper's order of success {verdict}: {told}."
+    verdict = "is in the paper's order" if rises else "is not in the paper's order"
+    yield f"Table 3 {how}: mean success {verdict}: {told}."
     for note in table.notes:
         if note.startswith("Largest HQS beats random timesteps in success"):
             yield f"Table 3 {how}: {note[0].lower()}{note[1:]}"

@@ -85,7 +85,7 @@ class Plan:
         """Return a plan of minutes on a CPU: everything is run, hardly anything is sure."""
         small = cls(
             name="quick", images=8, prompts=2, settings=QUICK_SETTINGS, steps=30,
-            selection_images=4, budget=Budget(steps=10), ablation_prompts=2, ablation_seeds=1,
+            selection_images=4, budget=Budget(steps=15), ablation_prompts=2, ablation_seeds=1,
             ablation_images=16, study_timesteps=5, shown=4, resamples=1000,
         )  # fmt: skip
         return replace(small, **changes)

@@ -49,6 +49,11 @@ class Table:
     notes: Sequence[str] = ()
     ranked: Sequence[int] | None = None
 
+    @property
+    def measured(self) -> bool:
+        """Whether it has a figure; counts alone are of nothing yet."""
+        return any(isinstance(cell, Interval | float) for row in self.rows for cell in row.values())
+
     def markdown(self) -> str:
         """Return the table and its notes; the best figure of a column is bold."""
         best = {column.key: self._best(column) for column in self.columns}

@@ -176,6 +176,8 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
         if key == OURS:
             row["break_even"] = "–"
         rows.append(row)
+    threads = torch.get_num_threads()
+    on = f"{case.domain.device} with {threads} thread{'s' if threads > 1 else ''}"
     clocks = sorted({one["clock"] for its in found.values() for one in its.values()})
     columns = [
         Column("editor", "editor"),
@@ -186,9 +188,8 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
         Column("break_even", "ours cheaper from, images a prompt"),
     ]
     note = (
-        f"Seconds of {' and '.join(clocks) or 'nothing yet'}, one prompt after the other, on "
-        f"{case.domain.device} with {torch.get_num_threads()} thread(s); total: Eq. 13–15, "
-        "selection counts as training. What is made once for all prompts is not in it."
+        f"Seconds of {' and '.join(clocks) or 'wall time'}, one prompt after the other, on {on}; total: "
+        "Eq. 13–15, selection counts as training. What is made once for all prompts is not in it."
     )
     return Table(name, title, columns, rows, [note])
 
