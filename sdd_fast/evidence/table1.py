@@ -188,8 +188,9 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
         Column("break_even", "ours cheaper from, images a prompt"),
     ]
     note = (
-        f"Seconds of {' and '.join(clocks) or 'wall time'}, one prompt after the other, on {on}; total: "
-        "Eq. 13–15, selection counts as training. What is made once for all prompts is not in it."
+        f"Seconds of {' and '.join(clocks) or 'wall time'}, one prompt after the other, on {on}; "
+        "total: Eq. 13–15, selection counts as training. What is made once for all prompts is not "
+        "in it."
     )
     return Table(name, title, columns, rows, [note])
 
