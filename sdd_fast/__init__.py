@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and 
     from .domains import Domain as Domain, load_domain as load_domain
     from .edit import Editor as Editor
     from .export import (
+        export_edit as export_edit,
         export_torchscript as export_torchscript,
         load_torchscript as load_torchscript,
     )
@@ -89,7 +90,7 @@ _NAMES_OF = {
     ".distillation.result": "DistillResult PromptsFailed",
     ".domains": "Domain load_domain",
     ".edit": "Editor",
-    ".export": "export_torchscript load_torchscript",
+    ".export": "export_edit export_torchscript load_torchscript",
     ".gradients.balance": "balanced_guidance_scale",
     ".gradients.config": "GuidanceConfig",
     ".gradients.image_gradient": "Guidance guidance image_gradient",

@@ -220,7 +220,8 @@ def manipulate(
             it is another for each latent. A `StyleSpaceMapper` changes styles; any other module
             takes W+ and returns its change.
         levels: edit only these of "coarse", "medium" and "fine"; None edits all. Or `layers_on` of
-            them as a tensor [num_layers], where they must be no constants of a compiled function.
+            them as a tensor [num_layers], where they must be no constants of a compiled function;
+            or such a row for each image, [B, num_layers].
 
     Raises:
         ValueError: an unknown level, or a mapper whose output does not fit W+.
@@ -234,7 +235,8 @@ def manipulate(
             styles = generator.style_vectors(w_plus) if styles is None else styles
             rows = _rows(factor, 2)
             changes = [
-                change * (rows * on[style_layer(i)]) for i, change in enumerate(mapper(styles))
+                change * (rows * _of_layer(on, style_layer(i)))
+                for i, change in enumerate(mapper(styles))
             ]
             if style_deltas is not None:
                 changes = [a + b for a, b in zip(style_deltas, changes, strict=True)]
@@ -247,7 +249,7 @@ def manipulate(
                     f"{list(w_plus.shape)}; it must return the change, of the same shape"
                 )
             if levels is not None:
-                change = change * torch.as_tensor(on, device=change.device)[:, None]
+                change = change * torch.as_tensor(on, device=change.device)[..., None]
             rows = _rows(factor, 3)
             delta = rows * change if delta is None else delta + rows * change
     w_hat = w_plus if delta is None else w_plus + delta
@@ -264,6 +266,10 @@ def _rows(factor: float | Tensor, dims: int) -> float | Tensor:
     if isinstance(factor, Tensor) and factor.ndim:
         return factor.reshape(-1, *[1] * (dims - 1))
     return factor
+
+
+def _of_layer(on: list[float] | Tensor, index: int) -> float | Tensor:
+    return _rows(on[..., index], 2) if isinstance(on, Tensor) else on[index]
 
 
 def style_layer(index: int) -> int:

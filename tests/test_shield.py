@@ -183,6 +183,15 @@ class Parts:
         module, told = sdd.load_torchscript(self.folder / "mapper.pt")
         return list(module.state_dict().values()), told
 
+    def export_edit(self) -> Any:
+        editor = sdd.Editor(self.domain.generator, [(self.mapper, self.info)], self.domain.encoder)
+        path = self.folder / "editor.pt"
+        done = sdd.export_edit(editor, path, part="editor", overwrite=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = torch.jit.load(str(path))
+        return list(module.state_dict().values()), done.about, done.tolerance
+
     def invert(self) -> Any:
         folder, out = self.folder / "pictures", self.folder / "inverted.safetensors"
         folder.mkdir(exist_ok=True)
@@ -218,6 +227,7 @@ CALLS: dict[str, Callable[[Parts], Any]] = {
     ),
     "convert": Parts.convert,
     "distill": Parts.distill,
+    "export_edit": Parts.export_edit,
     "export_torchscript load_torchscript": Parts.export,
     "guidance": lambda p: sdd.guidance(p.prior, p.images, PROMPT, 600, p.noise),
     "hqs": Parts.hqs,

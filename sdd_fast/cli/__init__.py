@@ -14,7 +14,19 @@ try:
 
     from sdd_fast import interrupt
 
-    from . import bench, console, convert, demo, distill, edit, info, invert, select, train_domain
+    from . import (
+        bench,
+        console,
+        convert,
+        demo,
+        distill,
+        edit,
+        export,
+        info,
+        invert,
+        select,
+        train_domain,
+    )  # fmt: skip
 except KeyboardInterrupt:  # there is nothing to save or to tell yet
     sys.exit(130)
 
@@ -34,7 +46,7 @@ app.command("select", rich_help_panel=_MAIN)(select.select)
 app.command("distill", rich_help_panel=_MAIN)(distill.distill)
 app.command("edit", rich_help_panel=_FILES)(edit.edit)
 app.command("invert", rich_help_panel=_FILES)(invert.invert)
-app.command("export", rich_help_panel=_FILES)(edit.export)
+app.command("export", rich_help_panel=_FILES)(export.export)
 app.command("convert", rich_help_panel=_FILES)(convert.convert)
 app.command("info", rich_help_panel=_FILES)(info.info)
 app.add_typer(bench.app, name="bench", rich_help_panel=_FILES)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import explain
+from .describe_export import exported
 
 if TYPE_CHECKING:
     from sdd_fast.selection.curve import HQSCurve
 
 Facts = dict[str, Any]
 """What to print; the first entry says what the thing is."""
-
-_EXTRA, _MOST_EXTRA = "/extra/sdd.json", 2**20
 
 
 def describe(path: Path) -> Facts:
@@ -37,7 +34,7 @@ def describe(path: Path) -> Facts:
         return _json_file(path)
     if path.suffix.lower() in suffixes():
         return _picture(path)
-    return _torchscript(path) or _checkpoint(path)
+    return exported(path) or _checkpoint(path)
 
 
 def _folder(path: Path) -> Facts:
@@ -273,32 +270,6 @@ def _checkpoint(path: Path) -> Facts:
 
     facts = describe_file(path)
     return {facts.pop("network", "checkpoint"): path, **facts}
-
-
-def _torchscript(path: Path) -> Facts | None:
-    """The JSON beside the module, read as from any zip file: no code of the module runs."""
-    from sdd_fast.checkpoints.inspect import A_PROGRAM
-    from sdd_fast.files import parse_json
-
-    if not path.is_file() or not path.open("rb").read(2) == b"PK":
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            extra = [entry for entry in archive.infolist() if entry.filename.endswith(_EXTRA)]
-            script = any(name.endswith("/constants.pkl") for name in archive.namelist())
-            if not script or not extra or extra[0].file_size > _MOST_EXTRA:
-                return None
-            found = parse_json(archive.read(extra[0]).decode("utf-8"))
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError):
-        return None  # RuntimeError: encrypted
-    if not isinstance(found, dict):
-        return None
-    names = ("prompt", "lam", "levels", "timesteps", "domain", "extra")
-    facts: Facts = {f"TorchScript of a {found.get('network')}": path}
-    facts |= {name: found[name] for name in names if found.get(name)}
-    facts["size"] = f"{path.stat().st_size / 1024:.0f} KiB"
-    facts["safety"] = A_PROGRAM
-    return facts
 
 
 def _picture(path: Path) -> Facts:

@@ -1,4 +1,4 @@
-"""sdd edit: apply distilled edits to picture files. sdd export: one mapper, for other programs."""
+"""sdd edit: apply distilled edits to picture files."""
 
 from __future__ import annotations
 
@@ -285,66 +285,3 @@ def _grid(
     rows += [editor.edit(w_plus, 0.0).cpu(), editor.edit(w_plus, shown, levels).cpu()]
     labels += ["reconstructed" if pictures else "before", " + ".join(parts)]
     return grid(rows, row_labels=labels, cell=256 if editor.image_size[1] > 256 else None)
-
-
-@command
-def export(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a mapper file.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="The file to write: .pt for TorchScript (Python and C++, without this package), "
-            ".safetensors for weights alone."
-        ),
-    ],
-    levels: Annotated[
-        str | None, typer.Option(help="Keep only these of coarse,medium,fine.")
-    ] = None,
-    overwrite: options.Overwrite = False,
-) -> None:
-    """Write a distilled edit as one file for other programs.
-
-    The file carries the prompt, levels, λ, timesteps and domain; `sdd info FILE` shows them.
-
-    \b
-    Examples:
-      sdd export runs/white-hair --out white-hair.pt
-      sdd export runs/white-hair --out white-hair.safetensors --levels fine
-    """
-    from dataclasses import replace
-
-    from sdd_fast.checkpoints.load import load_mapper
-    from sdd_fast.export import export_torchscript
-    from sdd_fast.manipulator import save_mapper
-    from sdd_fast.models import LevelsMapper
-    from sdd_fast.outputs import check_free
-
-    suffix = out.suffix.lower()
-    if suffix not in MAPPER_SUFFIXES:
-        raise typer.BadParameter(
-            f"{out.name!r} must end in {' or '.join(MAPPER_SUFFIXES)}", param_hint="--out"
-        )
-    wanted = options.comma_list(levels, "--levels")
-    source = mapper_file(run)
-    if out.exists() and source.exists() and out.samefile(source):
-        raise ValueError(f"{out} is the input, which is never replaced; give another name")
-    check_free([out], overwrite)
-    mapper, info = load_mapper(source)
-    if wanted is not None:
-        if not isinstance(mapper, LevelsMapper):
-            raise ValueError(f"{run} holds no mapper with levels, so --levels cannot be used")
-        mapper = mapper.subset(wanted)
-        info = replace(info, levels=tuple(mapper.levels))
-    if suffix == ".pt":
-        export_torchscript(
-            mapper,
-            out,
-            prompt=info.prompt,
-            lam=info.lam,
-            timesteps=info.timesteps,
-            domain=info.domain,
-            overwrite=overwrite,
-        )
-    else:
-        save_mapper(out, mapper, info)
-    say(f"written: {out} ({out.stat().st_size / 1024:.0f} KiB), “{info.prompt}”")

@@ -198,7 +198,8 @@ def test_options_of_earlier_versions_still_work(sdd: Sdd, words: list[str], new:
         (["distill", "old", "--timesteps", "700", "--curve", "c.json"], "exclude each other"),
         (["distill", "old", "--steps", "many"], "Invalid value for '--steps'"),
         (["edit", "run", "x.png", "--strength", "much"], "'much' is not a number"),
-        (["export", "run", "--out", "mapper.onnx"], "must end in .safetensors or .pt"),
+        (["export", "run", "--out", "mapper.pth"], "must end in one of: .pt (torchscript)"),
+        (["export", "run", "--out", "m.pt", "--part", "teacher"], "part must be one of editor"),
         (["render", "-n", "0"], "must be 1 to 100000"),
         (["render", "--seed", "-1"], "must be 0 or more"),
         (["train-domain", "d", "--images", "x"], "needed with --images"),
@@ -934,6 +935,28 @@ def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
     mapper_file = run / "mapper.safetensors"
     message = sdd.fails("export", run, "--out", mapper_file, "--overwrite")
     assert "is the input, which is never replaced" in message
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_export_of_an_editor_of_two_edits(
+    sdd: Sdd, run: Path, runs: Path, own: list[object], tmp_path: Path
+) -> None:
+    path = tmp_path / "editor.pt"
+    words = ["export", run, runs / "old-hair", *own, "--out", path]
+    assert "a mapper is of one edit, and 2 were given" in sdd.fails(*words)
+    done = sdd(*words, "--part", "editor")
+    assert done.code == 0, done.err
+    assert "(editor, torchscript, " in done.out and "“a bald face”, “old hair”" in done.out
+    assert "largest difference from the Python editor: " in done.out
+    shown = sdd("info", path)
+    assert "TorchScript of the editor" in shown.out and "a bald face, old hair" in shown.out
+    assert "strengths ['batch', 2]" in shown.out and "whose licenses apply" in shown.out
+    module = torch.jit.load(str(path))
+    face = runs / "faces" / "face-1.png"
+    given = torch.from_numpy(pixels(face)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    got = ((module(given, torch.tensor([[1.0, 0.0]]))[0] + 1) * 127.5).permute(1, 2, 0)
+    alone = runs / "edited" / "a-bald-face" / "face-1.png"
+    assert abs(got.numpy() - pixels(alone)).max() <= 1
 
 
 # --- render and train-domain ----------------------------------------------------------------------

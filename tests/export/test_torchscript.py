@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdd_fast import export
-from sdd_fast.export import export_torchscript, load_torchscript
+from sdd_fast.export import export_torchscript, load_torchscript, torchscript
 from sdd_fast.models import LevelsMapper, StyleSpaceMapper
 
 ABOUT = {"prompt": "white hair", "lam": 0.1, "timesteps": [800, 850], "domain": "faces64"}
@@ -160,7 +159,7 @@ def test_files_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     torch.jit.script(build()).save(str(path), _extra_files={"sdd.json": "{"})
     with pytest.raises(ValueError, match=r"sdd\.json is not valid JSON"):
         load_torchscript(path)
-    monkeypatch.setattr(export, "VERSION", 2)
+    monkeypatch.setattr(torchscript, "VERSION", 2)
     export_torchscript(build(), path, **ABOUT, overwrite=True)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format version 2, this sdd_fast reads up to 1"):

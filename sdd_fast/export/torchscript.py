@@ -24,11 +24,11 @@ import torch
 from torch import nn
 from torch.jit.frontend import FrontendError
 
-from .device import check_device
-from .files import expanded, parse_json, write_bytes
-from .models import LevelsMapper
-from .outputs import check_free
-from .shield import shielded
+from ..device import check_device
+from ..files import expanded, parse_json, write_bytes
+from ..models import LevelsMapper
+from ..outputs import check_free
+from ..shield import shielded
 
 METADATA_FILE = "sdd.json"
 FORMAT = "sdd_fast mapper"
@@ -46,6 +46,7 @@ def export_torchscript(
     domain: str,
     levels: Sequence[str] | None = None,
     extra: Mapping[str, Any] | None = None,
+    license: str = "",
     overwrite: bool = False,
 ) -> None:
     """Script a mapper and write it, with what one needs to know to use it, atomically.
@@ -61,6 +62,7 @@ def export_torchscript(
         domain: name of the domain (generator) whose latents it edits; "" if that is unknown.
         levels: keep only these levels of a `LevelsMapper`; None keeps all it has.
         extra: further JSON values to keep in the file, under "extra".
+        license: a note on who may use the weights.
         overwrite: replace the file if it exists.
 
     Raises:
@@ -91,6 +93,7 @@ def export_torchscript(
         "lam": float(lam),
         "timesteps": timesteps,
         "domain": domain,
+        "license": license,
         "extra": dict(extra or {}),
     }
     try:
@@ -100,18 +103,25 @@ def export_torchscript(
             f"export_torchscript: extra and the mapper's config must be JSON values: {error}"
         ) from error
 
-    frozen = copy.deepcopy(mapper).cpu().eval().requires_grad_(False)
-    with _torchscript():
-        try:
-            scripted = torch.jit.script(frozen)
-        except (FrontendError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"export_torchscript: torch.jit.script cannot compile {type(mapper).__name__}: "
-                f"{error}"
-            ) from error
+    with quietly():
         # Through bytes, so that a full disk is an OSError and the temporary name stays out.
-        data = scripted.save_to_buffer(_extra_files={METADATA_FILE: text})
+        data = script(mapper).save_to_buffer(_extra_files={METADATA_FILE: text})
     write_bytes(path, data)
+
+
+def script(mapper: nn.Module) -> torch.jit.ScriptModule:
+    """Compile a copy of a mapper, on the CPU.
+
+    Raises:
+        ValueError: `torch.jit.script` cannot.
+    """
+    frozen = copy.deepcopy(mapper).cpu().eval().requires_grad_(False)
+    try:
+        return torch.jit.script(frozen)
+    except (FrontendError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"export_torchscript: torch.jit.script cannot compile {type(mapper).__name__}: {error}"
+        ) from error
 
 
 @shielded(grad=False)
@@ -135,7 +145,7 @@ def load_torchscript(
         )
     device = check_device(device)
     files = {METADATA_FILE: ""}
-    with _torchscript():
+    with quietly():
         try:
             module = torch.jit.load(str(path), map_location=device, _extra_files=files)
         except RuntimeError as error:
@@ -164,10 +174,11 @@ def load_torchscript(
 
 
 @contextmanager
-def _torchscript() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """TorchScript is deprecated but works everywhere; whoever asks for it by name knows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of shapes that never change
         yield
 
 
