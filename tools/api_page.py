@@ -34,7 +34,7 @@ GROUPS = {
         "distill", "DistillConfig", "EarlyStop", "DistillResult", "PromptsFailed", "EditMonitor",
     ],
     "Editing and export": [
-        "Editor", "MapperInfo", "save_mapper", "load_mapper", "export_torchscript",
+        "Editor", "MapperInfo", "save_mapper", "load_mapper", "export_edit", "export_torchscript",
         "load_torchscript", "load_image",
     ],
     "Domains and teachers": ["load_domain", "Domain", "DiffusionPrior", "PromptEmbeds"],

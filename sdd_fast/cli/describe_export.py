@@ -59,8 +59,10 @@ def _archive(path: Path) -> tuple[str, str]:
         text = archive.read(found[0]).decode("utf-8")
     if compiled:
         return "AOTInductor", text
-    script = any(name.endswith("/constants.pkl") and name.count("/") == 1 for name in names)
-    return "TorchScript" if script else "torch.export", text
+    if any(name.endswith("/archive_format") for name in names):
+        return "torch.export", text
+    script = any(name.endswith("/constants.pkl") for name in names)
+    return ("TorchScript", text) if script else ("", "")
 
 
 def _onnx(path: Path) -> tuple[str, str]:

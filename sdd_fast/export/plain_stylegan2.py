@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..manipulator import style_layer
-from ..models.layers import EqualLinear, channels_last
+from ..models.layers import EqualLinear
 from ..models.stylegan2 import StyleGAN2
 from ..models.stylegan2_layers import StyledConv, ToRGB
 
@@ -27,6 +27,9 @@ class PlainStyleGAN2(nn.Module):
     Args:
         generator: stays as it is; small tensors are shared with it.
     """
+
+    input: Tensor  # [1, C, 4, 4]
+    fir: Tensor  # [3, 1, t, t]
 
     def __init__(self, generator: StyleGAN2) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class PlainStyleGAN2(nn.Module):
             k = len([one for one in self.layers if isinstance(one, _Conv)])
             noise = getattr(generator.noises, f"noise_{k}").detach()
             self.layers.append(_Conv(layer, noise, taps))
-        self.register_buffer("input", channels_last(generator.input.input.detach()))
+        self.register_buffer("input", generator.input.input.detach())
         self.register_buffer("fir", (taps[:, None] * taps * 4.0).expand(3, 1, -1, -1).clone())
         self.padding = len(taps) // 2 - 1
 
@@ -61,7 +64,7 @@ class PlainStyleGAN2(nn.Module):
 
     def synthesis_from_styles(self, styles: Sequence[Tensor]) -> Tensor:
         """Render images of styles [B, style_dims[i]]."""
-        x: Tensor = self.input
+        x = self.input
         image: Tensor | None = None
         for layer, style in zip(self.layers, styles, strict=True):
             if isinstance(layer, _Conv):
@@ -79,6 +82,12 @@ class PlainStyleGAN2(nn.Module):
 class _Conv(nn.Module):
     """A `StyledConv`. The √2 after its activation goes into what stands before: leaky ReLU is
     positively homogeneous."""
+
+    weight: Tensor  # [O, I, 3, 3], or [I, O, 3, 3] for a transposed convolution
+    energy: Tensor  # [O, I]
+    bias: Tensor  # [O, 1, 1]
+    noise: Tensor | None  # [1, 1, H, W]
+    fir: Tensor  # [O, 1, t, t]
 
     def __init__(self, layer: StyledConv, noise: Tensor, taps: Tensor) -> None:
         super().__init__()
@@ -110,6 +119,9 @@ class _Conv(nn.Module):
 
 
 class _ToRGB(nn.Module):
+    weight: Tensor  # [3, I, 1, 1]
+    bias: Tensor  # [3]
+
     def __init__(self, layer: ToRGB) -> None:
         super().__init__()
         self.clamp = layer.clamp

@@ -140,6 +140,8 @@ def test_weights_of_an_editor_build_it_again(editor: Editor, tmp_path: Path) -> 
 def test_encoders_and_a_large_editor_in_small(tmp_path: Path) -> None:
     """The layout of StyleGAN2-1024 with e4e: 18 layers, 1024 pixels, a pyramid; few channels."""
     generator = StyleGAN2(1024, 4, 4, 1, channel_base=2048, channel_max=2)
+    for layer in (generator.conv1, *generator.convs):
+        layer.noise.weight.data.fill_(0.1)
     encoder = PyramidEncoder(18, 4, units=(1, 1, 1, 1), width=1, squeeze_excitation=False)
     mapper = LevelsMapper(None, 4, pixel_norm="layers", zero_init=False)
     editor = Editor(generator, [(mapper, replace(HAIR, levels=()))], encoder)
@@ -147,7 +149,7 @@ def test_encoders_and_a_large_editor_in_small(tmp_path: Path) -> None:
     assert done.about["inputs"][0]["shape"] == ["batch", 3, 256, 256]
     assert done.about["outputs"][0]["shape"] == ["batch", 3, 1024, 1024]
     weights = sum(p.numel() for m in (generator, encoder, mapper) for p in m.state_dict().values())
-    assert 4 * weights < (tmp_path / "e.pt").stat().st_size < 4 * weights + 2_000_000
+    assert 3.9 * weights < (tmp_path / "e.pt").stat().st_size < 4 * weights + 1_000_000
 
 
 # --- the mapper -----------------------------------------------------------------------------------
