@@ -61,7 +61,7 @@ def every_op(
     return results
 
 
-def test_every_op_forward_and_backward() -> None:
+def test_compile_every_op_forward_and_backward() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(every_op, fullgraph=True)
     found = []
