@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +33,26 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module")
+def quick_figures() -> Iterator[None]:
+    """Figures that are there, in a tenth of the time: nothing is arranged, and pixels are few.
+
+    For tests whose runs draw some by the way; as they are meant they are drawn in tests of their
+    own, in tests/report and tests/selection.
+    """
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def savefig(figure: Figure, *target: Any, **named: Any) -> None:
+        figure.set_layout_engine("none")
+        save(figure, *target, **named | {"dpi": 20})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield
 
 
 def write_sd_folder(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:

@@ -26,6 +26,9 @@ SIDE, W_DIM, WIDTH, LAYERS = 128, 12, 16, 12
 SHORT = ["--steps", "2", "--batch-size", "2", "--measured-images", "0", "--timesteps", "500"]
 
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")

@@ -7,6 +7,11 @@ from cli_runner import Sdd
 from tiny_domain import write_tiny_domain
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _figures(quick_figures: None) -> None:
+    """Every run draws two."""
+
+
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")

@@ -19,6 +19,7 @@ from sdd_fast.evidence.plan import Budget, Plan
 from sdd_fast.evidence.store import Store
 
 pytestmark = [
+    pytest.mark.usefixtures("quick_figures"),
     pytest.mark.filterwarnings("ignore:the words? .* not in the vocabulary:UserWarning"),
     pytest.mark.filterwarnings("ignore:the prompt .* only 16 are used:UserWarning"),
 ]
