@@ -72,8 +72,11 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         rows.append(row)
     rows.append(_nothing(case, found))
     rivals = [i for i, key in enumerate(found) if not class_of(key).supervised]
+    # A domain may hold fewer latents than the plan asks for.
+    there = {one["images"] for its in found.values() for one in its.values()}
+    count = " to ".join(map(str, sorted(there or {case.plan.images})))
     notes = [
-        f"{case.plan.images} images for each of {len(case.prompts)} prompts that lack the target, "
+        f"{count} images for each of {len(case.prompts)} prompts that lack the target, "
         "the same for all. Intervals of 95 % over prompts and images. CLIP figures from "
         f"“{case.domain.source_text}” to the prompt. Counterfactual: against the same image drawn "
         "with the target alone changed. Bold: the best of those that were not trained on what "

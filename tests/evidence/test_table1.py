@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def test_quality_is_the_mean_over_prompts_and_a_supervised_editor_is_no_rival(ca
     lines = {line.split(" | ")[0]: line for line in table.markdown().splitlines()}
     assert "**0.850" in lines["| SDD (ours)"] and "**" not in lines["| Taught (supervised)"]
     assert "identity" in lines["| editor"] and "not measured" in lines["| Rival"]
+
+
+def test_a_table_tells_how_many_images_there_were_not_how_many_were_asked_for(case: Case) -> None:
+    asked = replace(case, plan=replace(case.plan, images=500))
+    assert table1.quality(asked, FOUND, "table1", "").notes[0].startswith("20 images for each of 2")
+    assert table1.quality(asked, {}, "table1", "").notes[0].startswith("500 images")
 
 
 def test_pairs_are_of_the_same_prompts_and_images(case: Case) -> None:
