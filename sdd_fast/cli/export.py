@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,14 +25,15 @@ def export(
         Path,
         typer.Option(
             help="The file to write: .pt (TorchScript), .onnx, .pt2 (torch.export) or "
-            ".safetensors (weights alone)."
+            ".safetensors (weights alone); for --format web a folder."
         ),
     ],
     format: Annotated[
         str | None,
         typer.Option(
-            help="torchscript, onnx, export, aoti (compiled for this kind of machine, .pt2) or "
-            "safetensors. Default: by the file's name.",
+            help="torchscript, onnx, export, aoti (compiled for this kind of machine, .pt2), "
+            "safetensors; or web: a page with sliders for any web server. Default: by the file's "
+            "name.",
             show_default=False,
         ),
     ] = None,
@@ -68,6 +69,23 @@ def export(
     ] = None,
     generator: options.Generator = None,
     encoder: options.Encoder = None,
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --format web: the file of `npm pack onnxruntime-web@1.30.0`, or its folder "
+            "in node_modules. Default: downloaded once and checked.",
+            rich_help_panel=options.OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    npm_registry: Annotated[
+        str | None,
+        typer.Option(
+            help="Where it is downloaded from. Default: registry.npmjs.org.",
+            rich_help_panel=options.OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write edits as one file for other programs: the mapper, or the whole editor.
@@ -81,10 +99,20 @@ def export(
       sdd export runs/white-hair --out white-hair.safetensors --levels fine
       sdd export runs/white-hair runs/smile --part editor --out editor.onnx
       sdd export runs/white-hair --part editor --format aoti --out editor.pt2
+      sdd export runs/white-hair runs/smile --format web --out site
     """
     from sdd_fast.export.write import check_format, check_part, export_edit
 
     kept = options.comma_list(levels, "--levels")
+    parts = options.chosen({"generator": generator, "encoder": encoder})
+    if format == "web":
+        if part not in ("mapper", "editor") or kept is not None or levels_as_input:
+            raise typer.BadParameter("a page is always of the whole editor and all its levels")
+        runtime: dict[str, Any] = {"runtime": onnxruntime_web}
+        if npm_registry is not None:
+            runtime["registry"] = npm_registry
+        _web(runs, out, domain=domain, license=license, overwrite=overwrite, **runtime, **parts)
+        return
     try:
         check_format(out, format)
         check_part(part, kept, levels_as_input)
@@ -94,12 +122,24 @@ def export(
     for source in sources:
         if out.exists() and source.exists() and out.samefile(source):
             raise ValueError(f"{out} is the input, which is never replaced; give another name")
-    parts = {"generator": generator, "encoder": encoder}
     done = export_edit(
         [*runs], out, part=part, format=format, levels=kept, levels_as_input=levels_as_input,
-        license=license, overwrite=overwrite, domain=domain, **options.chosen(parts),
+        license=license, overwrite=overwrite, domain=domain, **parts,
     )  # fmt: skip
     say(_written(done))
+
+
+def _web(runs: list[Path], out: Path, **rest: Any) -> None:
+    from sdd_fast.export.web import export_web
+
+    done = export_web([*runs], out, say=say, **rest)
+    for network in (done.encoder, done.renderer):
+        say(
+            f"{network.part}: differs by at most {network.difference:.1e} from the Python editor "
+            f"(allowed: {network.tolerance:.1e})"
+        )
+    say(f"written: {done.folder} ({done.bytes / 1e6:.1f} MB), for any web server, such as:")
+    say(f"  python -m http.server --directory {done.folder}")
 
 
 def _written(done: Exported) -> str:

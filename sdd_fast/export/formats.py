@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,17 @@ def write_aoti(part: Part, path: Path, about: str) -> None:
 def write_onnx(part: Part, path: Path, about: str) -> None:
     names = [slot.name for slot in part.inputs]
     outputs = [slot.name for slot in part.outputs]
-    made = torch.onnx.export(
-        _program(part), input_names=names, output_names=outputs, external_data=False,
-        verbose=False,
-    )  # fmt: skip
+    # Beside a torch without torchvision it would report, for each of its ops, that it is missing.
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        made = torch.onnx.export(
+            _program(part), input_names=names, output_names=outputs, external_data=False,
+            verbose=False,
+        )  # fmt: skip
+    finally:
+        log.setLevel(level)
     assert made is not None
     model = made.model_proto
     entry = model.metadata_props.add()
