@@ -148,8 +148,9 @@ def _tried(content: Mapping[str, Any]) -> list[str]:
     if len(told) == 1:
         return []
     return [
-        f"""- **Other settings**, so that the teacher sees more of a beard, with the first seed
-        alone: {"; ".join(told)}. That is no clear gain, and the default stays."""
+        f"""- **Smaller timesteps beside the selected ones**, at which the teacher sees more of a
+        beard, were tried with the first seed alone: {"; ".join(told)}. What is won of beards is
+        lost of the hair."""
     ]
 
 

@@ -52,7 +52,6 @@ DEFAULT = "default"
 SIDES: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "timesteps 600 to 850": {"timesteps": [600, 650, 700, 750, 800, 850]},
-    "judge up to 700": {"prior_timesteps": (100, 700)},
 }
 """What differs from the default settings (timesteps: from what was selected). Others than the
 default are tried with the first seed alone, at strength 1."""
