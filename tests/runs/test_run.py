@@ -516,8 +516,11 @@ def test_what_a_refused_memory_budget_asks_for_is_enough(
     assert all(run.record["complete"] for run in edit(enough))
 
 
-def test_a_budget_is_asked_of_what_is_not_done_yet(domain: Domain, tmp_path: Path) -> None:
+def test_a_budget_is_asked_of_what_is_not_done_yet(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not of a finished run, nor of a selection that left its curve."""
+    measured_once(monkeypatch)
     curve = compute_curve(domain, PROMPT, select(), progress=False)
     curve.save(tmp_path / "curve.json")
     small = select(memory_budget="1MiB")
