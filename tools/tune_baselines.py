@@ -11,8 +11,8 @@ prompts about a color, an object and an expression, and is judged by
 
 A product, since either factor alone is had for nothing: an unchanged image keeps everything, and
 another face altogether shows the target. The best settings are taken for all prompts, as ours has
-one set of them. They are found by climbing: from the defaults, whatever values are next to the best
-are tried, one setting at a time, until none is better. Methods of 50 steps are searched at fewer,
+one set of them. They are found by climbing: from the defaults, the next value of one setting after
+the other is tried, and the first that is better is gone on from, until none is. Methods of 50 steps are searched at fewer,
 which their level and scales hardly depend on. Writes every trial to
 benchmarks/baselines-faces64.json as soon as it is measured; the best ones are the defaults of the
 classes.
@@ -132,7 +132,7 @@ def tune(
         return float(measured["score"])
 
     best = dict(search.start)
-    while (higher := max([best, *search.neighbors(best)], key=score)) != best:
+    while higher := next((s for s in search.neighbors(best) if score(s) > score(best)), None):
         best = higher
     found |= {"best": best, "finished": True}
     write_json(path, content)

@@ -46,7 +46,7 @@ class LEdits(TeacherBaseline):
     paper = "Brack et al. 2024"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
         "skip": (0.0, 0.15, 0.3),
-        "guidance_scale": (*SCALES, 20.0),
+        "guidance_scale": SCALES,
         "threshold": (0.25, 0.5, 0.75),
     }
 
