@@ -12,10 +12,10 @@ prompts about a color, an object and an expression, and is judged by
 A product, since either factor alone is had for nothing: an unchanged image keeps everything, and
 another face altogether shows the target. The best settings are taken for all prompts, as ours has
 one set of them. They are found by climbing: from the defaults, the next value of one setting after
-the other is tried, and the first that is better is gone on from, until none is. Methods of 50 steps are searched at fewer,
-which their level and scales hardly depend on. Writes every trial to
-benchmarks/baselines-faces64.json as soon as it is measured; the best ones are the defaults of the
-classes.
+the other is tried, and the first that is better is gone on from, until none is. What was tried
+before is begun from where it was best. Methods of 50 steps are searched at fewer, which their level
+and scales hardly depend on. Writes every trial to benchmarks/baselines-faces64.json as soon as it
+is measured; the best ones are the defaults of the classes.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def tune(
         raise ValueError(f"{path} is of other trials ({', '.join(differing)}); delete it")
     found = content["baselines"].setdefault(name, {})
     trials = found.get("trials", [])
-    found |= {"fixed": dict(search.fixed), "best": {}, "finished": False, "trials": trials}
+    best = max(trials, key=lambda trial: float(trial["score"]))["settings"] if trials else {}
+    found |= {"fixed": dict(search.fixed), "best": best, "finished": False, "trials": trials}
     shown = {prompt: faces_without(*EDITS[prompt], faces, SEED) for prompt in prompts}
 
     def score(settings: Mapping[str, Any]) -> float:
@@ -131,7 +132,7 @@ def tune(
         write_json(path, content)
         return float(measured["score"])
 
-    best = dict(search.start)
+    best = dict(best or search.start)
     while higher := next((s for s in search.neighbors(best) if score(s) > score(best)), None):
         best = higher
     found |= {"best": best, "finished": True}
