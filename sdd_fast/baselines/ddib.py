@@ -38,8 +38,8 @@ class DDIB(TeacherBaseline):
         domain: Domain,
         *,
         steps: int = 50,
-        level: float = 0.8,
-        guidance_scale: float = 5.0,
+        level: float = 1.0,
+        guidance_scale: float = 10.0,
         source_prompt: str | None = None,
         batch_size: int | None = None,
     ) -> None:

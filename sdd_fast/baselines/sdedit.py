@@ -50,7 +50,7 @@ class SDEdit(TeacherBaseline):
         solver: str = "ddim",
         steps: int = 50,
         level: float = 0.9,
-        guidance_scale: float = 7.5,
+        guidance_scale: float = 15.0,
         batch_size: int | None = None,
     ) -> None:
         super().__init__(domain, batch_size=batch_size)
@@ -85,9 +85,9 @@ class SDEditBySolver(SDEdit):
         self,
         domain: Domain,
         *,
-        steps: int = 8,
+        steps: int = 6,
         level: float = 0.9,
-        guidance_scale: float = 7.5,
+        guidance_scale: float = 20.0,
         batch_size: int | None = None,
     ) -> None:
         super().__init__(

@@ -43,14 +43,14 @@ class StyleClipDirection(ManipulatorBaseline):
     name: ClassVar[str] = "StyleCLIP direction"
     paper: ClassVar[str] = "Patashnik et al. 2021"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "strength": (2.0, 4.0, 8.0), "threshold": (0.1, 0.3, 0.5),
+        "strength": (2.0, 4.0, 8.0, 16.0), "threshold": (0.1, 0.3, 0.5),
     }  # fmt: skip
 
     def __init__(
         self,
         domain: Domain,
         *,
-        strength: float = 4.0,
+        strength: float = 8.0,
         threshold: float = 0.3,
         images: int = 16,
         step: float = 5.0,

@@ -35,7 +35,7 @@ class StyleClipMapper(ManipulatorBaseline):
         self,
         domain: Domain,
         *,
-        steps: int = 250,
+        steps: int = 100,
         batch_size: int = 4,
         lr: float = 0.1,
         l2_weight: float = 0.1,

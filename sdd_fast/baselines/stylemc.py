@@ -38,7 +38,7 @@ class StyleMC(ManipulatorBaseline):
     name: ClassVar[str] = "StyleMC"
     paper: ClassVar[str] = "Kocasari et al. 2022"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "steps": (30, 60), "lr": (0.03, 0.1), "l2_weight": (0.01, 0.03, 0.1, 0.3),
+        "steps": (30, 60, 120), "lr": (0.03, 0.1, 0.3), "l2_weight": (0.01, 0.03, 0.1, 0.3, 1.0),
         "resolution": (32, None), "strength": (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8),
     }  # fmt: skip
 
@@ -49,7 +49,7 @@ class StyleMC(ManipulatorBaseline):
         steps: int = 60,
         batch_size: int = 8,
         lr: float = 0.1,
-        l2_weight: float = 0.03,
+        l2_weight: float = 0.3,
         identity_weight: float = 0.1,
         resolution: int | None = None,
         strength: float = 1.0,

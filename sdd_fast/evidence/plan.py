@@ -66,7 +66,7 @@ class Plan:
     steps: int = 250
     selection_images: int = 16
     budget: Budget = field(default_factory=Budget)
-    ablation_prompts: int = 6
+    ablation_prompts: int = 8
     ablation_seeds: int = 3
     ablation_images: int = 48
     study_timesteps: int = 10

@@ -34,11 +34,6 @@ def test_a_search_can_start_from_the_defaults(name: str) -> None:
     assert len(list(search.neighbors(search.start))) >= len(search.start)
 
 
-def test_sdedit_takes_what_was_found_for_its_faster_solver() -> None:
-    solver, plain = (search_of(name).start for name in ("sdedit-solver", "sdedit"))
-    assert plain.items() < solver.items()
-
-
 def test_scores_follow_from_success_and_others_kept() -> None:
     for found in recorded()["baselines"].values():
         for trial in found["trials"]:
