@@ -133,7 +133,7 @@ def tune(
         return float(measured["score"])
 
     best = dict(best or search.start)
-    while higher := next((s for s in search.neighbors(best) if score(s) > score(best)), None):
+    while higher := next((s for s in search.neighbors(best) if score(best) < score(s)), None):
         best = higher
     found |= {"best": best, "finished": True}
     write_json(path, content)
