@@ -69,6 +69,7 @@ if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and 
         StyleGAN2 as StyleGAN2,
         StyleSpaceMapper as StyleSpaceMapper,
     )
+    from .save_as import SaveAs as SaveAs
     from .selection.curve import HQSCurve as HQSCurve
     from .selection.hqs import hqs as hqs
     from .teacher.prior import DiffusionPrior as DiffusionPrior
@@ -98,6 +99,7 @@ _NAMES_OF = {
     ".images": "load_image",
     ".manipulator": "LatentGenerator MapperInfo save_mapper",
     ".models": "ConvClassifier ConvEmbedding Encoder LevelsMapper StyleGAN2 StyleSpaceMapper",
+    ".save_as": "SaveAs",
     ".selection.curve": "HQSCurve",
     ".selection.hqs": "hqs",
     ".teacher.prior": "DiffusionPrior",

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import tempfile
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import closing, contextmanager, suppress
@@ -18,48 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .decoding import besides, check_image, list_images, suffixes
+from .decoding import check_image
 from .files import PathLike, make_folder, parse_json, read_metadata, settled
-from .images import save_png
+from .image_paths import LATENTS_SUFFIXES, OnError, find_images, folder_below
 from .pipeline import MOST_THREADS, map_ahead
 from .progress import Task
 from .schema import is_list_of, is_text
-
-LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
-
-OnError = Callable[[Path, Exception], None]
-"""Is told which image cannot be edited and why; it is then left out."""
-
-
-def find_images(paths: Sequence[Path], on_error: OnError | None) -> list[Path]:
-    """Return image files and those of folders, in order; files of latents stay as they are.
-
-    What a glob finds besides, files of other kinds, is passed over as it is in folders. Without
-    `on_error` it is an error, and so are folders without images.
-    """
-    found, others = [], []
-    endings = suffixes() | LATENTS_SUFFIXES
-    for path in paths:
-        try:
-            if path.is_dir():
-                found += list_images(path)
-                continue
-            if path.suffix.lower() not in endings:
-                check_image(path)
-            found.append(path)
-        except (ValueError, OSError) as error:
-            if on_error is None:
-                raise
-            if path.is_file() and path.suffix:
-                others.append(path)
-            else:
-                on_error(path, error)
-    if others and found:
-        warnings.warn(f"passed over: {besides(others)}", stacklevel=2)
-    elif others and on_error is not None:
-        for path in others:
-            on_error(path, ValueError(f"{path} is not an image that can be read"))
-    return found
 
 
 class Latent(NamedTuple):
@@ -72,30 +35,49 @@ class Latent(NamedTuple):
 Source = Path | Latent
 
 
+class Inputs(NamedTuple):
+    """What is meant to be edited: image files, latents of other files, and a name for each.
+
+    A name is the path of a result, relative to the folder of results and without its ending.
+    """
+
+    files: list[Path]
+    latents: list[Latent]
+    names: list[str]
+
+
 def inputs(
     paths: PathLike | Sequence[PathLike],
     latents_of: Callable[[Path], tuple[Tensor, list[str]]],
     on_error: OnError | None,
-) -> tuple[list[Path], list[Latent], list[str]]:
-    """Return the image files that are meant, the latents of other files, and a name for each.
+    *,
+    ending: Callable[[Path | None], str],
+    recursive: bool = False,
+    out: Path | None = None,
+) -> Inputs:
+    """Find what is meant.
 
     Args:
-        paths: image files, folders of them, and files of latents.
+        paths: image files, folders of them, patterns, and files of latents.
         latents_of: reads the latents [N, num_layers, w_dim] of a file, and their names.
-        on_error: see `find_images`.
+        on_error, recursive: see `find_images`.
+        ending: of the result of a file, which tells which of them would have one name.
+        out: the folder of results, which is none of inputs.
     """
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    given = [settled(path) for path in listed]
+    roots = [path for path in given if path.is_dir()] if recursive else []
     files: list[Path] = []
     latents: list[Latent] = []
     names: list[str] = []
-    for path in find_images([settled(path) for path in listed], on_error):
+    for path in find_images(given, on_error, recursive=recursive, without=out):
         if path.suffix.lower() in LATENTS_SUFFIXES:
             of_rows = latents_of(path)[1]
             latents += [Latent(path, i) for i in range(len(of_rows))]
             names += of_rows
         else:
             files.append(path)
-    return files, latents, _names_of_images(files) + names
+    return Inputs(files, latents, _names_of_images(files, roots, ending) + names)
 
 
 def edit_all(
@@ -189,10 +171,17 @@ def _leave_out(file: Path, error: Exception, on_error: OnError | None) -> None:
         raise error  # the fault is not the image's
 
 
-def _names_of_images(files: Sequence[Path]) -> list[str]:
+def _names_of_images(
+    files: Sequence[Path], roots: Sequence[Path], ending: Callable[[Path | None], str]
+) -> list[str]:
     """Name each result: as its file without the ending, which stays where others are called so."""
-    stems = Counter(_alike(path.stem) for path in files)
-    return [path.stem if stems[_alike(path.stem)] == 1 else path.name for path in files]
+    short = [folder_below(path, roots) / path.stem for path in files]
+    results = [f"{name}{ending(path)}" for name, path in zip(short, files, strict=True)]
+    count = Counter(map(_alike, results))
+    return [
+        str(name if count[_alike(result)] == 1 else name.with_name(path.name))
+        for name, result, path in zip(short, results, files, strict=True)
+    ]
 
 
 def names_of_latents(path: Path, count: int) -> list[str]:
@@ -205,6 +194,15 @@ def names_of_latents(path: Path, count: int) -> list[str]:
         if len(set(names)) == count == len(names):
             return names
     return [f"{path.stem}-{i + 1:04d}" for i in range(count)]
+
+
+def check_suffix(suffix: str, out: Path) -> None:
+    """Raise ValueError where what is appended to names would lead out of the folder of results."""
+    if "\0" in suffix or Path(f"a{suffix}").name != f"a{suffix}":
+        raise ValueError(
+            f"{'…' + suffix!r} is no name of a file in {out}; a suffix for names must hold no "
+            "separator and no NUL"
+        )
 
 
 def check_targets(
@@ -266,8 +264,10 @@ def readable(files: Sequence[Path], on_error: OnError | None) -> set[Path]:
     return good
 
 
-def write_result(target: Path, image: Tensor, overwrite: bool, skip_existing: bool) -> None:
-    """Write an edited image [3, H, W], unless another process came to write there meanwhile.
+def write_result(
+    target: Path, save: Callable[[Path], None], overwrite: bool, skip_existing: bool
+) -> None:
+    """Have an edited image saved, unless another process came to write there meanwhile.
 
     Raises:
         FileExistsError: it did, and neither `overwrite` nor `skip_existing`.
@@ -277,24 +277,27 @@ def write_result(target: Path, image: Tensor, overwrite: bool, skip_existing: bo
         return
     check_targets([], target.parent, [target], overwrite, False)
     try:
-        save_png(target, image)
+        save(target)
     except ValueError as error:
-        raise ValueError(f"{target}: {error}") from error
+        told = str(error)
+        raise ValueError(told if str(target) in told else f"{target}: {told}") from error
 
 
 @contextmanager
-def folder_for_results(folder: Path) -> Iterator[None]:
-    """Make a folder, and remove it where nothing came to lie in it.
+def folder_for_results(folder: Path, within: Iterable[Path] = ()) -> Iterator[None]:
+    """Make a folder and those `within` it, and remove them where nothing came to lie in them.
 
     Of several threads that write there none could know whether it is the first or the last.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]  # innermost first
+    wanted = {folder, *within}
+    made = {place for one in wanted for place in (one, *one.parents) if not place.exists()}
     try:
-        make_folder(folder)
+        for place in wanted:
+            make_folder(place)
         yield
     finally:
         with suppress(OSError):  # as long as they are empty
-            for place in made:
+            for place in sorted(made, key=lambda place: -len(place.parts)):  # innermost first
                 place.rmdir()
 
 
@@ -314,23 +317,19 @@ def telling_what_is_kept(done: Set[Path], total: int, folder: Path) -> Iterator[
 
 def _check_names(targets: Sequence[Path], out: Path, folder: Path) -> None:
     for target in targets:
-        if target.parent != out or "\0" in target.name:
-            raise ValueError(
-                f"{str(target)!r} is no name of a file in {out}; a suffix for names must hold no "
-                "separator and no NUL"
-            )
         try:
             os.lstat(folder / target.name)
         except FileNotFoundError:
             continue
         except OSError as error:  # such as a name that is too long for this disk
             raise OSError(error.errno, error.strerror, str(target)) from error
-    names = Counter(target.name for target in targets)
+    names = Counter(str(target.relative_to(out)) for target in targets)
     doubled = sorted(name for name, count in names.items() if count > 1)
     if doubled:
         raise ValueError(
             f"several inputs would be written to {', '.join(doubled[:5])}; edit them one after the "
-            "other, each into a folder of its own"
+            "other, each into a folder of its own, or give the folder that holds them all and "
+            "recursive=True"
         )
     alike = Counter(map(_alike, names))
     if len(alike) < len(names) and _ignores_case(folder):

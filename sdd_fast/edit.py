@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from . import batch_editing, edit_files, edit_inputs
@@ -21,7 +22,9 @@ from .checks import check_count
 from .compiled_edit import CompiledEdit
 from .device import check_device
 from .edited_images import as_output, check_output
+from .editor_file import mapper_file as mapper_file
 from .files import PathLike, expanded
+from .image_paths import OnError
 from .images import ImageSource
 from .manipulator import (
     MapperInfo,
@@ -35,8 +38,9 @@ from .manipulator import (
 from .memory import rendering_batch
 from .models.encoder import check_encoder
 from .models.save import check_finite
+from .paste_back import paste_back
 from .progress import Listener
-from .run_folder import MAPPER_FILE, check_mapper_is_own
+from .save_as import SaveAs
 from .shield import shielded
 
 if TYPE_CHECKING:
@@ -294,6 +298,25 @@ class Editor:
         results = torch.cat([self._render(some, its, levels) for some, its in pairs])
         return as_output(results, output)
 
+    @shielded(grad=False)
+    def edit_photo(
+        self,
+        photo: ImageSource,
+        strength: Strength = 1.0,
+        levels: Sequence[str] | None = None,
+        *,
+        aligned: bool = False,
+    ) -> Image.Image:
+        """Edit a photograph of any size and put what changed back into it, see `paste_back`.
+
+        Returns an RGB image of the photograph's size, upright and in sRGB. Arguments and errors are
+        those of `edit`; at strength 0 it is the photograph as it was.
+        """
+        placed = edit_inputs.load_placed(photo, self.input_size, None if aligned else self.align)
+        w_plus = self.encode(placed.crop[None])
+        before, after = (self.edit(w_plus, amount, levels)[0] for amount in (0.0, strength))
+        return paste_back(placed.photo, after, before, placed.quad)
+
     def _render(self, w_plus: Tensor, factors: Tensor, levels: Sequence[str] | None) -> Tensor:
         """One pass: W+ [B, …], factors [B, mappers] → images [B, 3, *image_size] in [-1, 1]."""
         self.generator.eval()
@@ -315,22 +338,31 @@ class Editor:
         overwrite: bool = False,
         skip_existing: bool = False,
         strict: bool = False,
-        on_error: batch_editing.OnError | None = None,
+        recursive: bool = False,
+        save_as: SaveAs | str = "png",
+        on_error: OnError | None = None,
         progress: bool | Listener = True,
     ) -> list[Path]:
-        """Edit image files and write PNGs of the same names into `out_dir`; return their paths.
+        """Edit image files and write results of the same names into `out_dir`; return their paths.
 
         Args:
-            paths: an image file, a folder of images, a file of W+ latents, or a list of these.
-                Latents are named as the file says, or numbered. Where `a.jpg` lies beside `a.png`,
-                the results are `a.jpg.png` and `a.png.png`.
-            suffix: appended to the file names, before ".png".
+            paths: an image file, a folder of images, a pattern such as "faces/*.jpg" ("**" stands
+                for any folders), a file of W+ latents, or a list of these. Latents are named as
+                the file says, or numbered. Where `a.jpg` lies beside `a.png`, the results are
+                `a.jpg.png` and `a.png.png`.
+            out_dir: a folder, or for a single image the name of the result, whose ending tells the
+                format.
+            suffix: appended to the file names, before their ending.
             aligned: see `encode`.
             overwrite: replace files in `out_dir`, such as earlier results. Inputs are never
                 replaced.
             skip_existing: keep results that are there and edit the others, as after an
                 interruption; whether they are of the same edit is not looked at.
             strict: see `load_image`.
+            recursive: take the images of folders within folders as well; results lie in folders of
+                the same names. `out_dir` itself and hidden folders are passed over.
+            save_as: "png", "jpeg", "webp", "same", or a `SaveAs` that tells more, such as to put
+                the edited face back into its photograph.
             on_error: is called with the path and the error of every image that cannot be read, or
                 in which no face is found; the others are edited. Default: raise it.
             progress: show it, or not, or a listener that gets every event.
@@ -348,7 +380,8 @@ class Editor:
             self, paths, out_dir, strengths_of(strength, len(self.infos), 1)[0].tolist(), levels,
             suffix=suffix, batch_size=self._at_once(batch_size),
             align=None if aligned else self.align, overwrite=overwrite,
-            skip_existing=skip_existing, strict=strict, on_error=on_error, progress=progress,
+            skip_existing=skip_existing, strict=strict, recursive=recursive,
+            how=SaveAs.of(save_as), on_error=on_error, progress=progress,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -358,20 +391,3 @@ class Editor:
         names = sorted({info.domain for info in self.infos} - {""})
         domain = f" of {', '.join(names)}" if names else ""
         return f"Editor({edits}, {width}×{height}{domain}, takes {given}, on {self.device})"
-
-
-def mapper_file(source: Path) -> Path:
-    """Return what `load_mapper` reads of a run folder; a file is itself.
-
-    Raises:
-        FileNotFoundError: the folder holds no mapper. ValueError: it is not that of its run.
-    """
-    if not source.is_dir():
-        return source
-    if not (source / MAPPER_FILE).exists():
-        raise FileNotFoundError(
-            f"{source} holds no {MAPPER_FILE}: the distillation there has not finished, or it is "
-            "no run folder. Run the same distillation again to resume it"
-        )
-    check_mapper_is_own(source)
-    return source / MAPPER_FILE

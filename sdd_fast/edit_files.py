@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import batch_editing, edit_inputs
+from .decoding import read_image
 from .files import PathLike, settled
+from .image_paths import OnError
+from .images import load_pil, to_pil
+from .paste_back import paste_back
 from .progress import Listener, Task
+from .save_as import SaveAs, is_file_name, save_image
 
 
 class Edits(Protocol):
@@ -44,45 +51,91 @@ def edit_files(
     overwrite: bool,
     skip_existing: bool,
     strict: bool,
-    on_error: batch_editing.OnError | None,
+    recursive: bool,
+    how: SaveAs,
+    on_error: OnError | None,
     progress: bool | Listener,
 ) -> list[Path]:
     """See `Editor.edit_files`; `strengths` has one for each edit."""
-    files, latents, names = batch_editing.inputs(paths, editor.read_latents, on_error)
     out = settled(out_dir)
-    targets = [out / f"{name}{suffix}.png" for name in names]
-    batch_editing.check_targets(files, out, targets, overwrite, skip_existing)
+    batch_editing.check_suffix(suffix, out)
+    found = batch_editing.inputs(
+        paths, editor.read_latents, on_error,
+        ending=how.ending, recursive=recursive, out=out,
+    )  # fmt: skip
+    sources: list[batch_editing.Source] = [*found.files, *found.latents]
+    endings = [how.ending(source if isinstance(source, Path) else None) for source in sources]
+    targets = [out / f"{name}{suffix}{end}" for name, end in zip(found.names, endings, strict=True)]
+    if is_file_name(out):
+        if len(targets) != 1:
+            raise ValueError(
+                f"{out} is the name of one image, but {len(targets)} are to be edited; give a "
+                "folder for the results"
+            )
+        targets, out = [out], out.parent
+    batch_editing.check_targets(found.files, out, targets, overwrite, skip_existing)
     done = {target for target in targets if skip_existing and target.exists()}
-    bad = {*files} - batch_editing.readable(files, on_error)
-    if files:  # Of a domain; what is missing for it is missing for every image.
+    bad = {*found.files} - batch_editing.readable(found.files, on_error)
+    if found.files:  # Of a domain; what is missing for it is missing for every image.
         getattr(getattr(align, "__self__", None), "detector", None)
-    sources: list[batch_editing.Source] = [*files, *latents]
     pairs = [
         (source, target)
         for source, target in zip(sources, targets, strict=True)
         if target not in done and source not in bad
     ]
+    pasting = align is not None if how.paste_back is None else how.paste_back
+    source_of = {target: source for source, target in pairs}
+    quads: dict[Path, np.ndarray] = {}  # of what is loaded and not yet written
 
     def load(file: Path) -> Tensor:
-        return edit_inputs.load_one(file, editor.input_size, align, strict)
+        if not pasting:
+            return edit_inputs.load_one(file, editor.input_size, align, strict)
+        placed = edit_inputs.load_placed(file, editor.input_size, align, strict)
+        quads[file] = placed.quad
+        return placed.crop
 
     def edit(images: list[Tensor], w_plus: list[Tensor]) -> Tensor:
         encoded = [editor.encode(torch.stack(images), batch_size)] if images else []
-        given = [torch.stack(w_plus).to(editor.device)] if w_plus else []
-        edited: Tensor = editor.edit(
-            torch.cat(encoded + given), strengths, levels, batch_size=batch_size
-        )
-        return edited
+        given = torch.cat([*encoded, *([torch.stack(w_plus).to(editor.device)] if w_plus else [])])
+        shown: Tensor = editor.edit(given, strengths, levels, batch_size=batch_size)
+        if not pasting:
+            return shown
+        plain = editor.edit(given, [0.0] * len(strengths), levels, batch_size=batch_size)
+        return torch.stack([shown, plain], 1)
 
     def write(edited: tuple[Path, Tensor]) -> None:
-        batch_editing.write_result(*edited, overwrite, skip_existing)
-        done.add(edited[0])
+        target, image = edited
+        source = source_of[target]
+        quad = quads.pop(source, None) if isinstance(source, Path) else None
+        save = partial(_save, image=image, source=source, quad=quad, how=how)
+        batch_editing.write_result(target, save, overwrite, skip_existing)
+        done.add(target)
 
     task = Task("editing", len(pairs), progress, unit="images")
     kept = batch_editing.telling_what_is_kept(done, len(pairs), out)
-    with task, kept, batch_editing.folder_for_results(out):
+    within = {target.parent for target in targets}
+    with task, kept, batch_editing.folder_for_results(out, within):
         batch_editing.edit_all(
             pairs, latents_of=editor.read_latents, load=load, edit=edit, write=write,
             batch_size=batch_size, on_error=on_error, task=task,
         )  # fmt: skip
     return [target for target in targets if target in done]
+
+
+def _save(
+    target: Path,
+    image: Tensor,
+    source: batch_editing.Source,
+    quad: np.ndarray | None,
+    how: SaveAs,
+) -> None:
+    """Write an edited image [3, H, W], or put [edited, at strength 0] back into its photograph."""
+    after, before = image if image.ndim == 4 else (image, None)
+    original = None
+    if isinstance(source, Path) and (how.keep or quad is not None):
+        original = read_image(source)  # once more: those of a batch would be gigabytes
+    if original is None or quad is None or before is None:
+        result = to_pil(after)
+    else:
+        result = paste_back(load_pil(original), after, before, quad)
+    save_image(target, result, how, original)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from .images import ImageSource, is_photo, load_image, load_pil, load_tensors
+from .images import ImageSource, center, is_photo, load_image, load_pil, load_tensors, to_pil
+from .paste_back import upright_quad
 
 EditInput = ImageSource | Sequence[ImageSource]
 Align = Callable[[Image.Image], Image.Image]
@@ -71,6 +72,49 @@ def load_one(
         if not isinstance(source, (str, os.PathLike)):
             raise
         raise ValueError(f"{os.fspath(source)}: {error}") from error
+
+
+class Placed(NamedTuple):
+    """A photograph, and the crop of it that is edited.
+
+    Args:
+        photo: RGB, upright, sRGB.
+        crop: [3, *size] in [-1, 1].
+        quad: corners of the crop in the photograph, see `paste_back`.
+    """
+
+    photo: Image.Image
+    crop: Tensor
+    quad: np.ndarray
+
+
+def load_placed(
+    source: ImageSource, size: tuple[int, int], align: Align | None, strict: bool = False
+) -> Placed:
+    """Load an image as `load_one` does, and tell where in the photograph the crop lies.
+
+    Raises:
+        ValueError: as `load_one`, or an `align` that does not tell it.
+    """
+    if not is_photo(source):
+        source, align = to_pil(load_image(source, strict=strict)), None
+    photo = load_pil(source, strict=strict)
+    if align is None:
+        quad = upright_quad(*center((photo.height, photo.width), size))
+        return Placed(photo, load_image(photo, size), quad)
+    try:
+        aligned = align(photo)
+    except ValueError as error:
+        if not isinstance(source, (str, os.PathLike)):
+            raise
+        raise ValueError(f"{os.fspath(source)}: {error}") from error
+    if "quad" not in aligned.info:
+        raise ValueError(
+            "the align function of this Editor does not tell where its crop lies, so nothing can "
+            'be put back there; have it set info["quad"] of its image (as align_face does), or '
+            "leave out paste_back"
+        )
+    return Placed(photo, load_image(aligned, size), aligned.info["quad"])
 
 
 def load_batch(

@@ -130,7 +130,7 @@ def fit(image: torch.Tensor, size: Size) -> torch.Tensor:
     The resize is antialiased bicubic; its overshoot is clamped to [-1, 1].
     """
     target = _target(size)
-    rows, columns = _center(image.shape[-2:], target)
+    rows, columns = center(image.shape[-2:], target)
     crop = image[..., rows, columns]
     if crop.shape[-2:] == target:
         return crop.contiguous()
@@ -145,7 +145,7 @@ def _target(size: Size) -> tuple[int, int]:
     return check_count("size", sides[0]), check_count("size", sides[1])
 
 
-def _center(shape: Sequence[int], target: tuple[int, int]) -> tuple[slice, slice]:
+def center(shape: Sequence[int], target: tuple[int, int]) -> tuple[slice, slice]:
     """The rows and columns in the middle of an image that have the shape of `target`."""
     (height, width), (tall, wide) = shape, target
     scale = min(height / tall, width / wide)
@@ -170,7 +170,7 @@ def _fitted(pixels: _Pixels, largest: int, size: Size | None) -> torch.Tensor:
     that a large image is never held as float32.
     """
     target = _target(_shape(pixels) if size is None else size)
-    rows, columns = _center(_shape(pixels), target)
+    rows, columns = center(_shape(pixels), target)
     height, width = rows.stop - rows.start, columns.stop - columns.start
     image = torch.empty(3, height, target[1], dtype=torch.float32)
     at_once = max(1, _STRIP // width)

@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sdd_fast import batch_editing
+from sdd_fast import edit_files
 from sdd_fast.checkpoints.load import load_latents
 from sdd_fast.edit import Editor
-from sdd_fast.images import load_image, save_png, to_pil
+from sdd_fast.images import load_image, to_pil
 from sdd_fast.interrupt import STOPPING, stopped_by_signals
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
 from sdd_fast.progress import Progress
+from sdd_fast.save_as import save_image
 
 
 @pytest.fixture
@@ -61,10 +62,10 @@ def test_a_signal_while_images_are_written(
         Image.fromarray(photo).save(faces / f"{i}.png")
     writing, stopped = threading.Event(), threading.Event()
 
-    def slow(path: Path, image: Tensor) -> None:
+    def slow(path: Path, *rest: Any) -> None:
         writing.set()
         assert stopped.wait(60)
-        save_png(path, image)
+        save_image(path, *rest)
 
     def edit(*given: Any, **options: Any) -> Tensor:
         if writing.is_set() or len(batches) == 1:
@@ -77,7 +78,7 @@ def test_a_signal_while_images_are_written(
         return Editor.edit(editor, *given, **options)
 
     batches: list[Any] = []
-    monkeypatch.setattr(batch_editing, "save_png", slow)
+    monkeypatch.setattr(edit_files, "save_image", slow)
     monkeypatch.setattr(editor, "edit", edit)
     with stopped_by_signals(), pytest.raises(KeyboardInterrupt) as told:
         editor.edit_files(faces, out, batch_size=4, progress=False)

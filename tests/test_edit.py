@@ -11,16 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdd_fast import batch_editing
+from sdd_fast import batch_editing, edit_files
 from sdd_fast.checkpoints.convert import convert
 from sdd_fast.checkpoints.inspect import describe_file
 from sdd_fast.edit import Editor
 from sdd_fast.export import export_torchscript, load_torchscript
 from sdd_fast.files import write_json
-from sdd_fast.images import load_image, save_png, to_pil
+from sdd_fast.images import load_image, to_pil
 from sdd_fast.manipulator import MapperInfo, save_mapper
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.progress import Progress
+from sdd_fast.save_as import save_image
 
 
 @pytest.fixture(scope="module")
@@ -291,13 +292,13 @@ def test_an_interruption_keeps_what_is_written(
         Image.fromarray(photo).save(faces / f"{name}.png")
     whole = editor.edit_files(faces, tmp_path / "whole", batch_size=2)
 
-    def interrupted(path: Path, image: Tensor) -> None:
+    def interrupted(path: Path, *rest: Any) -> None:
         if path.name > "b.png":
             raise KeyboardInterrupt("stopped by SIGTERM")
-        save_png(path, image)
+        save_image(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_editing, "save_png", interrupted)
+        patch.setattr(edit_files, "save_image", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"SIGTERM after 2 of 4 .*--skip-existing"):
             editor.edit_files(faces, out, batch_size=2)
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]

@@ -101,7 +101,7 @@ STATES: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
 
 NO_COMPUTATION = {
     "DistillConfig", "DistillResult", "EarlyStop", "Guidance", "GuidanceConfig", "LatentGenerator",
-    "MapperInfo", "PromptEmbeds", "PromptsFailed", "__version__", "build_info", "ops",
+    "MapperInfo", "PromptEmbeds", "PromptsFailed", "SaveAs", "__version__", "build_info", "ops",
 }  # fmt: skip
 """Data, and operators, which obey the caller's state as torch's own do."""
 

@@ -34,8 +34,8 @@ GROUPS = {
         "distill", "DistillConfig", "EarlyStop", "DistillResult", "PromptsFailed", "EditMonitor",
     ],
     "Editing and export": [
-        "Editor", "MapperInfo", "save_mapper", "load_mapper", "export_edit", "export_torchscript",
-        "load_torchscript", "load_image",
+        "Editor", "SaveAs", "MapperInfo", "save_mapper", "load_mapper", "export_edit",
+        "export_torchscript", "load_torchscript", "load_image",
     ],
     "Domains and teachers": ["load_domain", "Domain", "DiffusionPrior", "PromptEmbeds"],
     "Checkpoints": [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +10,13 @@ import typer
 
 from . import options
 from .console import command, explain, say
+from .edit_results import ResultOptions, counted, tell
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sdd_fast.edit import Editor
+    from sdd_fast.image_paths import OnError
 
 MAPPER_SUFFIXES = (".safetensors", ".pt")
 SHOWN = 10  # pictures in the grid
@@ -27,11 +29,17 @@ def edit(
         typer.Argument(
             metavar="RUN... PICTURE...",
             help="One or several edits (run folders or mapper files, also StyleCLIP's), then "
-            "picture files, folders of them, or files of latents.",
+            "picture files, folders of them, patterns such as 'faces/*.jpg', or files of latents.",
         ),
     ],
+    results: ResultOptions,
+    *,
     out: Annotated[
-        Path, typer.Option(help="Folder for the edited pictures.", rich_help_panel=options.OUTPUT)
+        Path,
+        typer.Option(
+            help="Folder for the edited pictures; for one picture also a name, such as me.webp.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = Path("edited"),
     strength: Annotated[
         str,
@@ -47,24 +55,6 @@ def edit(
             "those that were distilled."
         ),
     ] = None,
-    suffix: Annotated[
-        str,
-        typer.Option(
-            help="Appended to the names, before .png.",
-            rich_help_panel=options.OUTPUT,
-            show_default=False,
-        ),
-    ] = "",
-    overwrite: options.Overwrite = False,
-    skip_existing: Annotated[
-        bool,
-        typer.Option(
-            "--skip-existing",
-            help="Keep results that are in --out and edit the other pictures, as after an "
-            "interruption.",
-            rich_help_panel=options.OUTPUT,
-        ),
-    ] = False,
     strict: options.Strict = False,
     aligned: options.Aligned = False,
     domain: Annotated[
@@ -91,29 +81,27 @@ def edit(
     """Edit pictures: each in one forward pass, without a diffusion model.
 
     Any size and common format; pictures are cropped to the shape of the domain's, photographs of
-    faces by the landmarks of the face. A file of W+ latents, such as `sdd invert` writes, may stand
-    for pictures. Inputs are never replaced, earlier results only with --overwrite. Several edits
-    are applied at once. Pictures that cannot be read are left out and listed at the end; the exit
-    status is then 1.
+    faces by the landmarks of the face, and put back into the photograph. A file of W+ latents, such
+    as `sdd invert` writes, may stand for pictures. Inputs are never replaced, earlier results only
+    with --overwrite. Several edits are applied at once. Pictures that cannot be read are left out
+    and listed at the end; the exit status is then 1.
 
     \b
     Examples:
       sdd edit runs/white-hair me.jpg
       sdd edit runs/smile faces/ --strength 0.6 --out smiling
       sdd edit runs/white-hair runs/smile me.jpg --strength 1,0.5
-      sdd edit runs/white-hair me.jpg --strength=-1
+      sdd edit runs/white-hair me.jpg --strength=-1 --out me.webp
+      sdd edit runs/smile albums/ --recursive --format jpeg --keep exif
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
     """
     import time
 
-    from sdd_fast.batch_editing import find_images
     from sdd_fast.edit import Editor
-    from sdd_fast.files import shown, unused
-    from sdd_fast.images import save_png
-    from sdd_fast.run_folder import GRID_FILE
 
     strengths = options.numbers(strength, "--strength")
     wanted = options.comma_list(levels, "--levels")
+    save_as = results.save_as()
     edits, pictures = split_paths(paths)
     skipped: dict[Path, str] = {}
 
@@ -121,7 +109,7 @@ def edit(
         skipped[path.absolute()] = explain(error)
 
     on_error = None if strict else leave_out
-    files = find_images(pictures, on_error)
+    files = _files(pictures, on_error, results.recursive, out)
     if not files:
         raise _none_usable(skipped)
     parts = {"generator": generator, "encoder": encoder, "detector": detector}
@@ -130,31 +118,29 @@ def edit(
     amount = strengths[0] if len(strengths) == 1 else strengths
     if compiled:
         _compile(editor, files)
-    there = {path.name for path in out.glob("*.png")} if skip_existing else set()
+    there = {path.absolute() for path in out.rglob("*")} if results.skip_existing else set()
     began = time.perf_counter()
     written = editor.edit_files(
-        files, out, amount, wanted, suffix=suffix, aligned=aligned, overwrite=overwrite,
-        skip_existing=skip_existing, strict=strict, on_error=on_error,
+        pictures, out, amount, wanted, suffix=results.suffix, aligned=aligned,
+        overwrite=results.overwrite, skip_existing=results.skip_existing, strict=strict,
+        recursive=results.recursive, save_as=save_as, on_error=on_error,
     )  # fmt: skip
     seconds = time.perf_counter() - began
     if not written:
         raise _none_usable(skipped)
     for reason in skipped.values():
         say(f"warning: skipped: {reason}")
-    grid_path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
-    if not overwrite:
-        grid_path = unused(grid_path)
-    new = [path for path in written if path.name not in there]
-    if new:
-        say(f"edited {_in_time(len(new), seconds)}: {shown(new[0]) if len(new) == 1 else out}")
-    if skip_existing:
-        say(f"already there: {_pictures(len(written) - len(new))}")
+    new = [path for path in written if path not in there]
+    tell(new, len(written) - len(new) if results.skip_existing else None, seconds, out)
     usable = [path for path in files if path.absolute() not in skipped]
-    try:
-        save_png(grid_path, _grid(editor, usable, strengths, wanted, aligned))
-    except OSError as error:
-        raise _without_grid(error, grid_path, len(written), out) from error
-    say(f"before/after: {grid_path}")
+    shown_grid = _write_grid(
+        out,
+        results.overwrite,
+        len(written),
+        lambda: _grid(editor, usable, strengths, wanted, aligned),
+    )
+    if shown_grid is not None:
+        say(f"before/after: {shown_grid}")
     if skipped:
         raise typer.Exit(1)
 
@@ -166,28 +152,47 @@ def _without_grid(error: OSError, grid: Path, edited: int, out: Path) -> OSError
     reason = error.strerror if error.errno is None else os.strerror(error.errno)
     told = (
         f"the grid of pictures before and after could not be written ({reason}). "
-        f"The {_pictures(edited)} in {out} are whole; when the grid can be written, the same "
+        f"The {counted(edited)} in {out} are whole; when the grid can be written, the same "
         "command with --skip-existing makes it alone"
     )
     return OSError(error.errno, told, str(grid))
 
 
-def _pictures(count: int) -> str:
-    return f"{count:,} picture" + ("" if count == 1 else "s")
+def _files(
+    pictures: Sequence[Path], on_error: OnError | None, recursive: bool, out: Path
+) -> list[Path]:
+    """The files that `edit_files` will find, without its warnings: it gives them."""
+    import warnings
+
+    from sdd_fast.files import settled
+    from sdd_fast.image_paths import find_images
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return find_images(pictures, on_error, recursive=recursive, without=settled(out))
 
 
-def _in_time(count: int, seconds: float) -> str:
-    """ "10,000 pictures in 95 s (105 pictures/s)"."""
-    from sdd_fast.report.wording import duration
+def _write_grid(out: Path, overwrite: bool, edited: int, draw: Callable[[], Image]) -> Path | None:
+    """Write before and after; None where the result is one file, beside which none is wanted."""
+    from sdd_fast.files import unused
+    from sdd_fast.images import save_png
+    from sdd_fast.run_folder import GRID_FILE
 
-    rate = count / seconds
-    digits = 0 if rate >= 10 else 1
-    return f"{_pictures(count)} in {duration(seconds)} ({rate:,.{digits}f} pictures/s)"
+    if not out.is_dir():
+        return None
+    path = out / "grid" / GRID_FILE  # beside the pictures it would be taken for one
+    if not overwrite:
+        path = unused(path)
+    try:
+        save_png(path, draw())
+    except OSError as error:
+        raise _without_grid(error, path, edited, out) from error
+    return path
 
 
 def _compile(editor: Editor, files: Sequence[Path]) -> None:
-    from sdd_fast.batch_editing import LATENTS_SUFFIXES
     from sdd_fast.edit import BATCH_SIZE
+    from sdd_fast.image_paths import LATENTS_SUFFIXES
     from sdd_fast.report.wording import duration
 
     some = all(path.suffix.lower() not in LATENTS_SUFFIXES for path in files)
@@ -265,8 +270,8 @@ def _grid(
     aligned: bool,
 ) -> Image:
     """Before and after of the first pictures; of the first latents, if there are no pictures."""
-    from sdd_fast.batch_editing import LATENTS_SUFFIXES
     from sdd_fast.grid import grid
+    from sdd_fast.image_paths import LATENTS_SUFFIXES
     from sdd_fast.images import fit
 
     pictures = [path for path in files if path.suffix.lower() not in LATENTS_SUFFIXES][:SHOWN]

@@ -86,6 +86,8 @@ def align_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> I
         landmarks: of the face, in its pixels; see `face_points`.
         size: side of the result in pixels.
 
+    `info["quad"]` of the result holds its corners in the photograph, see `face_quad`.
+
     Raises:
         ValueError: eyes or mouth outside the image, a crop of less than 32 pixels, or no
             landmarks of a face.
@@ -136,7 +138,9 @@ def align_with_note(
     turned = picture.transform(
         (fine, fine), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR
     )
-    return turned.resize((size, size), Image.Resampling.LANCZOS), note
+    aligned = turned.resize((size, size), Image.Resampling.LANCZOS)
+    aligned.info["quad"] = face_quad(landmarks)
+    return aligned, note
 
 
 def _surroundings(
