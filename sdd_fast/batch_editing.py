@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .checkpoints.load import load_latents
 from .decoding import check_image
 from .files import PathLike, make_folder, parse_json, read_metadata, settled
 from .image_paths import LATENTS_SUFFIXES, OnError, find_images, folder_below
@@ -182,6 +183,22 @@ def _names_of_images(
         str(name if count[_alike(result)] == 1 else name.with_name(path.name))
         for name, result, path in zip(short, results, files, strict=True)
     ]
+
+
+def read_latents(path: Path, num_layers: int, w_dim: int) -> tuple[Tensor, list[str]]:
+    """The W+ latents [N, num_layers, w_dim] of a file, and a name for each.
+
+    Raises:
+        ValueError: the file holds others, or none.
+    """
+    w_plus = load_latents(path, num_layers)
+    names = names_of_latents(path, len(w_plus))
+    if list(w_plus.shape[1:]) != [num_layers, w_dim]:
+        raise ValueError(
+            f"{path} holds latents of shape {list(w_plus.shape[1:])}, but the generator's are "
+            f"{[num_layers, w_dim]}: they belong to another generator"
+        )
+    return w_plus, names
 
 
 def names_of_latents(path: Path, count: int) -> list[str]:

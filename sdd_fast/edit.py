@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from . import batch_editing, edit_files, edit_inputs
 from ._deprecated import renamed_arguments, warn
-from .checkpoints.load import load_latents, load_mapper
+from .checkpoints.load import load_mapper
 from .checks import check_count
 from .compiled_edit import CompiledEdit
 from .device import check_device
 from .edited_images import as_output, check_output
-from .editor_file import mapper_file as mapper_file
+from .editor_file import mapper_file as mapper_file, read_editor, save_editor
 from .files import PathLike, expanded
 from .image_paths import OnError
 from .images import ImageSource
@@ -109,7 +109,8 @@ class Editor:
         """Load distilled edits together with the domain that they belong to.
 
         Args:
-            sources: a run folder of `distill` or a mapper file, or several of them.
+            sources: a run folder of `distill` or a mapper file, or several of them; or a file of
+                `save`, which needs no domain.
             domain: its name, its folder, or the domain itself; default: the one that the run folder
                 or mapper file names, else "faces64". As files may come from anybody, that is a
                 built-in one or one that lies beside the file or among the checkpoints.
@@ -123,6 +124,8 @@ class Editor:
                 belong to different domains, or to one that only the caller may name.
         """
         paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+        if (saved := read_editor(paths, domain, parts)) is not None:
+            return cls(*saved).to(device or "cpu")
         edits = [load_mapper(mapper_file(expanded(path))) for path in paths]
         if domain is None:
             from .domains.names import domain_of_edits
@@ -136,6 +139,17 @@ class Editor:
         align = domain.align_photo if domain.align else None
         editor = cls(domain.generator, edits, domain.encoder, align)
         return editor.to(editor.device if device is None else device)
+
+    def save(self, path: PathLike) -> Path:
+        """Write all of it as one safetensors file, which `load` reads without a domain; return it.
+
+        The weights that find faces in photographs are not in it: `Editor.load(path, detector=…)`.
+
+        Raises:
+            ValueError: a network of your own, which a file cannot tell how to build.
+        """
+        edits = list(zip(self.mappers, self.infos, strict=True))
+        return save_editor(path, self.generator, edits, self.encoder, self.align is not None)
 
     @shielded(grad=False)
     def to(self, device: str | torch.device) -> Editor:
@@ -253,15 +267,8 @@ class Editor:
         return w_plus.to(self.device), names
 
     def read_latents(self, path: Path) -> tuple[Tensor, list[str]]:
-        w_plus = load_latents(path, self.generator.num_layers)
-        names = batch_editing.names_of_latents(path, len(w_plus))
-        wanted = [self.generator.num_layers, self.generator.w_dim]
-        if list(w_plus.shape[1:]) != wanted:
-            raise ValueError(
-                f"{path} holds latents of shape {list(w_plus.shape[1:])}, but the generator's are "
-                f"{wanted}: they belong to another generator"
-            )
-        return w_plus, names
+        """As `latents_of`, on the CPU."""
+        return batch_editing.read_latents(path, self.generator.num_layers, self.generator.w_dim)
 
     @renamed_arguments(pictures="images")
     @shielded(grad=False)
@@ -314,8 +321,8 @@ class Editor:
         """
         placed = edit_inputs.load_placed(photo, self.input_size, None if aligned else self.align)
         w_plus = self.encode(placed.crop[None])
-        before, after = (self.edit(w_plus, amount, levels)[0] for amount in (0.0, strength))
-        return paste_back(placed.photo, after, before, placed.quad)
+        before, after = self.edit(w_plus, 0.0, levels), self.edit(w_plus, strength, levels)
+        return paste_back(placed.photo, after[0], before[0], placed.quad)
 
     def _render(self, w_plus: Tensor, factors: Tensor, levels: Sequence[str] | None) -> Tensor:
         """One pass: W+ [B, …], factors [B, mappers] → images [B, 3, *image_size] in [-1, 1]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from .images import load_pil, to_pil
 from .paste_back import paste_back
 from .progress import Listener, Task
 from .save_as import SaveAs, is_file_name, save_image
+
+_logger = logging.getLogger(__name__)
 
 
 class Edits(Protocol):
@@ -119,6 +122,7 @@ def edit_files(
             pairs, latents_of=editor.read_latents, load=load, edit=edit, write=write,
             batch_size=batch_size, on_error=on_error, task=task,
         )  # fmt: skip
+    _logger.info("edited %d of %d images into %s", len(done), len(targets), out)
     return [target for target in targets if target in done]
 
 
@@ -130,7 +134,7 @@ def _save(
     how: SaveAs,
 ) -> None:
     """Write an edited image [3, H, W], or put [edited, at strength 0] back into its photograph."""
-    after, before = image if image.ndim == 4 else (image, None)
+    after, before = (image[0], image[1]) if image.ndim == 4 else (image, None)
     original = None
     if isinstance(source, Path) and (how.keep or quad is not None):
         original = read_image(source)  # once more: those of a batch would be gigabytes

@@ -85,7 +85,8 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
         UserWarning: other files lie there and are passed over; how many.
     """
     endings = suffixes()
-    images, others = [], []
+    images: list[Path] = []
+    others: list[Path] = []
     for root, folders, names in os.walk(folder):
         here = Path(root)
         folders[:] = sorted(

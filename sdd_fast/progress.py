@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -41,6 +42,8 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+
+_hidden: ContextVar[bool] = ContextVar("_hidden", default=False)
 
 
 class Task:
@@ -92,7 +95,19 @@ def _ignore(event: Progress) -> None:
 def show() -> Listener:
     """A listener for people: a bar on a terminal, elsewhere a line on standard error every
     `SECONDS_BETWEEN_LINES`, so that short work stays quiet."""
+    if _hidden.get():
+        return _ignore
     return _Bar() if sys.stderr.isatty() else _Lines()
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Within it, progress that nobody listens to is not shown."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
 
 
 class _Bar:

@@ -73,11 +73,6 @@ class SaveAs:
         """A format by its name, or what is one already."""
         return told if isinstance(told, SaveAs) else cls(told)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether a result is a PNG that needs nothing of the file that was edited."""
-        return self.format == "png" and not self.keep and not self.paste_back
-
     def ending(self, source: Path | None) -> str:
         """The ending of a result, of the file that is edited, or of latents (None)."""
         if self.format != "same":

@@ -151,7 +151,7 @@ def test_files_of_latents_are_read_one_after_the_other(
         held.append(len({where for where, size in storages().items() if size == w_plus.nbytes}))
         return load_latents(*given)
 
-    monkeypatch.setattr("sdd_fast.edit.load_latents", load)
+    monkeypatch.setattr("sdd_fast.batch_editing.load_latents", load)
     paths = [tmp_path / "a.png", *sorted(tmp_path.glob("*.npy"))]
     written = editor.edit_files(paths, tmp_path / "out", batch_size=3, progress=False)
     # Each is read to be checked, and again to be edited, when a batch and what was read ahead are

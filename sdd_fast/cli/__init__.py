@@ -33,7 +33,6 @@ except KeyboardInterrupt:  # there is nothing to save or to tell yet
 app = typer.Typer(
     name="sdd",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -74,7 +73,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-@console.command
+@console.callback
 def _sdd(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")

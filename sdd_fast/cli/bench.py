@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .console import command, say
+from .console import command, result, say
 
 if TYPE_CHECKING:
     from sdd_fast.selection.agreement import Agreement
@@ -89,6 +89,7 @@ def precision(
         candidates,
         seed=seed,
     )
+    result(modes=[_facts(one) for one in found])
     for line in table(found):
         say(line)
     if not all(one.kept for one in found):
@@ -198,6 +199,7 @@ def time_cost(
     say(f"timing selection, training and edits of {domain.name} on {device} …")
     measured(case, out, whole, rounds=rounds, resume=not restart)
     say((out / TABLES).read_text(encoding="utf-8"))
+    result(written=[out / TABLES, out / FIGURE, out / FILE])
     say(f"written: {out / TABLES}, {out / FIGURE} and {out / FILE}")
 
 
@@ -264,7 +266,19 @@ def paper(
     failures = measured(domain, out, plan, only=parts)
     for why in sorted(set(failures.values())):
         say(f"warning: not measured, {why}")
+    result(written=[out / PAGE], failures=sorted(set(failures.values())))
     say(f"written: {out / PAGE}")
+
+
+def _facts(one: Agreement) -> dict[str, object]:
+    """What --json tells of a mode."""
+    return {
+        "dtype": one.dtype,
+        "attention": one.attention,
+        "passed": one.passed,
+        "kept": one.kept,
+        "problem": one.problem,
+    }
 
 
 def table(found: list[Agreement]) -> list[str]:

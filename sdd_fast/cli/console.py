@@ -1,21 +1,29 @@
-"""How commands talk: plain lines on stdout, warnings and errors on stderr, exit codes."""
+"""How commands talk: plain lines on stdout, warnings and errors on stderr, exit codes.
+
+With --json there is one JSON object on stdout, and the lines go to stderr as well; with --quiet
+there are no lines.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
+import logging
 import os
 import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, TextIO
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from sdd_fast.interrupt import stopped_by_signals
 from sdd_fast.out_of_memory import ran_out
+from sdd_fast.progress import hidden
 
 from .groups import flattened
 
@@ -37,8 +45,13 @@ def say(line: str) -> None:
     """Print a line; warnings go to stderr."""
     if line.startswith("warning: "):
         _print(f"sdd: {line}", sys.stderr)
-    else:
-        _print(line, sys.stdout)
+    elif not state.quiet:
+        _print(line, sys.stderr if state.json else sys.stdout)
+
+
+def result(**facts: Any) -> None:
+    """Add to what --json prints when the command ends."""
+    state.result |= facts
 
 
 def _print(text: str, stream: TextIO) -> None:
@@ -59,21 +72,96 @@ def take_debug(arguments: list[str]) -> bool:
 
 
 class _State:
-    debug = False
+    def __init__(self) -> None:
+        self.debug = self.json = self.quiet = self.verbose = False
+        self.result: dict[str, Any] = {}
 
 
 state = _State()
+
+TALK = "How it talks"
+_AS_JSON = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object on stdout when done, for programs; all else goes to stderr.",
+        rich_help_panel=TALK,
+    ),
+]
+_QUIET = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print warnings and errors only.", rich_help_panel=TALK),
+]
+_VERBOSE = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Print what the library logs, and warnings of other libraries.",
+        rich_help_panel=TALK,
+    ),
+]
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of a function: options from its groups, messages from what it raises.
 
     Exit codes are 1: bad input, a failed computation, or a bug. 2: a wrong command line (typer's
-    own). 130: Ctrl-C, SIGTERM or SIGHUP. With --debug the traceback follows.
+    own). 130: Ctrl-C, SIGTERM or SIGHUP. With --debug the traceback follows. Every command has
+    --quiet and --verbose, and --json unless it has one of its own.
     """
-
     function = flattened(function)
+    guarded = _guarded(function)
+    own = inspect.signature(function).parameters
+    more: dict[str, Any] = {"quiet": _QUIET, "verbose": _VERBOSE}
+    if "as_json" not in own:
+        more = {"as_json": _AS_JSON} | more
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in more.items()
+    ]
 
+    @functools.wraps(guarded)
+    def talking(**values: Any) -> None:
+        told = {name: values.pop(name) for name in more}
+        state.json = told.get("as_json", False)
+        state.quiet, state.verbose = told["quiet"], told["verbose"]
+        state.result = {}
+        logger, handler = logging.getLogger("sdd_fast"), logging.StreamHandler(sys.stderr)
+        level = logger.level
+        if state.verbose:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+            logger.addHandler(handler)
+            logger.setLevel(logging.DEBUG)
+        try:
+            silence: AbstractContextManager[Any] = hidden() if state.quiet else nullcontext()
+            with silence:
+                guarded(**values)
+            _print_result(function.__name__)
+        except typer.Exit as end:
+            _print_result(function.__name__, end.exit_code)
+            raise
+        except Exception as error:  # typer's: a wrong command line
+            _print_result(
+                function.__name__, getattr(error, "exit_code", 1), getattr(error, "message", "")
+            )
+            raise
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            state.json = state.quiet = state.verbose = False
+
+    talking.__signature__ = inspect.Signature([*own.values(), *added])  # type: ignore[attr-defined]
+    talking.__annotations__ = {**function.__annotations__, **more}
+    return talking
+
+
+def callback(function: Callable[..., None]) -> Callable[..., None]:
+    """Make of a function what stands before all commands: messages of what it raises."""
+    return _guarded(flattened(function))
+
+
+def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def guarded(**values: Any) -> None:
         _show_warnings_plainly()
@@ -88,6 +176,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 if type(error).__module__.startswith(("typer", "click")):
                     raise
                 code, message, failure = 1, explain(error), error
+            result(error=message)
             if state.debug:
                 traceback.print_exception(failure)
             _print(f"\nsdd: {message}" if code == 130 else f"sdd: error: {message}", sys.stderr)
@@ -95,6 +184,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     guarded.__doc__ = unwrapped(function.__doc__ or "")
     return guarded
+
+
+def _print_result(name: str, code: int = 0, error: str = "") -> None:
+    """Print the object of --json: what the command is, how it ended, and what it told."""
+    if not state.json:
+        return
+    facts: dict[str, Any] = {"command": name.replace("_", "-"), "ok": code == 0, "exit_code": code}
+    facts |= {"error": error} if error else {}
+    _print(json.dumps(facts | state.result, allow_nan=False, default=str), sys.stdout)
 
 
 def unwrapped(text: str) -> str:
@@ -146,7 +244,7 @@ def _show_warnings_plainly() -> None:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if "sdd_fast" in filename or state.debug:
+        if "sdd_fast" in filename or state.debug or state.verbose:
             _print(f"sdd: warning: {message}", sys.stderr)
 
     warnings.showwarning = show

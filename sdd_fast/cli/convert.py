@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import command, say
+from .console import command, result, say
 
 
 @command
@@ -67,4 +67,5 @@ def convert(
         source, target, part, content_rows=content_rows, generator=generator, overwrite=overwrite
     )
     facts = describe_file(target)
+    result(written=target, part=written)
     say(f"written: {target} ({facts['size']}), {written}: {facts[written]}")

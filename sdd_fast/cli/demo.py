@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import command, say
+from .console import command, result, say
 from .groups import typed
 
 DEFAULT_OUT = Path("runs/demo")
@@ -63,7 +63,7 @@ def demo(given: DemoOptions) -> None:
     from sdd_fast.runs.run import default_config
     from sdd_fast.selection.choose import Selection
 
-    from .distill import show_verdict
+    from .distill import facts_of, show_verdict
 
     say(f"demo of Selective Diffusion Distillation, domain {given.domain}")
     made = run_demo(
@@ -79,6 +79,7 @@ def demo(given: DemoOptions) -> None:
         say=say,
         command=options.command_line("demo", **typed(given)),
     )
+    result(report=made.report, pictures=made.pictures, runs=list(map(facts_of, made.runs)))
     say("")
     for run in made.runs:
         say(f"“{run.record['prompt']}”")

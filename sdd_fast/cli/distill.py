@@ -11,7 +11,7 @@ import typer
 from sdd_fast.gradients.config import GUIDANCE_RMS
 
 from . import options
-from .console import command, say
+from .console import command, result, say
 from .groups import typed
 
 if TYPE_CHECKING:
@@ -274,6 +274,7 @@ def distill(
             for prompt, place in zip(prompts, places, strict=True)
         ],
     )
+    result(runs=list(map(facts_of, runs)))
     for run, place in zip(runs, places, strict=True):
         say(f"\n“{run.record['prompt']}”" if len(runs) > 1 else "")
         show_verdict(run)
@@ -282,6 +283,23 @@ def distill(
             continue  # the advice is what comes next
         follow = needed_options(run.record["domain_reference"]) | options.where(output.device)
         say(f"next:    {options.command_line('edit', place, 'PICTURE.png', **follow)}")
+
+
+def facts_of(run: EditRun) -> dict[str, Any]:
+    """What --json tells of a run."""
+    from sdd_fast.run_folder import MAPPER_FILE
+
+    return {
+        "prompt": run.record["prompt"],
+        "folder": run.folder,
+        "mapper": run.folder / MAPPER_FILE,
+        "report": run.report,
+        "timesteps": run.record["timesteps"],
+        "verdict": run.verdict.level,
+        "code": run.verdict.code,
+        "headline": run.headline,
+        "advice": run.advice,
+    }
 
 
 def show_verdict(run: EditRun) -> None:

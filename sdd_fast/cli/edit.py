@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .console import command, explain, say
+from .console import command, explain, result, say
 from .edit_results import ResultOptions, counted, tell
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def edit(
     )
     if shown_grid is not None:
         say(f"before/after: {shown_grid}")
+    left_out = [{"path": path, "reason": reason} for path, reason in skipped.items()]
+    result(written=written, grid=shown_grid, skipped=left_out, seconds=seconds)
     if skipped:
         raise typer.Exit(1)
 

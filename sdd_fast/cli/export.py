@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .console import command, say
+from .console import command, result, say
 from .edit import mapper_file
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def export(
         [*runs], out, part=part, format=format, levels=kept, levels_as_input=levels_as_input,
         license=license, overwrite=overwrite, domain=domain, **parts,
     )  # fmt: skip
+    result(written=done.path, part=done.part, format=done.format, difference=done.difference)
     say(_written(done))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .console import command, say
+from .console import command, result, say
 
 if TYPE_CHECKING:
     from sdd_fast.inversion.invert import Inversion
@@ -98,6 +98,12 @@ def invert(
         strict=strict,
     )
     show(done)
+    result(
+        written=done.path,
+        sheet=done.sheet,
+        psnr=dict(zip(done.names, done.psnr, strict=True)),
+        skipped=[{"name": name, "reason": reason} for name, reason in done.skipped.items()],
+    )
     follow = {"domain": domain, "generator": generator} | options.where(device)
     again = options.command_line("edit", "runs/RUN", out, **follow)
     say(f"next:          {again}")

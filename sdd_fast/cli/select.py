@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .console import command, say
+from .console import command, result, say
 from .describe import certainty
 from .groups import typed
 
@@ -191,11 +191,32 @@ def select(
                 found[i] = curve
         curves = [replace(c, normalize=selection.normalize) for c in found if c is not None]
         _write(curves, places, selection)
+    result(
+        curves=[
+            _facts(curve, place, selection) for curve, place in zip(curves, places, strict=True)
+        ]
+    )
     for prompt, place in zip(prompts, places, strict=True):
         follow = {"out": place, "top": how.top, "threshold": how.threshold, "template": template}
         follow["memory_budget"] = how.memory_budget
         follow |= typed(checkpoints) | options.where(device, dtype, attention)
         say(f"next:    {options.command_line('distill', prompt, **follow)}")
+
+
+def _facts(curve: HQSCurve, place: Path, selection: Selection) -> dict[str, Any]:
+    """What --json tells of a curve."""
+    from sdd_fast.run_folder import CURVE_FILE, CURVE_PICTURE
+    from sdd_fast.selection.choose import choose
+
+    return {
+        "prompt": curve.prompt,
+        "curve": place / CURVE_FILE,
+        "picture": place / CURVE_PICTURE,
+        "timesteps": list(curve.timesteps),
+        "hqs": curve.mean.tolist(),
+        "largest": curve.largest(),
+        "chosen": choose(curve, selection)[0],
+    }
 
 
 def _check_same(

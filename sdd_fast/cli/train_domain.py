@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import command, say
+from .console import command, result, say
 
 
 @command
@@ -101,9 +101,11 @@ def train_domain(
         labeled = images is None or like is not None
         missing = ", ".join(missing_parts(out, labeled=labeled))
         say(f"trained. The domain is not complete yet; still to train: {missing}")
+        result(domain=out, missing=missing.split(", "))
         return
     say(f"complete: {out}")
     domain = load_domain(out)
+    result(domain=out, missing=[])
     if domain.held_out_images:
         say(f"held out: {len(domain.held_out_images)} pictures, named in {out / HELD_OUT_FILE}")
     what = domain.prompts[0] if domain.prompts else "WHAT THE PICTURES SHOULD SHOW"
@@ -158,6 +160,7 @@ def render(
                 json.dumps({"file_name": names[i], "text": texts[i], "attributes": labels})
             )
     write_text(out / "metadata.jsonl", "\n".join(lines) + "\n")
+    result(folder=out, written=[out / name for name in names])
     say(f"drew {n} faces of {resolution} × {resolution} pixels: {out}")
     say('next: sdd distill "a face with glasses" --out runs/glasses')
     say(f"then: {options.command_line('edit', 'runs/glasses', out)}")

@@ -153,17 +153,9 @@ class Domain:
             ValueError: no face was found. FileNotFoundError, ModuleNotFoundError: nothing is there
                 to find it with.
         """
-        from ..images import load_pil
-        from ..inversion.align import align_face
+        from ..inversion.face_crop import crop_to_face
 
-        photo = load_pil(photo)  # upright, in sRGB
-        faces = self.detector(photo)
-        if not faces:
-            raise ValueError(
-                "no face was found in a picture; crop it to the face and say --aligned (in Python: "
-                "aligned=True)"
-            )
-        return align_face(photo, faces[0], self.resolution)
+        return crop_to_face(photo, self.detector, self.resolution)
 
     @cached_property
     @shielded(grad=False)

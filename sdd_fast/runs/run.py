@@ -11,6 +11,7 @@ measures and reports anew for other figures than there are, for another judge or
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -47,8 +48,11 @@ if TYPE_CHECKING:
     from ..domains import Domain
 
 
-def _silent(line: str) -> None:
-    pass
+_logger = logging.getLogger(__name__)
+
+
+def _log(line: str) -> None:
+    _logger.info("%s", line.strip("\n"))
 
 
 def default_config(**changes: Any) -> DistillConfig:
@@ -76,7 +80,7 @@ def run_edit(
     tracker: Any = None,
     resume: bool = True,
     progress: bool | Listener = True,
-    say: Say = _silent,
+    say: Say = _log,
     command: str = "",
 ) -> EditRun:
     """Select, distill, measure and report one edit.
@@ -95,7 +99,7 @@ def run_edit(
         tracker: what is told of the training while it goes on, see `distill`.
         resume: False starts over; what an earlier run left in `out` is kept until it is replaced.
         progress: show it, or a function that gets every `Progress`. say: gets a line for each thing
-            done.
+            done; default: it is logged, as INFO of the logger "sdd_fast.runs.run".
         command: how the run was started, for its report.
 
     Raises:
@@ -133,7 +137,7 @@ def run_edits(
     tracker: Any = None,
     resume: bool = True,
     progress: bool | Listener = True,
-    say: Say = _silent,
+    say: Say = _log,
     commands: Sequence[str] = (),
 ) -> list[EditRun]:
     """Select, distill, measure and report one edit for each of several prompts.
