@@ -10,7 +10,8 @@ import typer
 
 from . import options
 from .console import command, explain, result, say
-from .edit_results import ResultOptions, counted, tell
+from .edit_results import ResultOptions, counted, none_usable, tell
+from .sweep import check_sweep, strengths_of, write_sweep
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,6 +103,9 @@ def edit(
     strengths = options.numbers(strength, "--strength")
     wanted = options.comma_list(levels, "--levels")
     save_as = results.save_as()
+    swept = None if results.sweep is None else strengths_of(results.sweep)
+    if swept is not None:
+        check_sweep(out, results.overwrite, results.fps)
     edits, pictures = split_paths(paths)
     skipped: dict[Path, str] = {}
 
@@ -111,10 +115,15 @@ def edit(
     on_error = None if strict else leave_out
     files = _files(pictures, on_error, results.recursive, out)
     if not files:
-        raise _none_usable(skipped)
+        raise none_usable(skipped)
     parts = {"generator": generator, "encoder": encoder, "detector": detector}
     mappers = [mapper_file(path) for path in edits]
     editor = Editor.load(mappers, domain, device, **options.chosen(parts))
+    if swept is not None:
+        return write_sweep(
+            editor, files, out, swept, levels=wanted, aligned=aligned, fps=results.fps,
+            skipped=skipped, strict=strict,
+        )  # fmt: skip
     amount = strengths[0] if len(strengths) == 1 else strengths
     if compiled:
         _compile(editor, files)
@@ -127,7 +136,7 @@ def edit(
     )  # fmt: skip
     seconds = time.perf_counter() - began
     if not written:
-        raise _none_usable(skipped)
+        raise none_usable(skipped)
     for reason in skipped.values():
         say(f"warning: skipped: {reason}")
     new = [path for path in written if path not in there]
@@ -200,10 +209,6 @@ def _compile(editor: Editor, files: Sequence[Path]) -> None:
     some = all(path.suffix.lower() not in LATENTS_SUFFIXES for path in files)
     seconds = editor.compile(min(len(files), BATCH_SIZE) if some else BATCH_SIZE)
     say(f"compiled in {duration(seconds)}")
-
-
-def _none_usable(skipped: dict[Path, str]) -> ValueError:
-    return ValueError("none of the pictures can be edited:\n  " + "\n  ".join(skipped.values()))
 
 
 def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,6 +62,16 @@ class ResultOptions:
             rich_help_panel=options.OUTPUT,
         ),
     ] = None
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST:COUNT",
+            help="Write one animation of the edit at so many strengths, such as -1:1.5:24, to "
+            "--out, a .gif, .webp or .mp4.",
+            show_default=False,
+        ),
+    ] = None
+    fps: Annotated[float, typer.Option(help="Frames a second of --sweep.")] = 12.0
     overwrite: options.Overwrite = False
     skip_existing: Annotated[
         bool,
@@ -100,3 +110,7 @@ def _in_time(count: int, seconds: float) -> str:
     rate = count / seconds
     digits = 0 if rate >= 10 else 1
     return f"{counted(count)} in {duration(seconds)} ({rate:,.{digits}f} pictures/s)"
+
+
+def none_usable(skipped: Mapping[Path, str]) -> ValueError:
+    return ValueError("none of the pictures can be edited:\n  " + "\n  ".join(skipped.values()))

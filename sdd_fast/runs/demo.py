@@ -20,6 +20,7 @@ from ..files import PathLike, settled, shown
 from ..grid import grid
 from ..images import load_image, save_png
 from ..lock import locked
+from ..logs import logged
 from ..outputs import check_free
 from ..progress import Listener
 from ..report import write_summary
@@ -31,6 +32,8 @@ from .run import EditRun, run_edits
 
 if TYPE_CHECKING:
     from ..domains import Domain
+
+_log = logged(__name__)
 
 SHOWN, OVERVIEW = 6, "overview.png"
 
@@ -57,7 +60,7 @@ def run_demo(
     measured_images: int = 256,
     restart: bool = False,
     progress: bool | Listener = True,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _log,
     command: str = "sdd demo",
 ) -> Demo:
     """Distill an edit per prompt, edit picture files with each and with all together, and report.

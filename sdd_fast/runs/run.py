@@ -11,7 +11,6 @@ measures and reports anew for other figures than there are, for another judge or
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -28,6 +27,7 @@ from ..distillation.result import DistillResult, PromptsFailed
 from ..distillation.trackers import trackers_of
 from ..files import PathLike, settled, shown, write_json
 from ..lock import locked
+from ..logs import logged
 from ..memory import training_batch
 from ..out_of_memory import ran_out
 from ..progress import Listener
@@ -48,11 +48,7 @@ if TYPE_CHECKING:
     from ..domains import Domain
 
 
-_logger = logging.getLogger(__name__)
-
-
-def _log(line: str) -> None:
-    _logger.info("%s", line.strip("\n"))
+_log = logged(__name__)
 
 
 def default_config(**changes: Any) -> DistillConfig:

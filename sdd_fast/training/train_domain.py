@@ -25,6 +25,7 @@ from ..domains.embedded import source_of
 from ..domains.quality import HELD_OUT_FILE
 from ..files import read_json, save_tensors, settled, write_json
 from ..lock import locked
+from ..logs import logged
 from ..models import Encoder
 from ..models.clip import Clip, save_tokenizer
 from ..progress import Listener
@@ -44,8 +45,7 @@ _LATENTS = 1024
 _DOMAIN, _RECORD = "domain.json", "pictures.json"
 
 
-def _silent(line: str) -> None:
-    pass
+_log = logged(__name__)
 
 
 @shielded()
@@ -61,7 +61,7 @@ def train_domain(
     budget: float = 1.0,
     device: str = "cpu",
     progress: bool | Listener = True,
-    say: Say = _silent,
+    say: Say = _log,
 ) -> Path:
     """Train a domain from a folder of captioned images, or one like an embedded domain.
 
