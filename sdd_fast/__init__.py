@@ -41,7 +41,8 @@ if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and 
         PromptsFailed as PromptsFailed,
     )
     from .domains import Domain as Domain, load_domain as load_domain
-    from .edit import Editor as Editor
+    from .editing.editor import Editor as Editor
+    from .editing.save_as import SaveAs as SaveAs
     from .export import (
         export_edit as export_edit,
         export_torchscript as export_torchscript,
@@ -69,7 +70,6 @@ if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and 
         StyleGAN2 as StyleGAN2,
         StyleSpaceMapper as StyleSpaceMapper,
     )
-    from .save_as import SaveAs as SaveAs
     from .selection.curve import HQSCurve as HQSCurve
     from .selection.hqs import hqs as hqs
     from .teacher.prior import DiffusionPrior as DiffusionPrior
@@ -90,7 +90,8 @@ _NAMES_OF = {
     ".distillation.monitor": "EditMonitor",
     ".distillation.result": "DistillResult PromptsFailed",
     ".domains": "Domain load_domain",
-    ".edit": "Editor",
+    ".editing.editor": "Editor",
+    ".editing.save_as": "SaveAs",
     ".export": "export_edit export_torchscript load_torchscript",
     ".gradients.balance": "balanced_guidance_scale",
     ".gradients.config": "GuidanceConfig",
@@ -99,7 +100,6 @@ _NAMES_OF = {
     ".images": "load_image",
     ".manipulator": "LatentGenerator MapperInfo save_mapper",
     ".models": "ConvClassifier ConvEmbedding Encoder LevelsMapper StyleGAN2 StyleSpaceMapper",
-    ".save_as": "SaveAs",
     ".selection.curve": "HQSCurve",
     ".selection.hqs": "hqs",
     ".teacher.prior": "DiffusionPrior",

@@ -16,8 +16,8 @@ from torch import nn
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.judge import Verdict
 from sdd_fast.distillation.result import DistillResult
-from sdd_fast.edit import Editor
-from sdd_fast.edited_images import EditedImages
+from sdd_fast.editing.edited_images import EditedImages
+from sdd_fast.editing.editor import Editor
 from sdd_fast.manipulator import MapperInfo
 from sdd_fast.models import LevelsMapper, StyleGAN2
 from sdd_fast.runs import job

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..edit_inputs import input_size
+from ..editing.edit_inputs import input_size
 from ..images import fit
 from ..manipulator import frozen, manipulate
 from ..memory import rendering_batch

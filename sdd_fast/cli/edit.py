@@ -16,8 +16,8 @@ from .sweep import check_sweep, strengths_of, write_sweep
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdd_fast.edit import Editor
-    from sdd_fast.image_paths import OnError
+    from sdd_fast.editing.editor import Editor
+    from sdd_fast.editing.image_paths import OnError
 
 MAPPER_SUFFIXES = (".safetensors", ".pt")
 SHOWN = 10  # pictures in the grid
@@ -98,7 +98,7 @@ def edit(
     """
     import time
 
-    from sdd_fast.edit import Editor
+    from sdd_fast.editing.editor import Editor
 
     strengths = options.numbers(strength, "--strength")
     wanted = options.comma_list(levels, "--levels")
@@ -175,8 +175,8 @@ def _files(
     """The files that `edit_files` will find, without its warnings: it gives them."""
     import warnings
 
+    from sdd_fast.editing.image_paths import find_images
     from sdd_fast.files import settled
-    from sdd_fast.image_paths import find_images
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -202,8 +202,8 @@ def _write_grid(out: Path, overwrite: bool, edited: int, draw: Callable[[], Imag
 
 
 def _compile(editor: Editor, files: Sequence[Path]) -> None:
-    from sdd_fast.edit import BATCH_SIZE
-    from sdd_fast.image_paths import LATENTS_SUFFIXES
+    from sdd_fast.editing.editor import BATCH_SIZE
+    from sdd_fast.editing.image_paths import LATENTS_SUFFIXES
     from sdd_fast.report.wording import duration
 
     some = all(path.suffix.lower() not in LATENTS_SUFFIXES for path in files)
@@ -259,7 +259,7 @@ def _is_edit(path: Path) -> bool:
 def mapper_file(path: Path) -> Path:
     """What `load_mapper` reads of an edit, unless it is a file for other programs."""
     from sdd_fast.checkpoints.formats.read import scan
-    from sdd_fast.edit import mapper_file as file_of
+    from sdd_fast.editing.editor import mapper_file as file_of
 
     if path.suffix.lower() == ".pt" and path.exists() and scan(path).format == "torchscript":
         raise ValueError(
@@ -277,8 +277,8 @@ def _grid(
     aligned: bool,
 ) -> Image:
     """Before and after of the first pictures; of the first latents, if there are no pictures."""
+    from sdd_fast.editing.image_paths import LATENTS_SUFFIXES
     from sdd_fast.grid import grid
-    from sdd_fast.image_paths import LATENTS_SUFFIXES
     from sdd_fast.images import fit
 
     pictures = [path for path in files if path.suffix.lower() not in LATENTS_SUFFIXES][:SHOWN]

@@ -13,7 +13,7 @@ from . import options
 from .console import say
 
 if TYPE_CHECKING:
-    from sdd_fast.save_as import SaveAs
+    from sdd_fast.editing.save_as import SaveAs
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ResultOptions:
     ] = False
 
     def save_as(self) -> SaveAs:
-        from sdd_fast.save_as import SaveAs
+        from sdd_fast.editing.save_as import SaveAs
 
         kept = options.comma_list(self.keep, "--keep") or []
         return SaveAs(self.format, self.quality, tuple(kept), self.paste_back)

@@ -14,14 +14,14 @@ from .edit_results import none_usable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sdd_fast.edit import Editor
+    from sdd_fast.editing.editor import Editor
 
 MOST = 10  # pictures side by side
 
 
 def strengths_of(text: str) -> list[float]:
     """ "-1:1.5:24" → 24 strengths from −1 to 1.5."""
-    from sdd_fast.animation import strengths_between
+    from sdd_fast.editing.animation import strengths_between
 
     try:
         first, last, count = text.split(":")
@@ -37,7 +37,7 @@ def strengths_of(text: str) -> list[float]:
 
 def check_sweep(out: Path, overwrite: bool, fps: float) -> None:
     """Raise before any work where the animation cannot be written."""
-    from sdd_fast.animation import SUFFIXES, check_animation
+    from sdd_fast.editing.animation import SUFFIXES, check_animation
     from sdd_fast.outputs import check_free
 
     if not out.suffix:
@@ -68,7 +68,7 @@ def write_sweep(
     """
     import torch
 
-    from sdd_fast.animation import save_animation, sweep
+    from sdd_fast.editing.animation import save_animation, sweep
 
     encoded: list[Tensor] = []
     for file in files:
@@ -99,7 +99,7 @@ def write_sweep(
 
 def _encoded(editor: Editor, file: Path, aligned: bool) -> Tensor:
     """The latents of a picture, or those that a file holds."""
-    from sdd_fast.image_paths import LATENTS_SUFFIXES
+    from sdd_fast.editing.image_paths import LATENTS_SUFFIXES
 
     if file.suffix.lower() in LATENTS_SUFFIXES:
         return editor.latents_of(file)[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..distillation.config import DistillConfig
 from ..distillation.distill import distill
 from ..distillation.result import DistillResult
-from ..edit import Editor
+from ..editing.editor import Editor
 from ..gradients.config import GuidanceConfig
 from .judge import judged
 from .plan import Budget

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..baselines import Baseline
 from ..distillation.config import DistillConfig
 from ..distillation.distill import distill
-from ..edit import Editor
+from ..editing.editor import Editor
 from ..selection.choose import Selection
 from ..selection.in_domain import compute_curves
 from .stopwatch import Stopwatch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.load import load_mapper
-from ..edit import Editor
+from ..editing.editor import Editor
 from ..files import parse_json, read_metadata
 from ..manipulator import save_mapper
 from ..models.mapper import LEVELS

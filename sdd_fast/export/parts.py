@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import draws
-from ..edit import Editor
+from ..editing.editor import Editor
 from ..manipulator import MapperInfo, layers_on, manipulate
 from ..models import LevelsMapper, StyleGAN2, StyleSpaceMapper
 from ..models.mapper import ALL, LEVELS, level_range

@@ -117,7 +117,8 @@ def script(mapper: nn.Module) -> torch.jit.ScriptModule:
     """
     frozen = copy.deepcopy(mapper).cpu().eval().requires_grad_(False)
     try:
-        return torch.jit.script(frozen)
+        with quietly():
+            return torch.jit.script(frozen)
     except (FrontendError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"export_torchscript: torch.jit.script cannot compile {type(mapper).__name__}: {error}"

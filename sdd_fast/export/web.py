@@ -19,7 +19,7 @@ from typing import Any
 from ..checkpoints.load import load_mapper
 from ..domains import Domain, load_domain
 from ..domains.names import domain_of_edits
-from ..edit import Editor, mapper_file
+from ..editing.editor import Editor, mapper_file
 from ..files import PathLike, expanded, settled, write_bytes, write_json
 from ..images import save_png
 from ..shield import shielded

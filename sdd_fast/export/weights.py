@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import editor_file
-from ..edit import Editor
+from ..editing import editor_file
+from ..editing.editor import Editor
 from .about import NAME
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.load import load_mapper
-from ..edit import Editor, mapper_file
+from ..editing.editor import Editor, mapper_file
 from ..files import PathLike, atomic_path, expanded
 from ..manipulator import MapperInfo
 from ..models import LevelsMapper

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..checkpoints.latents import KIND
 from ..checks import check_count
 from ..decoding import list_images
-from ..edit_inputs import input_size
+from ..editing.edit_inputs import input_size
 from ..files import PathLike, settled
 from ..images import load_pil, load_sizes, save_png
 from ..interrupt import InterruptAfterStep

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..edit_inputs import input_size
+from ..editing.edit_inputs import input_size
 from ..fonts import families, legible
 from ..grid import grid
 from ..images import psnr

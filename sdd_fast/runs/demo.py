@@ -15,7 +15,7 @@ from torch import Tensor
 from .._deprecated import renamed_arguments
 from ..checks import check_distinct
 from ..distillation.config import DistillConfig
-from ..edit import Editor
+from ..editing.editor import Editor
 from ..files import PathLike, settled, shown
 from ..grid import grid
 from ..images import load_image, save_png

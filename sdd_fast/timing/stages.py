@@ -9,7 +9,7 @@ import torch
 
 from ..distillation.default_mapper import new_mapper
 from ..distillation.generator_dtype import choose_generator_dtype, in_dtype
-from ..edit_inputs import input_size
+from ..editing.edit_inputs import input_size
 from ..gradients.image_gradient import EncodedImages
 from ..manipulator import frozen, manipulate
 from ..ops.softmax_entropy_l1 import softmax_entropy_l1

@@ -15,7 +15,7 @@ from ..checks import check_count
 from ..distillation.config import DistillConfig
 from ..distillation.default_mapper import new_mapper
 from ..distillation.distill import distill
-from ..edit import Editor
+from ..editing.editor import Editor
 from ..gradients.config import GuidanceConfig
 from ..memory import rendering_batch, selection_sizes, training_batch
 from ..progress import Progress

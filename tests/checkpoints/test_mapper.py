@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sdd_fast.checkpoints.formats.read import Checkpoint, PickledObject, read_checkpoint
 from sdd_fast.checkpoints.load import load_mapper
 from sdd_fast.checkpoints.mapper import MAPPER
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.manipulator import MapperInfo, save_mapper
 from sdd_fast.models import LevelsMapper, StyleGAN2, StyleSpaceMapper

@@ -30,7 +30,7 @@ from sdd_fast.cli.distill import OutputOptions, TrainingOptions, distill, show_v
 from sdd_fast.cli.groups import typed
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.judge import Verdict
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.gradients.config import GUIDANCE_RMS
 from sdd_fast.lock import LOCK_FILE
 

@@ -11,7 +11,7 @@ import torch
 from cli_runner import Sdd
 from PIL import Image
 
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
 
 

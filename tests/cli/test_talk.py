@@ -18,7 +18,7 @@ from PIL import Image
 import sdd_fast
 from sdd_fast import progress
 from sdd_fast.cli import app, main
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
 
 
@@ -106,10 +106,10 @@ def test_verbose_shows_what_the_library_logs(
     sdd: Sdd, editor: Path, faces: Path, tmp_path: Path
 ) -> None:
     plain = sdd("edit", editor, faces, "--out", tmp_path / "a")
-    assert "sdd_fast.edit_files" not in plain.err
+    assert "sdd_fast.editing.edit_files" not in plain.err
     told = sdd("edit", editor, faces, "--out", tmp_path / "b", "-v")
-    assert "sdd_fast.edit_files: edited 2 of 2 images" in told.err
-    assert "sdd_fast.edit_files" not in told.out
+    assert "sdd_fast.editing.edit_files: edited 2 of 2 images" in told.err
+    assert "sdd_fast.editing.edit_files" not in told.out
 
 
 def test_the_library_prints_nothing_itself() -> None:

@@ -18,7 +18,7 @@ from sdd_fast.checkpoints.load import load_mapper
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.default_mapper import new_mapper
 from sdd_fast.distillation.distill import DistillResult, distill
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.files import load_tensors, read_json
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.lock import LOCK_FILE

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sdd_fast.distillation.config import DistillConfig
 from sdd_fast.distillation.distill import DistillResult, distill
-from sdd_fast.edit import mapper_file
+from sdd_fast.editing.editor import mapper_file
 from sdd_fast.files import load_tensors, read_json, save_tensors, write_json
 from sdd_fast.gradients.config import GuidanceConfig
 from sdd_fast.lock import locked

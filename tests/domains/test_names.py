@@ -9,7 +9,7 @@ import pytest
 
 from sdd_fast.domains import load_domain
 from sdd_fast.domains.names import domain_of_mapper, domain_of_run
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.files import write_json
 from sdd_fast.manipulator import MapperInfo, save_mapper
 from sdd_fast.models import LevelsMapper

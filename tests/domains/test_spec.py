@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdd_fast.domains import load_domain
 from sdd_fast.domains.domain import EMBEDDED, PRESETS, Domain
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.files import save_tensors, write_json
 from sdd_fast.inversion.invert import invert
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2

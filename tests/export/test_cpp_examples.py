@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.export import export_edit
 from sdd_fast.manipulator import MapperInfo
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2

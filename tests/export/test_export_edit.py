@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.export import export_edit, load_torchscript, write
 from sdd_fast.export.weights import load_editor
 from sdd_fast.manipulator import MapperInfo

@@ -22,7 +22,7 @@ from cli_runner import Sdd
 from PIL import Image
 from tiny_domain import write_tiny_domain
 
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.export import browser_runtime
 from sdd_fast.export.web import export_web
 from sdd_fast.images import load_image

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sdd_fast.domains import Domain, load_domain
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.images import load_image, load_pil
 from sdd_fast.inversion.align import align_face
 from sdd_fast.models import LevelsMapper

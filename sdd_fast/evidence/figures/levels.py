@@ -9,7 +9,7 @@ from PIL.Image import Image
 from ... import draws
 from ...distillation.config import DistillConfig
 from ...distillation.distill import distill
-from ...edit import Editor
+from ...editing.editor import Editor
 from ...grid import grid
 from ...models import StyleSpaceMapper
 from ...selection.choose import Selection

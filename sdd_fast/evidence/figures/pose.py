@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...distillation.config import DistillConfig
 from ...distillation.distill import distill
-from ...edit import Editor
+from ...editing.editor import Editor
 from ...grid import grid
 from ...metrics.clip import clip_similarity
 from ...selection.choose import Selection

@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdd_fast import batch_editing, edit_files
 from sdd_fast.checkpoints.convert import convert
 from sdd_fast.checkpoints.inspect import describe_file
-from sdd_fast.edit import Editor
+from sdd_fast.editing import batch_editing, edit_files
+from sdd_fast.editing.editor import Editor
+from sdd_fast.editing.save_as import save_image
 from sdd_fast.export import export_torchscript, load_torchscript
 from sdd_fast.files import write_json
 from sdd_fast.images import load_image, to_pil
 from sdd_fast.manipulator import MapperInfo, save_mapper
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.progress import Progress
-from sdd_fast.save_as import save_image
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .images import ImageSource, center, is_photo, load_image, load_pil, load_tensors, to_pil
+from ..images import ImageSource, center, is_photo, load_image, load_pil, load_tensors, to_pil
 from .paste_back import upright_quad
 
 EditInput = ImageSource | Sequence[ImageSource]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.images import load_image, save_png
 from sdd_fast.manipulator import MapperInfo
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper

@@ -15,18 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from . import batch_editing, edit_files, edit_inputs
-from ._deprecated import renamed_arguments, warn
-from .checkpoints.load import load_mapper
-from .checks import check_count
-from .compiled_edit import CompiledEdit
-from .device import check_device
-from .edited_images import as_output, check_output
-from .editor_file import mapper_file as mapper_file, read_editor, save_editor
-from .files import PathLike, expanded
-from .image_paths import OnError
-from .images import ImageSource
-from .manipulator import (
+from .._deprecated import renamed_arguments, warn
+from ..checkpoints.load import load_mapper
+from ..checks import check_count
+from ..device import check_device
+from ..files import PathLike, expanded
+from ..images import ImageSource
+from ..manipulator import (
     MapperInfo,
     Strength,
     check_generator,
@@ -35,16 +30,21 @@ from .manipulator import (
     manipulate,
     strengths_of,
 )
-from .memory import rendering_batch
-from .models.encoder import check_encoder
-from .models.save import check_finite
+from ..memory import rendering_batch
+from ..models.encoder import check_encoder
+from ..models.save import check_finite
+from ..progress import Listener
+from ..shield import shielded
+from . import batch_editing, edit_files, edit_inputs
+from .compiled_edit import CompiledEdit
+from .edited_images import as_output, check_output
+from .editor_file import mapper_file as mapper_file, read_editor, save_editor
+from .image_paths import OnError
 from .paste_back import paste_back
-from .progress import Listener
 from .save_as import SaveAs
-from .shield import shielded
 
 if TYPE_CHECKING:
-    from .domains import Domain
+    from ..domains import Domain
 
 BATCH_SIZE = 16
 """Images that go through the networks at once, where nobody says; fewer if they are large."""
@@ -128,12 +128,12 @@ class Editor:
             return cls(*saved).to(device or "cpu")
         edits = [load_mapper(mapper_file(expanded(path))) for path in paths]
         if domain is None:
-            from .domains.names import domain_of_edits
+            from ..domains.names import domain_of_edits
 
             named = [info.domain for _, info in edits]
             domain = domain_of_edits([expanded(path) for path in paths], named, parts)
         if domain is None or isinstance(domain, (str, os.PathLike, Mapping)):
-            from .domains import load_domain
+            from ..domains import load_domain
 
             domain = load_domain(domain, device=str(device or "cpu"), **parts)
         align = domain.align_photo if domain.align else None

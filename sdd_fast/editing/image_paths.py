@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .decoding import besides, check_image, list_images, suffixes
+from ..decoding import besides, check_image, list_images, suffixes
 
 LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
 

@@ -12,10 +12,10 @@ from PIL import ExifTags, Image
 
 from sdd_fast.color_profiles import to_srgb
 from sdd_fast.decoding import read_image
-from sdd_fast.edit import Editor
-from sdd_fast.image_paths import find_images
+from sdd_fast.editing.editor import Editor
+from sdd_fast.editing.image_paths import find_images
+from sdd_fast.editing.save_as import SaveAs, save_image
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
-from sdd_fast.save_as import SaveAs, save_image
 
 DATE = 0x0132
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .checks import check_count
-from .files import PathLike, atomic_path
-from .images import to_pil
+from ..checks import check_count
+from ..files import PathLike, atomic_path
+from ..images import to_pil
 
 SUFFIXES = (".gif", ".webp", ".mp4")
 MOST_FRAMES = 1000

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sdd_fast.editing.paste_back import change_mask, paste_back, sides_within, upright_quad
 from sdd_fast.images import load_image
 from sdd_fast.inversion.align import align_face, face_quad
-from sdd_fast.paste_back import change_mask, paste_back, sides_within, upright_quad
 
 SIZE = (240, 200)  # of the photograph: width, height
 

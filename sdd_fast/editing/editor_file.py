@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .files import PathLike, expanded, load_tensors, parse_json, read_metadata, save_tensors
-from .inversion.face_crop import FaceCrop
-from .manipulator import MapperInfo
-from .models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
-from .models.psp import PyramidEncoder
-from .models.save import SaveLoadMixin
-from .run_folder import MAPPER_FILE, check_mapper_is_own
+from ..files import PathLike, expanded, load_tensors, parse_json, read_metadata, save_tensors
+from ..inversion.face_crop import FaceCrop
+from ..manipulator import MapperInfo
+from ..models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
+from ..models.psp import PyramidEncoder
+from ..models.save import SaveLoadMixin
+from ..run_folder import MAPPER_FILE, check_mapper_is_own
 
 if TYPE_CHECKING:
     from .edit_inputs import Align

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sdd_fast.checkpoints.inspect import describe_file
-from sdd_fast.edit import Editor
+from sdd_fast.editing.editor import Editor
 from sdd_fast.files import load_tensors, save_tensors
 from sdd_fast.inversion import face_crop
 from sdd_fast.manipulator import MapperInfo, save_mapper

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sdd_fast.animation import save_animation, strengths_between, sweep
-from sdd_fast.edit import Editor
+from sdd_fast.editing.animation import save_animation, strengths_between, sweep
+from sdd_fast.editing.editor import Editor
 from sdd_fast.images import to_pil
 from sdd_fast.models import LevelsMapper, StyleGAN2
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from .images import to_pil
+from ..images import to_pil
 
 RAMP = (0.02, 0.06)
 """Changes, as shares of the range of values: below nothing is replaced, above everything."""

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checkpoints.load import load_latents
-from .decoding import check_image
-from .files import PathLike, make_folder, parse_json, read_metadata, settled
+from ..checkpoints.load import load_latents
+from ..decoding import check_image
+from ..files import PathLike, make_folder, parse_json, read_metadata, settled
+from ..pipeline import MOST_THREADS, map_ahead
+from ..progress import Task
+from ..schema import is_list_of, is_text
 from .image_paths import LATENTS_SUFFIXES, OnError, find_images, folder_below
-from .pipeline import MOST_THREADS, map_ahead
-from .progress import Task
-from .schema import is_list_of, is_text
 
 
 class Latent(NamedTuple):

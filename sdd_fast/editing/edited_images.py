@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .images import to_pil
-from .notebook import image_tag
+from ..images import to_pil
+from ..notebook import image_tag
 
 OUTPUTS = ("tensor", "pil", "numpy")
 _SHOWN = 32  # images in a notebook; a list of thousands would fill its file

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..decoding import read_image
+from ..files import PathLike, settled
+from ..images import load_pil, to_pil
+from ..progress import Listener, Task
 from . import batch_editing, edit_inputs
-from .decoding import read_image
-from .files import PathLike, settled
 from .image_paths import OnError
-from .images import load_pil, to_pil
 from .paste_back import paste_back
-from .progress import Listener, Task
 from .save_as import SaveAs, is_file_name, save_image
 
 _logger = logging.getLogger(__name__)

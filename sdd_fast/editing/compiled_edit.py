@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .manipulator import layers_on, manipulate
-from .teacher.compiled import call_anew, check_compiler
+from ..manipulator import layers_on, manipulate
+from ..teacher.compiled import call_anew, check_compiler
 
 
 class CompiledEdit:

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageCms
 
-from .checks import check_count
-from .color_profiles import is_srgb
-from .files import PathLike, atomic_path
+from ..checks import check_count
+from ..color_profiles import is_srgb
+from ..files import PathLike, atomic_path
 
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 """Format → the ending of its files."""

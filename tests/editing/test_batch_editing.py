@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sdd_fast import edit_files
 from sdd_fast.checkpoints.load import load_latents
-from sdd_fast.edit import Editor
+from sdd_fast.editing import edit_files
+from sdd_fast.editing.editor import Editor
+from sdd_fast.editing.save_as import save_image
 from sdd_fast.images import load_image, to_pil
 from sdd_fast.interrupt import STOPPING, stopped_by_signals
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
 from sdd_fast.progress import Progress
-from sdd_fast.save_as import save_image
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_files_of_latents_are_read_one_after_the_other(
         held.append(len({where for where, size in storages().items() if size == w_plus.nbytes}))
         return load_latents(*given)
 
-    monkeypatch.setattr("sdd_fast.batch_editing.load_latents", load)
+    monkeypatch.setattr("sdd_fast.editing.batch_editing.load_latents", load)
     paths = [tmp_path / "a.png", *sorted(tmp_path.glob("*.npy"))]
     written = editor.edit_files(paths, tmp_path / "out", batch_size=3, progress=False)
     # Each is read to be checked, and again to be edited, when a batch and what was read ahead are

@@ -1,0 +1,1 @@
+"""From images to edited images: the editor, and what it reads and writes."""
