@@ -15,6 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
 
 MODULES = {
+    "sdd_fast.edit": ("sdd_fast.editing.editor",),
     "sdd_fast.experiment": (
         "sdd_fast.runs.run", "sdd_fast.selection.choose", "sdd_fast.selection.in_domain",
     ),

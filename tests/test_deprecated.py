@@ -13,6 +13,7 @@ from sdd_fast._deprecated import MODULES, renamed_arguments
 @pytest.mark.parametrize(
     ("module", "name"),
     [
+        ("sdd_fast.edit", "Editor"),
         ("sdd_fast.experiment", "run_edit"),
         ("sdd_fast.experiment", "Selection"),
         ("sdd_fast.monitor", "describe"),
