@@ -74,7 +74,7 @@ def test_libtorch(editor: Editor, tmp_path: Path) -> None:
     assert '"prompt": "white hair"' in told
 
 
-def test_onnxruntime(editor: Editor, tmp_path: Path) -> None:
+def test_onnxruntime(editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python's package brings the library; the header comes with a release or a distribution."""
     runtime = pytest.importorskip("onnxruntime")
     libraries = sorted((Path(runtime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
@@ -84,6 +84,9 @@ def test_onnxruntime(editor: Editor, tmp_path: Path) -> None:
             "there is no onnxruntime_c_api.h: install ONNX Runtime's development files, or name "
             "their folder in ONNXRUNTIME_INCLUDE"
         )
+    # Python's package has the library without the name that programs look for.
+    (tmp_path / "libonnxruntime.so.1").symlink_to(libraries[-1])
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     export_edit(editor, tmp_path / "editor.onnx", part="editor")
     program = built(
         tmp_path / "b", "edit_onnxruntime", "-DCMAKE_DISABLE_FIND_PACKAGE_Torch=ON",
