@@ -10,8 +10,8 @@ from sdd_fast.domains.faces64.renderer import render
 from sdd_fast.metrics.attributes import measure_attributes
 
 
-def test_stylemc_gives_most_held_out_faces_white_hair() -> None:
-    domain, prompt = load_domain("faces64"), "a face with white hair"
+def test_stylemc_gives_most_held_out_faces_glasses() -> None:
+    domain, prompt = load_domain("faces64"), "a face with glasses"
     people = faces_without(*EDITS[prompt], 16, seed=77_000)
     faces = render(people, domain.resolution)
     edited = load_baseline("stylemc", domain).edit(faces, prompt)
