@@ -46,7 +46,7 @@ class StyleMC(ManipulatorBaseline):
         self,
         domain: Domain,
         *,
-        steps: int = 60,
+        steps: int = 120,
         batch_size: int = 8,
         lr: float = 0.1,
         l2_weight: float = 0.3,

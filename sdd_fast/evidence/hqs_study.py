@@ -161,11 +161,12 @@ def correlations(case: Case) -> Table:
                 reference = {"score": name, f"{key}_chosen": _reference(case, there, pick)}
                 _merge(rows, reference)
     plan = case.plan
+    seeds = "1 seed" if plan.study_seeds == 1 else f"up to {plan.study_seeds} seeds"
     note = (
         f"At each of the timesteps {', '.join(map(str, timesteps_of(case)))} alone a mapper is "
         f"trained, {plan.budget.steps} steps of batch {plan.budget.batch_size} at a guidance scale "
         f"of {plan.budget.guidance_scale:g}; as they are, or with unit-RMS gradients; "
-        f"{len(case.ablation_prompts)} prompts, up to {plan.study_seeds} seeds. ρ is Spearman's "
+        f"{len(case.ablation_prompts)} prompts, {seeds}. ρ is Spearman's "
         "rank correlation over timesteps of a score with what the edits reached, its mean over "
         "prompts and seeds with an interval of 95 %. “Success at its best”: of the edits trained "
         "at the timestep that the score puts first."

@@ -14,7 +14,7 @@ def test_stylemc_gives_most_held_out_faces_glasses() -> None:
     domain, prompt = load_domain("faces64"), "a face with glasses"
     people = faces_without(*EDITS[prompt], 16, seed=77_000)
     faces = render(people, domain.resolution)
-    edited = load_baseline("stylemc", domain).edit(faces, prompt)
+    edited = load_baseline("stylemc", domain, steps=60).edit(faces, prompt)
     found = measure_attributes(domain, faces, edited, EDITS[prompt], labels=people.labels)
     assert found.success is not None and found.had is not None
     assert not found.had.any()
