@@ -71,16 +71,25 @@ def list_images(folder: PathLike) -> list[Path]:
     endings = suffixes()
     listed = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     images = [p for p in listed if p.suffix.lower() in endings and p.is_file()]
-    others = besides(sorted(set(listed).difference(images)))
+    check_listed(str(root), images, sorted(set(listed).difference(images)))
+    return images
+
+
+def check_listed(where: str, images: Sequence[Path], others: Sequence[Path]) -> None:
+    """Tell what is passed over beside the images found somewhere.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    told = besides(others)
     if not images:
         raise ValueError(
-            f"no images in {root} ({others or 'no files at all'}); expected files ending in "
-            f"{' '.join(sorted(endings))}"
+            f"no images in {where} ({told or 'no files at all'}); expected files ending in "
+            f"{' '.join(sorted(suffixes()))}"
         )
-    if others:
-        count = f"{len(images)} image" + ("s" if len(images) > 1 else "")
-        warnings.warn(f"{root}: {count}; passed over: {others}", stacklevel=2)
-    return images
+    if told:
+        count = f"{len(images):,} image" + ("s" if len(images) > 1 else "")
+        warnings.warn(f"{where}: {count}; passed over: {told}", stacklevel=3)
 
 
 def besides(paths: Sequence[Path]) -> str:

@@ -58,13 +58,7 @@ def edit(
     ] = None,
     strict: options.Strict = False,
     aligned: options.Aligned = False,
-    domain: Annotated[
-        str | None,
-        typer.Option(
-            help="Domain name, file or folder. Default: the one that the edit was distilled in.",
-            rich_help_panel=options.PARTS,
-        ),
-    ] = None,
+    domain: options.DomainOfEdit = None,
     generator: options.Generator = None,
     encoder: options.Encoder = None,
     detector: options.Detector = None,

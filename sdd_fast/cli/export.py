@@ -60,13 +60,7 @@ def export(
             show_default=False,
         ),
     ] = None,
-    domain: Annotated[
-        str | None,
-        typer.Option(
-            help="Domain name, file or folder. Default: the one that the edit was distilled in.",
-            rich_help_panel=options.PARTS,
-        ),
-    ] = None,
+    domain: options.DomainOfEdit = None,
     generator: options.Generator = None,
     encoder: options.Encoder = None,
     onnxruntime_web: Annotated[

@@ -42,6 +42,14 @@ def _part(text: str, name: str) -> Any:
     return typer.Option(f"--{name}", help=text, rich_help_panel=PARTS, show_default=False)
 
 
+DomainOfEdit = Annotated[
+    str | None,
+    typer.Option(
+        "--domain",
+        help="Domain name, file or folder. Default: the one that the edit was distilled in.",
+        rich_help_panel=PARTS,
+    ),
+]
 Generator = Annotated[
     Path | None, _part("A StyleGAN2: .pt, .pkl (NVIDIA's) or .safetensors.", "generator")
 ]

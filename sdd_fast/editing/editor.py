@@ -140,16 +140,16 @@ class Editor:
         editor = cls(domain.generator, edits, domain.encoder, align)
         return editor.to(editor.device if device is None else device)
 
-    def save(self, path: PathLike) -> Path:
+    def save(self, path: PathLike, metadata: Mapping[str, str] | None = None) -> Path:
         """Write all of it as one safetensors file, which `load` reads without a domain; return it.
 
-        The weights that find faces in photographs are not in it: `Editor.load(path, detector=…)`.
+        `metadata` joins its header. What finds faces is not in it: `load(path, detector=…)`.
 
         Raises:
             ValueError: a network of your own, which a file cannot tell how to build.
         """
-        edits = list(zip(self.mappers, self.infos, strict=True))
-        return save_editor(path, self.generator, edits, self.encoder, self.align is not None)
+        own = (self.generator, list(zip(self.mappers, self.infos, strict=True)), self.encoder)
+        return save_editor(path, *own, self.align is not None, metadata=metadata)
 
     @shielded(grad=False)
     def to(self, device: str | torch.device) -> Editor:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..decoding import besides, check_image, list_images, suffixes
+from ..decoding import besides, check_image, check_listed, list_images, suffixes
 
 LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
 
@@ -97,15 +97,7 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
         for name in sorted(names):
             if not name.startswith("."):
                 (images if Path(name).suffix.lower() in endings else others).append(here / name)
-    told = besides(others)
-    if not images:
-        raise ValueError(
-            f"no images in {folder} or the folders in it ({told or 'no files at all'}); expected "
-            f"files ending in {' '.join(sorted(endings))}"
-        )
-    if told:
-        count = f"{len(images):,} image" + ("s" if len(images) > 1 else "")
-        warnings.warn(f"{folder}: {count}; passed over: {told}", stacklevel=2)
+    check_listed(str(folder) if images else f"{folder} or the folders in it", images, others)
     return images
 
 

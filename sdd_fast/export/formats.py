@@ -20,7 +20,6 @@ from ..models.mapper import LEVELS
 from .about import NAME
 from .parts import Part
 from .torchscript import FORMAT as MAPPER_FORMAT, quietly, script
-from .weights import load_editor, save_editor
 
 Run = Callable[[dict[str, Tensor]], list[Tensor]]
 """Inputs by name → outputs in order."""
@@ -99,7 +98,7 @@ def write_safetensors(part: Part, path: Path, about: str) -> None:
             "safetensors holds the weights of a mapper or an editor, and no program: for the part "
             "encoder or renderer, or levels as an input, choose another format"
         )
-    save_editor(path, part.editor, about)
+    part.editor.save(path, {NAME: about})
 
 
 def check_onnx() -> None:
@@ -169,7 +168,7 @@ def run_safetensors(path: Path, listed: bool) -> tuple[Run, str]:
     about = read_metadata(path)[NAME]
     if parse_json(about)["format"] == MAPPER_FORMAT:
         return _running(load_mapper(path)[0], listed), about
-    editor = load_editor(path)
+    editor = Editor.load(path)
     return lambda values: [edit_each(editor, values)], about
 
 

@@ -7,21 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from cli_runner import Sdd
 from PIL import Image
-
-from sdd_fast.editing.editor import Editor
-from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
-
-
-@pytest.fixture
-def editor(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    generator = StyleGAN2(32, w_dim=16, z_dim=16, n_mlp=2, channel_base=256, channel_max=8)
-    encoder = Encoder(32, 8, 16, channel_base=256, channel_max=8, head_channels=2)
-    mapper = LevelsMapper(8, 16, ["coarse", "medium"], zero_init=False)
-    return Editor(generator, mapper, encoder).save(tmp_path / "editor.safetensors")
 
 
 @pytest.fixture

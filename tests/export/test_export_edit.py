@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from sdd_fast.editing.editor import Editor
 from sdd_fast.export import export_edit, load_torchscript, write
-from sdd_fast.export.weights import load_editor
 from sdd_fast.manipulator import MapperInfo
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
 from sdd_fast.models.psp import PyramidEncoder
@@ -131,7 +130,7 @@ def test_an_exported_program_loads_by_torch_alone(editor: Editor, tmp_path: Path
 
 def test_weights_of_an_editor_build_it_again(editor: Editor, tmp_path: Path) -> None:
     done = export_edit(editor, tmp_path / "e.safetensors", part="editor")
-    again = load_editor(tmp_path / "e.safetensors")
+    again = Editor.load(tmp_path / "e.safetensors")
     assert done.difference == 0.0 and again.infos == editor.infos
     assert torch.equal(again.edit(images(2), [1, 0.5]), editor.edit(images(2), [1, 0.5]))
     with pytest.raises(ValueError, match="safetensors holds the weights of a mapper or an editor"):
