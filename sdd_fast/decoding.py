@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import struct
 import warnings
 from collections import Counter
@@ -73,6 +74,25 @@ def list_images(folder: PathLike) -> list[Path]:
     images = [p for p in listed if p.suffix.lower() in endings and p.is_file()]
     check_listed(str(root), images, sorted(set(listed).difference(images)))
     return images
+
+
+def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """The images, and the other files, in a folder and those within it; hidden ones and links to
+    folders are left out, and the folder `without`."""
+    endings = suffixes()
+    images: list[Path] = []
+    others: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        here = Path(root)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (here / name).absolute() != without
+        )
+        for name in sorted(names):
+            if not name.startswith("."):
+                (images if Path(name).suffix.lower() in endings else others).append(here / name)
+    return images, others
 
 
 def check_listed(where: str, images: Sequence[Path], others: Sequence[Path]) -> None:

@@ -133,6 +133,7 @@ def _web(runs: list[Path], out: Path, **rest: Any) -> None:
             f"{network.part}: differs by at most {network.difference:.1e} from the Python editor "
             f"(allowed: {network.tolerance:.1e})"
         )
+    result(written=done.folder, format="web", bytes=done.bytes)
     say(f"written: {done.folder} ({done.bytes / 1e6:.1f} MB), for any web server, such as:")
     say(f"  python -m http.server --directory {done.folder}")
 

@@ -65,9 +65,13 @@ def load_one(
     """Load an image as [3, *size] in [-1, 1], a file or PIL image through `align` if given."""
     if align is None or not is_photo(source):
         return load_image(source, size, strict=strict)
-    photo = load_pil(source, strict=strict)
+    return load_image(_aligned(source, load_pil(source, strict=strict), align), size)
+
+
+def _aligned(source: ImageSource, photo: Image.Image, align: Align) -> Image.Image:
+    """Align a photograph; an error tells the file that it is of."""
     try:
-        return load_image(align(photo), size)
+        return align(photo)
     except ValueError as error:
         if not isinstance(source, (str, os.PathLike)):
             raise
@@ -102,12 +106,7 @@ def load_placed(
     if align is None:
         quad = upright_quad(*center((photo.height, photo.width), size))
         return Placed(photo, load_image(photo, size), quad)
-    try:
-        aligned = align(photo)
-    except ValueError as error:
-        if not isinstance(source, (str, os.PathLike)):
-            raise
-        raise ValueError(f"{os.fspath(source)}: {error}") from error
+    aligned = _aligned(source, photo, align)
     if "quad" not in aligned.info:
         raise ValueError(
             "the align function of this Editor does not tell where its crop lies, so nothing can "

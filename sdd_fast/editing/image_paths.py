@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import glob
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..decoding import besides, check_image, check_listed, list_images, suffixes
+from ..decoding import besides, check_image, check_listed, files_below, list_images, suffixes
 
 LATENTS_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".npy"})
 
@@ -84,19 +83,7 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
     Warns:
         UserWarning: other files lie there and are passed over; how many.
     """
-    endings = suffixes()
-    images: list[Path] = []
-    others: list[Path] = []
-    for root, folders, names in os.walk(folder):
-        here = Path(root)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (here / name).absolute() != without
-        )
-        for name in sorted(names):
-            if not name.startswith("."):
-                (images if Path(name).suffix.lower() in endings else others).append(here / name)
+    images, others = files_below(folder, without)
     check_listed(str(folder) if images else f"{folder} or the folders in it", images, others)
     return images
 

@@ -9,7 +9,6 @@ plan.json         of which domain and plan
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +19,7 @@ from .._build_info import build_info
 from ..files import PathLike, read_json, settled, write_bytes, write_json
 from ..lock import locked
 from ..measured import device_name
+from ..notebook import png_of
 from ..progress import Listener
 from ..shield import shielded
 from . import editing, hqs_study, table1, table2, table3
@@ -145,16 +145,6 @@ def write(case: Case, folder: Path, failures: dict[str, str]) -> None:
         there = path.relative_to(folder).as_posix() if drawn is not None else None
         pictures.append(Picture(module.TITLE, module.CAPTION, there))
     write_page(folder / PAGE, case, request_of(case), tables, pictures, failures)
-
-
-def png_of(drawn: Any) -> bytes:
-    """Return a picture or figure as PNG."""
-    out = io.BytesIO()
-    if hasattr(drawn, "savefig"):
-        drawn.savefig(out, format="png")
-    else:
-        drawn.save(out, format="PNG")
-    return out.getvalue()
 
 
 def request_of(case: Case) -> dict[str, Any]:

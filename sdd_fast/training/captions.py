@@ -233,12 +233,7 @@ def side_files(
 
 def pictures_in(folder: Path) -> list[Path]:
     """The images in a folder and those below it, but hidden ones, by name."""
-    found, endings = [], decoding.suffixes()
-    for root, inner, names in os.walk(folder):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        files = (Path(root, name) for name in names if not name.startswith("."))
-        found += [path.relative_to(folder) for path in files if path.suffix.lower() in endings]
-    return sorted(found)
+    return sorted(path.relative_to(folder) for path in decoding.files_below(folder)[0])
 
 
 def _decoded(path: Path) -> str:
