@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +27,35 @@ ABOUT, NETWORK = "baseline.json", "unet"
 """What a folder of `train_baseline` holds: what the network is for, and the network."""
 
 
+@dataclass(frozen=True)
+class TrainedFolder:
+    """A finished training of a baseline.
+
+    Args:
+        about: what it tells of itself. digest: of the network's file.
+    """
+
+    path: Path
+    about: Mapping[str, Any]
+    digest: str
+
+    @classmethod
+    def of(cls, path: PathLike, key: str, domain: str) -> TrainedFolder:
+        """Look at a folder of `train_baseline`.
+
+        Raises:
+            FileNotFoundError: there is no finished training.
+            ValueError: it is of another baseline or domain.
+        """
+        folder = settled(path)
+        about = _read_about(folder, key, domain)
+        digest = hashlib.blake2b(digest_size=8)
+        for file in sorted(folder.rglob("*.safetensors")):
+            if "training" not in file.relative_to(folder).parts:
+                digest.update(file.read_bytes())
+        return cls(folder, about, digest.hexdigest())
+
+
 class TrainedBaseline(TeacherBaseline):
     """An editor whose U-Net began as the domain's teacher, with the VAE and texts of that.
 
@@ -36,7 +68,7 @@ class TrainedBaseline(TeacherBaseline):
     """
 
     key: ClassVar[str]
-    """In `BASELINES`."""
+    """In `TRAINED`."""
 
     def __init__(self, domain: Domain, path: PathLike, *, batch_size: int | None = None) -> None:
         super().__init__(domain, batch_size=batch_size)

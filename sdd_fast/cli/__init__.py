@@ -52,6 +52,7 @@ app.add_typer(bench.app, name="bench", rich_help_panel=_FILES)
 bench.app.command("precision")(bench.precision)
 bench.app.command("time-cost")(bench.time_cost)
 bench.app.command("paper")(bench.paper)
+bench.app.command("train")(bench.train)
 app.command("render", rich_help_panel=_OWN)(train_domain.render)
 app.command("train-domain", rich_help_panel=_OWN)(train_domain.train_domain)
 

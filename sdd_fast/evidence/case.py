@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from ..baselines.trained import TrainedFolder
 from ..domains import Domain
 from ..fingerprint import fingerprint
 from ..metrics.bootstrap import LEVELS, hierarchical_interval
@@ -25,6 +26,8 @@ class Case:
     domain: Domain
     plan: Plan
     store: Store
+    trained: Mapping[str, TrainedFolder] = field(default_factory=dict)
+    """Of `baselines.TRAINED`, those that are compared with, too."""
 
     @cached_property
     def prompts(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..baselines import BASELINES, Baseline, load_baseline
+from ..baselines import BASELINES, TRAINED, Baseline, load_baseline
 from .case import Case
 from .judge import judged
 from .ours import SelectiveDistillation
@@ -32,15 +32,23 @@ def editors(case: Case) -> list[str]:
     Raises:
         ValueError: the plan names a method that does not exist.
     """
-    asked = BASELINES if case.plan.methods is None else case.plan.methods
-    unknown = [name for name in asked if name not in BASELINES]
-    if unknown:
-        raise ValueError(f"unknown method {unknown[0]!r}; there are: {', '.join(BASELINES)}")
+    there = [*BASELINES, *case.trained]
+    asked = there if case.plan.methods is None else case.plan.methods
+    for name in asked:
+        if name not in there and name in TRAINED:
+            raise ValueError(
+                f"{name} has to be trained first: `sdd bench train {name} --out FOLDER`, and then "
+                "--trained FOLDER here"
+            )
+        if name not in there:
+            raise ValueError(f"unknown method {name!r}; there are: {', '.join(there)}")
     return [OURS, *asked]
 
 
 def class_of(key: str) -> type[Baseline]:
-    return SelectiveDistillation if key == OURS else BASELINES[key]
+    if key == OURS:
+        return SelectiveDistillation
+    return TRAINED[key] if key in TRAINED else BASELINES[key]
 
 
 def load_editor(key: str, domain: Domain, case: Case) -> Baseline:
@@ -51,7 +59,10 @@ def load_editor(key: str, domain: Domain, case: Case) -> Baseline:
     """
     if key == OURS:
         return SelectiveDistillation(domain, case.plan.steps, case.plan.selection_images)
-    return load_baseline(key, domain, **case.plan.settings.get(key, {}))
+    settings = dict(case.plan.settings.get(key, {}))
+    if key in case.trained:
+        settings["path"] = case.trained[key].path
+    return load_baseline(key, domain, **settings)
 
 
 def editing(case: Case, key: str, prompt: str) -> Unit:
@@ -93,10 +104,14 @@ def settings_of(case: Case, key: str) -> dict[str, Any]:
     """Return what an editor's results depend on besides its prompt."""
     if key == OURS:
         return {"steps": case.plan.steps, "selection_images": case.plan.selection_images}
-    parameters = inspect.signature(BASELINES[key]).parameters.values()
+    parameters = inspect.signature(class_of(key)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     used = {**defaults, **case.plan.settings.get(key, {})}
-    return {name: repr(value) for name, value in used.items()}
+    told = {name: repr(value) for name, value in used.items()}
+    if key in case.trained:
+        training = case.trained[key].about["training"]
+        told |= {"trained_steps": str(training["steps"]), "network": case.trained[key].digest}
+    return told
 
 
 def units(case: Case) -> list[Unit]:

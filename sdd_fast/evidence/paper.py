@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from .._build_info import build_info
+from ..baselines import TRAINED
+from ..baselines.trained import ABOUT, TrainedFolder
 from ..files import PathLike, read_json, settled, write_bytes, write_json
 from ..lock import locked
 from ..measured import device_name
@@ -73,6 +75,7 @@ def paper(
     plan: Plan | None = None,
     *,
     only: Sequence[str] | None = None,
+    trained: PathLike | None = None,
     progress: bool | Listener = True,
 ) -> dict[str, str]:
     """Measure what is not measured yet, and write tables, figures and page.
@@ -80,6 +83,8 @@ def paper(
     Args:
         out: the folder; one that holds evidence of the same domain is gone on with.
         only: some of `plan.PARTS`; None: all. The page has whatever is there.
+        trained: folder of folders of `train_baseline`, named by what they are of: editors to
+            compare with, too.
 
     Returns:
         Why units could not be done, by their names.
@@ -88,20 +93,51 @@ def paper(
         ValueError: the domain has nothing to measure edits with or no prompts, an unknown part or
             method, or the folder is of another domain.
         FileExistsError: the folder has files of somebody else's.
-        KeyboardInterrupt: what was measured is kept.
+        FileNotFoundError: `trained` holds no finished training of any editor.
+        KeyboardInterrupt: what was measured is kept, and the page has it.
     """
     plan = plan or Plan()
     parts = check_parts(only)
     check_judges(domain)
     folder = settled(out)
-    case = Case(domain, plan, Store(folder / "units"))
+    there = {} if trained is None else trained_in(trained, domain.name)
+    case = Case(domain, plan, Store(folder / "units"), there)
     units = {unit.name + unit.digest: unit for part in parts for unit in units_of(case, part)}
     _check_folder(folder, domain.name)
     with locked(folder):
         write_json(folder / PLAN_FILE, request_of(case))
-        failures = complete(list(units.values()), case.store, progress)
+        try:
+            failures = complete(list(units.values()), case.store, progress)
+        except KeyboardInterrupt:
+            write(case, folder, {})
+            raise
         write(case, folder, failures)
     return failures
+
+
+def is_ours(unit: str) -> bool:
+    """Tell whether a unit, by its name, is of SDD itself and not of an editor beside it."""
+    return not unit.startswith("edits/") or unit.startswith((f"edits/{editing.OURS},", "edits/ref"))
+
+
+def trained_in(folder: PathLike, domain: str) -> dict[str, TrainedFolder]:
+    """Return the finished trainings in a folder of such folders, by what they are of.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: one is of another domain.
+    """
+    root = settled(folder)
+    found = {
+        key: TrainedFolder.of(root / key, key, domain)
+        for key in TRAINED
+        if (root / key / ABOUT).exists()
+    }
+    if not found:
+        raise FileNotFoundError(
+            f"{root} holds no finished training of {', '.join(TRAINED)}; `sdd bench train --out "
+            f"{root}` makes them"
+        )
+    return found
 
 
 def check_parts(only: Sequence[str] | None) -> list[str]:

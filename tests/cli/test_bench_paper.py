@@ -35,9 +35,56 @@ def test_one_table_by_a_command(
         (["--prompts", "40"], "prompts is 40, but the domain tiny names "),
         (["--seeds", "0"], "ablation_seeds must be a positive integer"),
         (["--device", "cuda:77"], "this machine and torch have none"),
+        (["--methods", "few-step"], "few-step has to be trained first: `sdd bench train few-step"),
+        (["--trained", "nowhere"], "holds no finished training of few-step, diffae"),
     ],
 )
 def test_bad_input(sdd: Sdd, domain: Path, tmp_path: Path, words: list[str], message: str) -> None:
     out = tmp_path / "evidence"
     done = sdd("bench", "paper", "--domain", str(domain), "--out", str(out), *words)
     assert done.code == 1 and message in done.err and not out.exists()
+
+
+def test_an_editor_is_trained_by_a_command_and_compared_with(
+    sdd: Sdd, domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sdd(
+        "bench", "train", "few-step", "--domain", str(domain), "--budget", "0.001",
+        "--out", tmp_path / "editors",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    assert made.out.strip() == f"written: {tmp_path}/editors/few-step"
+    tiny = Plan.quick(
+        prompts=1, images=4, steps=1, selection_images=2, resamples=50,
+        settings={"few-step": {"steps": 1}},
+    )  # fmt: skip
+    monkeypatch.setattr(plans.Plan, "quick", lambda: tiny)
+    done = sdd(
+        "bench", "paper", "--domain", str(domain), "--quick", "--only", "table1",
+        "--methods", "few-step", "--trained", tmp_path / "editors", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    page = (tmp_path / "out" / "results.md").read_text()
+    (quality,) = (
+        x for x in page.splitlines() if x.startswith("| Few-step student | Luo et al. 2023 | 1 |")
+    )
+    assert "not measured" not in quality.split("|")[7]
+    assert "| steps = 1, level = 0.7, batch_size = None, trained_steps = 1, network = " in page
+    assert str(tmp_path) not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["magic"], "unknown editor 'magic'; there are: few-step, instruct-pix2pix, diffae"),
+        (["few-step", "--budget", "0"], "budget is a factor"),
+        (["instruct-pix2pix", "--images", "."], "takes no folder for it"),
+    ],
+)
+def test_trainings_that_are_refused(
+    sdd: Sdd, domain: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    out = tmp_path / "editors"
+    done = sdd("bench", "train", *words, "--domain", str(domain), "--out", str(out))
+    assert done.code == 1 and message in done.err
+    assert not list(out.rglob("*.json"))

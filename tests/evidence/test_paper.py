@@ -112,6 +112,10 @@ def test_a_part_alone_leaves_the_others_not_measured_and_is_gone_on_with(
     with pytest.raises(KeyboardInterrupt, match="3 of 11 measurements done; they are kept in"):
         paper(tiny, tmp_path / "out", plan, only=["table3"], progress=False)
     first = list(done)
+    unfinished = (tmp_path / "out" / "results.md").read_text()
+    random = next(x for x in unfinished.splitlines() if x.startswith("| random |"))
+    largest = next(x for x in unfinished.splitlines() if x.startswith("| largest HQS |"))
+    assert "not measured" not in random and largest.count("not measured") == 5
     monkeypatch.setattr(limited, "trained", real)
     paper(tiny, tmp_path / "out", plan, only=["table3"], progress=False)
     assert len(set(done)) == len(done) == 11 and done[:3] == first

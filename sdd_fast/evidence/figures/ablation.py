@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
+import torch
 from PIL.Image import Image
 
 from ...grid import grid
@@ -12,10 +15,9 @@ from ..store import Unit
 
 TITLE = "Which timesteps to distill from (Fig. 8)"
 CAPTION = (
-    "The same images after a limited training at each choice of timesteps; in brackets the share "
-    "of all test images that show the target."
+    "An image of each prompt after a limited training at each choice of timesteps; in brackets the "
+    "share of all test images of all prompts that show the target."
 )
-_PROMPTS = 2
 
 
 def units(case: Case) -> list[Unit]:
@@ -23,18 +25,18 @@ def units(case: Case) -> list[Unit]:
 
 
 def draw(case: Case) -> Image | None:
-    rows, labels = [], []
-    for i, subject in enumerate(case.ablation_subjects[:_PROMPTS]):
-        its = []
-        for strategy in table3.STRATEGIES:
-            unit = table3.training(case, strategy, "as they are", 0)
-            values, strip = case.store.find(unit), case.store.strip(unit, f"prompt-{i}")
-            if values is None or strip is None:
-                continue
-            success = mean_of(values["prompts"][i], "success")
-            told = "" if success is None else f" ({success:.0%})"
-            its.append((strip, f"{strategy}{told}"))
-        if its:
-            rows += [subject.before[: len(its[0][0])], *(strip for strip, _ in its)]
-            labels += [subject.prompt, *(label for _, label in its)]
-    return grid(rows, row_labels=labels, cell=96) if rows else None
+    columns, labels = [torch.stack([one.before[0] for one in case.ablation_subjects])], ["before"]
+    for strategy, unit in zip(table3.STRATEGIES, units(case), strict=True):
+        values = case.store.find(unit)
+        strips = [case.store.strip(unit, f"prompt-{i}") for i in range(len(columns[0]))]
+        firsts = [strip[0] for strip in strips if strip is not None]
+        if values is None or len(firsts) < len(strips):
+            continue
+        columns.append(torch.stack(firsts))  # [prompts, 3, R, R]
+        success = [mean_of(its, "success") for its in values["prompts"]]
+        known = [one for one in success if one is not None]
+        labels.append(f"{strategy} ({fmean(known):.0%})" if known else strategy)
+    if len(columns) == 1:
+        return None
+    prompts = [one.prompt for one in case.ablation_subjects]
+    return grid(torch.stack(columns, 1), row_labels=prompts, column_labels=labels, cell=112)
