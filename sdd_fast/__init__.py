@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what `__getattr__` does, in the words of type checkers and 
     from .domains import Domain as Domain, load_domain as load_domain
     from .editing.editor import Editor as Editor
     from .editing.save_as import SaveAs as SaveAs
+    from .editing.video import edit_video as edit_video
     from .export import (
         export_edit as export_edit,
         export_torchscript as export_torchscript,
@@ -92,6 +93,7 @@ _NAMES_OF = {
     ".domains": "Domain load_domain",
     ".editing.editor": "Editor",
     ".editing.save_as": "SaveAs",
+    ".editing.video": "edit_video",
     ".export": "export_edit export_torchscript load_torchscript",
     ".gradients.balance": "balanced_guidance_scale",
     ".gradients.config": "GuidanceConfig",

@@ -12,6 +12,7 @@ from . import options
 from .console import command, explain, result, say
 from .edit_results import ResultOptions, counted, none_usable, tell
 from .sweep import check_sweep, strengths_of, write_sweep
+from .video import check_video_options, video_among, write_video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +31,8 @@ def edit(
         typer.Argument(
             metavar="RUN... PICTURE...",
             help="One or several edits (run folders or mapper files, also StyleCLIP's), then "
-            "picture files, folders of them, patterns such as 'faces/*.jpg', or files of latents.",
+            "picture files, folders of them, patterns such as 'faces/*.jpg', files of latents, or "
+            "a video.",
         ),
     ],
     results: ResultOptions,
@@ -38,7 +40,8 @@ def edit(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder for the edited pictures; for one picture also a name, such as me.webp.",
+            help="Folder for the edited pictures; for one picture also a name, such as me.webp; "
+            "for a video one in .mp4.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = Path("edited"),
@@ -89,6 +92,7 @@ def edit(
       sdd edit runs/white-hair me.jpg --strength=-1 --out me.webp
       sdd edit runs/smile albums/ --recursive --format jpeg --keep exif
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
+      sdd edit runs/smile clip.mp4 --out smiling.mp4
     """
     import time
 
@@ -101,14 +105,17 @@ def edit(
     if swept is not None:
         check_sweep(out, results.overwrite, results.fps)
     edits, pictures = split_paths(paths)
+    video = video_among(pictures)
+    if video is not None:
+        check_video_options(video, out, results)
     skipped: dict[Path, str] = {}
 
     def leave_out(path: Path, error: Exception) -> None:
         skipped[path.absolute()] = explain(error)
 
     on_error = None if strict else leave_out
-    files = _files(pictures, on_error, results.recursive, out)
-    if not files:
+    files = [] if video else _files(pictures, on_error, results.recursive, out)
+    if not files and video is None:
         raise none_usable(skipped)
     parts = {"generator": generator, "encoder": encoder, "detector": detector}
     mappers = [mapper_file(path) for path in edits]
@@ -121,6 +128,8 @@ def edit(
     amount = strengths[0] if len(strengths) == 1 else strengths
     if compiled:
         _compile(editor, files)
+    if video is not None:
+        return write_video(editor, video, out, amount, wanted, aligned, results)
     there = {path.absolute() for path in out.rglob("*")} if results.skip_existing else set()
     began = time.perf_counter()
     written = editor.edit_files(
@@ -200,7 +209,7 @@ def _compile(editor: Editor, files: Sequence[Path]) -> None:
     from sdd_fast.editing.image_paths import LATENTS_SUFFIXES
     from sdd_fast.report.wording import duration
 
-    some = all(path.suffix.lower() not in LATENTS_SUFFIXES for path in files)
+    some = bool(files) and all(path.suffix.lower() not in LATENTS_SUFFIXES for path in files)
     seconds = editor.compile(min(len(files), BATCH_SIZE) if some else BATCH_SIZE)
     say(f"compiled in {duration(seconds)}")
 

@@ -94,22 +94,22 @@ def tell(new: Sequence[Path], kept: int | None, seconds: float, out: Path) -> No
     from sdd_fast.files import shown
 
     if new:
-        say(f"edited {_in_time(len(new), seconds)}: {shown(new[0]) if len(new) == 1 else out}")
+        say(f"edited {in_time(len(new), seconds)}: {shown(new[0]) if len(new) == 1 else out}")
     if kept is not None:
         say(f"already there: {counted(kept)}")
 
 
-def counted(count: int) -> str:
-    return f"{count:,} picture" + ("" if count == 1 else "s")
+def counted(count: int, what: str = "picture") -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
-def _in_time(count: int, seconds: float) -> str:
+def in_time(count: int, seconds: float, what: str = "picture") -> str:
     """ "10,000 pictures in 95 s (105 pictures/s)"."""
     from sdd_fast.report.wording import duration
 
     rate = count / seconds
     digits = 0 if rate >= 10 else 1
-    return f"{counted(count)} in {duration(seconds)} ({rate:,.{digits}f} pictures/s)"
+    return f"{counted(count, what)} in {duration(seconds)} ({rate:,.{digits}f} {what}s/s)"
 
 
 def none_usable(skipped: Mapping[Path, str]) -> ValueError:

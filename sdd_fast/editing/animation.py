@@ -84,7 +84,7 @@ def check_animation(path: PathLike, fps: float) -> None:
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} must end in {', '.join(SUFFIXES)}: animations are these")
     if suffix == ".mp4":
-        _av()
+        video_library()
 
 
 def save_animation(
@@ -124,7 +124,7 @@ def save_animation(
 
 
 def _save_mp4(path: Path, frames: Sequence[Image.Image], fps: float) -> None:
-    av = _av()
+    av = video_library()
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     width, height = (side - side % 2 for side in frames[0].size)  # as 4:2:0 needs it
     with av.open(str(path), "w", format="mp4") as container:
@@ -136,12 +136,17 @@ def _save_mp4(path: Path, frames: Sequence[Image.Image], fps: float) -> None:
         container.mux(stream.encode())
 
 
-def _av() -> Any:
+def video_library() -> Any:
+    """Return PyAV.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
     try:
         import av
     except ImportError as error:
         raise ModuleNotFoundError(
-            "MP4 needs PyAV: pip install 'sdd_fast[video]'. GIF and WebP need nothing: end the "
-            "name in .webp"
+            "videos need PyAV: pip install 'sdd_fast[video]'. Animations as GIF and WebP need "
+            "nothing: end the name in .webp"
         ) from error
     return av

@@ -46,7 +46,7 @@ def test_frames_go_forth_and_back(kind: str, tmp_path: Path) -> None:
 
 
 def test_mp4_has_every_frame(tmp_path: Path) -> None:
-    av = pytest.importorskip("av", reason="MP4 needs PyAV: the extra video")
+    av = pytest.importorskip("av", reason="videos need PyAV: the extra video")
     path = save_animation(tmp_path / "a.mp4", shades(4), fps=25)
     with av.open(str(path)) as container:
         (stream,) = container.streams.video

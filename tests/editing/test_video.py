@@ -1,0 +1,174 @@
+"""The frames of a video, edited one by one."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdd_fast.editing.editor import Editor
+from sdd_fast.editing.video import edit_video
+from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
+
+av = pytest.importorskip("av", reason="videos need PyAV: the extra video")
+
+TIMES = [0, 40, 80, 200, 240]  # milliseconds; between two of them nothing was recorded
+
+
+def write_video(path: Path, frames: list[Image.Image], sound: str | None = None) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"qscale": "1"})
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
+        audio = None if sound is None else container.add_stream(sound, rate=44100)
+        for image, at in zip(frames, TIMES, strict=False):
+            frame = av.VideoFrame.from_image(image)
+            frame.pts, frame.time_base = at, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for i in range(8 if audio is not None else 0):
+            silence = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
+            silence.sample_rate, silence.pts = 44100, 1024 * i
+            container.mux(audio.encode(silence))
+        if audio is not None:
+            container.mux(audio.encode())
+    return path
+
+
+def read(path: Path) -> tuple[list[float], list[np.ndarray], list[str]]:
+    """Times in seconds, frames, and kinds of sound."""
+    with av.open(str(path)) as container:
+        sounds = [stream.codec_context.name for stream in container.streams.audio]
+        found = [(frame.time, frame) for frame in container.decode(video=0)]
+        kinds = [int(frame.colorspace) if int(frame.colorspace) != 2 else 5 for _, frame in found]
+        pixels = [
+            frame.reformat(format="rgb24", src_colorspace=kind).to_ndarray()
+            for (_, frame), kind in zip(found, kinds, strict=True)
+        ]
+    return [time for time, _ in found], pixels, sounds
+
+
+def frames(count: int = 5, size: tuple[int, int] = (64, 48)) -> list[Image.Image]:
+    return [Image.new("RGB", size, (180, 40 + 30 * i, 30)) for i in range(count)]
+
+
+@pytest.fixture
+def editor() -> Editor:
+    torch.manual_seed(0)
+    generator = StyleGAN2(32, w_dim=16, z_dim=16, n_mlp=2, channel_base=256, channel_max=8)
+    encoder = Encoder(32, generator.num_layers, 16, 256, 8, 2)
+    mapper = LevelsMapper(generator.num_layers, 16, ["coarse", "medium"], zero_init=False)
+    return Editor(generator.eval(), mapper.eval(), encoder.eval())
+
+
+def test_frames_keep_their_times_and_the_sound(editor: Editor, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", frames(), "aac")
+    encoded: list[int] = []
+    hook = editor.encoder.register_forward_hook(  # type: ignore[union-attr]
+        lambda *given: encoded.append(len(given[1][0]))
+    )
+    out = edit_video(editor, source, tmp_path / "b.mp4", 1.0, batch_size=2, progress=False)
+    hook.remove()
+    assert encoded == [2, 2, 1]  # each frame once
+    times, pixels, sounds = read(out)
+    assert times == pytest.approx([t / 1000 for t in TIMES], abs=1e-3)
+    assert sounds == ["aac"] and pixels[0].shape == (32, 32, 3)
+    given = [Image.fromarray(frame) for frame in read(source)[1]]
+    expected = editor.edit(given, 1.0, output="numpy", batch_size=1)
+    plain = editor.edit(given[:1], 0.0, output="numpy")[0].reshape(8, 4, 8, 4, 3).mean((1, 3))
+    for shown, right in zip(pixels, expected, strict=True):
+        # Colors are kept at half of the resolution, and compressed.
+        coarse = [x.astype(float).reshape(8, 4, 8, 4, 3).mean((1, 3)) for x in (shown, right)]
+        assert np.abs(coarse[0] - coarse[1]).mean() < 3 < np.abs(coarse[0] - plain).mean()
+
+
+def test_at_strength_0_whole_frames_are_as_they_were(editor: Editor, tmp_path: Path) -> None:
+    """Colors survive, whether the video tells its matrix or not."""
+    source = write_video(tmp_path / "a.mp4", frames())
+    out = edit_video(
+        editor, source, tmp_path / "b.mp4", 0.0, paste_back=True, progress=False
+    )  # fmt: skip
+    again = edit_video(editor, out, tmp_path / "c.mp4", 0.0, paste_back=True, progress=False)
+    for path in (out, again):
+        with av.open(str(path)) as container:
+            for frame, right in zip(container.decode(video=0), frames(), strict=True):
+                assert int(frame.colorspace) == 1  # BT.709
+                seen = frame.reformat(format="rgb24", src_colorspace=1).to_ndarray()
+                assert np.abs(seen.astype(float) - np.asarray(right)).max() <= 6
+
+
+def test_frames_without_a_face_stay_and_are_counted(editor: Editor, tmp_path: Path) -> None:
+    def align(photo: Image.Image) -> Image.Image:
+        if photo.getpixel((5, 5))[1] > 90:  # type: ignore[index]
+            raise ValueError("no face was found in a picture")
+        aligned = photo.resize((32, 32))
+        aligned.info["quad"] = np.array([[0, 0], [0, 47], [63, 47], [63, 0]])
+        return aligned
+
+    editor.align = align
+    source = write_video(tmp_path / "a.mp4", frames())
+    with pytest.warns(UserWarning, match="in 3 of 5 frames no face was found; they are as they"):
+        out = edit_video(editor, source, tmp_path / "b.mp4", 2.0, progress=False)
+    changes = [
+        np.abs(shown.astype(float) - np.asarray(right)).max()
+        for shown, right in zip(read(out)[1], frames(), strict=True)
+    ]
+    assert max(changes[2:]) <= 12 < min(changes[:2])
+    with pytest.raises(ValueError, match=r"at 0.08 s: no face was found"):
+        edit_video(editor, source, tmp_path / "c.mp4", paste_back=False, progress=False)
+    assert not (tmp_path / "c.mp4").exists()
+
+
+def test_sound_that_mp4_has_not_becomes_aac(editor: Editor, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mov", frames(), "pcm_s16le")
+    out = edit_video(editor, source, tmp_path / "b.mp4", progress=False)
+    assert read(out)[2] == ["aac"]
+    with av.open(str(out)) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert 8 * 1024 <= samples <= 10 * 1024
+
+
+def test_what_is_refused_leaves_nothing(
+    editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_video(tmp_path / "a.mp4", frames(), "aac")
+    out = tmp_path / "b.mp4"
+    with pytest.raises(FileNotFoundError, match="none.mp4: there is no such video"):
+        edit_video(editor, tmp_path / "none.mp4", out)
+    with pytest.raises(ValueError, match=r"give a name that ends in \.mp4"):
+        edit_video(editor, source, tmp_path / "b.webm")
+    with pytest.raises(ValueError, match="is the video itself"):
+        edit_video(editor, source, source, overwrite=True)
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(ValueError, match=r"text.mp4 is not a video that can be read"):
+        edit_video(editor, tmp_path / "text.mp4", out)
+    blind = Editor(editor.generator, editor.mappers)
+    with pytest.raises(ValueError, match="has no encoder"):
+        edit_video(blind, source, out)
+    out.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="would be replaced"):
+        edit_video(editor, source, out)
+    assert out.read_bytes() == b"mine"
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ModuleNotFoundError, match=r"sdd_fast\[video\]"):
+        edit_video(editor, source, tmp_path / "c.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4", "text.mp4"]
+
+
+def test_an_interruption_leaves_nothing(editor: Editor, tmp_path: Path) -> None:
+    def stop(event: Any) -> None:
+        if event.done == 2:
+            raise KeyboardInterrupt
+
+    source = write_video(tmp_path / "a.mp4", frames())
+    with pytest.raises(KeyboardInterrupt):
+        edit_video(editor, source, tmp_path / "b.mp4", batch_size=2, progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
