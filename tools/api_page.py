@@ -34,7 +34,8 @@ GROUPS = {
         "distill", "DistillConfig", "EarlyStop", "DistillResult", "PromptsFailed", "EditMonitor",
     ],
     "Editing and export": [
-        "Editor", "SaveAs", "MapperInfo", "save_mapper", "load_mapper", "export_edit",
+        "Editor", "SaveAs", "edit_video", "MapperInfo", "save_mapper", "load_mapper",
+        "export_edit",
         "export_torchscript", "load_torchscript", "load_image",
     ],
     "Domains and teachers": ["load_domain", "Domain", "DiffusionPrior", "PromptEmbeds"],
