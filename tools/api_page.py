@@ -35,8 +35,7 @@ GROUPS = {
     ],
     "Editing and export": [
         "Editor", "SaveAs", "edit_video", "MapperInfo", "save_mapper", "load_mapper",
-        "export_edit",
-        "export_torchscript", "load_torchscript", "load_image",
+        "export_edit", "export_torchscript", "load_torchscript", "load_image",
     ],
     "Domains and teachers": ["load_domain", "Domain", "DiffusionPrior", "PromptEmbeds"],
     "Checkpoints": [

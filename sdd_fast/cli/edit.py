@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,17 +140,30 @@ def edit(
     seconds = time.perf_counter() - began
     if not written:
         raise none_usable(skipped)
+    new = [path for path in written if path not in there]
+    kept = len(written) - len(new) if results.skip_existing else None
+    usable = [path for path in files if path.absolute() not in skipped]
+    _report(
+        written, new, kept, skipped, seconds, out, results.overwrite,
+        lambda: _grid(editor, usable, strengths, wanted, aligned),
+    )  # fmt: skip
+
+
+def _report(
+    written: Sequence[Path],
+    new: Sequence[Path],
+    kept: int | None,
+    skipped: Mapping[Path, str],
+    seconds: float,
+    out: Path,
+    overwrite: bool,
+    draw: Callable[[], Image],
+) -> None:
+    """Tell what was edited and what was left out, and write before and after."""
     for reason in skipped.values():
         say(f"warning: skipped: {reason}")
-    new = [path for path in written if path not in there]
-    tell(new, len(written) - len(new) if results.skip_existing else None, seconds, out)
-    usable = [path for path in files if path.absolute() not in skipped]
-    shown_grid = _write_grid(
-        out,
-        results.overwrite,
-        len(written),
-        lambda: _grid(editor, usable, strengths, wanted, aligned),
-    )
+    tell(new, kept, seconds, out)
+    shown_grid = _write_grid(out, overwrite, len(written), draw)
     if shown_grid is not None:
         say(f"before/after: {shown_grid}")
     left_out = [{"path": path, "reason": reason} for path, reason in skipped.items()]
