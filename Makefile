@@ -3,6 +3,8 @@
 # make bench    the benchmarks and their tables          make format  apply the formatters
 # make gpu      build, test, sanitize, measure  make docs-check  run the commands of the documentation
 #               the CUDA kernels, on a GPU
+# make docs     the documentation site into build/site; warnings and dead links are errors
+# make docs-links   the links to other sites; needs a network
 # make sanitize the ops' tests under the address and undefined-behavior sanitizers
 # make emulate  the CUDA kernels: compiled, then run on the CPU, plainly and under sanitizers
 # make kernel-table   registers and occupancy of the CUDA kernels, into docs/
@@ -52,8 +54,8 @@ PYTHON := $(PYTHON)
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 CPP := $(shell find csrc tests/cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test lint format bench gpu docs-check sanitize emulate kernel-table wheel \
-	wheel-check clean FORCE
+.PHONY: help demo test lint format bench gpu docs docs-links docs-check sanitize emulate \
+	kernel-table wheel wheel-check clean FORCE
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -141,6 +143,16 @@ GPU_PYTHON ?= $(or $(shell for p in $(BIN)/python python3; do $$p -c \
 gpu:
 	@$(GPU_PYTHON) tools/gpu_suite.py $(ARGS)
 
+SPHINX = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m sphinx -q -d build/doctrees
+docs: $(DONE)/dev
+	@echo "==> The documentation site into build/site"
+	@rm -rf build/site
+	@$(SPHINX) -W --keep-going docs build/site
+	@$(BIN)/python tools/check_site.py build/site
+
+docs-links: $(DONE)/dev
+	@$(SPHINX) -b linkcheck -D nb_execution_mode=off docs build/links
+
 docs-check: $(DONE)/dev
 	@$(BIN)/python tools/check_docs.py $(ARGS)
 
@@ -169,4 +181,5 @@ wheel-check: $(DONE)/dev wheel
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info sdd_fast/_C.abi3.so sdd_fast/_native_build.json
+	rm -rf docs/generated
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

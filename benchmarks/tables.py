@@ -274,7 +274,9 @@ def page() -> str:
     parts += steps_part(json.loads(steps.read_text(encoding="utf-8")))
     parts += cpu_part({path: r for path, r in found.items() if "ceilings" not in r})
     parts += gpu_part({path: r for path, r in found.items() if "ceilings" in r})
-    return "\n".join(parts)
+    first, *others = "\n".join(parts).splitlines()
+    below = [f"#{line}" if line.startswith("#") else line for line in others]  # one title a page
+    return "\n".join([first, *below, ""])
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ def load_image(
 
     Args:
         source: one of
+
             - a file (see `decoding.FORMATS`): EXIF rotation is applied; colors are converted to
               sRGB as the file's ICC profile says, without one they are sRGB; alpha is composited
               on white; CMYK, palette, grayscale, 1-bit and 16-bit are converted; of an animation

@@ -49,20 +49,21 @@ class EditMonitor:
         direction_above: direction that edits exceed which work, see `DomainSpec`; None: not known.
 
     The dict holds, as means over the held-out images:
-        edit_size: |ŷ − y| as a share of the full range, 0…1 (both clamped to it);
-        peak_change: the change that 1 % of an image's pixels exceed, 0…1: sees small edits too;
-        latent_change: root mean square of (ŵ − w) / w_std, or of the change of styles;
-        saturated_share: share of values beyond ±1.02 after the edit, less that before it;
-        direction: cos(I(ŷ) − I(y), T(prompt) − T(source_text)), the directional CLIP similarity;
-        direction_above: as given, what the direction is compared with;
-        clip_similarity: cos(I(ŷ), T(prompt)), of the edited images (the paper's Table 1);
-        clip_gain: by how much that is more than cos(I(y), T(prompt)): the direction alone can be
-            good for a change of almost nothing;
-        identity: cos(R(ŷ), R(y)), 1 is the same subject;
-        verdict: "ok", "flawed", "no effect", "saturated", "off target", "uncalibrated" (without
-            direction_above), "direction unknown" (without a clip), "unknown words" or "not
-            measurable"; advice: what to try next, a list of codes, the most promising first (both
-            with their thresholds: see `distillation.judge`).
+
+    - edit_size: |ŷ − y| as a share of the full range, 0…1 (both clamped to it);
+    - peak_change: the change that 1 % of an image's pixels exceed, 0…1: sees small edits too;
+    - latent_change: root mean square of (ŵ − w) / w_std, or of the change of styles;
+    - saturated_share: share of values beyond ±1.02 after the edit, less that before it;
+    - direction: cos(I(ŷ) − I(y), T(prompt) − T(source_text)), the directional CLIP similarity;
+    - direction_above: as given, what the direction is compared with;
+    - clip_similarity: cos(I(ŷ), T(prompt)), of the edited images (the paper's Table 1);
+    - clip_gain: by how much that is more than cos(I(y), T(prompt)): the direction alone can be
+      good for a change of almost nothing;
+    - identity: cos(R(ŷ), R(y)), 1 is the same subject;
+    - verdict: "ok", "flawed", "no effect", "saturated", "off target", "uncalibrated" (without
+      direction_above), "direction unknown" (without a clip), "unknown words" or "not
+      measurable"; advice: what to try next, a list of codes, the most promising first (both
+      with their thresholds: see `distillation.judge`).
     """
 
     def __init__(

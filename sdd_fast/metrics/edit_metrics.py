@@ -57,9 +57,9 @@ class EditMetrics:
         clip_direction, clip_absolute: see `ClipSimilarity`; clip_before: absolute, before the edit.
         saturated: by how much the share of values that are 0 or 255 when saved went up.
         lpips: LPIPS between before and after, where its weights were given.
-        counterfactual_psnr, counterfactual_distance, counterfactual_error,
-        counterfactual_by_attribute: against the right answer, see `CounterfactualError`; the
-            distance is by the network `distance_by`.
+        counterfactual_psnr, counterfactual_distance, counterfactual_error: against the right
+            answer, see `CounterfactualError`; the distance is by the network `distance_by`.
+        counterfactual_by_attribute: the error of each attribute.
         nothing_psnr, nothing_distance, nothing_error: the same of doing nothing, for reference.
         distances: FID and KID to reference images, and by which network.
     """
