@@ -10,12 +10,13 @@ prompts about a color, an object and an expression, and is judged by
             × (mean share of faces whose other attributes read as they were drawn)
 
 A product, since either factor alone is had for nothing: an unchanged image keeps everything, and
-another face altogether shows the target. The best settings are taken for all prompts, as ours has
-one set of them. They are found by climbing: from the defaults, the next value of one setting after
-the other is tried, and the first that is better is gone on from, until none is. What was tried
-before is begun from where it was best. Methods of 50 steps are searched at fewer, which their level
-and scales hardly depend on. Writes every trial to benchmarks/baselines-faces64.json as soon as it
-is measured; the best ones are the defaults of the classes.
+another face altogether shows the target. The best settings are taken for all prompts. (Ours has a
+guidance strength of its own for two of the prompts of faces64, see `Domain.guidance_rms`.) They are
+found by climbing: from the defaults, the next value of one setting after the other is tried, and
+the first that is better is gone on from, until none is. What was tried before is begun from where
+it was best. Methods of 50 steps are searched at fewer, to save time; whether the same level and
+scales are best at 50 was not looked at. Writes every trial to benchmarks/baselines-faces64.json as
+soon as it is measured; the best ones are the defaults of the classes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,12 @@ class Baseline(ABC):
     """Where it is from, such as "Meng et al. 2022"."""
 
     supervised: ClassVar[bool] = False
-    """Whether it was trained on what success is measured by: an upper bound, no rival."""
+    """Whether it was trained on what success is measured by: an upper bound, no rival, and its name
+    says so."""
+
+    optimizes: ClassVar[tuple[str, ...]] = ()
+    """Of "clip" and "identity", those networks of the domain by which its edits are made; what they
+    judge of these edits is flattered."""
 
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """Settings of the constructor that are searched on validation images, and the values tried.

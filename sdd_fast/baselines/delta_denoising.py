@@ -32,6 +32,7 @@ class DeltaDenoising(ManipulatorBaseline):
     """
 
     guided_by_clip = False
+    optimizes: ClassVar[tuple[str, ...]] = ("identity",)
     name: ClassVar[str] = "Delta Denoising Score"
     paper: ClassVar[str] = "Hertz et al. 2023"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {

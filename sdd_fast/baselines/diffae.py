@@ -55,6 +55,7 @@ class DiffAE(TrainedBaseline):
     name = "DiffAE (small)"
     paper = "Preechakul et al. 2022"
     key = "diffae"
+    optimizes = ("clip",)
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class LatentBaseline(Baseline, Generic[Found]):
     """
 
     guided_by_clip: ClassVar[bool] = True
+    optimizes: ClassVar[tuple[str, ...]] = ("clip", "identity")
     most_at_once: ClassVar[int] = 64
     """Images that go through the networks together; fewer of large ones."""
 

@@ -171,9 +171,28 @@ def correlations(case: Case) -> Table:
         "prompts and seeds with an interval of 95 %. “Success at its best”: of the edits trained "
         "at the timestep that the score puts first."
     )
+    notes = [note, *_without_rank(case)]
     ranked = range(len(variants(case)))
     title = "Scores of a timestep against what training at it alone achieves"
-    return Table("hqs", title, columns, rows, [note], ranked=list(ranked))
+    return Table("hqs", title, columns, rows, notes, ranked=list(ranked))
+
+
+def _without_rank(case: Case) -> Iterator[str]:
+    """Name the prompts that have no rank correlation, since all timesteps reached the same."""
+    for gradients in GRADIENTS:
+        there = measured(case, gradients, "success")
+        if there is None:
+            continue
+        alike = [
+            f"“{prompt}”"
+            for p, prompt in enumerate(case.ablation_prompts)
+            if all(len(set(seed[p])) == 1 for seed in there.values)
+        ]
+        if alike:
+            yield (
+                f"With {LABELS[gradients]} success is the same at all timesteps of "
+                f"{', '.join(alike)}: there is no ρ, and the means are over the other prompts."
+            )
 
 
 def by_timestep(case: Case) -> list[Table]:

@@ -27,6 +27,7 @@ class SelectiveDistillation(Baseline):
 
     name = "SDD (ours)"
     paper = "Wang et al. 2023"
+    optimizes = ("identity",)
 
     def __init__(self, domain: Domain, steps: int = 250, images: int = 16, seed: int = 0) -> None:
         super().__init__(domain)

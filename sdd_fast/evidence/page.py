@@ -55,6 +55,7 @@ def write_page(
         tables=tables,
         pictures=pictures,
         editors=described(case),
+        own_guidance=own_guidance(case),
         failures=_reasons(failures),
         not_measured=NOT_MEASURED,
     )
@@ -62,13 +63,20 @@ def write_page(
 
 
 def described(case: Case) -> list[dict[str, str]]:
-    """Return name, paper and settings of every editor."""
+    """Return name, paper and settings of every editor, and which of these are searched."""
     found = []
     for key in editors(case):
         cls = class_of(key)
         settings = ", ".join(f"{name} = {value}" for name, value in settings_of(case, key).items())
-        found.append({"name": cls.name, "paper": cls.paper, "settings": settings or "none"})
+        told = {"name": cls.name, "paper": cls.paper, "settings": settings or "none"}
+        found.append(told | {"searched": ", ".join(cls.GRID) or "none"})
     return found
+
+
+def own_guidance(case: Case) -> str:
+    """Return the prompts that have a guidance strength of their own, with it; "" if none has."""
+    named = case.domain.guidance_rms
+    return ", ".join(f"“{p}” {named[p]:g}" for p in case.prompts if p in named)
 
 
 def _reasons(failures: Mapping[str, str]) -> dict[str, list[str]]:

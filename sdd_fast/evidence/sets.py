@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..metrics.distributions import SUBSET_SIZE, frechet_distance, kernel_distance
 from ..metrics.features import FeatureNetwork, domain_features
+from ..metrics.interval import Interval
+from ..metrics.jackknife import jackknife_interval
 from .case import Case
 from .store import Outcome, Unit
 from .subject import subject_of
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from ..domains import Domain
 
 _DIGITS = 5  # of a feature: FID has three
+_GROUPS = 10  # of the images, each of which is left out once for an interval of FID
 
 References = Mapping[str, Tensor]
 """Name of a set of reference images → features [N, D]."""
@@ -58,7 +62,10 @@ def references(case: Case, prompt: str) -> Unit:
     return case.unit(name, depends, run, turn=10 + case.prompts.index(prompt))
 
 
-def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+Distances = dict[str, Interval | float | None]
+
+
+def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> Distances:
     """Return FID and KID of an editor's images of all prompts together.
 
     Args:
@@ -66,9 +73,10 @@ def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
     Returns:
         "fid" and "kid" to the images before, "fid_right" to the right answers; None where there are
-        too few images, features or torchmetrics.
+        too few images, features or torchmetrics. FID has an interval, by `jackknife_interval`,
+        where there are enough images still without a group of them.
     """
-    found: dict[str, float | None] = {"fid": None, "kid": None, "fid_right": None}
+    found: Distances = {"fid": None, "kid": None, "fid_right": None}
     there = {prompt: case.store.find(references(case, prompt)) for prompt in prompts}
     after = _joined([values.get("features") for values in prompts.values()])
     if after is None:
@@ -79,13 +87,22 @@ def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> dict[str,
             continue
         try:
             if min(len(after), len(reference)) > after.shape[1]:
-                found[f"fid{suffix}"] = frechet_distance(after, reference)
+                found[f"fid{suffix}"] = _fid(after, reference)
             size = min(SUBSET_SIZE, len(after) // 2)
             if kind == "before" and size >= 2:
                 found["kid"] = kernel_distance(after, reference, subset_size=size).value
         except ModuleNotFoundError:  # torchmetrics is an extra
             return found
     return found
+
+
+def _fid(after: Tensor, reference: Tensor) -> Interval | float:
+    def fid(some: Tensor) -> float:
+        return frechet_distance(some, reference)
+
+    if len(after) - math.ceil(len(after) / _GROUPS) <= after.shape[1]:
+        return fid(after)
+    return jackknife_interval(after, fid, groups=_GROUPS)
 
 
 def about_sets(domain: Domain, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -> str | None:
@@ -100,7 +117,8 @@ def about_sets(domain: Domain, editors: Iterable[Mapping[str, Mapping[str, Any]]
     told = (
         f"FID and KID by the features of the {network.name}, of all prompts together, to the "
         "images before the edit as in the paper: doing nothing is best. They cannot be "
-        "compared with those by Inception."
+        "compared with those by Inception. Intervals of FID leave out groups of the edited images "
+        "(jackknife), and tell nothing of other prompts."
     )
     if find_spec("torchmetrics") is None:
         return f"{told} They need torchmetrics: pip install 'sdd_fast[metrics]'."

@@ -1,4 +1,4 @@
-"""Seconds of what is done, which other work on the machine does not change where that can be."""
+"""Seconds of what is done, which other work on the machine changes little where that can be."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ PROCESSOR, WALL = "processor time", "wall time"
 class Stopwatch:
     """Adds up seconds by name.
 
-    On a CPU with one thread they are the processor's time in this process, the same however busy
-    the machine is; else wall time, until the device has finished. `clock` says which.
+    On a CPU with one thread they are the processor's time in this process, which leaves out what
+    else the machine does, but grows where that takes caches or the other half of a core; else wall
+    time, until the device has finished. `clock` says which.
     """
 
     def __init__(self, device: str | torch.device) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from .editing import OURS, class_of, editors, measured
 from .judge import values_of
 from .sets import about_sets, distances
 from .table import Column, Table
+
+if TYPE_CHECKING:
+    from ..domains import Domain
 
 SETS = (
     Column("fid", "FID", ".2f", best="low"),
@@ -32,12 +36,13 @@ QUALITY = (
     Column("kept", "others kept", best="high"),
     Column("identity", "identity", best="high"),
     Column("counterfactual_error", "counterfactual error", best="low"),
+    Column("counterfactual_distance", "counterfactual distance", best="low"),
     Column("counterfactual_psnr", "counterfactual PSNR, dB", ".1f", best="high"),
 )
 """Figures of every image, of which tables state the mean."""
 
-COMPARED = {"success": 1, "kept": 1, "counterfactual_error": -1, "clip_direction": 1}
-"""What is tested image by image, and whether more of it is better."""
+COMPARED = ("success", "kept", "counterfactual_error", "clip_direction")
+"""What is tested image by image."""
 
 
 def tables(case: Case) -> list[Table]:
@@ -63,7 +68,7 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
     """Return the table of mean figures with intervals over prompts and images."""
     rows: list[dict[str, Any]] = []
     for key, prompts in found.items():
-        row: dict[str, Any] = {"editor": _label(key), "source": class_of(key).paper}
+        row: dict[str, Any] = {"editor": class_of(key).name, "source": class_of(key).paper}
         row |= {"prompts": len(prompts), **distances(case, prompts)}
         for column in QUALITY:
             cells = _figures(list(prompts.values()), column.key)
@@ -79,8 +84,9 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         f"{count} images for each of {len(case.prompts)} prompts that lack the target, "
         "the same for all. Intervals of 95 % over prompts and images. CLIP figures from "
         f"“{case.domain.source_text}” to the prompt. Counterfactual: against the same image drawn "
-        "with the target alone changed. Bold: the best of those that were not trained on what "
-        "success is measured by."
+        "with the target alone changed; the distance is by features of the domain's own network. "
+        "Bold: the best of those that were not trained on what success is measured by.",
+        *_judges(case.domain, found),
     ]
     sets = about_sets(case.domain, found.values())
     if sets is not None:
@@ -97,16 +103,16 @@ def paired(case: Case, found: Found, name: str, title: str) -> Table:
     for key, theirs in found.items():
         if key == OURS:
             continue
-        row: dict[str, Any] = {"editor": _label(key)}
+        row: dict[str, Any] = {"editor": class_of(key).name}
         shared = [prompt for prompt in theirs if prompt in ours]
-        for figure, better in COMPARED.items():
+        for figure in COMPARED:
             a, b = (_figures([its[p] for p in shared], figure) for its in (ours, theirs))
             if a is None or b is None:
                 continue
             differences = [x[0].double() - y[0].double() for x, y in zip(a, b, strict=True)]
             row[figure] = case.interval([[d] for d in differences], over=("prompts", "images"))
             each = torch.cat(differences)
-            p_values[figure][key] = sign_flip_test(better * each[~each.isnan()])
+            p_values[figure][key] = sign_flip_test(each[~each.isnan()])
         rows.append(row | {"key": key})
     for figure, its in p_values.items():
         adjusted = holm(its)
@@ -118,8 +124,10 @@ def paired(case: Case, found: Found, name: str, title: str) -> Table:
         columns += [Column(figure, titles[figure], "+.3f"), Column(f"{figure}_p", "p", ".2g")]
     note = (
         "Differences on the same images with intervals of 95 % over prompts and images; p of a "
-        "two-sided sign-flip test over images, adjusted for all rows of a column (Holm). More is "
-        "better for us, but of the counterfactual error less."
+        "two-sided sign-flip test over images, adjusted for all rows of a column (Holm). It takes "
+        "the images of all prompts for independent, so that it speaks of these prompts alone; "
+        "whether others would come out alike, the intervals tell. More is better for us, but of "
+        "the counterfactual error less."
     )
     return Table(name, title, columns, rows, [note])
 
@@ -161,6 +169,14 @@ class Cost:
             return 1
         return break_even(max(0.0, more), self.edit, theirs.edit)
 
+    def cheaper_to(self, theirs: Cost) -> int | None:
+        """Return up to how many images a prompt this is cheaper, if its edits take longer but less
+        was done beforehand; None: where that is not so, or not even for one."""
+        less, more = theirs.beforehand - self.beforehand, self.edit - theirs.edit
+        if less <= 0 or more <= 0:
+            return None
+        return math.ceil(less / more) - 1 or None
+
 
 def time(case: Case, found: Found, name: str, title: str) -> Table:
     """Return seconds, measured apart and summed, and from how many images ours is cheaper."""
@@ -168,14 +184,13 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
     costs = {key: Cost.of(prompts) for key, prompts in found.items() if prompts}
     rows: list[dict[str, Any]] = []
     for key in found:
-        row: dict[str, Any] = {"editor": _label(key)}
+        row: dict[str, Any] = {"editor": class_of(key).name}
         cost = costs.get(key)
         if cost is not None:
             row |= {"selection": cost.selection, "training": cost.training, "edit": cost.edit}
             row |= {"total": cost.total(m, n)}
             if key != OURS and OURS in costs:
-                even = costs[OURS].cheaper_from(cost)
-                row["break_even"] = "never" if even is None else even
+                row["break_even"] = _break_even(costs[OURS], cost)
         if key == OURS:
             row["break_even"] = "–"
         rows.append(row)
@@ -192,8 +207,10 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
     ]
     note = (
         f"Seconds of {' and '.join(clocks) or 'wall time'}, one prompt after the other, on {on}; "
-        "total: Eq. 13–15, selection counts as training. What is made once for all prompts is not "
-        "in it."
+        "total: Eq. 13–15, selection counts as training. What an editor makes once for all prompts "
+        "(StyleCLIP direction: what every style channel does) is in the training of the prompt "
+        "that came first. Edits in the generator's latents take about the same time by any editor: "
+        "which of two is faster is chance, and so is the number of images that follows from it."
     )
     return Table(name, title, columns, rows, [note])
 
@@ -218,6 +235,28 @@ def _nothing(case: Case, found: Found) -> dict[str, Any]:
     return row
 
 
-def _label(key: str) -> str:
-    cls = class_of(key)
-    return f"{cls.name} (supervised)" if cls.supervised else cls.name
+def _judges(domain: Domain, found: Found) -> Iterator[str]:
+    """Say which of the networks that judge have a part in making the edits."""
+    if domain.classifier is not None:
+        yield (
+            "No edit was made by the classifier, off which success, others kept and the "
+            "counterfactual error are read."
+        )
+    for network, key, name in (
+        (domain.clip, "clip", "CLIP"), (domain.identity, "identity", "identity network"),
+    ):  # fmt: skip
+        its = [class_of(editor).name for editor in found if key in class_of(editor).optimizes]
+        if network is not None and its:
+            yield (
+                f"The {name} that judges also had a part in the edits of {', '.join(its)}: its "
+                "figures flatter these."
+            )
+
+
+def _break_even(ours: Cost, theirs: Cost) -> int | str:
+    """Return from how many images a prompt on ours is cheaper, "up to" how many, or "never"."""
+    even = ours.cheaper_from(theirs)
+    if even is not None:
+        return even
+    until = ours.cheaper_to(theirs)
+    return "never" if until is None else f"up to {until:,}"

@@ -96,7 +96,7 @@ def table(case: Case, gradients: str, selected: Mapping[str, Any] | None) -> Tab
     """Return the table of one kind of gradients."""
     rows = []
     groups = {strategy: measured(case, strategy, gradients) for strategy in STRATEGIES}
-    for strategy, seeds in groups.items():
+    for strategy, of_seeds in groups.items():
         row: dict[str, Any] = {"strategy": strategy}
         if selected is not None:
             row["hqs"] = sum(
@@ -104,7 +104,7 @@ def table(case: Case, gradients: str, selected: Mapping[str, Any] | None) -> Tab
                 for one in selected["curves"]
             ) / len(selected["curves"])
         for key in FIGURES:
-            cells = figures(seeds, key)
+            cells = figures(list(of_seeds.values()), key)
             if cells is not None:
                 row[key] = case.interval(cells)
         rows.append(row)
@@ -123,13 +123,11 @@ def table(case: Case, gradients: str, selected: Mapping[str, Any] | None) -> Tab
     return Table(f"table3{suffix}", title, columns, rows, notes)
 
 
-def measured(case: Case, strategy: str, gradients: str) -> list[list[dict[str, Any]]]:
-    """Return what is measured so far: [seed][prompt] → figures of every image."""
-    found = (
-        case.store.find(training(case, strategy, gradients, seed))
-        for seed in range(case.plan.ablation_seeds)
-    )
-    return [values["prompts"] for values in found if values is not None]
+def measured(case: Case, strategy: str, gradients: str) -> dict[int, list[dict[str, Any]]]:
+    """Return what is measured so far: seed → of each prompt figures of every image."""
+    seeds = range(case.plan.ablation_seeds)
+    found = {s: case.store.find(training(case, strategy, gradients, s)) for s in seeds}
+    return {seed: values["prompts"] for seed, values in found.items() if values is not None}
 
 
 def figures(seeds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[list[Tensor]] | None:
@@ -144,19 +142,21 @@ def figures(seeds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[list
     return cells or None
 
 
-def _tests(groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> list[str]:
-    """Say by paired tests whether the largest HQS beats random timesteps."""
+def _tests(groups: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]) -> list[str]:
+    """Say by paired tests whether the largest HQS beats random timesteps, seed by seed."""
     told = []
+    largest, random = groups["largest HQS"], groups["random"]
+    seeds = [seed for seed in largest if seed in random]
     for key, title in (("success", "success"), ("clip_direction", "CLIP direction")):
-        ours, theirs = (figures(groups[name], key) for name in ("largest HQS", "random"))
-        if ours is None or theirs is None or len(ours[0]) != len(theirs[0]):
+        ours, theirs = (figures([its[s] for s in seeds], key) for its in (largest, random))
+        if ours is None or theirs is None:
             continue
         of_prompts = [
             [_mean(a) - _mean(b) for a, b in zip(x, y, strict=True)]
             for x, y in zip(ours, theirs, strict=True)
         ]
-        trainings = [d for seeds in of_prompts for d in seeds]
-        means = [sum(seeds) / len(seeds) for seeds in of_prompts]
+        trainings = [d for its in of_prompts for d in its]
+        means = [sum(its) / len(its) for its in of_prompts]
         p_trainings, p_prompts = (
             sign_flip_test(torch.tensor(each, dtype=torch.float64), alternative="greater")
             for each in (trainings, means)
@@ -164,9 +164,9 @@ def _tests(groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> list[
         told.append(
             f"Largest HQS beats random timesteps in {title} by {sum(means) / len(means):+.3f}: "
             f"p = {p_trainings:.2g} over {len(trainings)} "
-            f"pairs of trainings, p = {p_prompts:.2g} over the "
-            f"means of {len(means)} prompts (one-sided sign-flip tests; of {len(means)} prompts p "
-            f"cannot be below {2.0 ** -len(means):.2g})."
+            f"pairs of trainings of the same prompt and seed, as if all were independent, p = "
+            f"{p_prompts:.2g} over the means of {len(means)} prompts (one-sided sign-flip tests; "
+            f"of {len(means)} prompts p cannot be below {2.0 ** -len(means):.2g})."
         )
     return told
 
@@ -181,7 +181,7 @@ def _mean_score(strategy: str, timesteps: Sequence[int], scores: Sequence[float]
     return sum(by_timestep[t] for t in chosen) / len(chosen)
 
 
-def _seeds(groups: Mapping[str, Sequence[Any]]) -> str:
+def _seeds(groups: Mapping[str, Mapping[int, Any]]) -> str:
     counts = sorted({len(seeds) for seeds in groups.values()})
     few = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     return f"{few} seed{'s' if counts[-1] != 1 else ''}"

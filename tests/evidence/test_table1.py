@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sdd_fast.baselines import Baseline
+from sdd_fast.baselines import BASELINES, TRAINED, Baseline
 from sdd_fast.domains import Domain
 from sdd_fast.evidence import editing, table1
 from sdd_fast.evidence.case import Case
@@ -42,12 +44,24 @@ def test_an_editor_that_is_trained_and_slower_is_beaten_at_once_and_a_faster_one
     assert ours.cheaper_from(Cost(0.0, 0.0, 0.01)) is None
 
 
+def test_an_editor_of_faster_edits_and_a_longer_training_is_beaten_up_to_a_number_of_images() -> (
+    None
+):
+    ours, theirs = Cost(5.0, 30.0, 0.02), Cost(0.0, 40.0, 0.01)
+    m = ours.cheaper_to(theirs)
+    assert m is not None and table1._break_even(ours, theirs) == f"up to {m}"
+    assert ours.total(m, 1) < theirs.total(m, 1) and ours.total(m + 1, 1) >= theirs.total(m + 1, 1)
+    for other in (Cost(0.0, 0.0, 0.01), Cost(0.0, 35.005, 0.01)):
+        assert ours.cheaper_to(other) is None and table1._break_even(ours, other) == "never"
+    assert ours.cheaper_to(Cost(0.0, 100.0, 0.02)) is None  # at any number: `cheaper_from`
+
+
 class Rival(Baseline):
-    name, paper = "Rival", "nobody"
+    name, paper, optimizes = "Rival", "nobody", ("clip",)
 
 
 class Taught(Baseline):
-    name, paper, supervised = "Taught", "nobody", True
+    name, paper, supervised = "Taught (supervised)", "nobody", True
 
 
 def values(hits: int, kept: float, error: float) -> dict[str, Any]:
@@ -84,6 +98,24 @@ def test_quality_is_the_mean_over_prompts_and_a_supervised_editor_is_no_rival(ca
     lines = {line.split(" | ")[0]: line for line in table.markdown().splitlines()}
     assert "**0.850" in lines["| SDD (ours)"] and "**" not in lines["| Taught (supervised)"]
     assert "identity" in lines["| editor"] and "not measured" in lines["| Rival"]
+
+
+def test_judges_that_had_a_part_in_edits_are_named(case: Case) -> None:
+    notes = table1.quality(case, FOUND, "table1", "").notes
+    assert any("No edit was made by the classifier" in note for note in notes)
+    assert any("The CLIP that judges also had a part in the edits of Rival:" in n for n in notes)
+    assert any("identity network" in note and "SDD (ours)" in note for note in notes)
+    unjudged = SimpleNamespace(classifier=None, clip=None, identity=None)
+    assert list(table1._judges(unjudged, FOUND)) == []  # type: ignore[arg-type]
+
+
+def test_what_a_loss_is_made_of_is_what_an_editor_optimizes() -> None:
+    for cls in BASELINES.values():
+        settings = inspect.signature(cls).parameters
+        assert ("identity_weight" in settings) == ("identity" in cls.optimizes)
+        assert getattr(cls, "guided_by_clip", False) == ("clip" in cls.optimizes)
+    for cls in TRAINED.values():
+        assert cls.supervised == cls.name.endswith("(supervised)")
 
 
 def test_a_table_tells_how_many_images_there_were_not_how_many_were_asked_for(case: Case) -> None:

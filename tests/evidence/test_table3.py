@@ -50,7 +50,7 @@ def test_figures_are_grouped_by_prompt_then_seed() -> None:
 
 def test_the_paired_test_is_the_share_of_signs_that_give_as_much() -> None:
     ours, theirs = [[12, 9, 14], [13, 8, 15]], [[10, 10, 10], [10, 10, 10]]
-    groups = {"largest HQS": rows(ours), "random": rows(theirs)}
+    groups = {"largest HQS": dict(enumerate(rows(ours))), "random": dict(enumerate(rows(theirs)))}
     (told,) = table3._tests(groups)
     d = [(a - b) / 20 for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)]
     signs = list(itertools.product((1, -1), repeat=6))
@@ -60,3 +60,11 @@ def test_the_paired_test_is_the_share_of_signs_that_give_as_much() -> None:
     assert f"by {sum(d) / 6:+.3f}" in told
     assert f"p = {p:.2g} over 6 pairs of trainings" in told
     assert "of 3 prompts p cannot be below 0.12" in told
+
+
+def test_trainings_are_paired_by_their_seeds_and_those_of_one_side_are_left_out() -> None:
+    first, second, third = rows([[4, 4], [10, 10], [20, 20]])
+    groups = {"largest HQS": {0: second, 1: third}, "random": {0: first, 2: third}}
+    (told,) = table3._tests(groups)
+    assert "in success by +0.300" in told and "over 2 pairs of trainings" in told
+    assert table3._tests({"largest HQS": {1: third}, "random": {2: third}}) == []

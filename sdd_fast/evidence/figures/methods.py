@@ -14,8 +14,8 @@ from . import noise_levels
 
 TITLE = "Ours beside other editors (Fig. 6)"
 CAPTION = (
-    "The same images by every editor with its tuned settings; in brackets the share of all test "
-    "images that show the target, and of other attributes kept."
+    "The same images by every editor with the settings named below; in brackets the share of all "
+    "test images that show the target, and of other attributes kept."
 )
 _LEVELS = (0.5, 0.7, 0.9)
 

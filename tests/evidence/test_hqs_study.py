@@ -1,0 +1,32 @@
+"""The study of HQS on made-up figures: which prompts have a rank correlation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdd_fast.domains import Domain
+from sdd_fast.evidence import hqs_study
+from sdd_fast.evidence.case import Case
+from sdd_fast.evidence.hqs_study import Measured
+from sdd_fast.evidence.plan import Plan
+from sdd_fast.evidence.store import Store
+
+
+def test_a_prompt_whose_success_is_the_same_everywhere_has_no_rank_and_is_named(
+    tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(tiny, Plan.quick(resamples=50), Store(tmp_path))
+    there = Measured([100, 500, 900], [[[0.1, 0.5, 0.2], [0.0, 0.0, 0.0]]])
+
+    def measured(case: Case, gradients: str, measure: str) -> Measured | None:
+        return there if gradients == "as they are" else None
+
+    monkeypatch.setattr(hqs_study, "measured", measured)
+    ranks = hqs_study._ranks(case, [[0.0, 1.0, 0.5]] * 2, there)
+    assert not isinstance(ranks, str) and ranks.estimate == pytest.approx(1.0) and ranks.count == 1
+    (told,) = hqs_study._without_rank(case)
+    constant = case.ablation_prompts[1]
+    assert f"all timesteps of “{constant}”" in told and case.ablation_prompts[0] not in told
+    assert told in hqs_study.correlations(case).notes
