@@ -130,3 +130,22 @@ def test_options_of_troubleshooting_exist() -> None:
     others = {"--force-reinstall", "--no-deps", "--no-build-isolation", "--directory"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TROUBLE)) - others
     assert named and named <= known
+
+
+def test_the_gallery_mixes_edits_that_it_makes() -> None:
+    import gallery
+
+    from sdd_fast.domains.faces64.edits import EDITS
+
+    named = {
+        prompt for mixture in gallery.MIXTURES for _, some, _ in mixture.rows for prompt in some
+    }
+    assert named <= set(EDITS)
+
+
+def test_the_gallery_shows_every_edit() -> None:
+    from sdd_fast.domains.faces64.edits import EDITS
+
+    page = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    assert re.findall(r"^### “(.+)”$", page, re.MULTILINE) == list(EDITS)
+    assert all((DOCS / shown).is_file() for shown in re.findall(r"\]\((images/[^)]+)\)", page))
