@@ -139,3 +139,9 @@ def test_source_archive_has_what_a_build_needs_and_no_leftovers(tmp_path: Path) 
     assert "sdd_fast/domains/faces64/weights/generator.safetensors" in names
     leftovers = [n for n in names if re.search(r"\.(so|pyc)$|_native_build|^(build|docs/gen)", n)]
     assert leftovers == []
+
+
+def test_the_page_of_installation_lists_every_extra() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(PROJECT["project"]["optional-dependencies"])

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gallery.md"
 PICTURES = ROOT / "docs" / "images" / "gallery"
 FACES = 7
-LESS = " By default a training has {steps} steps of {batch} images: some edits are weak here."
+LESS = "\nBy default a training has {steps} steps of {batch} images: some edits are weak here."
 HEAD = """# Gallery
 
 Made by `tools/gallery.py`: {count} edits of faces64, distilled together in {steps} steps of
