@@ -7,7 +7,7 @@ from typing import Any
 
 from ..metrics.interval import Interval
 from .table import Table, shown
-from .table3 import STRATEGIES
+from .table3 import COMPARED, STRATEGIES
 
 Row = Mapping[str, Any]
 
@@ -92,7 +92,7 @@ def _ordering(table: Table, how: str) -> Iterator[str]:
         "and random alone is tested."
     )
     for note in table.notes:
-        if note.startswith("Largest HQS beats random timesteps in success"):
+        if note.startswith(f"Success of {COMPARED}"):
             yield f"Table 3 {how}: {note[0].lower()}{note[1:]}"
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..metrics.interval import Interval
 from ..metrics.paired import sign_flip_test
 from .case import Case
 from .curves import Evaluation, curves_unit
 from .judge import values_of
 from .limited import GRADIENTS, LABELS, config_of, outcome_of
 from .store import Unit
-from .table import Column, Table
+from .table import Column, Table, shown
 
 SMALL, LARGE = 0.5, 0.9
 """ξ of the two thresholds, as a share of the way from the lowest HQS of a prompt to its largest: no
@@ -27,6 +28,9 @@ FIGURES = {
     "success": "success", "clip_direction": "CLIP direction", "clip_absolute": "CLIP similarity",
     "kept": "others kept", "identity": "identity",
 }  # fmt: skip
+
+COMPARED = "largest HQS less that of random timesteps"
+"""What is tested, as notes and `findings` call it."""
 
 
 def timesteps_of(strategy: str, timesteps: Sequence[int], scores: Sequence[float]) -> list[int]:
@@ -116,7 +120,7 @@ def table(case: Case, gradients: str, selected: Mapping[str, Any] | None) -> Tab
         f"{plan.budget.guidance_scale:g}, {LABELS[gradients]}; {len(case.ablation_prompts)} "
         f"prompts, {_seeds(groups)}, {plan.ablation_images} images each that lack the target. "
         "Intervals of 95 % over prompts, seeds and images.",
-        *_tests(groups),
+        *_tests(groups, case.interval),
     ]
     suffix = "" if GRADIENTS[gradients] is None else "-unit-rms"
     title = f"Table 3 with {LABELS[gradients]}"
@@ -142,19 +146,27 @@ def figures(seeds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[list
     return cells or None
 
 
-def _tests(groups: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]) -> list[str]:
-    """Say by paired tests whether the largest HQS beats random timesteps, seed by seed."""
+def _tests(
+    groups: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]],
+    interval: Callable[[list[list[Tensor]]], Interval],
+) -> list[str]:
+    """Compare the largest HQS with random timesteps, on the same images, seed by seed.
+
+    Args:
+        groups: strategy → as `measured`. interval: see `Case.interval`.
+    """
     told = []
     largest, random = groups["largest HQS"], groups["random"]
     seeds = [seed for seed in largest if seed in random]
-    for key, title in (("success", "success"), ("clip_direction", "CLIP direction")):
+    for key in ("success", "clip_direction"):
         ours, theirs = (figures([its[s] for s in seeds], key) for its in (largest, random))
         if ours is None or theirs is None:
             continue
-        of_prompts = [
-            [_mean(a) - _mean(b) for a, b in zip(x, y, strict=True)]
+        differences = [
+            [a.double() - b.double() for a, b in zip(x, y, strict=True)]
             for x, y in zip(ours, theirs, strict=True)
-        ]
+        ]  # [prompt][seed] → [N]
+        of_prompts = [[float(d.nanmean()) for d in its] for its in differences]
         trainings = [d for its in of_prompts for d in its]
         means = [sum(its) / len(its) for its in of_prompts]
         p_trainings, p_prompts = (
@@ -162,17 +174,13 @@ def _tests(groups: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]) -> l
             for each in (trainings, means)
         )
         told.append(
-            f"Largest HQS beats random timesteps in {title} by {sum(means) / len(means):+.3f}: "
-            f"p = {p_trainings:.2g} over {len(trainings)} "
-            f"pairs of trainings of the same prompt and seed, as if all were independent, p = "
+            f"{FIGURES[key][0].upper()}{FIGURES[key][1:]} of {COMPARED}: "
+            f"{shown(interval(differences), '+.3f')}; p = {p_trainings:.2g} over {len(trainings)} "
+            "pairs of trainings of the same prompt and seed, as if all were independent, p = "
             f"{p_prompts:.2g} over the means of {len(means)} prompts (one-sided sign-flip tests; "
             f"of {len(means)} prompts p cannot be below {2.0 ** -len(means):.2g})."
         )
     return told
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().nanmean())
 
 
 def _mean_score(strategy: str, timesteps: Sequence[int], scores: Sequence[float]) -> float:

@@ -1,0 +1,36 @@
+"""What the page says of settings: which are searched, where, and which SDD has for a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdd_fast.domains import Domain
+from sdd_fast.evidence.case import Case
+from sdd_fast.evidence.page import described, write_page
+from sdd_fast.evidence.paper import request_of, tables_of
+from sdd_fast.evidence.plan import Plan
+from sdd_fast.evidence.store import Store
+
+
+def page_of(case: Case, path: Path) -> str:
+    write_page(path, case, request_of(case), tables_of(case), [], {})
+    return " ".join(path.read_text().split())
+
+
+def test_a_page_tells_whether_settings_were_searched_in_its_domain(
+    tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(tiny, Plan.quick(methods=("sdedit",)), Store(tmp_path / "units"))
+    ours, sdedit = described(case)
+    assert ours["searched"] == "none" and sdedit["searched"] == "level, guidance_scale"
+    page = page_of(case, tmp_path / "results.md")
+    assert "in this domain they were not searched" in page and "of its own" not in page
+    named: dict[str, Any] = {case.prompts[0]: 1.6, "an old dog": 9.0}
+    monkeypatch.setattr(tiny, "guidance_rms", named)
+    monkeypatch.setattr(tiny, "name", "faces64")
+    page = page_of(case, tmp_path / "results.md")
+    assert "not searched" not in page
+    assert f"(`guidance_rms`): “{case.prompts[0]}” 1.6. Other" in page and "old dog" not in page
