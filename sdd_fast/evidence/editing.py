@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 OURS = "ours"
 """Key of our own editor, beside those of `BASELINES`."""
 
-_AT_ONCE = 8
+AT_ONCE = 8
+"""Images that every editor is given together."""
+
 _USUAL_COST = 60
 
 
@@ -81,7 +83,7 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
             editor.prepare(prompt)
         with watch.lap("edits"):
             given = subject.given if key == OURS else subject.before
-            parts = [editor.edit(some, prompt) for some in given.split(_AT_ONCE)]
+            parts = [editor.edit(some, prompt) for some in given.split(AT_ONCE)]
         after = torch.cat(parts).clamp(-1, 1)
         seconds = {**watch.seconds, **getattr(editor, "seconds", {})}
         values: dict[str, Any] = {**judged(case.domain, subject, after), "seconds": seconds}

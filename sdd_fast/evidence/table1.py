@@ -14,7 +14,7 @@ from torch import Tensor
 from ..metrics.paired import holm, sign_flip_test
 from ..timing.equations import break_even
 from .case import Case
-from .editing import OURS, class_of, editors, measured
+from .editing import AT_ONCE, OURS, class_of, editors, measured
 from .judge import values_of
 from .sets import about_sets, distances
 from .table import Column, Table
@@ -207,10 +207,11 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
     ]
     note = (
         f"Seconds of {' and '.join(clocks) or 'wall time'}, one prompt after the other, on {on}; "
-        "total: Eq. 13–15, selection counts as training. What an editor makes once for all prompts "
-        "(StyleCLIP direction: what every style channel does) is in the training of the prompt "
-        "that came first. Edits in the generator's latents take about the same time by any editor: "
-        "which of two is faster is chance, and so is the number of images that follows from it."
+        f"edits {AT_ONCE} at once. Total: Eq. 13–15, selection counts as training. What an editor "
+        "makes once for all prompts (StyleCLIP direction: what every style channel does) is in the "
+        "training of the prompt that came first; trainings by `sdd bench train`, which serve all "
+        "prompts, are not in it. Edits in the generator's latents take about the same time by any "
+        "editor: which of two is faster is chance, and so is the number of images that follows."
     )
     return Table(name, title, columns, rows, [note])
 
