@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..files import PathLike
+from ..hub.download import local_source
 from ..manipulator import MapperInfo
 from ..models.arcface import ArcFace
 from ..models.clip import Clip, PublishedClip
@@ -127,6 +128,7 @@ def load_mapper(path: PathLike, into: nn.Module | None = None) -> tuple[nn.Modul
     the number of W+ layers, its mapper takes any number.
 
     Args:
+        path: a file, or "owner/name" of a repository on the hub where there is no such path.
         into: where the file holds a mapper of your own class: one of that class, whose weights are
             replaced.
 
@@ -135,7 +137,7 @@ def load_mapper(path: PathLike, into: nn.Module | None = None) -> tuple[nn.Modul
         and what it is for.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, nor anything of that name on the hub.
         ValueError: it holds no mapper, or not exactly the tensors of one; all that is missing,
             unexpected or of the wrong shape is listed.
     """
@@ -143,6 +145,7 @@ def load_mapper(path: PathLike, into: nn.Module | None = None) -> tuple[nn.Modul
         "a latent mapper: mapper.safetensors of a run folder, or the .pt file of StyleCLIP or of "
         "the SDD authors' code"
     )
+    path = local_source(path)
     if into is not None:
         return into, fill(into, read_checkpoint(path))
     found = _found(MAPPER, path, expected)

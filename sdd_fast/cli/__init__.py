@@ -24,6 +24,7 @@ try:
         export,
         info,
         invert,
+        push,
         select,
         train_domain,
     )  # fmt: skip
@@ -46,6 +47,7 @@ app.command("distill", rich_help_panel=_MAIN)(distill.distill)
 app.command("edit", rich_help_panel=_FILES)(edit.edit)
 app.command("invert", rich_help_panel=_FILES)(invert.invert)
 app.command("export", rich_help_panel=_FILES)(export.export)
+app.command("push", rich_help_panel=_FILES)(push.push)
 app.command("convert", rich_help_panel=_FILES)(convert.convert)
 app.command("info", rich_help_panel=_FILES)(info.info)
 app.add_typer(bench.app, name="bench", rich_help_panel=_FILES)

@@ -27,7 +27,7 @@ def describe(path: Path) -> Facts:
     if not path.exists():
         path = EMBEDDED.get(str(path)) or PRESETS.get(str(path)) or path
     if not path.exists():
-        raise FileNotFoundError(f"there is no file or folder {path}")
+        return _on_hub(path)
     if path.is_dir():
         return _folder(path)
     if path.suffix.lower() == ".json":
@@ -37,8 +37,20 @@ def describe(path: Path) -> Facts:
     return exported(path) or _checkpoint(path)
 
 
+def _on_hub(path: Path) -> Facts:
+    from sdd_fast.hub.download import local_source
+    from sdd_fast.hub.names import hub_name
+
+    name = hub_name(path)
+    if name is None:
+        raise FileNotFoundError(f"there is no file or folder {path}")
+    found = local_source(path)
+    return _checkpoint(found) | {"on the hub": f"{name}, commit {found.parent.name}"}
+
+
 def _folder(path: Path) -> Facts:
     from sdd_fast.checkpoints.clip import is_clip
+    from sdd_fast.hub.contents import EDITOR_FILE
     from sdd_fast.run_folder import CURVE_FILE, MAPPER_FILE, REPORT_FILE, RUN_FILE
     from sdd_fast.teacher.folder import kin_of_folder
 
@@ -66,6 +78,8 @@ def _folder(path: Path) -> Facts:
     if (path / MAPPER_FILE).exists():
         facts = _checkpoint(path / MAPPER_FILE)
         return facts | ({"not of this run": reason} if (reason := _not_own(path)) else {})
+    if (path / EDITOR_FILE).exists():
+        return _checkpoint(path / EDITOR_FILE)
     if (path / CURVE_FILE).exists():
         return _json_file(path / CURVE_FILE)
     if any(path.glob("training/*.checkpoint.safetensors")):

@@ -30,9 +30,9 @@ def edit(
         list[Path],
         typer.Argument(
             metavar="RUN... PICTURE...",
-            help="One or several edits (run folders or mapper files, also StyleCLIP's), then "
-            "picture files, folders of them, patterns such as 'faces/*.jpg', files of latents, or "
-            "a video.",
+            help="One or several edits (run folders, mapper files, also StyleCLIP's, or OWNER/NAME "
+            "on the Hugging Face hub), then picture files, folders of them, patterns such as "
+            "'faces/*.jpg', files of latents, or a video.",
         ),
     ],
     results: ResultOptions,
@@ -93,6 +93,7 @@ def edit(
       sdd edit runs/smile albums/ --recursive --format jpeg --keep exif
       sdd edit purple_hair.pt me.jpg --domain ffhq-1024
       sdd edit runs/smile clip.mp4 --out smiling.mp4
+      sdd edit someone/white-hair@v1.0 me.jpg
     """
     import time
 
@@ -240,13 +241,16 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             names = ", ".join(str(path) for path in inner)
             raise ValueError(f"{first} holds several runs; name one or more of them: {names}")
         if not first.exists():
-            raise ValueError(f"{first}: there is no such run folder, mapper file or picture")
+            raise ValueError(
+                f"{first}: there is no such run folder, mapper file or picture, and it is no name "
+                "on the hub (OWNER/NAME)"
+            )
         raise ValueError(
             "no edit was given: name a run folder of `sdd distill` (or a mapper file) before the "
             f"pictures, as in {options.command_line('edit', 'runs/white-hair', first)}"
         )
     if not pictures:
-        missing = [path for path in edits if not path.exists()]
+        missing = [path for path in edits if not (path.exists() or _is_on_hub(path))]
         if missing:
             raise ValueError(f"{missing[0]}: there is no such file")
         raise ValueError(
@@ -256,11 +260,20 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return edits, pictures
 
 
+def _is_on_hub(path: Path) -> bool:
+    from sdd_fast.hub.names import hub_name
+
+    return hub_name(path) is not None
+
+
 def _is_edit(path: Path) -> bool:
     if path.is_dir():
+        from sdd_fast.hub.contents import EDITOR_FILE
         from sdd_fast.run_folder import MAPPER_FILE, RUN_FILE
 
-        return any((path / name).exists() for name in (RUN_FILE, MAPPER_FILE))
+        return any((path / name).exists() for name in (RUN_FILE, MAPPER_FILE, EDITOR_FILE))
+    if _is_on_hub(path):
+        return True
     if path.suffix.lower() not in (*MAPPER_SUFFIXES, ".pth"):
         return False
     from sdd_fast.checkpoints import latents

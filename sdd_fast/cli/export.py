@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def export(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="A run folder or mapper file, or several of them."),
+        typer.Argument(
+            metavar="RUN...",
+            help="A run folder, mapper file or OWNER/NAME on the hub, or several of them.",
+        ),
     ],
     out: Annotated[
         Path,
@@ -117,7 +120,7 @@ def export(
         if out.exists() and source.exists() and out.samefile(source):
             raise ValueError(f"{out} is the input, which is never replaced; give another name")
     done = export_edit(
-        [*runs], out, part=part, format=format, levels=kept, levels_as_input=levels_as_input,
+        sources, out, part=part, format=format, levels=kept, levels_as_input=levels_as_input,
         license=license, overwrite=overwrite, domain=domain, **parts,
     )  # fmt: skip
     result(written=done.path, part=done.part, format=done.format, difference=done.difference)

@@ -37,8 +37,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import expanded, read_json
+from ..hub.names import is_hub_id
 from ..schema import Rule, is_list_of, is_number, is_object_of, is_text, is_whole, problems
-from ..teacher.hub import is_hub_id
 from ..teacher.lora import split_scale
 
 FOLDER_VARIABLE = "SDD_FAST_CHECKPOINTS"

@@ -39,6 +39,7 @@ from . import batch_editing, edit_files, edit_inputs
 from .compiled_edit import CompiledEdit
 from .edited_images import as_output, check_output
 from .editor_file import mapper_file as mapper_file, read_editor, save_editor
+from .hub_editor import HubEditor
 from .image_paths import OnError
 from .paste_back import paste_back
 from .save_as import SaveAs
@@ -50,7 +51,7 @@ BATCH_SIZE = 16
 """Images that go through the networks at once, where nobody says; fewer if they are large."""
 
 
-class Editor:
+class Editor(HubEditor):
     """Applies one or several distilled edits.
 
     Args:
@@ -109,8 +110,8 @@ class Editor:
         """Load distilled edits together with the domain that they belong to.
 
         Args:
-            sources: a run folder of `distill` or a mapper file, or several of them; or a file of
-                `save`, which needs no domain.
+            sources: a run folder, a mapper file or "owner/name" on the hub (a path that exists
+                wins), or several; or a file or folder of a whole editor, which needs no domain.
             domain: its name, its folder, or the domain itself; default: the one that the run folder
                 or mapper file names, else "faces64". As files may come from anybody, that is a
                 built-in one or one that lies beside the file or among the checkpoints.
@@ -118,20 +119,19 @@ class Editor:
             parts: files that take the place of those of the domain, see `load_domain`.
 
         Raises:
-            FileNotFoundError: a source or the domain does not exist, or a run folder holds no
-                mapper yet.
-            ValueError: a mapper file is damaged or does not fit the domain's generator, the edits
+            FileNotFoundError: a source or the domain does not exist, or a run has no mapper yet.
+            ValueError: a mapper is damaged or does not fit the domain's generator, or the edits
                 belong to different domains, or to one that only the caller may name.
         """
-        paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+        given = [sources] if isinstance(sources, (str, os.PathLike)) else sources
+        paths = [mapper_file(source) for source in given]
         if (saved := read_editor(paths, domain, parts)) is not None:
             return cls(*saved).to(device or "cpu")
-        edits = [load_mapper(mapper_file(expanded(path))) for path in paths]
+        edits = [load_mapper(path) for path in paths]
         if domain is None:
             from ..domains.names import domain_of_edits
 
-            named = [info.domain for _, info in edits]
-            domain = domain_of_edits([expanded(path) for path in paths], named, parts)
+            domain = domain_of_edits(paths, [info.domain for _, info in edits], parts)
         if domain is None or isinstance(domain, (str, os.PathLike, Mapping)):
             from ..domains import load_domain
 

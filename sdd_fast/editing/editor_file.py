@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from ..files import PathLike, expanded, load_tensors, parse_json, read_metadata, save_tensors
+from ..hub.contents import EDITOR_FILE
+from ..hub.download import local_source
 from ..inversion.face_crop import FaceCrop
 from ..manipulator import MapperInfo
 from ..models import Encoder, LevelsMapper, StyleGAN2, StyleSpaceMapper
@@ -100,7 +102,7 @@ def read_editor(
     Raises:
         ValueError: one among other sources, a domain or parts for it, or a damaged file.
     """
-    found = [path for path in map(expanded, paths) if _is_editor(path)]
+    found = [path for path in map(expanded, paths) if is_editor(path)]
     if not found:
         return None
     if len(paths) > 1:
@@ -117,7 +119,8 @@ def read_editor(
     return _read(found[0], parts.get("detector"))
 
 
-def _is_editor(path: Path) -> bool:
+def is_editor(path: Path) -> bool:
+    """Tell whether a file is one of `save_editor`, by its header alone."""
     if not path.is_file():
         return False
     with path.open("rb") as file:  # cheap, for a mapper in any other format
@@ -179,15 +182,21 @@ def _info(told: Mapping[str, Any]) -> MapperInfo:
     return info
 
 
-def mapper_file(source: Path) -> Path:
-    """Return what `load_mapper` reads of a run folder; a file is itself.
+def mapper_file(given: PathLike) -> Path:
+    """Return the file of an edit: of a run's folder, one of `save_pretrained`, or a hub name.
+
+    A file is itself, and so is what does not exist and is no name on the hub.
 
     Raises:
-        FileNotFoundError: the folder holds no mapper. ValueError: it is not that of its run.
+        FileNotFoundError: the folder holds no mapper, or the hub has no such name.
+        ValueError: the mapper is not that of its run, or the hub holds no edit there.
     """
+    source = local_source(given)
     if not source.is_dir():
         return source
     if not (source / MAPPER_FILE).exists():
+        if (source / EDITOR_FILE).exists():
+            return source / EDITOR_FILE
         raise FileNotFoundError(
             f"{source} holds no {MAPPER_FILE}: the distillation there has not finished, or it is "
             "no run folder. Run the same distillation again to resume it"

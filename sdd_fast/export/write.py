@@ -171,7 +171,7 @@ def _one_edit(source: Editor | PathLike | Sequence[PathLike]) -> tuple[nn.Module
     else:
         several = isinstance(source, Sequence) and not isinstance(source, str)
         paths: Sequence[Any] = source if several else [source]  # type: ignore[assignment]
-        edits = [load_mapper(mapper_file(expanded(one))) for one in paths]
+        edits = [load_mapper(mapper_file(one)) for one in paths]
     if len(edits) != 1:
         raise ValueError(
             f"a mapper is of one edit, and {len(edits)} were given; export them one by one, or "

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import draws
+from .hub_mapper import HubMapper
 from .layers import EqualLinear, PixelNorm
-from .save import SaveLoadMixin
 from .style_space import is_to_rgb
 
 LEVELS = ("coarse", "medium", "fine")
@@ -32,7 +32,7 @@ def level_range(level: str, num_layers: int) -> tuple[int, int]:
     return min(start, num_layers), min(end, num_layers)
 
 
-class LevelsMapper(SaveLoadMixin, nn.Module):
+class LevelsMapper(HubMapper, nn.Module):
     """One small MLP per level of W+ layers; a level that is off changes nothing.
 
     Args:
@@ -141,7 +141,7 @@ class LevelsMapper(SaveLoadMixin, nn.Module):
         return part.to(self.scale.device)
 
 
-class StyleSpaceMapper(SaveLoadMixin, nn.Module):
+class StyleSpaceMapper(HubMapper, nn.Module):
     """One small MLP per style vector (S-space).
 
     Args:

@@ -15,10 +15,11 @@ import torch
 
 from ..checkpoints.stable_diffusion import A_LORA, A_VAE, PREDICTS, SUPPORTED
 from ..files import expanded, read_json
+from ..hub.download import from_hub
+from ..hub.names import is_hub_id
 from ..out_of_memory import check_ran_out
 from ..quiet import check_docstrings, quiet_loading
 from .configs import Configs, check_configs, completed, native_size, scheduler_config
-from .hub import from_hub, is_hub_id
 from .parts import Components, new_scheduler
 from .weights import CLASSES, build_network, choose, plain_name, read_weights, shards, variants
 

@@ -13,9 +13,10 @@ from ..checkpoints.inspect import summarize
 from ..checkpoints.ldm import UNET, VAE
 from ..checkpoints.stable_diffusion import RESOLUTION, RESOLUTION_V, SUPPORTED, TIMESTEPS
 from ..files import expanded
+from ..hub.download import from_cache, from_hub
+from ..hub.names import is_hub_id
 from ..out_of_memory import check_ran_out
 from ..quiet import quiet_loading
-from .hub import from_cache, from_hub, is_hub_id
 from .parts import Components, new_scheduler
 
 CLIP_TOKENIZER = "openai/clip-vit-large-patch14"  # the vocabulary of all three families
