@@ -1,4 +1,4 @@
-"""A Hugging Face hub on this machine, small and strict: what `huggingface_hub` asks of the real one.
+"""A Hugging Face hub on this machine, small and strict: what `huggingface_hub` asks the real one.
 
 Repositories are chains of commits in memory. Weights and pictures go through Git LFS, as there.
 """

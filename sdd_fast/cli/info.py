@@ -21,8 +21,8 @@ def info(
         Path | None,
         typer.Argument(
             help="A run folder, curve, domain, Stable Diffusion folder, picture or checkpoint of "
-            "any program: generator, encoder, identity network, mapper, latents; or OWNER/NAME of an "
-            "edit on the Hugging Face hub."
+            "any program: generator, encoder, identity network, mapper, latents; or OWNER/NAME of "
+            "an edit on the Hugging Face hub."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,

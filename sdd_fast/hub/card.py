@@ -35,6 +35,7 @@ class CardEdit:
         record: the run.json of its complete run; None if there was none.
         settings: of the training, where they are known without a record.
         before_after, curve: the names of pictures of the run, "" if there are none.
+        teacher: the name of the diffusion model, "" if it is not known.
     """
 
     info: Mapping[str, Any]
@@ -43,6 +44,7 @@ class CardEdit:
     settings: Mapping[str, Any] | None = None
     before_after: str = ""
     curve: str = ""
+    teacher: str = ""
 
     @property
     def prompt(self) -> str:
@@ -51,6 +53,11 @@ class CardEdit:
     @property
     def domain(self) -> str:
         return str(self.info["domain"])
+
+    @property
+    def anchor(self) -> str:
+        """What links within the card lead to, as stays when titles change."""
+        return "measured-" + hashlib.blake2b(self.prompt.encode(), digest_size=4).hexdigest()
 
     @property
     def timesteps(self) -> str:
@@ -104,6 +111,12 @@ class Card:
     @property
     def built_in(self) -> bool:
         return bool(self.domains) and set(self.domains) <= set(BUILT_IN)
+
+    @property
+    def version(self) -> str:
+        from .. import __version__
+
+        return __version__
 
     @property
     def front_matter(self) -> str:
@@ -204,7 +217,8 @@ def _figures(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     )
     if "direction" in monitor:
         above = monitor.get("direction_above")
-        told = "direction (CLIP), −1 to 1" + (f"; works above {number(above)}" if above else "")
+        told = f"; edits that work exceed {number(above)}" if above else ""
+        told = f"direction towards the prompt (CLIP, −1 to 1{told})"
         rows.append((told, number(monitor["direction"], signed=True), "–"))
         rows.append(
             ("rise of CLIP similarity to the prompt", number(monitor["clip_gain"], 3, True), "–")
@@ -226,9 +240,8 @@ def _measured(record: Mapping[str, Any]) -> list[str]:
             "“unedited” is what encoding and generating alone does to them."
         )
     told.append(
-        f"The other rows: means over held-out {nouns['images']} that nothing was trained on"
-        + (", read by the domain's own CLIP" if "direction" in monitor else "")
-        + "."
+        f"Changes{', direction, similarity' if 'direction' in monitor else ''} and values out of "
+        f"range: means over up to 32 held-out {nouns['images']}, before and after the edit."
     )
     if record.get("reconstruction_psnr") is not None:
         told.append(

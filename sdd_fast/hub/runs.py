@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from ..domains.spec import PRESETS
 from ..files import read_json
 from ..manipulator import MapperInfo
 from ..run_folder import CONFIG_FILE, CURVE_PICTURE, GRID_FILE, RUN_FILE
 from ..runs.record import read_run
 from .card import CardEdit
-from .contents import BEFORE_AFTER, CURVE
+from .contents import BEFORE_AFTER, BUILT_IN, CURVE
+from .names import is_hub_id
 
 
 def card_edit(
@@ -54,8 +56,26 @@ def card_edit(
                 called = Path(name)
                 names[key] = f"{called.stem}-{index + 1}{called.suffix}" if index else name
                 pictures[names[key]] = run / there
-    edit = CardEdit(asdict(info), described_network(mapper), record, _known(settings), **names)
+    teacher = "" if record is None else _teacher(record["domain_reference"])
+    edit = CardEdit(
+        asdict(info), described_network(mapper), record, _known(settings), **names, teacher=teacher
+    )
     return edit, pictures
+
+
+def _teacher(reference: str | Mapping[str, Any]) -> str:
+    """The name of the diffusion model, of a path its last part: folders are nobody's business."""
+    if isinstance(reference, str):
+        if reference in BUILT_IN:
+            return f"that of {reference}"
+        if reference not in PRESETS:
+            return ""
+        found = read_json(PRESETS[reference]).get("diffusion")
+    else:
+        found = reference.get("diffusion")
+    if not isinstance(found, str):
+        return ""
+    return found if is_hub_id(found) else Path(found).name
 
 
 def described_network(mapper: nn.Module) -> str:

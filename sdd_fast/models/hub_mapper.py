@@ -37,6 +37,10 @@ class HubMapper(
     `info` is the `MapperInfo` of the edit: what the file says of it for `load_mapper`.
     """
 
+    # torch.jit.script goes by the first class that has annotations. Those of ModelHubMixin it cannot
+    # read, so that it finds one of nn.Module here, and as a type: the name of one it cannot read.
+    __annotations__ = {"training": bool}
+
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls: type[H],
