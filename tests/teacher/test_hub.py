@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from sdd_fast.teacher import hub
+from sdd_fast.hub.download import from_hub
 from sdd_fast.teacher.prior import DiffusionPrior
 
 
@@ -55,12 +55,12 @@ def answering(folder: Path, into: Path, monkeypatch: pytest.MonkeyPatch) -> list
     """Let the hub have the files of `folder`, and download into `into`; returns what it sent."""
     sent: list[str] = []
 
-    def model_info(self: object, name: str, timeout: float) -> SimpleNamespace:
+    def model_info(self: object, name: str, **_: object) -> SimpleNamespace:
         files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
         siblings = [SimpleNamespace(rfilename=file) for file in files]
         return SimpleNamespace(siblings=siblings, sha="abc")
 
-    def snapshot_download(name: str, revision: str, allow_patterns: list[str]) -> str:
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
         for file in allow_patterns:
             if (folder / file).exists():
                 sent.append(file)
@@ -134,9 +134,9 @@ def test_a_repository_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None
         def __init__(self) -> None:
             Exception.__init__(self, "404 Client Error")
 
-    def model_info(self: object, name: str, timeout: float) -> None:
+    def model_info(self: object, name: str, **_: object) -> None:
         raise Missing
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     with pytest.raises(FileNotFoundError, match="'someone/model' is not on the hub, or is private"):
-        hub.from_hub("someone/model", list, "model_index.json")
+        from_hub("someone/model", list, "model_index.json")
