@@ -5,6 +5,7 @@
 #               the CUDA kernels, on a GPU
 # make docs     the documentation site into build/site; warnings and dead links are errors
 # make docs-links   the links to other sites; needs a network
+# make hub-check    the tests of the hub once more, with huggingface_hub 1.x
 # make sanitize the ops' tests under the address and undefined-behavior sanitizers
 # make emulate  the CUDA kernels: compiled, then run on the CPU, plainly and under sanitizers
 # make kernel-table   registers and occupancy of the CUDA kernels, into docs/
@@ -54,8 +55,8 @@ PYTHON := $(PYTHON)
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 CPP := $(shell find csrc tests/cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test lint format bench gpu docs docs-links docs-check sanitize emulate \
-	kernel-table wheel wheel-check clean FORCE
+.PHONY: help demo test lint format bench gpu docs docs-links docs-check hub-check sanitize \
+	emulate kernel-table wheel wheel-check clean FORCE
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -155,6 +156,19 @@ docs-links: $(DONE)/dev
 
 docs-check: $(DONE)/dev
 	@$(BIN)/python tools/check_docs.py $(ARGS)
+
+# The environment has one huggingface_hub; the other one that is supported goes before it.
+$(DONE)/hub-1: $(DONE)/dev
+	@echo "==> Installing huggingface_hub 1.x beside .venv's"
+	@$(PIP) install $(QUIET) --upgrade --target build/huggingface_hub-1 "huggingface_hub>=1.31,<2"
+	@touch $@
+
+hub-check: $(DONE)/hub-1
+	@echo "==> The tests of the hub with huggingface_hub 1.x"
+	@PYTHONPATH=build/huggingface_hub-1 $(BIN)/python -c \
+	  'import huggingface_hub as h; assert h.__version__.startswith("1."), h.__version__'
+	@PYTHONPATH=build/huggingface_hub-1 $(BIN)/python -m pytest -q $(ARGS) \
+	  tests/hub/test_names.py tests/hub/test_editor_on_hub.py tests/hub/test_push.py
 
 sanitize: $(DONE)/dev
 	@echo "==> The kernels under the address and undefined-behavior sanitizers"

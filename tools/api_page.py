@@ -77,8 +77,14 @@ def source(thing: Any) -> str:
 
 
 def members(cls: type) -> list[str]:
+    """Its own, and those that it has of other classes of its package."""
+    package = cls.__module__.partition(".")[0]
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] == package:
+            found = {**found, **{key: it for key, it in vars(base).items() if key not in found}}
     lines = []
-    for name, member in vars(cls).items():
+    for name, member in found.items():
         value = isinstance(member, property | cached_property)
         if name.startswith("_") or not inspect.getdoc(member):
             continue
