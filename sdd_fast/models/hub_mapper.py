@@ -37,8 +37,8 @@ class HubMapper(
     `info` is the `MapperInfo` of the edit: what the file says of it for `load_mapper`.
     """
 
-    # torch.jit.script goes by the first class that has annotations. Those of ModelHubMixin it cannot
-    # read, so that it finds one of nn.Module here, and as a type: the name of one it cannot read.
+    # torch.jit.script goes by the first class with annotations and cannot read those of
+    # ModelHubMixin. So it finds one of nn.Module here; as a type, as it cannot read names either.
     __annotations__ = {"training": bool}
 
     @classmethod
