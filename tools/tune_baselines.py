@@ -14,9 +14,11 @@ another face altogether shows the target. The best settings are taken for all pr
 guidance strength of its own for two of the prompts of faces64, see `Domain.guidance_rms`.) They are
 found by climbing: from the defaults, the next value of one setting after the other is tried, and
 the first that is better is gone on from, until none is. What was tried before is begun from where
-it was best. Methods of 50 steps are searched at fewer, to save time; whether the same level and
-scales are best at 50 was not looked at. Writes every trial to benchmarks/baselines-faces64.json as
-soon as it is measured; the best ones are the defaults of the classes.
+it was best. Methods of 50 steps are searched at fewer (FIXED), to save time. That is imperfect: at
+50 steps the same settings change an image more (white hair by DDIB at a scale of 10: others kept
+0.65, where 15 steps keep 0.88), so that other ones may be best there. Writes every trial to
+benchmarks/baselines-faces64.json as soon as it is measured; the best ones are the defaults of the
+classes.
 """
 
 from __future__ import annotations
@@ -118,6 +120,11 @@ def tune(
         raise ValueError(f"{path} is of other trials ({', '.join(differing)}); delete it")
     found = content["baselines"].setdefault(name, {})
     trials = found.get("trials", [])
+    if trials and found["fixed"] != dict(search.fixed):
+        raise ValueError(
+            f"{path} has trials of {name} with {found['fixed']}, not with {dict(search.fixed)}; "
+            "delete these"
+        )
     best = max(trials, key=lambda trial: float(trial["score"]))["settings"] if trials else {}
     found |= {"fixed": dict(search.fixed), "best": best, "finished": False, "trials": trials}
     shown = {prompt: faces_without(*EDITS[prompt], faces, SEED) for prompt in prompts}

@@ -60,6 +60,9 @@ def test_a_search_climbs_and_one_that_was_stopped_goes_on(
     assert [trial["settings"]["level"] for trial in found["trials"]] == [0.2, 0.0, 0.4, 0.6, 0.8]
     with pytest.raises(ValueError, match=r"is of other trials \(faces\); delete it"):
         tune(tiny, "sdedit", search, path, prompts, faces=3)
+    finer = Search(search.values, search.start, {"steps": 50})
+    with pytest.raises(ValueError, match=r"trials of sdedit with {'steps': 5}, not with .*50"):
+        tune(tiny, "sdedit", finer, path, prompts, faces=2)
 
 
 def test_a_trial_edits_the_faces_of_every_prompt(tiny: Domain) -> None:
