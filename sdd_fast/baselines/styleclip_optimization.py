@@ -29,18 +29,18 @@ class StyleClipOptimization(LatentBaseline[ClipLoss]):
     paper: ClassVar[str] = "Patashnik et al. 2021"
     most_at_once: ClassVar[int] = 16  # each has a graph through generator and CLIP
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "steps": (50, 100), "lr": (0.05, 0.1), "l2_weight": (0.03, 0.1, 0.3),
-        "identity_weight": (0.1, 0.3),
+        "steps": (25, 50, 100), "lr": (0.025, 0.05, 0.1), "l2_weight": (0.03, 0.1, 0.3, 1.0),
+        "identity_weight": (0.1, 0.3, 1.0),
     }  # fmt: skip
 
     def __init__(
         self,
         domain: Domain,
         *,
-        steps: int = 100,
+        steps: int = 25,
         lr: float = 0.1,
-        l2_weight: float = 0.1,
-        identity_weight: float = 0.1,
+        l2_weight: float = 1.0,
+        identity_weight: float = 0.3,
     ) -> None:
         super().__init__(domain)
         self.config = DistillConfig(
