@@ -81,8 +81,10 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
     there = {one["images"] for its in found.values() for one in its.values()}
     count = " to ".join(map(str, sorted(there or {case.plan.images})))
     notes = [
-        f"{count} images for each of {len(case.prompts)} prompts that lack the target, "
-        "the same for all. Intervals of 95 % over prompts and images. CLIP figures from "
+        f"{count} images that lack the target for each prompt, the same for all editors; of "
+        f"{len(case.prompts)} prompts, as far as they are measured. Intervals of 95 % over prompts "
+        "and images; each editor is trained once for a prompt, of other seeds they tell nothing. "
+        "CLIP figures from "
         f"“{case.domain.source_text}” to the prompt. Counterfactual: against the same image drawn "
         "with the target alone changed; the distance is by features of the domain's own network. "
         "Bold: the best of those that were not trained on what success is measured by.",

@@ -120,7 +120,7 @@ def test_what_a_loss_is_made_of_is_what_an_editor_optimizes() -> None:
 
 def test_a_table_tells_how_many_images_there_were_not_how_many_were_asked_for(case: Case) -> None:
     asked = replace(case, plan=replace(case.plan, images=500))
-    assert table1.quality(asked, FOUND, "table1", "").notes[0].startswith("20 images for each of 2")
+    assert table1.quality(asked, FOUND, "table1", "").notes[0].startswith("20 images that lack")
     assert table1.quality(asked, {}, "table1", "").notes[0].startswith("500 images")
 
 
