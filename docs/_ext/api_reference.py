@@ -12,10 +12,11 @@ from typing import Any
 
 import api_page
 from docutils import nodes
-from repository_links import DOCS, GENERATED, write
+from repository_links import GENERATED, write
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
 
 import sdd_fast as sdd
 
@@ -89,6 +90,11 @@ def escape(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
     lines[:] = plain("\n".join(lines)).split("\n")
 
 
+def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out what a named tuple says of its fields, "Alias for field number 0"."""
+    return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
+
+
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Element | None:
@@ -102,15 +108,13 @@ def resolve(
     if not found:
         return None
     docname, node_id = found[0][1].docname, found[0][1].node_id
-    from sphinx.util.nodes import make_refnode
-
     return make_refnode(app.builder, node["refdoc"], docname, node_id, content, target)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    assert DOCS.is_dir()
     app.connect("builder-inited", make_pages)
     app.connect("source-read", read_page)
     app.connect("autodoc-process-docstring", escape)
+    app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True}

@@ -318,7 +318,7 @@ def load_domain(
             its residuals and gradients are float32 still. All else is float32.
         attention: what computes the teacher's attention, see `DiffusionPrior.from_pretrained`.
         source_text: what the images of a domain that the parts make show before an edit.
-        lora: "FILE" or "FILE:scale", one or several, fused into the diffusion model. variant: of
+        lora: `FILE` or `FILE:scale`, one or several, fused into the diffusion model. variant: of
             the weights in its folder, such as "fp16". Default: what the domain names, if the
             diffusion model is the domain's.
         parts: files that take the place of those that the domain names: generator, encoder,

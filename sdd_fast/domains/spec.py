@@ -202,7 +202,7 @@ def _find(part: str, names: str | list[str], folder: Path) -> str | None:
 
 
 def _find_lora(given: str, places: Iterable[Path]) -> str:
-    """Return "path:scale" of "FILE" or "FILE:scale", looked for in `places` first."""
+    """Return "path:scale" of `FILE` or `FILE:scale`, looked for in `places` first."""
     for place in places:
         try:
             path, scale = split_scale(place / expanded(given))

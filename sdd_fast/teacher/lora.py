@@ -85,7 +85,7 @@ def fuse_loras(parts: Components, given: Sequence[str | Path]) -> None:
     """Add LoRAs to the weights of a pipeline's networks, in place, each weight rounded once.
 
     Args:
-        given: "FILE" or "FILE:scale"; or the folder of one, as diffusers or peft writes it.
+        given: `FILE` or `FILE:scale`; or the folder of one, as diffusers or peft writes it.
 
     Raises:
         FileNotFoundError: there is no such file.

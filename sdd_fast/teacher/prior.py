@@ -137,7 +137,7 @@ class DiffusionPrior:
                 or a hub id. None looks for a folder tokenizer/ beside the file, then in the hub's
                 cache.
             vae: file or folder of a VAE that takes the place of the teacher's own.
-            lora: "FILE" or "FILE:scale", one or several, fused into the weights.
+            lora: `FILE` or `FILE:scale`, one or several, fused into the weights.
 
         Raises:
             FileNotFoundError: no such folder or file, or parts of it are missing; the message
