@@ -165,6 +165,8 @@ def _edits(
         editor.save,
         editor.image_size,
         editor.align is not None,
+        editor.encoder is not None,
+        editor.generator,
     )
 
 

@@ -163,4 +163,6 @@ class HubEditor(
             self.save,
             self.image_size,
             self.align is not None,
+            self.encoder is not None,
+            self.generator,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class CardEdit:
         settings: of the training, where they are known without a record.
         before_after, curve: the names of pictures of the run, "" if there are none.
         teacher: the name of the diffusion model, "" if it is not known.
+        drawn: whether `before_after` shows images of random latents, and is of no run.
     """
 
     info: Mapping[str, Any]
@@ -45,6 +47,7 @@ class CardEdit:
     before_after: str = ""
     curve: str = ""
     teacher: str = ""
+    drawn: bool = False
 
     @property
     def prompt(self) -> str:
@@ -92,6 +95,7 @@ class Card:
         files: (name, bytes) of what lies beside the card.
         size: (height, width) of the images, where it is known.
         aligns: whether photographs are cropped to a face first.
+        takes_images: whether there is an encoder.
         presets: names of domains that the package knows, without having their weights.
     """
 
@@ -102,6 +106,7 @@ class Card:
     files: Sequence[tuple[str, int]] = ()
     size: tuple[int, int] | None = None
     aligns: bool = False
+    takes_images: bool = True
     presets: Sequence[str] = ()
 
     @property
@@ -236,8 +241,9 @@ def _measured(record: Mapping[str, Any]) -> list[str]:
     if after is not None:
         told.append(
             f"Target and kept attributes: shares of {after['images']} held-out {nouns['images']} "
-            "that lacked the target before, as a classifier of the domain reads them. The column "
-            "“unedited” is what encoding and generating alone does to them."
+            "that lacked the target before, as a classifier of the domain reads them; of so many a "
+            f"share is uncertain by up to ± {98 / math.sqrt(max(1, after['images'])):.0f} points "
+            "(95 %). The column “unedited” is what encoding and generating alone does to them."
         )
     told.append(
         f"Changes{', direction, similarity' if 'direction' in monitor else ''} and values out of "

@@ -53,6 +53,12 @@ def edits_in(text: str) -> list[tuple[str, str]] | None:
         return None
 
 
+def numbered(name: str, index: int) -> str:
+    """Return what a picture of the edit of that index is called, such as before-after-2.png."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{index + 1}{dot}{suffix}" if index else name
+
+
 def weights_among(files: Collection[str], name: str) -> str:
     """Return which of a repository's files holds its edit.
 

@@ -14,9 +14,10 @@ from ..domains.spec import PRESETS
 from ..files import PathLike, expanded
 from ..manipulator import MapperInfo, save_mapper
 from .card import UNKNOWN, Card, CardEdit, check_license, default_license
-from .contents import BUILT_IN, WEIGHTS
+from .contents import BEFORE_AFTER, BUILT_IN, WEIGHTS, numbered
 from .folder import write_folder
 from .names import check_name
+from .pictures import drawn_edit
 from .push import Pushed, PushOptions, push_folder
 from .runs import card_edit
 
@@ -36,6 +37,8 @@ class Edits:
         save_editor: writes the whole editor to a path, for the part "editor".
         size: (height, width) of the images, where it is known.
         aligns: whether photographs are cropped to a face first.
+        takes_images: whether there is an encoder.
+        generator: draws pictures of an edit that has no run; None: there are none then.
     """
 
     edits: Sequence[tuple[nn.Module, MapperInfo]]
@@ -45,6 +48,8 @@ class Edits:
     save_editor: Callable[[Path], Any] | None = None
     size: tuple[int, int] | None = None
     aligns: bool = False
+    takes_images: bool = True
+    generator: Any = None
 
 
 def choose_part(part: str | None, infos: Sequence[MapperInfo]) -> str:
@@ -87,12 +92,15 @@ def choose_part(part: str | None, infos: Sequence[MapperInfo]) -> str:
 def write_edits(folder: PathLike, given: Edits, name: str = NOWHERE) -> Path:
     """Write the files of a repository into a folder, see `folder.write_folder`; return it."""
     edits: list[CardEdit] = []
-    pictures: dict[str, Path] = {}
+    pictures: dict[str, Path | bytes] = {}
     runs = given.runs or [None] * len(given.edits)
     for index, ((mapper, info), run) in enumerate(zip(given.edits, runs, strict=True)):
         edit, shown = card_edit(mapper, info, run, index)
-        edits.append(edit)
         pictures |= shown
+        if not edit.before_after and (drawn := drawn_edit(given.generator, mapper, info)):
+            edit = replace(edit, before_after=numbered(BEFORE_AFTER, index), drawn=True)
+            pictures[edit.before_after] = drawn
+        edits.append(edit)
     size = given.size
     if size is None and edits[0].record is not None:
         size = (int(edits[0].record["resolution"]),) * 2
@@ -103,6 +111,7 @@ def write_edits(folder: PathLike, given: Edits, name: str = NOWHERE) -> Path:
         license=_license(given),
         size=size,
         aligns=given.aligns,
+        takes_images=given.takes_images,
         presets=tuple(PRESETS),
     )
     return write_folder(folder, card, _saver(given), pictures)

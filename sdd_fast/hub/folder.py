@@ -16,7 +16,7 @@ def write_folder(
     folder: PathLike,
     card: Card,
     save: Callable[[Path], Any],
-    pictures: Mapping[str, Path] | None = None,
+    pictures: Mapping[str, Path | bytes] | None = None,
 ) -> Path:
     """Write everything of a repository into a folder, each file atomically; return the folder.
 
@@ -24,7 +24,7 @@ def write_folder(
 
     Args:
         save: writes the weights to a path.
-        pictures: what a picture is called in the repository → where it is.
+        pictures: what a picture is called in the repository → where it is, or its content.
 
     Raises:
         FileExistsError: the folder has the config.json of something else, such as of a run.
@@ -45,8 +45,8 @@ def write_folder(
         if part != card.part and config.exists():
             (target / file).unlink(missing_ok=True)
     write_text(config, described(card.part, [edit.info for edit in card.edits]))
-    for name, path in (pictures or {}).items():
-        write_bytes(target / name, path.read_bytes())
+    for name, one in (pictures or {}).items():
+        write_bytes(target / name, one if isinstance(one, bytes) else one.read_bytes())
     if not edited:
         files = [weights, *(target / name for name in pictures or {})]
         sizes = [(path.name, path.stat().st_size) for path in files]

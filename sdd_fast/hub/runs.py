@@ -15,7 +15,7 @@ from ..manipulator import MapperInfo
 from ..run_folder import CONFIG_FILE, CURVE_PICTURE, GRID_FILE, RUN_FILE
 from ..runs.record import read_run
 from .card import CardEdit
-from .contents import BEFORE_AFTER, BUILT_IN, CURVE
+from .contents import BEFORE_AFTER, BUILT_IN, CURVE, numbered
 from .names import is_hub_id
 
 
@@ -53,8 +53,7 @@ def card_edit(
             ("curve", CURVE_PICTURE, CURVE),
         ):
             if (run / there).is_file():
-                called = Path(name)
-                names[key] = f"{called.stem}-{index + 1}{called.suffix}" if index else name
+                names[key] = numbered(name, index)
                 pictures[names[key]] = run / there
     teacher = "" if record is None else _teacher(record["domain_reference"])
     edit = CardEdit(

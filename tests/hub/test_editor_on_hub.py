@@ -11,6 +11,7 @@ import pytest
 import torch
 from fake_hub import FakeHub
 from huggingface_hub import ModelHubMixin, PyTorchModelHubMixin, constants
+from PIL import Image
 from small_editor import INFO, small_editor
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def test_a_whole_editor_is_pushed_and_loaded_by_name(
     assert str(done) == f"{hub.endpoint}/me/hair"
     repository = hub.repositories["me/hair"]
     assert set(repository.files) == {
-        ".gitattributes", "README.md", "config.json", "editor.safetensors",
+        ".gitattributes", "README.md", "before-after.png", "config.json", "editor.safetensors",
     }  # fmt: skip
     assert len(repository.commits) == 2 and repository.messages[-1] == "Push “white hair”"
     for loaded in (Editor.from_pretrained("me/hair"), Editor.load("me/hair")):
@@ -136,7 +137,7 @@ def test_a_folder_is_what_would_be_pushed(
 ) -> None:
     folder = editor.save_pretrained(tmp_path / "folder")
     assert {path.name for path in folder.iterdir()} == {
-        "README.md", "config.json", "mapper.safetensors",
+        "README.md", "before-after.png", "config.json", "mapper.safetensors",
     }  # fmt: skip
     assert sdd.LevelsMapper.from_pretrained(folder).config == editor.mappers[0].config
     editor.save_pretrained(folder, part="editor")  # in the place of the mapper
@@ -231,6 +232,28 @@ def test_a_downloaded_file_that_is_broken_is_named(
     hub.make("me/cut", {"editor.safetensors": data[: len(data) // 2]})
     with pytest.raises(ValueError, match=r"editor\.safetensors is truncated"):
         Editor.load("me/cut")
+
+
+def test_without_a_run_the_card_shows_images_of_random_latents(
+    editor: Editor, tmp_path: Path
+) -> None:
+    folder = editor.save_pretrained(tmp_path / "folder")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "(before-after.png)" in card and "draws of random latents" in card
+    assert "**Not measured.**" in card
+    with Image.open(folder / "before-after.png") as picture:
+        assert picture.width > 6 * 144
+    bare = Editor(editor.generator, [(editor.mappers[0], INFO)])
+    told = (bare.save_pretrained(tmp_path / "bare", part="editor") / "README.md").read_text("utf-8")
+    assert "and no encoder: it edits W+ latents" in told
+
+
+def test_what_a_prompt_says_is_no_markup(editor: Editor, tmp_path: Path) -> None:
+    prompt = "a | b` <script>x</script> *x* \n# head [l](http://x) {{ card }}"
+    hostile = Editor(editor.generator, [(editor.mappers[0], replace(INFO, prompt=prompt))])
+    card = (hostile.save_pretrained(tmp_path / "folder") / "README.md").read_text("utf-8")
+    assert "<script" not in card.replace("\\<script", "") and "\n# head" not in card
+    assert "| prompt | “a \\| b\\` \\<script\\>x" in card and "\\{\\{ card \\}\\}" in card
 
 
 def test_the_built_in_domains_are_those_that_come_along() -> None:
