@@ -45,8 +45,16 @@ def file_name(title: str) -> str:
 
 def entry(module: str, name: str, thing: Any) -> str:
     if inspect.isclass(thing):
-        return f".. autoclass:: {module}.{name}\n   :members:\n"
+        foreign = [base.__name__ for base in thing.__mro__ if not _is_ours(base)]
+        options = "   :members:\n"
+        if any(_is_ours(base) for base in thing.__mro__[1:]):
+            options += f"   :inherited-members: {', '.join(foreign)}\n"
+        return f".. autoclass:: {module}.{name}\n{options}"
     return f".. autofunction:: {module}.{name}\n"
+
+
+def _is_ours(base: type) -> bool:
+    return base.__module__.partition(".")[0] == "sdd_fast"
 
 
 def make_pages(app: Sphinx) -> None:

@@ -56,9 +56,8 @@ def card_edit(
                 names[key] = numbered(name, index)
                 pictures[names[key]] = run / there
     teacher = "" if record is None else _teacher(record["domain_reference"])
-    edit = CardEdit(
-        asdict(info), described_network(mapper), record, _known(settings), **names, teacher=teacher
-    )
+    told = asdict(info), described_network(mapper), record, _known(settings)
+    edit = CardEdit(*told, names["before_after"], names["curve"], teacher)
     return edit, pictures
 
 
