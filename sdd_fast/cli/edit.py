@@ -243,7 +243,7 @@ def split_paths(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         if not first.exists():
             raise ValueError(
                 f"{first}: there is no such run folder, mapper file or picture, and it is no name "
-                "on the hub (OWNER/NAME)"
+                "on the hub (OWNER/NAME, or hf://OWNER/NAME beside a folder OWNER)"
             )
         raise ValueError(
             "no edit was given: name a run folder of `sdd distill` (or a mapper file) before the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 from ..files import PathLike, content_kind, expanded
 from .contents import CONFIG_FILE, EDITOR_FILE, MAPPER_FILE, weights_among
 from .errors import reason, unreadable
-from .names import HubName, hub_name
+from .names import HubName, could_be_name, hub_name
 
 _TIMEOUT = 10  # seconds until the cache is used
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -45,7 +46,7 @@ def local_source(source: PathLike, access: Access | None = None) -> Path:
 
     Args:
         source: a path, or "owner/name" or "owner/name@revision" of a repository of the hub, where
-            no such path exists.
+            neither such a path exists nor a folder "owner"; "hf://owner/name" is never a path.
 
     Raises:
         FileNotFoundError: it is such a name, and the hub has none, or cannot be asked and its cache
@@ -53,7 +54,16 @@ def local_source(source: PathLike, access: Access | None = None) -> Path:
         ValueError: the repository holds no edit, or weights that are not safetensors.
     """
     name = hub_name(source)
-    return expanded(source) if name is None else fetch_weights(name, access or Access())
+    if name is not None:
+        return fetch_weights(name, access or Access())
+    path = expanded(source)
+    if not path.exists() and could_be_name(source):
+        problem = (
+            f"there is no such file or folder; the hub was not asked, as there is a folder "
+            f"{str(path.parent)!r} here (hf://{path.as_posix()} asks it)"
+        )
+        raise FileNotFoundError(errno.ENOENT, problem, str(path))
+    return path
 
 
 def fetch_weights(name: HubName, access: Access) -> Path:

@@ -12,6 +12,7 @@ from ..files import PathLike, expanded
 _WORD = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 _REPOSITORY = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
 _LONGEST = 96
+_PREFIX = re.compile(r"hf:/{1,2}(?=[^/])")  # as a `Path` it has one slash
 _SUFFIXES = frozenset(
     ".safetensors .pt .pth .pkl .ckpt .bin .onnx .pt2 .npy .json .zip .gz .txt .csv .md .html .svg "
     ".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .jp2 .avif .heic .heif .mp4".split()
@@ -44,13 +45,31 @@ def hub_name(source: PathLike) -> HubName | None:
     """Return the name on the hub that `source` is; None if it is a path.
 
     A path that exists always wins, and so does what could only be a mistyped one: a name below a
-    folder that exists, or with the ending of a file.
+    folder that exists, or with the ending of a file. "hf://owner/name" is never a path.
     """
-    text = source.as_posix() if isinstance(source, PurePath) else os.fspath(source)
-    repository, at, revision = text.partition("@")
-    if expanded(text).exists() or (at and not revision) or not is_hub_id(repository):
+    text = _text(source)
+    if _PREFIX.match(text):
+        return _name(_PREFIX.sub("", text))
+    name = _name(text)
+    if name is None or expanded(text).exists() or not is_hub_id(name.repository):
         return None
-    if _problem(repository) or PurePath(repository).suffix.lower() in _SUFFIXES:
+    return name
+
+
+def could_be_name(source: PathLike) -> bool:
+    """Tell whether a path would be a name on the hub if there were no folder like its owner."""
+    return _name(_text(source)) is not None
+
+
+def _text(source: PathLike) -> str:
+    return source.as_posix() if isinstance(source, PurePath) else os.fspath(source)
+
+
+def _name(text: str) -> HubName | None:
+    repository, at, revision = text.partition("@")
+    if (at and not revision) or _problem(repository):
+        return None
+    if PurePath(repository).suffix.lower() in _SUFFIXES:
         return None
     return HubName(repository, revision or None)
 

@@ -14,7 +14,7 @@ from torch import nn
 from ..files import PathLike, expanded
 from ..hub.card import LIBRARY, PIPELINE, TAGS, Card, CardEdit, check_license, default_license
 from ..hub.contents import EDITOR_FILE, MAPPER_FILE
-from ..hub.download import Access, fetch_weights
+from ..hub.download import Access, fetch_weights, local_source
 from ..hub.folder import write_folder
 from ..hub.names import HubName, check_name, hub_name
 from ..hub.push import Pushed, PushOptions, push_folder
@@ -75,7 +75,7 @@ class HubMapper(
             access = Access(cache_dir, token, local_files_only, force_download)
             path = fetch_weights(name, access)
         else:
-            path = expanded(source)
+            path = local_source(source)
             if path.is_dir():
                 whole = (path / EDITOR_FILE).exists() and not (path / MAPPER_FILE).exists()
                 path = path / (EDITOR_FILE if whole else MAPPER_FILE)
