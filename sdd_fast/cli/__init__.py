@@ -15,6 +15,7 @@ try:
     from sdd_fast import interrupt
 
     from . import (
+        app as app_command,
         bench,
         console,
         convert,
@@ -45,6 +46,7 @@ app.command("demo", rich_help_panel=_MAIN)(demo.demo)
 app.command("select", rich_help_panel=_MAIN)(select.select)
 app.command("distill", rich_help_panel=_MAIN)(distill.distill)
 app.command("edit", rich_help_panel=_FILES)(edit.edit)
+app.command("app", rich_help_panel=_FILES)(app_command.app)
 app.command("invert", rich_help_panel=_FILES)(invert.invert)
 app.command("export", rich_help_panel=_FILES)(export.export)
 app.command("push", rich_help_panel=_FILES)(push.push)
