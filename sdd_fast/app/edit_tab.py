@@ -288,7 +288,7 @@ class EditTab:
         hidden: dict[str, Any] = {
             "queue": False, "show_progress": "hidden", "api_visibility": "private"
         }  # fmt: skip
-        accordion.expand(self.addable, session, runs, **hidden)
+        accordion.expand(self.addable, session, runs, api_name="runs", queue=False, show_progress="hidden")
         add.click(
             telling(self.add), [session, opened, runs], [session, opened, *sliders, levels, which],
             concurrency_id="open", api_name="add",

@@ -58,7 +58,9 @@ class ReportTab:
 
         runs = gr.Dropdown([], label="Report of", elem_id="reports")
         page = gr.HTML(elem_id="report", padding=False)
-        tab.select(self.listed, runs, runs, queue=False, **_HIDDEN).then(
+        tab.select(
+            self.listed, runs, runs, queue=False, show_progress="hidden", api_name="reports"
+        ).then(
             telling(self.show), runs, page, queue=False, **_HIDDEN
         )
         runs.input(telling(self.show), runs, page, api_name="report", show_progress="hidden")

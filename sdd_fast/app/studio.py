@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -103,7 +102,7 @@ class Studio:
 
     Args:
         editor: of the runs that every session begins with.
-        library: where runs are found; the first `len(editor.infos)` of it are those of `editor`.
+        library: where runs are found; those that it was given are those of `editor`.
         domain: that all edits belong to; None: `editor` is a whole one of a file.
 
     Networks are used by one thread at a time, for one pass at a time: an animation does not keep a
@@ -131,8 +130,10 @@ class Studio:
 
     def new_session(self) -> Session:
         """A session with the runs that the server was given, and no picture."""
-        runs = self.library.given[: len(self.editor.infos)]
-        return Session(self.editor, tuple(run.name for run in runs))
+        names, count = [run.name for run in self.library.given], len(self.editor.infos)
+        if len(names) != count:  # a whole editor is one file
+            names = [f"{names[0]}, edit {i}" for i in range(1, count + 1)]
+        return Session(self.editor, tuple(names))
 
     @shielded(grad=False)
     def open_sample(self, session: Session, index: int) -> Session:
@@ -232,10 +233,9 @@ class Studio:
         placed = load_placed(picture.source, editor.input_size, align)
         strengths = _strengths_of(session, settings)
         with self._networks:
-            table = torch.tensor([[0.0] * len(strengths), strengths])
-            pair = picture.w_plus.expand(2, -1, -1)
-            before, after = editor.edit(pair, table, settings.levels)
-        save_png(path, paste_back(placed.photo, after, before, placed.quad))
+            before = editor.edit(picture.w_plus, 0.0, settings.levels)
+            after = editor.edit(picture.w_plus, [strengths], settings.levels)
+        save_png(path, paste_back(placed.photo, after[0], before[0], placed.quad))
         return Path(path)
 
     def add_run(self, session: Session, name: str) -> Session:

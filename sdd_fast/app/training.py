@@ -111,6 +111,9 @@ class Trainer:
         command: what does the same in a terminal, for the report; a function of request and folder.
     """
 
+    program = (sys.executable, "-m", __name__)
+    """What distills: told what in one more argument, it answers in lines of JSON."""
+
     def __init__(
         self, domain: Domain, folder: Path, command: Callable[[Request, Path], str] | None = None
     ) -> None:
@@ -153,7 +156,7 @@ class Trainer:
             }
             self._status = Status("running", request.prompt, folder, ("starting …",))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, json.dumps(job)],
+                [*self.program, json.dumps(job)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 text=True, encoding="utf-8", errors="replace",
                 start_new_session=True,  # Ctrl-C of the server is not its: `close` stops it

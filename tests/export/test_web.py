@@ -7,7 +7,6 @@ be had neither from the cache nor from the registry.
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chromium import arrives, as_phone, chromium, until
 from cli_runner import Sdd
 from PIL import Image
 from tiny_domain import write_tiny_domain
@@ -92,31 +92,8 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("there is no chromium with chromedriver (apt install chromium chromium-driver)")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    downloads = tmp_path_factory.mktemp("downloads")
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=driver)
-    with webdriver.Chrome(options=options, service=service) as chrome:
-        chrome.downloads = downloads
-        chrome.set_window_size(1100, 900)
+    with chromium(tmp_path_factory.mktemp("downloads")) as chrome:
         yield chrome
-
-
-def until(browser: Any, script: str, seconds: float = 60) -> Any:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, seconds, 0.05).until(
-        lambda chrome: chrome.execute_script(f"return {script}")
-    )
 
 
 def shown(browser: Any) -> np.ndarray:
@@ -205,23 +182,13 @@ def check_edits(browser: Any, address: str, site: Path, edits: tuple[Path, list[
     browser.find_element("css selector", "#samples button:nth-child(2)").click()
     until(browser, "document.getElementById('status').textContent.includes('ms')")
     browser.find_element("id", "download").click()
-    assert until(browser, "true") and _arrives(browser.downloads / "edited.png").size == (32, 32)
+    assert Image.open(arrives(browser.downloads / "edited.png")).size == (32, 32)
 
     hosts = browser.execute_script(
         "return performance.getEntriesByType('resource').map((entry) => new URL(entry.name).host)"
     )
     assert set(hosts) == {browser.execute_script("return location.host")}
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
-
-
-def _arrives(path: Path) -> Image.Image:
-    import time
-
-    for _ in range(600):
-        if path.exists():
-            return Image.open(path)
-        time.sleep(0.05)
-    raise AssertionError(f"{path} was not downloaded")
 
 
 def check_wrong_files(browser: Any, address: str, site: Path, folder: Path) -> None:
@@ -265,11 +232,7 @@ def check_blocked(browser: Any, address: str) -> None:
 
 def check_phone(browser: Any, address: str) -> None:
     """It fits a phone, and every control has a name and can be hit."""
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True},
-    )
-    try:
+    with as_phone(browser):
         browser.get(address)
         until(browser, "document.body.dataset.shown")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
@@ -278,8 +241,6 @@ def check_phone(browser: Any, address: str) -> None:
         assert all(control.accessible_name for control in controls)
         small = [c.rect for c in controls if c.is_displayed() and c.rect["height"] < 24]
         assert [rect for rect in small if rect["width"] > 1] == []
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_another_package_is_refused(
