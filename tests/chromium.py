@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages; they are skipped, with the reason, where there is none."""
+"""A headless Chromium for tests of pages; skipped, with the reason, where there is none."""
 
 from __future__ import annotations
 

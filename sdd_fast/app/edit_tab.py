@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .outbox import Outbox
@@ -18,7 +17,9 @@ LEVELS = {
     "fine: color": "fine",
 }
 ALL_EDITS = "all edits together"
-_PNG_UP_TO = 256  # pixels a side: larger ones are shown as JPEG, which is written in a tenth of the time
+_PNG_UP_TO = (
+    256  # pixels a side: larger ones are shown as JPEG, which is written in a tenth of the time
+)
 
 
 def telling(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,7 +167,8 @@ class EditTab:
         with gr.Row():
             with gr.Column(scale=6, min_width=300):
                 shown = gr.ImageSlider(
-                    label="Before and after", show_label=False, interactive=False, elem_id="pictures",
+                    label="Before and after", show_label=False, interactive=False,
+                    elem_id="pictures",
                     format="png" if max(begin.editor.image_size) <= _PNG_UP_TO else "jpeg",
                     buttons=["fullscreen"], max_height=640,
                 )  # fmt: skip
@@ -193,15 +195,20 @@ class EditTab:
                 there = i < len(prompts)
                 sliders.append(
                     gr.Slider(
-                        LOWEST, HIGHEST, 1.0 if i == 0 else 0.0, step=STEP, visible=there,
-                        label=prompts[i] if there else f"edit {i + 1}", buttons=["reset"],
+                        LOWEST,
+                        HIGHEST,
+                        1.0 if i == 0 else 0.0,
+                        step=STEP,
+                        visible=there,
+                        label=prompts[i] if there else f"edit {i + 1}",
+                        buttons=["reset"],
                         elem_classes="strength",
                     )  # fmt: skip
                 )
         reset = gr.Button("Reset all sliders", size="sm", elem_id="reset")
         reset.click(
-            lambda: [1.0, *[0.0] * (MOST_EDITS - 1)], None, sliders, queue=False, show_progress="hidden",
-            api_visibility="private",
+            lambda: [1.0, *[0.0] * (MOST_EDITS - 1)], None, sliders, queue=False,
+            show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         return sliders
 
@@ -215,13 +222,16 @@ class EditTab:
         import gradio as gr
 
         align = self.studio.editor.align is not None
-        photo = _photo_input()(
+        photo = gr.Image(
             sources=["upload", "webcam", "clipboard"], type="filepath", image_mode=None, height=190,
             label="Your picture: drop it, choose a file, or take one", elem_id="photo",
             visible=self.studio.takes_photos, buttons=[],
         )  # fmt: skip
+        # No class derived from gr.Image: gradio writes a stub beside the file of each.
+        photo.preprocess = _path_of
         aligned = gr.Checkbox(
-            False, label="It is cropped to the face already", visible=align and self.studio.takes_photos
+            False, label="It is cropped to the face already",
+            visible=align and self.studio.takes_photos,
         )  # fmt: skip
         return photo, aligned
 
@@ -261,10 +271,13 @@ class EditTab:
         download.click(
             telling(self.download), [session, into_photo, levels, *sliders], file,
             concurrency_id="file", api_name="download",
-        ).success(None, file, js="(file) => window.sdd.download(file)", api_visibility="private")  # fmt: skip
+        ).success(
+            None, file, js="(file) => window.sdd.download(file)", api_visibility="private"
+        )  # fmt: skip
         with gr.Accordion("Animate the strength", open=False, elem_id="animate"):
             which = gr.Dropdown(
-                [ALL_EDITS, *begin.prompts], value=ALL_EDITS, label="Whose strength grows from −1 to 1.5"
+                [ALL_EDITS, *begin.prompts], value=ALL_EDITS,
+                label="Whose strength grows from −1 to 1.5", elem_id="which",
             )  # fmt: skip
             make = gr.Button("Animate", elem_id="make-animation")
             film = gr.Image(
@@ -288,7 +301,9 @@ class EditTab:
         hidden: dict[str, Any] = {
             "queue": False, "show_progress": "hidden", "api_visibility": "private"
         }  # fmt: skip
-        accordion.expand(self.addable, session, runs, api_name="runs", queue=False, show_progress="hidden")
+        accordion.expand(
+            self.addable, session, runs, api_name="runs", queue=False, show_progress="hidden"
+        )
         add.click(
             telling(self.add), [session, opened, runs], [session, opened, *sliders, levels, which],
             concurrency_id="open", api_name="add",
@@ -303,9 +318,10 @@ class EditTab:
             [session, opened], concurrency_id="open", api_name="choose",
         )  # fmt: skip
         # One listener for all that changes the picture: at most one edit of a tab is under way, and
-        # the last of those that are asked for meanwhile follows, with the controls as they are then.
+        # the last of those asked for meanwhile follows, with the controls as they are then.
+        moved = [slider.change for slider in controls.sliders]
         gr.on(
-            [slider.change for slider in controls.sliders] + [controls.levels.change, opened.change],
+            [*moved, controls.levels.change, opened.change],
             telling(self.show), [session, controls.levels, *controls.sliders],
             [controls.shown, controls.told], trigger_mode="always_last", show_progress="hidden",
             concurrency_id="edit", api_name="edit",
@@ -330,15 +346,6 @@ def _told(text: str) -> str:
     return f'<p role="status" aria-live="polite">{text}</p>'
 
 
-@functools.cache
-def _photo_input() -> type:
-    """An image input that leaves reading the file, and refusing it, to this package."""
-    import gradio as gr
-
-    class Photo(gr.Image):
-        is_template = True  # in the browser it is an Image
-
-        def preprocess(self, payload: Any) -> str | None:
-            return None if payload is None or not payload.path else str(Path(payload.path))
-
-    return Photo
+def _path_of(sent: Any) -> str | None:
+    """What was uploaded, as it is: reading the file, and refusing it, is left to this package."""
+    return None if sent is None or not sent.path else str(sent.path)

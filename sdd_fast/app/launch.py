@@ -31,7 +31,10 @@ SESSIONS = 64
 WAITING = 64
 """Requests in the queue; more are told to try again later."""
 
-_CACHED = (300, 3600)  # seconds: how often shown files are looked through, and how long they are kept
+_CACHED = (
+    300,
+    3600,
+)  # seconds: how often shown files are looked through, and how long they are kept
 
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -49,7 +52,7 @@ _HEADERS = (
 
 
 class Guard:
-    """ASGI middleware: every answer carries `_HEADERS`, and the server fetches nothing for a visitor.
+    """ASGI middleware: answers carry `_HEADERS`, and the server fetches nothing for visitors.
 
     gradio would otherwise get files of other hosts for whoever asks (file=https://…, proxy=…).
     """
@@ -147,7 +150,9 @@ def check_port(host: str, port: int) -> None:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
-        raise ValueError(f"--host {host} is no address of this machine: {error.strerror}") from error
+        raise ValueError(
+            f"--host {host} is no address of this machine: {error.strerror}"
+        ) from error
     with socket.socket(family, kind, protocol) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -243,4 +248,3 @@ def _environment(folder: Path) -> Iterator[None]:
 def wait() -> None:
     """Return when the process is told to end; the server runs in threads of its own."""
     threading.Event().wait()
-

@@ -88,7 +88,9 @@ class Library:
         run = self.find(name)
         path = run.path / REPORT_FILE
         if not path.is_file() or run.path.resolve() not in path.resolve().parents:
-            raise ValueError(f"{run.name} has no {REPORT_FILE}: it is not finished, or a file alone")
+            raise ValueError(
+                f"{run.name} has no {REPORT_FILE}: it is not finished, or a file alone"
+            )
         return read_bytes(path, _MOST_REPORT).decode("utf-8", errors="replace")
 
     def _listed(self, needed: str) -> list[KnownRun]:

@@ -60,9 +60,7 @@ class ReportTab:
         page = gr.HTML(elem_id="report", padding=False)
         tab.select(
             self.listed, runs, runs, queue=False, show_progress="hidden", api_name="reports"
-        ).then(
-            telling(self.show), runs, page, queue=False, **_HIDDEN
-        )
+        ).then(telling(self.show), runs, page, queue=False, **_HIDDEN)
         runs.input(telling(self.show), runs, page, api_name="report", show_progress="hidden")
 
 
@@ -76,8 +74,8 @@ class TrainingTab:
     # --- handlers ---------------------------------------------------------------------------------
 
     def start(
-        self, prompt: str | None, steps: float, timesteps: str, levels: list[str], seed: float | None,
-        restart: bool,
+        self, prompt: str | None, steps: float, timesteps: str, levels: list[str],
+        seed: float | None, restart: bool,
     ) -> tuple[Any, ...]:  # fmt: skip
         """Begin, or go on where the same settings were stopped."""
         request = Request(
@@ -142,7 +140,7 @@ class TrainingTab:
                 with gr.Accordion("More settings", open=False):
                     timesteps = gr.Textbox(
                         "", label="Timesteps", placeholder="chosen by their HQS",
-                        info="Such as 700, 750; empty: those that have most to say about the prompt",
+                        info="Such as 700, 750; empty: those that have most to say",
                         elem_id="timesteps",
                     )  # fmt: skip
                     levels = gr.CheckboxGroup(
@@ -155,7 +153,9 @@ class TrainingTab:
                     )  # fmt: skip
                 with gr.Row():
                     start = gr.Button("Start", variant="primary", elem_id="start")
-                    stop = gr.Button("Stop and keep", variant="stop", interactive=False, elem_id="stop")
+                    stop = gr.Button(
+                        "Stop and keep", variant="stop", interactive=False, elem_id="stop"
+                    )
                 status = gr.HTML(status_html(Status()), elem_id="status")
             with gr.Column(scale=6, min_width=300):
                 sample = gr.HTML(elem_id="sample", visible=False)
@@ -189,7 +189,9 @@ def timesteps_of(text: str | None) -> tuple[int, ...]:
 
 def status_html(status: Status) -> str:
     """State, progress, latest figures and verdict; read out where it changes."""
-    title = f"{_STATES[status.state]}: “{status.prompt}”" if status.prompt else _STATES[status.state]
+    title = (
+        f"{_STATES[status.state]}: “{status.prompt}”" if status.prompt else _STATES[status.state]
+    )
     parts = [f"<p><b>{escape(title)}</b></p>"]
     if status.at_work and status.progress is not None:
         parts.append(_bar(status.progress))

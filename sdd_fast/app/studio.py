@@ -250,7 +250,9 @@ class Studio:
         if run.name in session.runs:
             raise ValueError(f"“{run.name}” is among the sliders already")
         if len(session.runs) >= MOST_EDITS:
-            raise ValueError(f"there are {MOST_EDITS} edits here, which is the most; reload the page")
+            raise ValueError(
+                f"there are {MOST_EDITS} edits here, which is the most; reload the page"
+            )
         mapper, info = read_edit(run)
         self._check_domain(run, info)
         old = session.editor

@@ -89,7 +89,7 @@ class Status:
 
     @property
     def sample(self) -> Path | None:
-        """The latest picture of held-out images before and after; of a run that is done, its grid."""
+        """The latest picture of held-out images before and after; at the end the run's grid."""
         if self.state == "done":
             return self._there(GRID_FILE)
         if self.folder is None:
@@ -294,9 +294,7 @@ def _distill(job: dict[str, Any]) -> None:
         say=lambda line: _print("say", line),
         command=job["command"],
     )
-    _print(
-        "verdict", {"level": run.verdict.level, "headline": run.headline, "advice": run.advice}
-    )
+    _print("verdict", {"level": run.verdict.level, "headline": run.headline, "advice": run.advice})
 
 
 def _message(error: Exception) -> str:
@@ -305,8 +303,10 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError):
         return os_error_text(error)
     text = str(error).replace("resume=False", "“start over”")
-    return text if isinstance(error, (ValueError, FloatingPointError)) else (
-        f"{type(error).__name__}: {text}"
+    return (
+        text
+        if isinstance(error, (ValueError, FloatingPointError))
+        else (f"{type(error).__name__}: {text}")
     )
 
 

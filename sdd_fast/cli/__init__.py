@@ -15,7 +15,7 @@ try:
     from sdd_fast import interrupt
 
     from . import (
-        app as app_command,
+        app_command,
         bench,
         console,
         convert,

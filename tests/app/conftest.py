@@ -20,7 +20,7 @@ REPORT = "<!doctype html><h1 id='told'>A report</h1><script>parent.broken = true
 
 @dataclass(frozen=True)
 class Home:
-    """A domain of random weights, and runs in it: two of a page, one to add, two of other domains."""
+    """A domain of random weights, and runs in it: two given, one to add, two of other domains."""
 
     domain: Path
     folder: Path

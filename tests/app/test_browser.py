@@ -297,7 +297,9 @@ def check_phone(browser: Any, address: str) -> None:
         for tab in ("Edit", "Report", "Train"):
             page.tab(tab)
             assert page.run("return document.documentElement.scrollWidth") <= 360
-            controls = browser.find_elements("css selector", "input, button, textarea, [role=slider]")
+            controls = browser.find_elements(
+                "css selector", "input, button, textarea, [role=slider]"
+            )
             seen = [c for c in controls if c.is_displayed() and c.rect["height"] > 1]
             assert len(seen) >= 6
             assert [c.get_attribute("outerHTML") for c in seen if not c.accessible_name] == []

@@ -1,4 +1,4 @@
-"""A training that a page starts, watches and stops; once for real, else with a program that acts."""
+"""A training that a page starts, watches and stops; once for real, else one that acts."""
 
 from __future__ import annotations
 
