@@ -20,6 +20,14 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.argv[1])
     prompt, folder = job["request"]["prompt"], Path(job["folder"])
+    try:
+        return act(prompt, folder)
+    except KeyboardInterrupt:
+        tell("error", "stopped after 3 steps")
+        return 130
+
+
+def act(prompt: str, folder: Path) -> int:
     print("a line of a library")
     tell("say", "timesteps: 700 (given by hand)")
     task = {"task": prompt, "done": 3, "total": 20, "unit": "steps", "text": "residual 5.1"}
@@ -31,12 +39,8 @@ def main() -> int:
         print("the last words", file=sys.stderr)
         return 9
     write(folder)
-    try:
-        while prompt == "wait":
-            time.sleep(0.05)
-    except KeyboardInterrupt:
-        tell("error", "stopped after 3 steps")
-        return 130
+    while prompt == "wait":
+        time.sleep(0.05)
     verdict = {"level": "fair", "headline": "It <works>", "advice": "try twice the steps"}
     tell("verdict", verdict)
     return 0

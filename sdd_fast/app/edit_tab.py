@@ -316,6 +316,9 @@ class EditTab:
         controls.photo.input(
             telling(self.choose_file), [session, opened, controls.photo, controls.aligned],
             [session, opened], concurrency_id="open", api_name="choose",
+        ).failure(
+            lambda: None, None, controls.photo,
+            queue=False, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         # One listener for all that changes the picture: at most one edit of a tab is under way, and
         # the last of those asked for meanwhile follows, with the controls as they are then.

@@ -58,6 +58,7 @@ class Status:
         said: the last lines that it said.
         progress: of the task at hand; None: none yet.
         verdict: of a run that is done: its level, headline and advice.
+        since: files that are older, in seconds of the epoch, are of a run that is discarded.
     """
 
     state: str = "idle"
@@ -66,6 +67,7 @@ class Status:
     said: tuple[str, ...] = ()
     progress: Progress | None = None
     verdict: Mapping[str, str] = field(default_factory=dict)
+    since: float = 0.0
 
     @property
     def at_work(self) -> bool:
@@ -74,10 +76,9 @@ class Status:
     @property
     def history(self) -> list[dict[str, Any]]:
         """What was measured so far, as the run's folder has it."""
-        if self.folder is None or not (self.folder / HISTORY_FILE).is_file():
-            return []
+        path = self._there(HISTORY_FILE)
         try:
-            found = read_json(self.folder / HISTORY_FILE)
+            found = [] if path is None else read_json(path)
         except (OSError, ValueError):
             return []
         return found if isinstance(found, list) else []
@@ -95,11 +96,14 @@ class Status:
         if self.folder is None:
             return None
         found = sorted((self.folder / SAMPLES_FOLDER).glob("step-*.png"))
-        return found[-1] if found else None
+        return self._there(f"{SAMPLES_FOLDER}/{found[-1].name}") if found else None
 
     def _there(self, name: str) -> Path | None:
         path = None if self.folder is None else self.folder / name
-        return path if path is not None and path.is_file() else None
+        try:
+            return path if path is not None and path.stat().st_mtime >= self.since else None
+        except OSError:
+            return None
 
 
 class Trainer:
@@ -147,23 +151,28 @@ class Trainer:
                     "done, or stop it"
                 )
             folder = self.folder / slug(request.prompt)
-            job = {
-                "request": asdict(request),
-                "folder": str(folder),
-                "domain": self.domain.reference,
-                "device": self.domain.device,
-                "command": self._command(request, folder),
-            }
-            self._status = Status("running", request.prompt, folder, ("starting …",))
-            self._process = subprocess.Popen(
-                [*self.program, json.dumps(job)],
+            process = subprocess.Popen(
+                [*self.program, json.dumps(self.job(request, folder))],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 text=True, encoding="utf-8", errors="replace",
                 start_new_session=True,  # Ctrl-C of the server is not its: `close` stops it
             )  # fmt: skip
-            self._reader = threading.Thread(target=self._follow, args=(self._process,), daemon=True)
+            since = time.time() if request.restart else 0.0
+            self._status = Status("running", request.prompt, folder, ("starting …",), since=since)
+            self._process = process
+            self._reader = threading.Thread(target=self._follow, args=(process,), daemon=True)
             self._reader.start()
             return self._status
+
+    def job(self, request: Request, folder: Path) -> dict[str, Any]:
+        """What the program is told."""
+        return {
+            "request": asdict(request),
+            "folder": str(folder),
+            "domain": self.domain.reference,
+            "device": self.domain.device,
+            "command": self._command(request, folder),
+        }
 
     def stop(self) -> Status:
         """Let the step at hand end and what there is be saved, so that it can be resumed."""

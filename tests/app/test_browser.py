@@ -84,6 +84,7 @@ class Page:
         return [float(slider.get_attribute("value")) for slider in self.sliders()]
 
     def click(self, selector: str) -> Any:
+        until(self.browser, f"document.querySelector({json.dumps(selector)})?.checkVisibility()")
         found = self.browser.find_element("css selector", selector)
         self.run("arguments[0].scrollIntoView({ block: 'center' })", found)
         found.click()
@@ -192,9 +193,7 @@ def check_files(page: Page, home: Any, folder: Path) -> None:
                        ("large.png", "200 million pixels")):  # fmt: skip
         page.browser.find_element("css selector", chooser).send_keys(str(folder / name))
         page.says(told)
-        until(page.browser, "document.querySelector('#photo button[aria-label=Clear]')")
-        page.click("#photo button[aria-label=Clear]")
-        until(page.browser, f"document.querySelector('{chooser}')")
+        until(page.browser, "!document.querySelector('#photo img')")  # ready for another one
     page.browser.find_element("css selector", chooser).send_keys(str(folder / "me.png"))
     image, editor = load_image(folder / "me.png")[None], editor_of(home)
     page.shows(wanted(editor, image, 1.0, 0.0))

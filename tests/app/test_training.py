@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from trainings import PRETENDED
 
 from sdd_fast import load_domain
+from sdd_fast.app import training
 from sdd_fast.app.other_tabs import TrainingTab, status_html
 from sdd_fast.app.training import Request, Status, Trainer
 from sdd_fast.run_folder import CHECKPOINT_FILE, MAPPER_FILE, REPORT_FILE
@@ -31,9 +34,12 @@ def acted(home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer
     return Trainer(load_domain(home.domain), tmp_path)
 
 
-def test_a_training_is_stopped_and_goes_on(home: Any, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick_figures")
+def test_a_training_is_stopped_and_goes_on(
+    home: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     trainer = Trainer(load_domain(home.domain), tmp_path, lambda asked, folder: "sdd distill …")
-    asked = Request("white hair", steps=60, timesteps=(700,), levels=("medium",))
+    asked = Request("white hair", steps=40, timesteps=(700,), levels=("medium",))
     status = trainer.start(asked)
     assert status.at_work and status.folder == tmp_path / "white-hair"
     with pytest.raises(ValueError, match="“white hair” is being distilled, one at a time"):
@@ -45,17 +51,23 @@ def test_a_training_is_stopped_and_goes_on(home: Any, tmp_path: Path) -> None:
     folder = tmp_path / "white-hair"
     assert (folder / CHECKPOINT_FILE).exists() and not (folder / MAPPER_FILE).exists()
     reached = trainer.status.progress
-    assert reached is not None and 0 < reached.done < 60
+    assert reached is not None and 0 < reached.done < 40
 
-    trainer.start(asked)
-    until(lambda: not trainer.status.at_work)
-    status = trainer.status
-    assert status.state == "done", status.said
-    assert status.history[-1]["step"] == 60 and status.verdict["headline"]
-    assert (folder / REPORT_FILE).exists() and status.sample == folder / "before-after.png"
+    capsys.readouterr()
+    assert training.main(json.dumps(trainer.job(asked, folder))) == 0  # what the process does
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    done = [line["value"]["done"] for line in told if line["kind"] == "progress"]
+    assert min(done) >= reached.done and max(done) == 40
+    assert told[-1]["kind"] == "verdict" and told[-1]["value"]["headline"]
+    assert (folder / REPORT_FILE).exists()
     record = read_run(folder)
     assert record["complete"] and record["command"] == "sdd distill …"
     assert record["levels"] == ["medium"] and record["timesteps"] == [700]
+
+    other = json.dumps(trainer.job(replace(asked, steps=41), folder))
+    assert training.main(other) == 1
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told[-1]["kind"] == "error" and "start over" in told[-1]["value"]
 
 
 def test_what_it_says_is_shown(acted: Trainer) -> None:
@@ -64,9 +76,11 @@ def test_what_it_says_is_shown(acted: Trainer) -> None:
         tab.start(" ", 20, "", [], 0, False)
     with pytest.raises(ValueError, match="steps must be 1 to"):
         tab.start("a beard", 1e6, "", [], 0, False)
-    timer, html, *_, start, stop = tab.start("finish", 20, "700", ["fine: color"], 3, True)
+    timer, html, *_, start, stop = tab.start("wait", 20, "700", ["fine: color"], 3, True)
     assert timer.active and not start["interactive"] and stop["interactive"]
-    assert "Training: “finish”" in html
+    assert "Training: “wait”" in html
+    acted.close()
+    acted.start(Request("finish"))
     until(lambda: not acted.status.at_work)
     timer, html, figure, curve, sample, start, stop = tab.look()
     assert not timer.active and start["interactive"] and not stop["interactive"]
