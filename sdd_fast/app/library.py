@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..checkpoints.load import load_mapper
 from ..editing.editor import mapper_file
-from ..files import PathLike, read_bytes, read_metadata, settled
+from ..files import PathLike, parse_json, read_bytes, read_metadata, settled
 from ..manipulator import MapperInfo
 from ..run_folder import MAPPER_FILE, REPORT_FILE, RUN_FILE, is_of_a_run
 
@@ -35,7 +35,8 @@ class KnownRun:
         """What the mapper's file says of it; the name if that cannot be read."""
         with suppress(OSError, ValueError):
             path = self.path / MAPPER_FILE if self.path.is_dir() else self.path
-            return read_metadata(path).get("prompt") or self.name
+            told = parse_json(read_metadata(path).get("prompt", '""'))
+            return told if isinstance(told, str) and told else self.name
         return self.name
 
     @property

@@ -55,4 +55,4 @@ def look() -> dict[str, Any]:
 
 
 def _file(name: str) -> str:
-    return files(__package__).joinpath("page", name).read_text(encoding="utf-8")
+    return files(__package__).joinpath("browser", name).read_text(encoding="utf-8")
