@@ -224,7 +224,7 @@ class EditTab:
         align = self.studio.editor.align is not None
         photo = gr.Image(
             sources=["upload", "webcam", "clipboard"], type="filepath", image_mode=None, height=190,
-            label="Your picture: drop it, choose a file, or take one", elem_id="photo",
+            label="Your own picture", elem_id="photo",
             visible=self.studio.takes_photos, buttons=[],
         )  # fmt: skip
         # No class derived from gr.Image: gradio writes a stub beside the file of each.
