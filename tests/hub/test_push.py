@@ -15,6 +15,12 @@ from small_editor import INFO, small_editor
 from sdd_fast.editing.editor import Editor
 
 
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which take longer to draw than all the rest."""
+    monkeypatch.setattr("sdd_fast.hub.edits.drawn_edit", lambda *_: None)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """huggingface_hub tries uploads again, after seconds."""
