@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -89,7 +90,9 @@ def _told_otherwise(picture: Image.Image) -> str:
     if "srgb" not in info and abs(2.2 * gamma - 1) > 0.05:
         return f"a gamma of {gamma:g} (gAMA)"
     # So cameras tell of Adobe RGB.
-    adobe = picture.getexif().get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+    adobe = None
+    with suppress(KeyError):  # Pillow before 13, where there is no such block
+        adobe = picture.getexif().get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
     return "EXIF data of Adobe RGB" if adobe == "R03" else ""
 
 
