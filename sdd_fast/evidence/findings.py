@@ -7,6 +7,7 @@ from typing import Any
 
 from ..metrics.interval import Interval
 from .table import Table, shown
+from .table1 import AS_ONE
 from .table3 import COMPARED, STRATEGIES
 
 Row = Mapping[str, Any]
@@ -70,7 +71,15 @@ def _time(table: Table) -> Iterator[str]:
             f"Time: with selection and training included, SDD is cheaper than SDEdit from {even:,} "
             f"images of a prompt on; an edit by SDEdit takes {ratio:.0f} times as long as ours."
         )
-    totals = {name: row["total"] for name, row in rows.items() if row.get("total") is not None}
+    if isinstance(as_one := theirs.get("break_even_as_one"), int):
+        yield (
+            f"Time: with the prompts selected for and trained together, from {as_one:,} images on."
+        )
+    totals = {
+        name: row["total"]
+        for name, row in rows.items()
+        if row.get("total") is not None and not name.endswith(AS_ONE)
+    }
     if (mine := totals.pop(ours["editor"], None)) is not None and totals:
         less = ", ".join(name for name, total in totals.items() if total < mine)
         told = f"less is taken by {less}" if less else "no other editor takes less"

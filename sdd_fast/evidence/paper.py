@@ -155,7 +155,7 @@ def units_of(case: Case, part: str) -> list[Unit]:
         return [unit for module in FIGURES.values() for unit in module.units(case)]
     if part == "table2":
         return [u for key in table2.keys(case) for u in editing.units_of(case, key)]
-    return {"table1": editing.units, "table3": table3.units, "hqs": hqs_study.units}[part](case)
+    return {"table1": table1.units, "table3": table3.units, "hqs": hqs_study.units}[part](case)
 
 
 def tables_of(case: Case) -> dict[str, list[Table]]:

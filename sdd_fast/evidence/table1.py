@@ -13,11 +13,14 @@ from torch import Tensor
 
 from ..metrics.paired import holm, sign_flip_test
 from ..timing.equations import break_even
+from . import editing
 from .case import Case
 from .editing import AT_ONCE, OURS, class_of, editors, measured
 from .judge import values_of
 from .sets import about_sets, distances
+from .store import Unit
 from .table import Column, Table
+from .together import together
 
 if TYPE_CHECKING:
     from ..domains import Domain
@@ -41,8 +44,16 @@ QUALITY = (
 )
 """Figures of every image, of which tables state the mean."""
 
+AS_ONE = "prompts as one"
+"""In the table of times: all prompts selected for and trained together."""
+
 COMPARED = ("success", "kept", "counterfactual_error", "clip_direction")
 """What is tested image by image."""
+
+
+def units(case: Case) -> list[Unit]:
+    """Return the units of all editors, and of our own time where prompts are done as one."""
+    return [*editing.units(case), together(case)]
 
 
 def tables(case: Case) -> list[Table]:
@@ -184,6 +195,7 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
     """Return seconds, measured apart and summed, and from how many images ours is cheaper."""
     m, n = case.plan.images, case.plan.asked_prompts
     costs = {key: Cost.of(prompts) for key, prompts in found.items() if prompts}
+    as_one = _as_one(case, costs.get(OURS))
     rows: list[dict[str, Any]] = []
     for key in found:
         row: dict[str, Any] = {"editor": class_of(key).name}
@@ -193,9 +205,12 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
             row |= {"total": cost.total(m, n)}
             if key != OURS and OURS in costs:
                 row["break_even"] = _break_even(costs[OURS], cost)
-        if key == OURS:
-            row["break_even"] = "–"
+            if key != OURS and as_one is not None:
+                row["break_even_as_one"] = _break_even(as_one, cost)
         rows.append(row)
+        if key == OURS:
+            row |= {"break_even": "–", "break_even_as_one": "–"}
+            rows.append(_row_as_one(case, as_one, n))
     threads = torch.get_num_threads()
     on = f"{case.domain.device} with {threads} thread{'s' if threads > 1 else ''}"
     clocks = sorted({one["clock"] for its in found.values() for one in its.values()})
@@ -206,14 +221,17 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
         Column("edit", "an edit, s", ".3g", best="low"),
         Column("total", f"total, s: {m} images, {n} prompts", ".4g", best="low"),
         Column("break_even", "ours cheaper from, images a prompt"),
+        Column("break_even_as_one", "prompts as one: from"),
     ]
     note = (
         f"Seconds of {' and '.join(clocks) or 'wall time'}, one prompt after the other, on {on}; "
-        f"edits {AT_ONCE} at once. Total: Eq. 13–15, selection counts as training. What an editor "
-        "makes once for all prompts (StyleCLIP direction: what every style channel does) is in the "
-        "training of the prompt that came first; trainings by `sdd bench train`, which serve all "
-        "prompts, are not in it. Edits in the generator's latents take about the same time by any "
-        "editor: which of two is faster is chance, and so is the number of images that follows."
+        f"edits {AT_ONCE} at once. Total: Eq. 13–15, selection counts as training. Prompts as one: "
+        f"all {len(case.prompts)} selected for and trained together, of which one has its share; "
+        "these mappers edit alike, and nothing else is measured of them. What an editor makes once "
+        "for all prompts (StyleCLIP direction: what every style channel does) is in the training "
+        "of the prompt that came first; trainings by `sdd bench train`, which serve all prompts, "
+        "are not in it. Edits in the generator's latents take about the same time by any editor: "
+        "which of two is faster is chance, and so is the number of images that follows."
     )
     return Table(name, title, columns, rows, [note])
 
@@ -254,6 +272,23 @@ def _judges(domain: Domain, found: Found) -> Iterator[str]:
                 f"The {name} that judges also had a part in the edits of {', '.join(its)}: its "
                 "figures flatter these."
             )
+
+
+def _as_one(case: Case, ours: Cost | None) -> Cost | None:
+    """Return our cost where all prompts are done as one; None: not measured."""
+    found = case.store.find(together(case))
+    if found is None or ours is None:
+        return None
+    return Cost(found["seconds"]["selection"], found["seconds"]["training"], ours.edit)
+
+
+def _row_as_one(case: Case, cost: Cost | None, n: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"editor": f"{class_of(OURS).name}, {AS_ONE}"}
+    if cost is not None:
+        row |= {"selection": cost.selection, "training": cost.training, "edit": cost.edit}
+        row |= {"total": cost.total(case.plan.images, n)}
+        row |= {"break_even": "–", "break_even_as_one": "–"}
+    return row
 
 
 def _break_even(ours: Cost, theirs: Cost) -> int | str:

@@ -16,8 +16,9 @@ from sdd_fast.domains import Domain
 from sdd_fast.evidence import editing, table1
 from sdd_fast.evidence.case import Case
 from sdd_fast.evidence.plan import Plan
-from sdd_fast.evidence.store import Store
+from sdd_fast.evidence.store import Outcome, Store
 from sdd_fast.evidence.table1 import Cost
+from sdd_fast.evidence.together import together
 from sdd_fast.metrics.interval import Interval
 
 
@@ -131,3 +132,20 @@ def test_pairs_are_of_the_same_prompts_and_images(case: Case) -> None:
     assert rival["success_p"] == pytest.approx(2 * 2 / 2**12)  # twice, by Holm, of two rows
     assert taught["success"].estimate == pytest.approx(-0.1)
     assert taught["kept"].estimate == pytest.approx(-0.09)
+
+
+def test_ours_of_prompts_as_one_has_its_own_times_and_break_even(case: Case) -> None:
+    seconds = {"selection": 1.0, "training": 4.0}
+    outcome = Outcome({"prompts": [], "clock": "wall time", "seconds": seconds})
+    case.store.keep(together(case), outcome)
+    before = {"selection": 10.0, "training": 30.0}
+    found = {
+        "ours": {"a": {"seconds": before | {"edits": 2.0}, "images": 20, "clock": "wall time"}},
+        "rival": {"a": {"seconds": {"edits": 10.0}, "images": 20, "clock": "wall time"}},
+    }
+    alone, as_one, rival = table1.time(case, found, "t", "").rows
+    assert alone["training"] == 30.0 and as_one["editor"] == "SDD (ours), prompts as one"
+    assert (as_one["selection"], as_one["training"], as_one["edit"]) == (1.0, 4.0, 0.1)
+    assert as_one["total"] == pytest.approx(10 * (5 + 20 * 0.1))
+    assert rival["break_even"] == math.floor(40 / 0.4) + 1
+    assert rival["break_even_as_one"] == math.floor(5 / 0.4) + 1
