@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..baselines.trained import TrainedFolder
+from ..distillation.config import DistillConfig
 from ..domains import Domain
 from ..fingerprint import fingerprint
+from ..gradients.config import GuidanceConfig
 from ..metrics.bootstrap import LEVELS, hierarchical_interval
 from ..metrics.interval import Interval
+from ..selection.choose import Selection
 from .plan import Plan
 from .store import Outcome, Store, Unit
 from .subject import Subject, prompts_of, subject_of
@@ -49,11 +53,21 @@ class Case:
         """What every outcome depends on, JSON values only."""
         domain, prior = self.domain, self.domain.prior
         judges = (domain.classifier, domain.clip, domain.identity)
+        texts = (prior.text_encoder, prior.text_encoder_2)
         return {
             "domain": domain.name,
-            "networks": fingerprint(domain.generator, domain.encoder, prior.unet, prior.vae),
+            "networks": fingerprint(
+                domain.generator, domain.encoder, prior.unet, prior.vae, *texts
+            ),
+            "latents": fingerprint(domain.w_plus, domain.held_out),
             "judges": fingerprint(*judges),
+            "source_text": domain.source_text,
+            "levels": {prompt: list(its) for prompt, its in domain.levels.items()},
+            "guidance_rms": dict(domain.guidance_rms),
+            "defaults": [repr(made()) for made in (Selection, DistillConfig, GuidanceConfig)],
             "dtype": str(prior.dtype).removeprefix("torch."),
+            "device": str(domain.device),
+            "threads": torch.get_num_threads(),
         }
 
     def interval(

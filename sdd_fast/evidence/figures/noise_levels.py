@@ -7,6 +7,7 @@ from PIL.Image import Image
 from ...baselines import load_baseline
 from ...grid import grid
 from ..case import Case
+from ..editing import settings_of
 from ..judge import judged, mean_of
 from ..store import Outcome, Unit
 from ..subject import subject_of
@@ -42,8 +43,10 @@ def levels(case: Case) -> Unit:
             strips[f"level-{level:g}"] = after[: plan.shown]
         return Outcome({"levels": rows}, strips)
 
-    depends = {"levels": list(LEVELS), "prompt": prompt, "images": count, "shown": plan.shown}
-    depends |= {"settings": settings} if settings else {}
+    depends = {
+        "levels": list(LEVELS), "prompt": prompt, "images": count, "shown": plan.shown,
+        "settings": settings_of(case, "sdedit"),
+    }  # fmt: skip
     return case.unit("figures/noise-levels", depends, run, turn=20, cost=60)
 
 
