@@ -41,6 +41,9 @@ class Baseline(ABC):
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
 
+    def prepare_domain(self) -> None:  # noqa: B027  # most have nothing to do
+        """Do once what all prompts share; `prepare` does it where it was not done."""
+
     def prepare(self, prompt: str) -> None:  # noqa: B027  # most have nothing to do
         """Do once what all edits with a prompt share; `edit` does it where it was not done."""
 

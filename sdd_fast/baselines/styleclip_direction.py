@@ -64,6 +64,16 @@ class StyleClipDirection(ManipulatorBaseline):
         self.strength, self.threshold, self.step = strength, threshold, step
         self.images = check_count("images", images)
 
+    def prepare_domain(self) -> None:
+        """Measure what every style channel does."""
+        self._directions()
+
+    def _directions(self) -> Tensor:
+        known, how = _measured.setdefault(self.domain, {}), (self.images, self.step)
+        if how not in known:
+            known[how] = channel_directions(self.domain, clip_of(self.domain, self.name), *how)
+        return known[how]
+
     def _find(self, prompt: str) -> StyleShift:
         domain, clip = self.domain, clip_of(self.domain, self.name)
         texts = F.normalize(clip.encode_texts([domain.source_text, prompt]), dim=1)
@@ -72,10 +82,7 @@ class StyleClipDirection(ManipulatorBaseline):
                 f"the prompt {prompt!r} means to the CLIP of {domain.name} what unedited images "
                 f"show, {domain.source_text!r}; there is no direction to go"
             )
-        known = _measured.setdefault(domain, {})
-        if (self.images, self.step) not in known:
-            known[self.images, self.step] = channel_directions(domain, clip, self.images, self.step)
-        relevance = known[self.images, self.step] @ F.normalize(texts[1] - texts[0], dim=0)
+        relevance = self._directions() @ F.normalize(texts[1] - texts[0], dim=0)
         share = relevance / relevance.abs().max()
         shift = StyleShift(style_scales(domain)).requires_grad_(False)
         shift.direction.copy_(torch.where(share.abs() >= self.threshold, share, 0.0))

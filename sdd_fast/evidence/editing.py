@@ -70,15 +70,17 @@ def load_editor(key: str, domain: Domain, case: Case) -> Baseline:
 def editing(case: Case, key: str, prompt: str) -> Unit:
     """Return the unit that edits m images by one editor with one prompt, and judges them.
 
-    Its values: what `judged` tells, "seconds" of "selection" and "training" for the prompt and of
-    "edits" for all images, "clock", "settings", and ours "timesteps". Its strip "edits" shows the
-    first images.
+    Its values: what `judged` tells, "seconds" of "once" for all prompts, of "selection" and
+    "training" for this one and of "edits" for all images, "clock", "settings", and ours
+    "timesteps". Its strip "edits" shows the first images.
     """
     plan = case.plan
 
     def run() -> Outcome:
         subject = subject_of(case.domain, prompt, plan.images)
         editor, watch = load_editor(key, case.domain, case), Stopwatch(case.domain.device)
+        with watch.lap("once"):
+            editor.prepare_domain()
         with watch.lap("training"):
             editor.prepare(prompt)
         with watch.lap("edits"):

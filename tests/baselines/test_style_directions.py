@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import pytest
 import torch
 from torch import Tensor
@@ -114,3 +116,17 @@ def test_stylemc_leaves_layers_alone_that_it_does_not_see(tiny: Domain, resoluti
     sides = [4, 4, *(side for side in (8, 16, 32) for _ in range(3))]
     for i in layers(tiny):
         assert bool(changes[i].any()) == (sides[i] <= resolution), i
+
+
+def test_what_all_prompts_share_is_measured_before_the_first(
+    tiny: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(styleclip_direction, "_measured", WeakKeyDictionary())
+    baseline = load_baseline("styleclip-direction", tiny, images=1)
+    baseline.prepare_domain()
+
+    def never(*of: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(styleclip_direction, "channel_directions", never)
+    baseline.prepare("white hair")
