@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,28 @@ class Subject:
     answers: RightAnswers | None = None
     latents: Tensor | None = None
 
+    def first(self, count: int) -> Subject:
+        """Return a subject of the first images alone; those of a smaller one may be others."""
+        answers = self.answers
+        if answers is not None:
+            answers = RightAnswers(
+                answers.target,
+                answers.images[:count],
+                _first(answers.labels, count),
+                tuple(one[:count] for one in answers.answers),
+                tuple(_first(one, count) for one in answers.answer_labels),
+            )
+        latents = None if self.latents is None else self.latents[:count]
+        return Subject(self.prompt, self.target, self.before[:count], answers, latents)
+
     @property
     def given(self) -> Tensor:
         """What our own editor is given: the images, or where it has no encoder their latents."""
         return self.before if self.latents is None else self.latents
+
+
+def _first(labels: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    return {name: values[:count] for name, values in labels.items()}
 
 
 def prompts_of(domain: Domain, count: int | None = None) -> tuple[str, ...]:

@@ -23,6 +23,16 @@ def test_drawings_come_with_right_answers_and_lack_the_target(tiny: Domain) -> N
     assert subject.given is subject.before
 
 
+def test_the_first_of_many_are_those_of_the_many(tiny: Domain) -> None:
+    many = subject_of(tiny, "white hair", 9)
+    few = many.first(4)
+    assert torch.equal(few.before, many.before[:4]) and few.target == many.target
+    assert few.answers is not None and many.answers is not None
+    assert torch.equal(few.answers.answers[0], many.answers.answers[0][:4])
+    assert torch.equal(few.answers.labels["hair_color"], many.answers.labels["hair_color"][:4])
+    assert few.answers.answer_labels[0].keys() == few.answers.labels.keys()
+
+
 def test_photographs_are_those_of_the_domain_s_reader(tiny_folder: Path) -> None:
     domain, asked = load_domain(tiny_folder), list[Any]()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...selection.plot import CHOSEN, INK, SCORE
+from ...selection.plot import CHOSEN, SCORE
 from ..case import Case
 from ..editing import OURS, class_of, editors, measured
 from ..judge import values_of
@@ -55,14 +55,9 @@ def draw(case: Case) -> Figure | None:
             yerr=[[at.estimate - at.low], [at.high - at.estimate]],
             fmt="*" if ours else "o", color=color, markersize=13 if ours else 6, capsize=3,
         )  # fmt: skip
-        right.annotate(
-            class_of(key).name, (cost.edit, at.estimate), xytext=(6, 4),
-            textcoords="offset points", fontsize=7, color=INK,
-        )  # fmt: skip
     left.set(xscale="log", yscale="log", xlim=(1, _MOST))
     left.set_xlabel("images of a prompt")
     left.set_ylabel("seconds, preparation included")
-    left.legend(fontsize=7, frameon=False)
     right.set(xscale="log", ylim=(-0.03, 1.05))
     right.set_xlabel("seconds of an edit")
     right.set_ylabel("success")
@@ -70,4 +65,5 @@ def draw(case: Case) -> Figure | None:
         axes.grid(alpha=0.2)
         axes.spines[["top", "right"]].set_visible(False)
     right.axvline(Cost.of(found[OURS]).edit, color=SCORE, alpha=0.25, linewidth=0.8)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure

@@ -32,7 +32,7 @@ def levels(case: Case) -> Unit:
     settings = dict(plan.settings.get("sdedit", {}))
 
     def run() -> Outcome:
-        subject = subject_of(case.domain, prompt, count)
+        subject = subject_of(case.domain, prompt, plan.images).first(count)
         rows, strips = [], {"before": subject.before[: plan.shown]}
         for level in LEVELS:
             editor = load_baseline("sdedit", case.domain, **{**settings, "level": level})
@@ -44,8 +44,8 @@ def levels(case: Case) -> Unit:
         return Outcome({"levels": rows}, strips)
 
     depends = {
-        "levels": list(LEVELS), "prompt": prompt, "images": count, "shown": plan.shown,
-        "settings": settings_of(case, "sdedit"),
+        "levels": list(LEVELS), "prompt": prompt, "images": [count, plan.images],
+        "shown": plan.shown, "settings": settings_of(case, "sdedit"),
     }  # fmt: skip
     return case.unit("figures/noise-levels", depends, run, turn=20, cost=60)
 
