@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_domain import RESOLUTION, write_tiny_domain
 from torch import Tensor, nn
 
 import sdd_fast as sdd
 from sdd_fast.domains.faces64.measure import measure_edit
 from sdd_fast.domains.faces64.renderer import render, sample_faces
+from sdd_fast.editing.animation import save_animation
 from sdd_fast.images import save_png
 from sdd_fast.inversion.invert import invert
 from sdd_fast.inversion.refine import Refinement
@@ -149,6 +151,16 @@ class Parts:
         (file,) = editor.edit_files(self.picture, self.folder / "out", 0.7, overwrite=True)
         return *edited, file.read_bytes()
 
+    def video(self) -> Any:
+        """Of frames of one color; compressed files of the same pixels are equal."""
+        source = self.folder / "clip.mp4"
+        if not source.exists():
+            frames = [Image.new("RGB", (32, 32), (40 * i, 90, 90)) for i in range(3)]
+            save_animation(source, frames, bounce=False)
+        editor = sdd.Editor.load(self.folder / "mapper.safetensors", self.home)
+        out = self.folder / "edited.mp4"
+        return sdd.edit_video(editor, source, out, 0.7, overwrite=True, progress=False).read_bytes()
+
     def monitor(self) -> Any:
         monitor = sdd.EditMonitor(
             self.domain.generator, self.domain.held_out[:2], prompt=PROMPT, source_text="a face",
@@ -227,6 +239,7 @@ CALLS: dict[str, Callable[[Parts], Any]] = {
     ),
     "convert": Parts.convert,
     "distill": Parts.distill,
+    "edit_video": Parts.video,
     "export_edit": Parts.export_edit,
     "export_torchscript load_torchscript": Parts.export,
     "guidance": lambda p: sdd.guidance(p.prior, p.images, PROMPT, 600, p.noise),

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from huggingface_hub import ModelHubMixin
 from torch import nn
 
 from ..files import PathLike, expanded
 from ..hub.card import LIBRARY, PIPELINE, TAGS
 from ..hub.download import Access, fetch_weights
+from ..hub.mixins import ModelHubMixin
 from ..hub.names import HubName, hub_name
 from ..hub.push import Pushed, PushOptions
 from ..manipulator import MapperInfo

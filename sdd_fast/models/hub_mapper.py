@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 from ..files import PathLike, expanded
@@ -16,6 +15,7 @@ from ..hub.card import LIBRARY, PIPELINE, TAGS, Card, CardEdit, check_license, d
 from ..hub.contents import EDITOR_FILE, MAPPER_FILE
 from ..hub.download import Access, fetch_weights, local_source
 from ..hub.folder import write_folder
+from ..hub.mixins import PyTorchModelHubMixin
 from ..hub.names import HubName, check_name, hub_name
 from ..hub.push import Pushed, PushOptions, push_folder
 from .save import SaveLoadMixin

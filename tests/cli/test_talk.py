@@ -101,14 +101,15 @@ def test_verbose_shows_what_the_library_logs(
 
 
 def test_the_library_prints_nothing_itself() -> None:
-    """But for progress, which a listener replaces, and what Ctrl-C is answered with."""
+    """But for progress, which a listener replaces, what Ctrl-C is answered with, and what the process
+    of a training tells the page of `sdd app`."""
     folder = Path(sdd_fast.__file__).parent
     printing = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Name) and node.id == "print":
                 printing.add(path.relative_to(folder).parts[0])
-    assert printing == {"cli", "progress.py", "interrupt.py"}
+    assert printing == {"cli", "progress.py", "interrupt.py", "app"}
 
 
 def test_the_package_is_the_command() -> None:
