@@ -101,8 +101,8 @@ def test_verbose_shows_what_the_library_logs(
 
 
 def test_the_library_prints_nothing_itself() -> None:
-    """But for progress, which a listener replaces, what Ctrl-C is answered with, and what the process
-    of a training tells the page of `sdd app`."""
+    """But for progress, which a listener replaces, the answer to Ctrl-C, and what the process of a
+    training tells the page of `sdd app`."""
     folder = Path(sdd_fast.__file__).parent
     printing = set()
     for path in folder.rglob("*.py"):
