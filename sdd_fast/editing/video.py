@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..checks import check_count
 from ..files import PathLike, atomic_path, expanded
@@ -32,6 +32,7 @@ _SOUNDS = ("aac", "mp3", "opus", "ac3", "eac3", "alac", "flac")  # any other bec
 _LARGE = 720  # lines, from which a video that does not tell its color matrix is of BT.709
 _BT601, _BT709, _LIMITED = 5, 1, 1  # as FFmpeg numbers matrices and ranges
 _KNOWN = (1, 4, 5, 7, 9)  # matrices that frames can be converted from
+_TOLERANCE = 1  # seconds that a whole video may end before the time that it tells
 
 
 @shielded(grad=False)
@@ -73,7 +74,9 @@ def edit_video(
         ModuleNotFoundError: PyAV is not installed (the extra `video`).
 
     Warns:
-        UserWarning: how many frames stayed as they are.
+        UserWarning: how many frames stayed as they are; a video that ends before the time that it
+            tells, as one that was cut off does; frames of another size than the first, which are
+            fitted into that.
     """
     source, target = expanded(path), expanded(out)
     check_video(source, target, overwrite)
@@ -98,6 +101,8 @@ def edit_video(
                 task.advance(len(some))
         if not task.done:
             raise ValueError(f"{source} is a video without a frame that can be read")
+    for text in writer.warnings:
+        warnings.warn(text, stacklevel=3)
     if untouched:
         warnings.warn(
             f"in {untouched} of {task.done} frames no face was found; they are as they were",
@@ -166,7 +171,7 @@ def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
         raise ValueError(f"{path} is not a video that can be read ({error})") from error
     with container:
         if not container.streams.video:
-            raise ValueError(f"{path} has no pictures, only {len(container.streams)} streams")
+            raise ValueError(f"{path} has no pictures, only sound or text")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         yield container, stream
@@ -184,9 +189,11 @@ def _frames(
     """Yield the time in seconds and the upright picture of each frame; passes the sound on."""
     av = video_library()
     streams = [stream] if writer.sound is None else [stream, container.streams.audio[0]]
-    last = Fraction(-1)
+    last, end = Fraction(-1), Fraction(0)
     try:
         for packet in container.demux(streams):
+            if packet.pts is not None:
+                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             if packet.stream is not stream:
                 writer.pass_on(packet)
                 continue
@@ -194,17 +201,29 @@ def _frames(
                 step = 1 / (stream.average_rate or Fraction(25))
                 told = None if frame.pts is None else frame.pts * frame.time_base
                 last = last + step if told is None or told <= last else told
-                yield last, _picture(frame)
+                yield last, _picture(frame, stream.sample_aspect_ratio)
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{path} breaks off after {max(0.0, float(last)):.2f} s ({error}); nothing was written"
         ) from error
+    told = Fraction(container.duration or 0, av.time_base)
+    # Where a file has more than is read here, such as subtitles, those may be what lasts longer.
+    if len(streams) == len(container.streams) and told - end > _TOLERANCE:
+        writer.warnings.append(
+            f"{path} tells that it lasts {float(told):.2f} s, but ends after {float(end):.2f} s, "
+            "as if it had been cut off; what is there was edited"
+        )
 
 
-def _picture(frame: Any) -> Image.Image:
+def _picture(frame: Any, pixel: Fraction | None) -> Image.Image:
+    """Return a frame upright, its pixels made square; `pixel`: their width by their height."""
     known = frame.colorspace in _KNOWN
     matrix = frame.colorspace if known else _BT709 if frame.height >= _LARGE else _BT601
     image: Image.Image = frame.reformat(format="rgb24", src_colorspace=matrix).to_image()
+    if pixel and pixel != 1:
+        width, height = image.size
+        longer = (round(width * pixel), height) if pixel > 1 else (width, round(height / pixel))
+        image = image.resize(longer, Image.Resampling.BICUBIC)
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
 
 
@@ -220,7 +239,10 @@ class _Writer:
         self._stream = self._container.add_stream(codec, rate=rate, options=options)
         self._stream.pix_fmt = "yuv420p"
         self._base = Fraction(1, 90_000)
+        self._given: tuple[int, int] | None = None  # size of the first picture
         self._size: tuple[int, int] | None = None
+        self._fitted = False
+        self.warnings: list[str] = []
         self._waiting: list[Any] = []  # sound before the first picture, whose size a file needs
         self.sound = self._sound(original)
 
@@ -238,6 +260,7 @@ class _Writer:
 
     def write(self, image: Image.Image, at: Fraction) -> None:
         if self._size is None:
+            self._given = image.size
             width, height = (max(2, side - side % 2) for side in image.size)  # as 4:2:0 needs it
             self._size = self._stream.width, self._stream.height = width, height
             context = self._stream.codec_context
@@ -245,6 +268,15 @@ class _Writer:
             context.colorspace, context.color_range = _BT709, _LIMITED
             self._container.start_encoding()
             self._container.mux(self._waiting)
+        if self._given is not None and image.size != self._given:
+            if not self._fitted:
+                sizes = " to ".join(f"{w}×{h}" for w, h in (self._given, image.size))
+                self.warnings.append(
+                    f"from {float(at):.2f} s on, frames change from {sizes} pixels; they were "
+                    "fitted into the first size"
+                )
+            self._fitted = True
+            image = ImageOps.pad(image, self._given)
         cut = image.convert("RGB").crop((0, 0, *self._size))
         frame = self._av.VideoFrame.from_image(cut)
         frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709)

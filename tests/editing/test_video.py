@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -172,3 +174,60 @@ def test_an_interruption_leaves_nothing(editor: Editor, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         edit_video(editor, source, tmp_path / "b.mp4", batch_size=2, progress=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_video_that_was_cut_off_is_edited_with_a_warning(editor: Editor, tmp_path: Path) -> None:
+    """Containers of which a part is there end without an error."""
+    whole = tmp_path / "whole.mp4"
+    with av.open(str(whole), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("mpeg4", rate=5, options={"qscale": "1", "g": "1"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for image in frames(20, (32, 32)):
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    content = whole.read_bytes()
+    part = tmp_path / "part.mp4"
+    part.write_bytes(content[: len(content) * 3 // 4])
+    with pytest.warns(UserWarning, match=r"lasts 4\.00 s, but ends after [12]\.\d\d s"):
+        out = edit_video(editor, part, tmp_path / "b.mp4", progress=False)
+    assert 1 <= len(read(out)[0]) < 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        edit_video(editor, whole, tmp_path / "c.mp4", progress=False)
+
+
+def test_frames_of_another_size_are_fitted_into_the_first(editor: Editor, tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    picture = Image.new("RGB", (64, 48), "red")
+    picture.paste("blue", (32, 0, 64, 48))
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        (stream.width, stream.height), stream.pix_fmt = picture.size, "yuvj420p"
+        container.start_encoding()
+        for i, size in enumerate([(64, 48), (128, 96), (128, 96)]):
+            content = io.BytesIO()
+            picture.resize(size).save(content, "JPEG", quality=95)
+            packet = av.Packet(content.getvalue())
+            packet.stream, packet.time_base = stream, Fraction(1, 1000)
+            packet.pts = packet.dts = 100 * i
+            container.mux(packet)
+    with pytest.warns(
+        UserWarning, match=r"from 0\.10 s on, frames change from 64×48 to 128×96 pixels"
+    ):
+        out = edit_video(editor, source, tmp_path / "b.mp4", 0.0, paste_back=True, progress=False)
+    for shown in read(out)[1]:
+        assert shown.shape == (48, 64, 3)
+        assert shown[24, 8].argmax() == 0 and shown[24, 56].argmax() == 2  # red and blue
+
+
+def test_pixels_that_are_not_square_become_so(editor: Editor, tmp_path: Path) -> None:
+    source = tmp_path / "a.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        (stream.width, stream.height), stream.pix_fmt = (32, 64), "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        container.mux(stream.encode(av.VideoFrame.from_image(frames(1, (32, 64))[0])))
+        container.mux(stream.encode())
+    out = edit_video(editor, source, tmp_path / "b.mp4", paste_back=True, progress=False)
+    assert read(out)[1][0].shape == (64, 64, 3)
