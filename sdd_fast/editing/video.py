@@ -32,6 +32,9 @@ _SOUNDS = ("aac", "mp3", "opus", "ac3", "eac3", "alac", "flac")  # any other bec
 _LARGE = 720  # lines, from which a video that does not tell its color matrix is of BT.709
 _BT601, _BT709, _LIMITED = 5, 1, 1  # as FFmpeg numbers matrices and ranges
 _KNOWN = (1, 4, 5, 7, 9)  # matrices that frames can be converted from
+# FFmpeg's bicubic with SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND: without these two colors are
+# taken from the nearest pixel that has one, and every conversion makes a picture darker.
+_EXACT = 4 | 0x2000 | 0x40000
 _TOLERANCE = 1  # seconds that a whole video may end before the time that it tells
 
 
@@ -219,7 +222,9 @@ def _picture(frame: Any, pixel: Fraction | None) -> Image.Image:
     """Return a frame upright, its pixels made square; `pixel`: their width by their height."""
     known = frame.colorspace in _KNOWN
     matrix = frame.colorspace if known else _BT709 if frame.height >= _LARGE else _BT601
-    image: Image.Image = frame.reformat(format="rgb24", src_colorspace=matrix).to_image()
+    image: Image.Image = frame.reformat(
+        format="rgb24", src_colorspace=matrix, interpolation=_EXACT
+    ).to_image()
     if pixel and pixel != 1:
         width, height = image.size
         longer = (round(width * pixel), height) if pixel > 1 else (width, round(height / pixel))
@@ -279,7 +284,7 @@ class _Writer:
             image = ImageOps.pad(image, self._given)
         cut = image.convert("RGB").crop((0, 0, *self._size))
         frame = self._av.VideoFrame.from_image(cut)
-        frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709)
+        frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709, interpolation=_EXACT)
         frame.colorspace, frame.color_range = _BT709, _LIMITED
         frame.pts, frame.time_base = round(at / self._base), self._base
         self._container.mux(self._stream.encode(frame))

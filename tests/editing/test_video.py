@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from sdd_fast.editing.editor import Editor
-from sdd_fast.editing.video import edit_video
+from sdd_fast.editing.video import _EXACT, _picture, edit_video
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
 
 av = pytest.importorskip("av", reason="videos need PyAV: the extra video")
@@ -45,14 +45,18 @@ def write_video(path: Path, frames: list[Image.Image], sound: str | None = None)
     return path
 
 
-def read(path: Path) -> tuple[list[float], list[np.ndarray], list[str]]:
+def read(
+    path: Path, conversion: int | None = None
+) -> tuple[list[float], list[np.ndarray], list[str]]:
     """Times in seconds, frames, and kinds of sound."""
     with av.open(str(path)) as container:
         sounds = [stream.codec_context.name for stream in container.streams.audio]
         found = [(frame.time, frame) for frame in container.decode(video=0)]
         kinds = [int(frame.colorspace) if int(frame.colorspace) != 2 else 5 for _, frame in found]
         pixels = [
-            frame.reformat(format="rgb24", src_colorspace=kind).to_ndarray()
+            frame.reformat(
+                format="rgb24", src_colorspace=kind, interpolation=conversion
+            ).to_ndarray()
             for (_, frame), kind in zip(found, kinds, strict=True)
         ]
     return [time for time, _ in found], pixels, sounds
@@ -83,7 +87,7 @@ def test_frames_keep_their_times_and_the_sound(editor: Editor, tmp_path: Path) -
     times, pixels, sounds = read(out)
     assert times == pytest.approx([t / 1000 for t in TIMES], abs=1e-3)
     assert sounds == ["aac"] and pixels[0].shape == (32, 32, 3)
-    given = [Image.fromarray(frame) for frame in read(source)[1]]
+    given = [Image.fromarray(frame) for frame in read(source, _EXACT)[1]]
     expected = editor.edit(given, 1.0, output="numpy", batch_size=1)
     plain = editor.edit(given[:1], 0.0, output="numpy")[0].reshape(8, 4, 8, 4, 3).mean((1, 3))
     for shown, right in zip(pixels, expected, strict=True):
@@ -231,3 +235,16 @@ def test_pixels_that_are_not_square_become_so(editor: Editor, tmp_path: Path) ->
         container.mux(stream.encode())
     out = edit_video(editor, source, tmp_path / "b.mp4", paste_back=True, progress=False)
     assert read(out)[1][0].shape == (64, 64, 3)
+
+
+def test_colors_are_converted_exactly() -> None:
+    """Frames are seen as they are: not darker, and with smooth colors."""
+    noise = np.random.default_rng(0).integers(30, 220, (8, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC)
+    frame = av.VideoFrame.from_image(image).reformat(
+        format="yuv444p", dst_colorspace=5, interpolation=_EXACT
+    )
+    frame = frame.reformat(format="yuv420p", src_colorspace=5, dst_colorspace=5)
+    frame.colorspace = 5
+    change = np.asarray(_picture(frame, None)).astype(float) - np.asarray(image)
+    assert abs(change.mean()) < 0.4 and np.abs(change).mean() < 2
