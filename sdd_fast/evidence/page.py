@@ -13,6 +13,7 @@ from ..files import PathLike, write_text
 from .case import Case
 from .editing import class_of, editors, settings_of
 from .findings import findings
+from .plan import Plan
 from .table import NOT_MEASURED, Table
 
 
@@ -48,6 +49,7 @@ def write_page(
     )
     text = environment.get_template("results.md.jinja").render(
         request=request,
+        command=_command(case),
         plan=request["plan"],
         domain=case.domain,
         prompts=case.prompts,
@@ -60,6 +62,16 @@ def write_page(
         not_measured=NOT_MEASURED,
     )
     write_text(path, text)
+
+
+def _command(case: Case) -> str:
+    """Return the command that measures as much, but for parts and methods."""
+    quick = case.plan.name == "quick"
+    usual = Plan.quick() if quick else Plan()
+    words = ["sdd bench paper --domain", case.domain.name, *(["--quick"] if quick else [])]
+    if case.plan.images != usual.images:
+        words.append(f"-m {case.plan.images}")
+    return " ".join(words)
 
 
 def described(case: Case) -> list[dict[str, str]]:

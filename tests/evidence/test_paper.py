@@ -66,6 +66,7 @@ def test_a_quick_run_measures_everything_and_a_second_one_nothing(
     assert set(failures.values()) == {"the domain has no crystal ball"}
     assert {name.split(",")[0] for name in failures} == {"edits/needy"}
     page = (tmp_path / "out" / "results.md").read_text()
+    assert "Made by `sdd bench paper --domain tiny --quick -m 6`\n" in page
     assert "(quick run)" in page and "A **quick** run" in page
     assert "| Negative | nobody | level = 0.75 |" in page
     assert "the domain has no crystal ball" in page
