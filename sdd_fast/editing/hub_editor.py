@@ -11,9 +11,8 @@ from torch import nn
 
 from ..files import PathLike, expanded
 from ..hub.card import LIBRARY, PIPELINE, TAGS
-from ..hub.download import Access, fetch_weights
+from ..hub.download import Access, local_source
 from ..hub.mixins import ModelHubMixin
-from ..hub.names import HubName, hub_name
 from ..hub.push import Pushed, PushOptions
 from ..manipulator import MapperInfo
 
@@ -76,16 +75,8 @@ class HubEditor(
             ValueError: the repository holds no edit, or as of `load`.
         """
         source: Any = pretrained_model_name_or_path
-        name = hub_name(source)
-        if name is not None:
-            name = HubName(name.repository, revision or name.revision)
-            access = Access(cache_dir, token, local_files_only, force_download)
-            source = fetch_weights(name, access)
-        elif revision is not None and expanded(source).exists():
-            raise ValueError(
-                f"{source} is a path, and a path has no revision {revision!r}; leave that out, or "
-                "give the name of a repository that is no path here"
-            )
+        access = Access(cache_dir, token, local_files_only, force_download)
+        source = local_source(source, access, revision)
         return cls.load(source, domain, device, **parts)
 
     def save_pretrained(  # type: ignore[override]

@@ -41,22 +41,32 @@ class Access:
         return None if self.cache_dir is None else os.fspath(expanded(self.cache_dir))
 
 
-def local_source(source: PathLike, access: Access | None = None) -> Path:
+def local_source(
+    source: PathLike, access: Access | None = None, revision: str | None = None
+) -> Path:
     """Return the path of an edit: `source` itself, or what is downloaded if it is a hub name.
 
     Args:
         source: a path, or "owner/name" or "owner/name@revision" of a repository of the hub, where
             neither such a path exists nor a folder "owner"; "hf://owner/name" is never a path.
+        revision: in place of that in the name.
 
     Raises:
         FileNotFoundError: it is such a name, and the hub has none, or cannot be asked and its cache
             has nothing; the message says which.
-        ValueError: the repository holds no edit, or weights that are not safetensors.
+        ValueError: the repository holds no edit, or weights that are not safetensors; or a path,
+            and a revision of it.
     """
     name = hub_name(source)
     if name is not None:
+        name = HubName(name.repository, revision or name.revision)
         return fetch_weights(name, access or Access())
     path = expanded(source)
+    if revision is not None and path.exists():
+        raise ValueError(
+            f"{source} is a path, and a path has no revision {revision!r}; leave that out, or give "
+            "the name of a repository that is no path here"
+        )
     if not path.exists() and could_be_name(source):
         problem = (
             f"there is no such file or folder; the hub was not asked, as there is a folder "

@@ -13,10 +13,10 @@ from torch import nn
 from ..files import PathLike, expanded
 from ..hub.card import LIBRARY, PIPELINE, TAGS, Card, CardEdit, check_license, default_license
 from ..hub.contents import EDITOR_FILE, MAPPER_FILE
-from ..hub.download import Access, fetch_weights, local_source
+from ..hub.download import Access, local_source
 from ..hub.folder import write_folder
 from ..hub.mixins import PyTorchModelHubMixin
-from ..hub.names import HubName, check_name, hub_name
+from ..hub.names import check_name
 from ..hub.push import Pushed, PushOptions, push_folder
 from .save import SaveLoadMixin
 
@@ -69,16 +69,11 @@ class HubMapper(
             ValueError: the repository or file holds no mapper of this class.
         """
         source: Any = pretrained_model_name_or_path
-        name = hub_name(source)
-        if name is not None:
-            name = HubName(name.repository, revision or name.revision)
-            access = Access(cache_dir, token, local_files_only, force_download)
-            path = fetch_weights(name, access)
-        else:
-            path = local_source(source)
-            if path.is_dir():
-                whole = (path / EDITOR_FILE).exists() and not (path / MAPPER_FILE).exists()
-                path = path / (EDITOR_FILE if whole else MAPPER_FILE)
+        access = Access(cache_dir, token, local_files_only, force_download)
+        path = local_source(source, access, revision)
+        if path.is_dir():
+            whole = (path / EDITOR_FILE).exists() and not (path / MAPPER_FILE).exists()
+            path = path / (EDITOR_FILE if whole else MAPPER_FILE)
         loaded = cls.load(path)
         assert isinstance(loaded, nn.Module)
         loaded.eval().requires_grad_(False)

@@ -125,6 +125,8 @@ def test_a_path_that_exists_wins(
     assert Editor.from_pretrained("me/hair").infos == [INFO]
     with pytest.raises(ValueError, match="a path has no revision 'v1'"):
         Editor.from_pretrained("me/hair", revision="v1")
+    with pytest.raises(ValueError, match="a path has no revision 'v1'"):
+        sdd.LevelsMapper.from_pretrained("me/hair", revision="v1")
     with pytest.raises(
         FileNotFoundError, match="beard"
     ):  # beside it: mistyped, not to be asked for
