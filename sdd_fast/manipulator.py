@@ -357,13 +357,14 @@ def save_mapper(
     info: MapperInfo,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a mapper and what it is for as one safetensors file, atomically.
+    """Write a mapper and what it is for as one .safetensors file, atomically.
 
     `metadata` goes into the file's header beside what `info` says.
     `load_mapper` reads it; a mapper of your own it fills in, given as `into`.
 
     Raises:
-        ValueError: a weight is NaN or infinite; a file that is there stays as it is.
+        ValueError: another ending, or a weight is NaN or infinite; a file that is there stays as
+            it is.
     """
     for name, value in mapper.state_dict().items():
         if not bool(value.isfinite().all()):

@@ -2,7 +2,8 @@
 
 A file is replaced with `overwrite=True` (--overwrite). What a run or an inversion left in its place
 is continued, and replaced with `resume=False` (--restart). Inputs are never replaced. Functions
-called `save` write the file that they are given, as those of other libraries do.
+called `save` write the file that they are given, as those of other libraries do, if its
+ending is that of the format; `Editor.save` replaces nothing but an editor.
 """
 
 from __future__ import annotations

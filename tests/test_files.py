@@ -69,6 +69,13 @@ def test_atomic_path_refuses_a_folder(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("name", ["w.pt", "w.png", "w"])
+def test_tensors_are_written_under_their_own_ending_only(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}' must end in \.safetensors"):
+        files.save_tensors(tmp_path / name, {"a": torch.ones(2)})
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_full_disk_names_the_file_and_the_space_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -316,13 +323,15 @@ def test_json_that_nobody_could_use(tmp_path: Path) -> None:
 
 
 def test_half_characters_are_not_written(tmp_path: Path) -> None:
-    path = tmp_path / "x"
+    path = tmp_path / "x.safetensors"
     for write in (
         lambda: files.write_text(path, "a\udc80"),
         lambda: files.write_json(path, ["a\udc80"]),
         lambda: files.save_tensors(path, {}, {"a": "\udc80"}),
     ):
-        with pytest.raises(ValueError, match=r"cannot write .*x: .*'\\udc80'.*half a character"):
+        with pytest.raises(
+            ValueError, match=r"cannot write .*x\.safetensors: .*'\\udc80'.*half a character"
+        ):
             write()
     assert names(tmp_path) == []
 

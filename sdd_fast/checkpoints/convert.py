@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from ..files import PathLike, expanded, save_tensors
+from ..files import PathLike, expanded, safetensors_path, save_tensors
 from ..manipulator import save_mapper
 from ..outputs import check_free
 from .formats.read import read_checkpoint
@@ -56,9 +56,7 @@ def convert(
             `generator` of anything but an encoder; or `target` is `source`, or no .safetensors
             file.
     """
-    path, out = expanded(source), expanded(target)
-    if out.suffix.lower() != ".safetensors":
-        raise ValueError(f"{out} must end in .safetensors")
+    path, out = expanded(source), safetensors_path(target)
     if part is not None and part not in (*PARTS, *ENCODERS):
         raise ValueError(f"there is no part {part!r}; parts are {', '.join((*PARTS, *ENCODERS))}")
     kind, part = (part, "encoder") if part in ENCODERS else (None, part)

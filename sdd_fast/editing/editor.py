@@ -141,12 +141,13 @@ class Editor(HubEditor):
         return editor.to(editor.device if device is None else device)
 
     def save(self, path: PathLike, metadata: Mapping[str, str] | None = None) -> Path:
-        """Write all of it as one safetensors file, which `load` reads without a domain; return it.
+        """Write all of it as one .safetensors file, which `load` reads without a domain; return it.
 
         `metadata` joins its header. What finds faces is not in it: `load(path, detector=…)`.
 
         Raises:
-            ValueError: a network of your own, which a file cannot tell how to build.
+            ValueError: another ending, or a network of your own, which no file can build again.
+            FileExistsError: something other than an editor is there.
         """
         own = (self.generator, list(zip(self.mappers, self.infos, strict=True)), self.encoder)
         return save_editor(path, *own, self.align is not None, metadata=metadata)
@@ -239,10 +240,8 @@ class Editor(HubEditor):
         """One pass: images [B, 3, *input_size] → W+."""
         assert self.encoder is not None
         self.encoder.eval()
-        images = images.to(self.device)
-        if self._compiled is not None:
-            return self._compiled.encode(images)
-        w_plus: Tensor = self.encoder(images)
+        encode = self.encoder if self._compiled is None else self._compiled.encode
+        w_plus: Tensor = encode(images.to(self.device))
         return w_plus
 
     def load_images(

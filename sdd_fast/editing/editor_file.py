@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..files import PathLike, expanded, load_tensors, parse_json, read_metadata, save_tensors
+from ..files import (
+    PathLike,
+    expanded,
+    load_tensors,
+    parse_json,
+    read_metadata,
+    safetensors_path,
+    save_tensors,
+)
 from ..hub.contents import EDITOR_FILE
 from ..hub.download import local_source
 from ..inversion.face_crop import FaceCrop
@@ -61,7 +69,16 @@ def save_editor(
     Args:
         aligns: whether photographs are to be cropped to a face first.
         metadata: goes into the file's header, too.
+
+    Raises:
+        ValueError, FileExistsError: as of `Editor.save`.
     """
+    target = safetensors_path(path)
+    if target.exists() and not target.is_dir() and not is_editor(target):
+        raise FileExistsError(
+            f"{target} is not a file of Editor.save and would be replaced; choose another name, or "
+            "delete it first"
+        )
     parts: dict[str, Any] = {"generator": generator}
     parts |= {} if encoder is None else {"encoder": encoder}
     parts |= {f"mapper{i}": mapper for i, (mapper, _) in enumerate(edits)}
@@ -87,8 +104,8 @@ def save_editor(
         "config": json.dumps(told, ensure_ascii=False),
         "prompt": json.dumps([info.prompt for _, info in edits], ensure_ascii=False),
     }
-    save_tensors(path, tensors, {**(metadata or {}), **described})
-    return expanded(path)
+    save_tensors(target, tensors, {**(metadata or {}), **described})
+    return target
 
 
 def read_editor(

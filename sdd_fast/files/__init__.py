@@ -15,11 +15,11 @@ from .paths import (
     shown,
     unused,
 )
-from .tensors import load_tensors, read_metadata, save_tensors
+from .tensors import load_tensors, read_metadata, safetensors_path, save_tensors
 
 __all__ = [
     "TEMPORARY", "PathLike", "atomic_path", "content_kind", "expanded", "library_text", "listed",
     "load_tensors", "make_folder", "os_error_text", "parse_json", "read_bytes", "read_json",
-    "read_metadata", "readable", "regular_file", "save_tensors", "settled", "shown", "unused",
-    "write_bytes", "write_json", "write_text",
+    "read_metadata", "readable", "regular_file", "safetensors_path", "save_tensors", "settled",
+    "shown", "unused", "write_bytes", "write_json", "write_text",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from .errors import library_text
 from .json import parse_json
 from .paths import PathLike, expanded
 
+SUFFIX = ".safetensors"
 MOST_TENSORS = 100_000  # far beyond any known network
 LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 _MOST_BRACKETS = 4_000_000  # three for each tensor, and those of JSON in the metadata
@@ -40,7 +41,12 @@ def save_tensors(
             kept.
         metadata: str → str, stored in the file's header.  Encode structured values as JSON
             yourself.
+
+    Raises:
+        ValueError: as of `safetensors_path`, or a text that is no Unicode.
+        TypeError: metadata of other types.
     """
+    target = safetensors_path(path)
     for key, text in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(
@@ -56,7 +62,19 @@ def save_tensors(
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     # Through bytes rather than save_file: a full disk then surfaces as OSError, which atomic_path
     # explains.
-    write_bytes(path, _with_metadata(safetensors_bytes(copies), metadata or {}))
+    write_bytes(target, _with_metadata(safetensors_bytes(copies), metadata or {}))
+
+
+def safetensors_path(path: PathLike) -> Path:
+    """Return the path of a safetensors file to write; ~ is the home folder.
+
+    Raises:
+        ValueError: it does not end in .safetensors, by which all programs know these files.
+    """
+    target = expanded(path)
+    if target.suffix.lower() != SUFFIX:
+        raise ValueError(f"{str(path)!r} must end in {SUFFIX}, the format that is written")
+    return target
 
 
 def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:

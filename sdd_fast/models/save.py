@@ -31,11 +31,14 @@ class SaveLoadMixin:
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Write weights and configuration to a safetensors file, atomically.
+        """Write weights and configuration to a .safetensors file, atomically.
 
         `dtype` (for instance `torch.float16`) is how floating point tensors are stored, to make
         the file smaller; None stores them as they are. `load` always gives float32. `metadata`
         goes into the file's header beside "network" and "config".
+
+        Raises:
+            ValueError: another ending, or a weight beyond the range of `dtype`.
         """
         assert isinstance(self, nn.Module)
         tensors = {}

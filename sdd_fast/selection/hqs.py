@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .._deprecated import renamed_arguments
 from ..checks import check_count, check_distinct, check_seed
-from ..files import PathLike, settled
+from ..files import PathLike, safetensors_path, settled
 from ..fingerprint import fingerprint
 from ..gradients.config import GuidanceConfig
 from ..manipulator import LatentGenerator, check_generator
@@ -260,7 +260,7 @@ def _paths(partial: PathLike | Sequence[PathLike] | None, count: int) -> list[An
     paths = [partial] if isinstance(partial, str | os.PathLike) else list(partial)
     if len(paths) != count:
         raise ValueError(f"got {len(paths)} partial files for {count} prompts; give one for each")
-    return [settled(path) for path in paths]
+    return [settled(safetensors_path(path)) for path in paths]
 
 
 def _sizes(

@@ -123,7 +123,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
     source = foreign_files.write(tmp_path, "sdd.pt")
     with pytest.raises(ValueError, match="no part 'hair'; parts are generator, encoder, identity"):
         convert(source, tmp_path / "o.safetensors", "hair")
-    with pytest.raises(ValueError, match=r"o\.pt must end in \.safetensors"):
+    with pytest.raises(ValueError, match=r"o\.pt' must end in \.safetensors"):
         convert(source, tmp_path / "o.pt")
     with pytest.raises(FileNotFoundError):
         convert(tmp_path / "none.pt", tmp_path / "o.safetensors")

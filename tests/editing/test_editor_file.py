@@ -96,6 +96,33 @@ def test_what_cannot_be_saved(editor: Editor, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.onnx", "a.pt", "name", "editor-1.0"])
+def test_a_name_of_another_format_is_refused(editor: Editor, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}' must end in \.safetensors"):
+        editor.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_an_editor_is_replaced(editor: Editor, tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_mapper(path, editor.mappers[0], INFO)
+    mapper = path.read_bytes()
+    for mine in (mapper, b"notes", b""):
+        path.write_bytes(mine)
+        with pytest.raises(
+            FileExistsError, match=r"mine\.safetensors is not a file of Editor.save"
+        ):
+            editor.save(path)
+        assert path.read_bytes() == mine
+    path.unlink()
+    first = editor.save(path).read_bytes()
+    editor.save(path, {"note": "second"})
+    assert path.read_bytes() != first and repr(Editor.load(path)) == repr(editor)
+    with pytest.raises(IsADirectoryError, match="this is a folder"):
+        (tmp_path / "folder.safetensors").mkdir()
+        editor.save(tmp_path / "folder.safetensors")
+
+
 def test_what_a_whole_editor_does_not_take(editor: Editor, tmp_path: Path) -> None:
     path = editor.save(tmp_path / "editor.safetensors")
     save_mapper(tmp_path / "mapper.safetensors", editor.mappers[0], INFO)
