@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sdd_fast as sdd
+from sdd_fast import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "api.md"
@@ -125,7 +126,7 @@ def page() -> str:
             lines += entry(name, getattr(sdd, name))
     lines += ["## Metrics: `sdd_fast.metrics`", ""]
     for name in METRICS:
-        lines += entry(name, getattr(sdd.metrics, name))
+        lines += entry(name, getattr(metrics, name))
     lines += ["## Ops: `sdd.ops`", ""]
     for name in sdd.ops.__all__:
         lines += entry(name, getattr(sdd.ops, name))

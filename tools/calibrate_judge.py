@@ -68,13 +68,13 @@ def main() -> None:
         "bad, in known words": [row["direction"] for row in bad if not row["unknown_words"]],
         "good, by the prompts of others": others,
     }
-    exceeding = {
+    exceeding: dict[str, dict[str, float]] = {
         kind: {"edits": len(found)}
         | {f"{limit:g}": round(sum(d > limit for d in found) / len(found), 3) for limit in LIMITS}
         for kind, found in directions.items()
     }
     settings = {"steps": options.steps, "batch_size": 2, "timesteps": TIMESTEPS}
-    content = {"domain": domain.name, "settings": settings | {"seed": options.seed}}
+    content: dict[str, Any] = {"domain": domain.name, "settings": settings | {"seed": options.seed}}
     content |= {"direction_above": domain.spec.direction_above, "edits": rows}
     write_json(RESULTS, content | {"exceeding": exceeding})
     print(f"written: {RESULTS}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,14 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RESULTS = BENCHMARKS / "steps-faces64.json"
 CHOSEN = BENCHMARKS / "guidance-faces64.json"
 
-FOUR = {"steps": 250, "batch_size": 4}
+FOUR = sdd.DistillConfig(steps=250, batch_size=4)
 SIDES = {
     "authors, 4000 of 2": sdd.DistillConfig.paper(generator_dtype="auto"),
     "ours, 300 of 8": sdd.DistillConfig(steps=300, batch_size=8),
     "ours, 150 of 8": sdd.DistillConfig(steps=150, batch_size=8),
-    "ours, 250 of 4": sdd.DistillConfig(**FOUR),
+    "ours, 250 of 4": FOUR,
     "ours, 200 of 4": sdd.DistillConfig(steps=200, batch_size=4),
-    "ours, 250 of 4, stopped early": sdd.DistillConfig(
-        **FOUR, monitor_every=25, stop_early=sdd.EarlyStop()
-    ),
+    "ours, 250 of 4, stopped early": replace(FOUR, monitor_every=25, stop_early=sdd.EarlyStop()),
 }
 
 

@@ -123,7 +123,9 @@ def build(variant: str) -> float:
     began = time.monotonic()
     import pybind11
 
-    torch = Path(importlib.util.find_spec("torch").origin).parent
+    found = importlib.util.find_spec("torch")
+    assert found is not None and found.origin is not None
+    torch = Path(found.origin).parent
     tools = Path(sys.executable).parent
     cmake = str(tools / "cmake") if (tools / "cmake").is_file() else "cmake"
     configure = [

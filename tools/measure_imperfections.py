@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -303,7 +304,11 @@ def main() -> None:
     content: dict[str, Any] = {"domain": domain.name, "prompt": PROMPT, "faces": FACES, "edits": []}
     if RESULTS.exists():
         content = json.loads(RESULTS.read_text(encoding="utf-8"))
-    parts = {"unedited": measure_unedited, "teacher": seen_by_teacher, "old_beards": old_beards}
+    parts: dict[str, Callable[..., Any]] = {
+        "unedited": measure_unedited,
+        "teacher": seen_by_teacher,
+        "old_beards": old_beards,
+    }
     for name, measure in parts.items():
         if name not in content:
             print(name, flush=True)

@@ -66,7 +66,7 @@ class Search:
         """Yield `settings` with one of them a value further, either way."""
         for name, values in self.values.items():
             at = values.index(settings[name])
-            for other in values[max(0, at - 1) : at] + values[at + 1 : at + 2]:
+            for other in [*values[max(0, at - 1) : at], *values[at + 1 : at + 2]]:
                 yield {**settings, name: other}
 
 
@@ -111,7 +111,7 @@ def tune(
     faces: int = FACES,
 ) -> dict[str, Any]:
     """Climb, running the trials that are not in the file yet; return the best settings."""
-    request = {
+    request: dict[str, Any] = {
         "domain": domain.name, "objective": OBJECTIVE, "prompts": list(prompts),
         "faces": faces, "seed": SEED,
     }  # fmt: skip
