@@ -413,6 +413,13 @@ def test_a_home_is_found_or_missed_by_name(tmp_path: Path, monkeypatch: pytest.M
             manager.__enter__()  # of atomic_path
 
 
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    for use in (files.expanded, files.settled, files.read_json, files.load_tensors):
+        with pytest.raises(ValueError, match=r"is empty; '\.' is the current folder"):
+            use("")
+    assert files.expanded(".") == files.expanded(Path()) == Path()
+
+
 def test_what_libraries_and_files_say_is_bounded() -> None:
     with pytest.raises(ValueError, match="set_int_max") as error:
         int("1" * 5000)

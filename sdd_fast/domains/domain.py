@@ -361,7 +361,7 @@ def load_domain(
     if isinstance(domain, Mapping):
         spec = make_spec(dict(domain), Path(), "the domain", replaced, lenient=False)
         return Domain(spec, device, **engine)
-    name = os.fspath(domain or "faces64")
+    name = os.fspath("faces64" if domain is None else domain)
     if name in PRESETS:
         spec = read_spec(PRESETS[name], replaced, lenient=True)
         return Domain(spec, device, **engine)

@@ -14,8 +14,10 @@ def expanded(path: PathLike) -> Path:
     """Return a path of a user's, with ~ as the home folder.
 
     Raises:
-        ValueError: the home of a user that does not exist.
+        ValueError: an empty name, or the home of a user that does not exist.
     """
+    if not os.fspath(path):  # for `Path` the current folder, which nobody means by it
+        raise ValueError("the name of a file or folder is empty; '.' is the current folder")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

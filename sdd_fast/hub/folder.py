@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..files import PathLike, make_folder, settled, write_bytes, write_text
+from ..outputs import check_free
 from .card import Card, is_replaceable
 from .contents import CARD_FILE, CONFIG_FILE, WEIGHTS, described, edits_in
+
+_OTHERWISE = "choose another folder, or delete it first"
 
 
 def write_folder(
@@ -20,30 +23,26 @@ def write_folder(
 ) -> Path:
     """Write everything of a repository into a folder, each file atomically; return the folder.
 
-    A card that somebody has edited stays as it is.
+    An earlier edit there is replaced by one of the same part, what is not of such an edit never. A
+    card that somebody has edited stays as it is.
 
     Args:
         save: writes the weights to a path.
         pictures: what a picture is called in the repository → where it is, or its content.
 
     Raises:
-        FileExistsError: the folder has the config.json of something else, such as of a run.
+        FileExistsError: the folder has the config.json of something else, such as of a run, weights
+            of the other part, or without a config.json a file that would be replaced.
     """
     target = settled(folder)
     config, readme = target / CONFIG_FILE, target / CARD_FILE
-    if config.exists() and edits_in(config.read_text(encoding="utf-8", errors="replace")) is None:
-        raise FileExistsError(
-            f"{target} has a {CONFIG_FILE} of something else, such as a run; choose another folder"
-        )
+    weights = target / WEIGHTS[card.part]
+    _check_free(target, [weights, *(target / name for name in pictures or {})])
     edited = readme.exists() and not is_replaceable(
         readme.read_text(encoding="utf-8", errors="replace")
     )
     make_folder(target)
-    weights = target / WEIGHTS[card.part]
     save(weights)
-    for part, file in WEIGHTS.items():  # of what is replaced
-        if part != card.part and config.exists():
-            (target / file).unlink(missing_ok=True)
     write_text(config, described(card.part, [edit.info for edit in card.edits]))
     for name, one in (pictures or {}).items():
         write_bytes(target / name, one if isinstance(one, bytes) else one.read_bytes())
@@ -52,3 +51,20 @@ def write_folder(
         sizes = [(path.name, path.stat().st_size) for path in files]
         write_text(readme, replace(card, files=sizes).render())
     return target
+
+
+def _check_free(target: Path, files: Sequence[Path]) -> None:
+    """Raise FileExistsError where something other than an edit of the same part would be lost."""
+    config = target / CONFIG_FILE
+    if not config.exists():
+        check_free(files, otherwise=_OTHERWISE)
+    elif edits_in(config.read_text(encoding="utf-8", errors="replace")) is None:
+        raise FileExistsError(
+            f"{target} has a {CONFIG_FILE} of something else, such as a run; choose another folder"
+        )
+    for file in WEIGHTS.values():  # a folder holds one part: of two, readers would choose
+        if (target / file).exists() and target / file not in files:
+            raise FileExistsError(
+                f"{target} holds the {file} of an earlier edit, and this one is written as "
+                f"{files[0].name}; {_OTHERWISE}"
+            )

@@ -142,8 +142,13 @@ def test_a_folder_is_what_would_be_pushed(
         "README.md", "before-after.png", "config.json", "mapper.safetensors",
     }  # fmt: skip
     assert sdd.LevelsMapper.from_pretrained(folder).config == editor.mappers[0].config
-    editor.save_pretrained(folder, part="editor")  # in the place of the mapper
-    assert not (folder / "mapper.safetensors").exists()
+    mapper = (folder / "mapper.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match=r"holds the mapper.safetensors of an earlier edit"):
+        editor.save_pretrained(folder, part="editor")
+    assert (folder / "mapper.safetensors").read_bytes() == mapper
+    assert not (folder / "editor.safetensors").exists()
+    editor.save_pretrained(folder)  # the same part in its place
+    folder = editor.save_pretrained(tmp_path / "whole", part="editor")
     assert torch.equal(Editor.load(folder).edit(latents), editor.edit(latents))
     with pytest.raises(ValueError, match="holds a Editor: load it with"):
         sdd.LevelsMapper.from_pretrained(folder)
@@ -153,6 +158,29 @@ def test_a_folder_is_what_would_be_pushed(
     with pytest.raises(FileExistsError, match="a config.json of something else, such as a run"):
         editor.save_pretrained(run)
     assert [path.name for path in run.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("name", ["mapper.safetensors", "before-after.png", "editor.safetensors"])
+def test_a_folder_with_files_of_others_is_refused(
+    editor: Editor, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=rf"{name} .*choose another folder, or delete it"):
+        editor.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_an_empty_name_loads_nothing(
+    hub: FakeHub, editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(editor.save_pretrained(tmp_path / "folder"))
+    for load in (Editor.from_pretrained, sdd.LevelsMapper.from_pretrained, Editor.load,
+                 sdd.load_mapper, sdd.load_domain):  # fmt: skip
+        with pytest.raises(ValueError, match=r"is empty; '\.' is the current folder"):
+            load("")
+    assert sdd.LevelsMapper.from_pretrained(".").config == editor.mappers[0].config
+    assert hub.requests == []
 
 
 def test_what_is_published_of_whose_domain(hub: FakeHub, editor: Editor) -> None:
