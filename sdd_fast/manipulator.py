@@ -84,7 +84,7 @@ def check_generator(generator: Any, needed: Sequence[str] = _NEEDED) -> None:
     missing = [name for name in needed if not hasattr(generator, name)]
     if missing:
         raise TypeError(
-            f"the generator, a {type(generator).__name__}, has no {' and no '.join(missing)}; a "
+            f"the generator ({type(generator).__name__}) has no {' and no '.join(missing)}; a "
             "generator of your own is an nn.Module that has num_layers, w_dim, image_size and "
             "synthesis(w_plus), see sdd_fast.LatentGenerator"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+import re
 from pathlib import Path
 
 import sdd_fast
@@ -91,3 +92,37 @@ def test_files_are_of_one_idea() -> None:
                 if lines > 80 or parameters > 15:
                     large.append(f"{module}.{node.name}")
     assert large == []
+
+
+# What is filled in after an article here never begins with a vowel.
+_AFTER_ARTICLES = {
+    ("hub/download.py", "kind"),
+    ("checkpoints/inspect.py", "kind"),
+    ("domains/fashion32/captions.py", "adjective"),
+    ("export/torchscript.py", "'folder' if path.is_dir() else 'file that does not exist'"),
+}
+
+
+def _after_articles(text: str) -> set[str]:
+    """What f-strings fill in after "a" or "an", which may then be the wrong one of the two."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.JoinedStr):
+            for before, value in zip(node.values, node.values[1:], strict=False):
+                if (
+                    isinstance(before, ast.Constant)
+                    and re.search(r"\ban? ['\"“]?$", str(before.value))
+                    and isinstance(value, ast.FormattedValue)
+                ):
+                    found.add(ast.unparse(value.value))
+    return found
+
+
+def test_no_article_stands_before_a_name_that_is_filled_in() -> None:
+    assert _after_articles("f'got a {kind} of ' f'an {other}, alpha {x}'") == {"kind", "other"}
+    found = {
+        (str(path.relative_to(PACKAGE)), value)
+        for path in PACKAGE.rglob("*.py")
+        for value in _after_articles(path.read_text(encoding="utf-8"))
+    }
+    assert found == _AFTER_ARTICLES

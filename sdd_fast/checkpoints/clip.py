@@ -105,8 +105,8 @@ def _config(path: Path) -> CLIPConfig:
     content = _object(path)
     if content.get("model_type") != "clip":
         raise ValueError(
-            f"{path} describes a {content.get('model_type')!r:.80} model, which is not supported; "
-            + CONTENTS
+            f"{path} describes a model of type {content.get('model_type')!r:.80}, which is not "
+            f"supported; {CONTENTS}"
         )
     kept: dict[str, Any] = {}
     for tower, names in _SECTIONS.items():

@@ -60,7 +60,7 @@ def summarize(checkpoint: Checkpoint) -> str:
         return " and ".join(found)
     network = checkpoint.metadata.get("network")
     if network:
-        return f"a {shown(network)} of this package"
+        return f"a network of this package ({shown(network)})"
     if kin := _kin(checkpoint):
         return kin
     kind = _FORMATS.get(checkpoint.format, checkpoint.format)
@@ -149,7 +149,7 @@ def _summary(content: Any) -> str:
     count = sum(1 for _ in tensors_in(content))
     if not count:
         inner = content.type if isinstance(content, PickledObject) else type(content).__name__
-        return f"no tensors: a {shown(inner)}"
+        return f"no tensors but an object of type {shown(inner)}"
     first = ", ".join(
         f"{shown(name)} {list(tensor.shape)}"
         for name, tensor in islice(tensors_in(content), _SHOWN)

@@ -68,7 +68,7 @@ def read_generator(network: PickledObject) -> tuple[dict[str, Any], dict[str, Te
             "repository, its StyleGAN2 configurations are supported"
         )
     problems = [
-        f"{path or 'the network'} is a {module.type}, not one of the known parts"
+        f"{path or 'the network'} is of class {module.type}, not one of the known parts"
         for path, module in modules.items()
         if not any(
             re.fullmatch(pattern, path) and module.type.rpartition(".")[2] == kind
@@ -101,14 +101,14 @@ def _modules(module: PickledObject, path: str = "") -> Iterator[tuple[str, Pickl
         if child is not None:
             below = f"{path}.{name}" if path else str(name)
             if not isinstance(child, PickledObject):
-                raise ValueError(f"{below} is a {type(child).__name__}, not a network")
+                raise ValueError(f"{below} is of type {type(child).__name__}, not a network")
             yield from _modules(child, below)
 
 
 def _section(module: PickledObject, name: str, path: str) -> dict[str, Any]:
     section = module.state.get(name)
     if not isinstance(section, dict):
-        raise ValueError(f"{path or 'the network'}, a {module.type}, is not a whole torch module")
+        raise ValueError(f"{path or 'the network'} ({module.type}) is not a whole torch module")
     return section
 
 
@@ -199,7 +199,7 @@ class _Settings:
 def _shape(module: PickledObject, name: str, dimension: int) -> int:
     value = _section(module, "_parameters", module.type).get(name)
     if not isinstance(value, Tensor) or value.ndim <= dimension or not value.shape[dimension]:
-        raise ValueError(f"an NVIDIA generator with a {module.type} that has no {name}")
+        raise ValueError(f"an NVIDIA generator whose part {module.type} has no {name}")
     return value.shape[dimension]
 
 
@@ -228,7 +228,7 @@ def _renamed(modules: dict[str, PickledObject]) -> tuple[dict[str, Tensor], dict
                 continue
             full = f"{path}.{name}"
             if not isinstance(value, Tensor):
-                raise ValueError(f"{full} is a {type(value).__name__}, not a tensor")
+                raise ValueError(f"{full} is of type {type(value).__name__}, not a tensor")
             if name == "resample_filter":
                 filters[full] = value
             else:

@@ -164,7 +164,11 @@ def _with_average(
             "load_generator(GENERATOR).latent_avg), or zeros if it was trained without (sdd "
             "convert --generator GENERATOR)"
         )
-    shape = list(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    shape = (
+        list(value.shape)
+        if isinstance(value, Tensor)
+        else f"an object of type {type(value).__name__}"
+    )
     if shape not in ([w_dim], [1, w_dim], [rows, w_dim]):
         raise ValueError(
             f"{found.source}: shape of latent_avg: the file has {shape}, expected [{w_dim}] or "

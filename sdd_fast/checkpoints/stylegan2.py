@@ -98,7 +98,7 @@ def _port(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The arguments and tensors of a state dict of the PyTorch port, `named` as ours are."""
     others = [
-        f"{shown(key)} is a {type(value).__name__}"
+        f"{shown(key)} is of type {type(value).__name__}"
         if isinstance(key, str)
         else f"{key!r:.80} is no name"
         for key, value in state.entries.items()

@@ -42,7 +42,7 @@ def exported(path: Path) -> dict[str, Any] | None:
 
 
 def _what(about: dict[str, Any]) -> str:
-    return f"a {about['network']}" if "network" in about else f"the {about.get('part', 'editor')}"
+    return f"{about['network']}" if "network" in about else f"the {about.get('part', 'editor')}"
 
 
 def _archive(path: Path) -> tuple[str, str]:

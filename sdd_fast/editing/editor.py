@@ -353,9 +353,9 @@ class Editor(HubEditor):
 
         Args:
             paths: an image file, a folder of images, a pattern such as "faces/*.jpg" ("**" stands
-                for any folders), a file of W+ latents, or a list of these. Latents are named as
-                the file says, or numbered. Where `a.jpg` lies beside `a.png`, the results are
-                `a.jpg.png` and `a.png.png`.
+                for any folders), a file of W+ latents, or a list of these; a file that is given
+                twice is edited once. Latents are named as their file says, or numbered. Where
+                `a.jpg` lies beside `a.png`, the results are `a.jpg.png` and `a.png.png`.
             out_dir: a folder, or for a single image the name of the result, whose ending tells the
                 format.
             suffix: appended to the file names, before their ending.

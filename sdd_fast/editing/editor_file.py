@@ -88,7 +88,7 @@ def save_editor(
         kind = type(network).__name__
         if type(network) not in _NETWORKS:
             raise ValueError(
-                f"the {name} is a {kind}, of which a file cannot tell how to build it again; "
+                f"the {name} is of class {kind}, and a file cannot tell how to build that again; "
                 f"an Editor can be saved if all of it is {', '.join(_KNOWN)}"
             )
         networks[name] = {"network": kind, "config": network.config}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def find_images(
     recursive: bool = False,
     without: Path | None = None,
 ) -> list[Path]:
-    """Return image files and those of folders, in order; files of latents stay as they are.
+    """Return image files and those of folders, in order, each once; files of latents as they are.
 
     What a glob finds besides, files of other kinds, is passed over as it is in folders. Without
     `on_error` it is an error, and so are folders without images.
@@ -53,7 +54,7 @@ def find_images(
     elif others and on_error is not None:
         for path in others:
             on_error(path, ValueError(f"{path} is not an image that can be read"))
-    return found
+    return list({os.path.abspath(path): path for path in found}.values())
 
 
 def _matches(paths: Sequence[Path], on_error: OnError | None) -> list[Path]:

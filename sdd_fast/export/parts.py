@@ -102,8 +102,8 @@ def mapper_part(mapper: nn.Module, info: MapperInfo, levels: Sequence[str] | Non
     layers, width = getattr(mapper, "num_layers", None), getattr(mapper, "w_dim", None)
     if width is None:
         raise ValueError(
-            f"a {type(mapper).__name__} does not tell its w_dim and num_layers, which the file "
-            "has to; give it these attributes"
+            f"the mapper ({type(mapper).__name__}) does not tell its w_dim and num_layers, which "
+            "the file has to; give it these attributes"
         )
     shape = (layers or _USUAL_LAYERS, width)
     return Part(

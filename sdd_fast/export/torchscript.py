@@ -80,8 +80,8 @@ def export_torchscript(
         levels = mapper.levels
     elif levels is not None:
         raise ValueError(
-            f"export_torchscript: levels belong to a LevelsMapper, not a {type(mapper).__name__}; "
-            "leave them out"
+            "export_torchscript: levels belong to a LevelsMapper, and this mapper is of class "
+            f"{type(mapper).__name__}; leave them out"
         )
     metadata = {
         "format": FORMAT,

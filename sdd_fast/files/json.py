@@ -37,7 +37,9 @@ def _jsonable(value: Any) -> Any:
         return os.fspath(value)
     if hasattr(value, "tolist"):  # torch.Tensor, numpy.ndarray, numpy scalars
         return value.tolist()
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: {value!r}")
+    raise TypeError(
+        f"an object of type {type(value).__name__} cannot be written as JSON: {value!r}"
+    )
 
 
 def read_json(path: PathLike, *, infinite: bool = False) -> Any:

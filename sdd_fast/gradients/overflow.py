@@ -84,10 +84,10 @@ class _Watch:
     told = ""
 
     def forward(self, name: str, module: Any, _: Any, output: Any) -> None:
-        self.look(f"in {name}, a {type(module).__name__}", [output])
+        self.look(f"in {name} ({type(module).__name__})", [output])
 
     def backward(self, name: str, module: Any, gradients: Any, _: Any) -> None:
-        self.look(f"in the backward pass of {name}, a {type(module).__name__}", gradients)
+        self.look(f"in the backward pass of {name} ({type(module).__name__})", gradients)
 
     def look(self, where: str, values: Iterable[Any]) -> None:
         for value in values:

@@ -60,7 +60,8 @@ def _check_free(target: Path, files: Sequence[Path]) -> None:
         check_free(files, otherwise=_OTHERWISE)
     elif edits_in(config.read_text(encoding="utf-8", errors="replace")) is None:
         raise FileExistsError(
-            f"{target} has a {CONFIG_FILE} of something else, such as a run; choose another folder"
+            f"the {CONFIG_FILE} in {target} is of something else, such as a run; choose another "
+            "folder"
         )
     for file in WEIGHTS.values():  # a folder holds one part: of two, readers would choose
         if (target / file).exists() and target / file not in files:

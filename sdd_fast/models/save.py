@@ -200,7 +200,7 @@ def _check_fits(
     ]
     if problems:
         raise ValueError(
-            f"{source} does not fit a {type(network).__name__} "
+            f"{source} does not fit {type(network).__name__} "
             f"({len(problems)} of its tensors):{listed(problems)}"
         )
     weights = {key: tensors[key] for key, wanted in expected.items() if wanted.is_floating_point()}
@@ -247,8 +247,8 @@ def read_config(path: str, name: str, metadata: Mapping[str, str]) -> dict[str, 
         )
     if metadata["network"] != name:
         raise ValueError(
-            f"{path} holds a {metadata['network']}: load it with {metadata['network']}.load(), "
-            f"not {name}.load()"
+            f"{path} is a file of {metadata['network']}: load it with "
+            f"{metadata['network']}.load(), not {name}.load()"
         )
     try:
         config = parse_json(metadata["config"])
@@ -256,5 +256,5 @@ def read_config(path: str, name: str, metadata: Mapping[str, str]) -> dict[str, 
         raise ValueError(f"{path}: its configuration is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         kind = type(config).__name__
-        raise ValueError(f"{path}: its configuration must be a JSON object, got a {kind}")
+        raise ValueError(f"{path}: its configuration must be a JSON object, not of type {kind}")
     return config

@@ -221,9 +221,9 @@ def _layers(networks: Mapping[str, Any], tokens: int) -> list[tuple[Any, Shape]]
                 continue
             if not isinstance(layer.processor, known) or not layer.scale_qk:
                 raise ValueError(
-                    f"the layer {name} of the {part} has a {type(layer.processor).__name__} of its "
-                    "own; unload what put it there, or give attention=None, which leaves all "
-                    "layers as they are"
+                    f"the layer {name} of the {part} has a processor of its own "
+                    f"({type(layer.processor).__name__}); unload what put it there, or give "
+                    "attention=None, which leaves all layers as they are"
                 )
             halved = _halvings(name, levels) if part == "unet" else 0
             queries = (side >> halved) ** 2

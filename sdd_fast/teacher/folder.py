@@ -135,7 +135,7 @@ def load_network(
     config = {**(usual or {}), **_read_object(folder / CONFIG)}
     named = config.get("_class_name", CLASSES[part])
     if named != CLASSES[part]:
-        raise ValueError(f"{folder / CONFIG} is of a {named}; expected {CLASSES[part]}")
+        raise ValueError(f"{folder / CONFIG} is of class {named}; expected {CLASSES[part]}")
     return build_network(part, config, read_weights(folder, weights), dtype)
 
 
@@ -210,7 +210,7 @@ def kin_of_folder(folder: Path) -> str | None:
         named = _read_object(folder / CONFIG).get("_class_name")
     except (OSError, ValueError):
         return None
-    return A_VAE if named == CLASSES["vae"] else f"a {named} alone" if named else None
+    return A_VAE if named == CLASSES["vae"] else f"a network alone ({named})" if named else None
 
 
 def check_classes(source: str, index: Mapping[str, Any]) -> bool:
@@ -218,8 +218,8 @@ def check_classes(source: str, index: Mapping[str, Any]) -> bool:
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES:
         raise ValueError(
-            f"{source} holds a {pipeline!r} pipeline; supported are {', '.join(PIPELINES)} "
-            f"({SUPPORTED})"
+            f"{source} holds a pipeline of class {pipeline!r}; supported are "
+            f"{', '.join(PIPELINES)} ({SUPPORTED})"
         )
     xl = PIPELINES[pipeline]
     if index.get("requires_aesthetics_score"):

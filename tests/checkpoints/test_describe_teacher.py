@@ -51,7 +51,7 @@ def test_folder_without_its_weights(tiny_sdxl: Path, tmp_path: Path) -> None:
     edit_json(index, requires_aesthetics_score=True)
     assert "is an SDXL refiner, which only" in describe_folder(folder)["teacher"]
     edit_json(index, _class_name="FluxPipeline")
-    assert "holds a 'FluxPipeline' pipeline; supp" in describe_folder(folder)["teacher"]
+    assert "holds a pipeline of class 'FluxPipeline'; supp" in describe_folder(folder)["teacher"]
 
 
 @pytest.fixture(scope="module")

@@ -234,7 +234,7 @@ def test_wrong_tensors_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         load_encoder(path)
     message = str(error.value)
-    assert message.startswith(f"{path} does not fit a PyramidEncoder (4 of its tensors):")
+    assert message.startswith(f"{path} does not fit PyramidEncoder (4 of its tensors):")
     assert "missing: latlayer1.bias\n" in message
     assert "missing: body.2.res_layer.5.fc1.weight\n" in message
     assert "unexpected: styles.5.other\n" in message
@@ -427,5 +427,5 @@ def test_describe_our_own(tmp_path: Path) -> None:
     }
     damaged = Checkpoint(path, "safetensors", {}, {"network": "Encoder", "config": "[]"})
     assert ENCODER.describe(damaged) == {
-        "encoder": "cannot be loaded: its configuration must be a JSON object, got a list"
+        "encoder": "cannot be loaded: its configuration must be a JSON object, not of type list"
     }

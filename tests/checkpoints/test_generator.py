@@ -144,7 +144,7 @@ def test_what_the_loader_refuses_is_described_as_refused() -> None:
     }
     for content, message in (
         (four, "a generator of images with 4 channels; supported is RGB"),
-        (state | {"conv1.noise.weight": torch.ones(2)}, "does not fit a StyleGAN2 (1 of"),
+        (state | {"conv1.noise.weight": torch.ones(2)}, "does not fit StyleGAN2 (1 of"),
         (state | {"input.input": torch.full((1, 8, 4, 4), torch.nan)}, "holds NaN or infinity"),
     ):
         with pytest.raises(ValueError) as caught:
@@ -328,7 +328,7 @@ def test_every_difference_is_named() -> None:
     with pytest.raises(ValueError) as caught:
         generator_from(held(converted(state)))
     message = str(caught.value)
-    assert message.startswith("file.pt does not fit a StyleGAN2 (7 of its tensors)")
+    assert message.startswith("file.pt does not fit StyleGAN2 (7 of its tensors)")
     for line in (
         "missing: convs.3.conv.weight",
         "missing: to_rgb1.bias",
@@ -377,7 +377,7 @@ def with_kernel(kernel: Tensor) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ),
         (widened, r"8 at 4, 8 at 8, 16 at 16, 8 at 32 channels, which is not min\(base"),
         (lambda s: s | {3: torch.ones(1)}, "entries that are no tensors: 3 is no name"),
-        (lambda s: s | {"step": 3}, "entries that are no tensors: step is a int"),
+        (lambda s: s | {"step": 3}, "entries that are no tensors: step is of type int"),
         (with_kernel(torch.ones(4, 4)), r"convs\.2\..*kernel \[4, 4\] is not a separable filter"),
         (with_kernel(torch.ones(3, 3) * 4 / 9), "even number of taps"),
         (with_kernel(torch.ones(4, 4) / 4), "another filter than that of the layers before it"),
@@ -449,11 +449,11 @@ def test_damaged_files_of_our_own(tmp_path: Path) -> None:
     state = reference.port_state(16)
     for config, message in (
         ("{", "configuration is not valid JSON"),
-        ('{"resolution": 16}', "does not fit a StyleGAN2"),
-        ("[]", "configuration must be a JSON object, got a list"),
+        ('{"resolution": 16}', "does not fit StyleGAN2"),
+        ("[]", "configuration must be a JSON object, not of type list"),
         (json.dumps(SIZES | {"n_mlp": 10**12}), "no such StyleGAN2.*more layers than the file"),
-        (json.dumps(SIZES | {"w_dim": 10**12}), "does not fit a StyleGAN2|no such StyleGAN2"),
-        (json.dumps(SIZES | {"w_dim": 2**62}), "does not fit a StyleGAN2|no such StyleGAN2"),
+        (json.dumps(SIZES | {"w_dim": 10**12}), "does not fit StyleGAN2|no such StyleGAN2"),
+        (json.dumps(SIZES | {"w_dim": 2**62}), "does not fit StyleGAN2|no such StyleGAN2"),
         (json.dumps(SIZES | {"resolution": 48}), "no such StyleGAN2 can be built: .*got 48"),
         (json.dumps(SIZES | {"conv_clamp": "x"}), "no such StyleGAN2 can be built: "),
         (json.dumps(SIZES | {"content_rows": 5}), "no such StyleGAN2 can be built: "),

@@ -81,7 +81,7 @@ def test_wrong_tensors_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         load_identity(path)
     message = str(error.value)
-    assert message.startswith(f"{path} does not fit a ArcFace (4 of its tensors):")
+    assert message.startswith(f"{path} does not fit ArcFace (4 of its tensors):")
     for line in (
         "missing: output_layer.4.weight",
         "missing: body.1.shortcut_layer.0.weight",

@@ -98,9 +98,9 @@ def test_unknown_content(tmp_path: Path) -> None:
     assert facts["holds"].endswith(", …") and facts["tensors"] == 10
     for content, words in (
         (torch.zeros(3, 4), "a PyTorch (zip) file with one tensor [3, 4]"),
-        ({"step": 3}, "a PyTorch (zip) file with no tensors: a dict"),
+        ({"step": 3}, "a PyTorch (zip) file with no tensors but an object of type dict"),
         (PickledObject("argparse.Namespace", {"size": 3}),
-         "a PyTorch (zip) file with no tensors: a argparse.Namespace"),
+         "a PyTorch (zip) file with no tensors but an object of type argparse.Namespace"),
         (PickledObject("Net", {"w": torch.zeros(2)}), "a PyTorch (zip) file with 1 tensors: w [2]"),
     ):  # fmt: skip
         assert summarize(Checkpoint(Path("a.pt"), "torch", content)) == words
@@ -109,7 +109,7 @@ def test_unknown_content(tmp_path: Path) -> None:
 def test_networks_of_ours_that_no_loader_reads(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     ConvClassifier({"hair": 2}, resolution=16, width=4).save(path)
-    assert summarize(read_checkpoint(path)) == "a ConvClassifier of this package"
+    assert summarize(read_checkpoint(path)) == "a network of this package (ConvClassifier)"
     facts = describe_file(path)
     assert facts["network"] == "ConvClassifier" and "hair" in str(facts["config"])
 

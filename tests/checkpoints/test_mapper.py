@@ -260,7 +260,7 @@ def test_every_difference_is_listed(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         load(content, tmp_path)
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{tmp_path / 'mapper.pt'} does not fit a LevelsMapper (5 of its tensors):"
+    assert lines[0] == f"{tmp_path / 'mapper.pt'} does not fit LevelsMapper (5 of its tensors):"
     assert sorted(line.strip() for line in lines[1:]) == [
         "missing: mapper.course_mapping.mapping.2.bias",
         "shape of mapper.medium_mapping.mapping.4.weight: the file has [6, 2], the network [6, 6]",

@@ -207,8 +207,8 @@ def as_stylegan3(network: nvidia_files.Generator) -> None:
         (setting("synthesis.b16", "use_fp16", torch.ones(2)), "use_fp16 is .*, not True or False"),
         (setting("synthesis.b8.torgb", "weight_gain", 10**400), "not a finite number"),
         (setting("", "img_channels", 1), "the network: img_channels is 1.*, only 3 is supported"),
-        (renamed("synthesis.b8", "SeparableBlock"), "b8 is a SeparableBlock, not one of the known"),
-        (renamed("", "TriPlaneGenerator"), "the network is a TriPlaneGenerator, not one of"),
+        (renamed("synthesis.b8", "SeparableBlock"), "b8 is of class SeparableBlock, not one"),
+        (renamed("", "TriPlaneGenerator"), "the network is of class TriPlaneGenerator, not one of"),
         (as_stylegan3, r"file\.pkl: a StyleGAN3 generator .alias-free"),
         (setting("", "z_dim", 9), "its z_dim is 9, but its tensors are those of z_dim 10"),
         (setting("", "img_resolution", 32), "img_resolution is 32, but its tensors are those of"),
@@ -239,7 +239,7 @@ def test_tensors_that_do_not_fit() -> None:
     del original.synthesis.b8.conv1.bias
     original.synthesis.b16.torgb.more = torch.nn.Parameter(torch.ones(2))
     original.mapping.fc1.bias = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(ValueError, match=r"file\.pkl does not fit a StyleGAN2 \(3 of") as caught:
+    with pytest.raises(ValueError, match=r"file\.pkl does not fit StyleGAN2 \(3 of") as caught:
         generator_from(held(original))
     for line in (
         "missing: convs.1.activate.bias",

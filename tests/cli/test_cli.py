@@ -924,7 +924,7 @@ def test_export(sdd: Sdd, run: Path, runs: Path, tmp_path: Path) -> None:
     assert not part(w_plus)[:, :4].any() and info.levels == ("medium",)
     assert metadata["prompt"] == "a bald face" and metadata["domain"] == "tiny"
     shown = sdd("info", script)
-    assert "TorchScript of a LevelsMapper" in shown.out and "a bald face" in shown.out
+    assert "TorchScript of LevelsMapper" in shown.out and "a bald face" in shown.out
     face = runs / "faces" / "face-1.png"
     lost = sdd.fails("edit", weights, face, "--out", tmp_path / "o")
     assert "names the domain 'tiny', which is neither built in nor in the same folder" in lost

@@ -172,7 +172,7 @@ def test_torchscript(sdd: Sdd, tmp_path: Path) -> None:
     about = {"prompt": "white hair", "lam": 0.1, "timesteps": [800], "domain": "faces64"}
     export_torchscript(LevelsMapper(10, 6), path, **about)  # type: ignore[arg-type]
     shown = sdd("info", path)
-    assert shown.code == 0 and "TorchScript of a LevelsMapper" in shown.out
+    assert shown.code == 0 and "TorchScript of LevelsMapper" in shown.out
     assert "white hair" in shown.out and "800" in shown.out
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(path))
     shown = sdd("info", path)
@@ -260,7 +260,7 @@ def test_what_looks_like_torchscript(sdd: Sdd, tmp_path: Path) -> None:
         archive.writestr("a/constants.pkl", b"\x80\x02).")
         archive.writestr("a/extra/sdd.json", extra)
     shown = sdd("info", path)
-    assert "TorchScript of a LevelsMapper" in shown.out and "a program: torch.jit" in shown.out
+    assert "TorchScript of LevelsMapper" in shown.out and "a program: torch.jit" in shown.out
 
 
 def test_a_run_tells_that_it_was_compiled(sdd: Sdd, runs: Path, tmp_path: Path) -> None:

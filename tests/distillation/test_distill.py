@@ -497,7 +497,7 @@ def test_a_nan_in_the_identity_network_is_named(
     damaged = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 6))
     with torch.no_grad():
         damaged[2].bias[0] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"It arose in identity\.2, a Linear.*damaged"):
+    with pytest.raises(FloatingPointError, match=r"It arose in identity\.2 \(Linear\).*damaged"):
         run(identity=damaged, run_dir=tmp_path)
 
 

@@ -161,6 +161,22 @@ def test_edit_files(editor: Editor, photo: np.ndarray, tmp_path: Path) -> None:
     assert editor.edit_files(tmp_path / "a.png", tmp_path / "one") == [tmp_path / "one" / "a.png"]
 
 
+def test_what_is_given_twice_is_edited_once(
+    editor: Editor, w_plus: Tensor, photo: np.ndarray, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(photo).save("a.png")
+    np.save("w.npy", w_plus.numpy())
+    names = ["a.png", ".", "a.png", str(tmp_path / "a.png"), "*.png", f"../{tmp_path.name}/a.png"]
+    written = editor.edit_files([*names, "w.npy", "w.npy"], "out")
+    assert [path.name for path in written] == ["a.png", *(f"w-000{i}.png" for i in range(1, 6))]
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    left_out: list[Path] = []
+    editor.edit_files(["a.png", "broken.png", "broken.png"], "out", overwrite=True,
+                      on_error=lambda path, _: left_out.append(path))  # fmt: skip
+    assert left_out == [tmp_path / "broken.png"]
+
+
 def test_edit_files_writes_nothing_when_one_is_broken(
     editor: Editor, photo: np.ndarray, tmp_path: Path
 ) -> None:
@@ -226,8 +242,10 @@ def test_edit_files_never_overwrites_inputs(
     editor: Editor, photo: np.ndarray, tmp_path: Path
 ) -> None:
     Image.fromarray(photo).save(tmp_path / "a.png")
+    (tmp_path / "more").mkdir()
+    Image.fromarray(photo).save(tmp_path / "more" / "a.png")
     with pytest.raises(ValueError, match=r"several inputs .* a\.png\.png"):
-        editor.edit_files([tmp_path, tmp_path / "a.png"], tmp_path / "out")
+        editor.edit_files([tmp_path / "a.png", tmp_path / "more"], tmp_path / "out")
     with pytest.raises(ValueError, match="overwrite its input"):
         editor.edit_files(tmp_path / "a.png", tmp_path)
     (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
@@ -422,7 +440,7 @@ def test_bad_input(editor: Editor, generator: StyleGAN2, w_plus: Tensor, photo: 
         Editor(generator, [(wrong, MapperInfo("old", domain="cats"))])
     with pytest.raises(ValueError, match="another generator"):
         Editor(generator, StyleSpaceMapper([8, 8, 8, 8, 8]))
-    with pytest.raises(TypeError, match="a Linear, has no num_layers and no w_dim"):
+    with pytest.raises(TypeError, match=r"\(Linear\) has no num_layers and no w_dim"):
         Editor(torch.nn.Linear(2, 2), make_mapper(0))  # type: ignore[arg-type]
     diverged = make_mapper(0)
     diverged.mlps["fine"][1].weight.data[0, 0] = float("nan")

@@ -91,7 +91,7 @@ def test_what_cannot_be_saved(editor: Editor, tmp_path: Path) -> None:
         def forward(self, w_plus: Tensor) -> Tensor:
             return torch.zeros_like(w_plus)
 
-    with pytest.raises(ValueError, match="mapper0 is a Mine, of which a file cannot tell"):
+    with pytest.raises(ValueError, match="mapper0 is of class Mine, and a file cannot tell"):
         Editor(editor.generator, Mine(), editor.encoder).save(tmp_path / "mine.safetensors")
     assert list(tmp_path.iterdir()) == []
 

@@ -82,7 +82,7 @@ def test_differences_in_the_words_of_the_file() -> None:
     with pytest.raises(ValueError) as caught:
         load_exactly(network, tensors, "a.pt", lambda key: names.get(key, key))
     assert str(caught.value).splitlines() == [
-        "a.pt does not fit a Linear (3 of its tensors):",
+        "a.pt does not fit Linear (3 of its tensors):",
         "  missing: fc.b",
         "  unexpected: extra",
         "  shape of fc.w: the file has [2, 2], the network [3, 2]",
@@ -101,7 +101,7 @@ def test_every_difference_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         ConvEmbedding.load(path)
     message = str(caught.value)
-    assert "does not fit a ConvEmbedding" in message and str(path) in message
+    assert "does not fit ConvEmbedding" in message and str(path) in message
     for line in (
         "missing: trunk.stem.bias",
         "missing: norm.bias",

@@ -217,7 +217,7 @@ def test_pipelines_that_make_no_teacher(tiny_sd: Path) -> None:
     class FluxPipeline(diffusers.DiffusionPipeline):
         pass
 
-    with pytest.raises(ValueError, match="'FluxPipeline' pipeline; supported are StableDiffusion"):
+    with pytest.raises(ValueError, match="of class 'FluxPipeline'; supported are StableDiffusion"):
         DiffusionPrior.from_pretrained(FluxPipeline())
 
 

@@ -104,7 +104,7 @@ def test_nothing_large_is_downloaded_of_what_is_not_supported(
     config = there / "unet/config.json"
     for path, old, new, message in (
         (config, '"in_channels": 4', '"in_channels": 9', "takes 9 channels"),
-        (index, "StableDiffusionPipeline", "FluxPipeline", "'FluxPipeline' pipeline; supported"),
+        (index, "StableDiffusionPipeline", "FluxPipeline", "of class 'FluxPipeline'; supported"),
     ):
         path.write_text(path.read_text("utf-8").replace(old, new), encoding="utf-8")
         sent = answering(there, tmp_path / f"cache-{path.stem}", monkeypatch)

@@ -155,7 +155,9 @@ def test_a_folder_saved_with_an_active_lora_is_named(folder: Path) -> None:
 
 def test_a_part_of_another_class_is_named(folder: Path, tiny_sdxl: Path) -> None:
     shutil.copy(folder / "unet/config.json", folder / "vae/config.json")
-    with pytest.raises(ValueError, match="config.json is of a UNet2DConditionModel; expected Auto"):
+    with pytest.raises(
+        ValueError, match="config.json is of class UNet2DConditionModel; expected Auto"
+    ):
         DiffusionPrior.from_pretrained(tiny_sdxl, vae=folder / "vae")
 
 

@@ -65,7 +65,7 @@ def _slice(budget: Budget, *bounds: Any) -> slice:
 def _items(budget: Budget, source: Any = ()) -> list[Any]:
     """Copy the items of the one sequence that a container is made from."""
     if type(source) not in (list, tuple, set, frozenset):
-        raise ValueError(f"a container is made from a {type(source).__name__}")
+        raise ValueError(f"a container is made from an object of type {type(source).__name__}")
     budget.charge(len(source))
     return list(source)
 
@@ -141,7 +141,7 @@ def _windows_path(budget: Budget, *parts: Any) -> str:
 def _texts(budget: Budget, *parts: Any) -> tuple[str, ...]:
     for part in parts:
         if type(part) is not str and type(part) is not int:
-            raise ValueError(f"a {type(part).__name__} where a text is expected")
+            raise ValueError(f"an object of type {type(part).__name__} where a text is expected")
     texts = tuple(map(str, parts))
     budget.charge(sum(map(len, texts)))
     return texts

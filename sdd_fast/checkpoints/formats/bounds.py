@@ -75,7 +75,7 @@ _LARGEST_INTEGER_KEY = 2**61 - 2  # beyond, different integers have one hash, an
 
 def _scalar_key(value: Any) -> Any:
     if type(value) not in _KEYS:
-        raise ValueError(f"a dict or set has a {type(value).__name__} as key")
+        raise ValueError(f"a dict or set has a key of type {type(value).__name__}")
     if type(value) is int and abs(value) > _LARGEST_INTEGER_KEY:
         raise ValueError("a dict or set has an integer beyond 61 bits as key")
     return value

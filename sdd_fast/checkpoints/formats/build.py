@@ -86,7 +86,7 @@ class Builder:
                 for i in range(0, len(items), 2):
                     made[self._budget.key(self.build(items[i]))] = self.build(items[i + 1])
             else:
-                raise ValueError(f"items are {how} a {type(made).__name__}")
+                raise ValueError(f"items are {how} an object of type {type(made).__name__}")
         return made
 
     def _made(self, call: Call) -> Any:
@@ -122,7 +122,7 @@ class Builder:
                 self._budget.charge(len(part or ()))
                 value.state.update(part or {})
         elif type(value) is not dict or type(state) is not dict:
-            raise ValueError(f"a {type(value).__name__} is given a state")
+            raise ValueError(f"an object of type {type(value).__name__} is given a state")
         return value  # attributes of an OrderedDict are dropped
 
     def _nested_storage(self, raw: Any) -> tensors.Storage:

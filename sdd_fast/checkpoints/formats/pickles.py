@@ -185,7 +185,7 @@ class Unpickler(pickle._Unpickler):
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not Global:
             kind = function.function if type(function) is Call else type(function).__name__
-            raise ValueError(f"a {shown(kind)} is called like a function")
+            raise ValueError(f"an object of type {shown(kind)} is called like a function")
         if function.type == LOAD_NESTED:
             self._nested(arguments)
         self.append(Call(function.type, arguments))
@@ -203,7 +203,7 @@ class Unpickler(pickle._Unpickler):
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is not Call:
-            raise ValueError(f"a {type(target).__name__} is given a state")
+            raise ValueError(f"an object of type {type(target).__name__} is given a state")
         target.changes.append((STATE, [state]))
 
     def _change(self, how: str, items: list[Any]) -> None:
@@ -213,7 +213,7 @@ class Unpickler(pickle._Unpickler):
         elif type(target) is list and how == APPEND:
             target.extend(items)
         else:
-            raise ValueError(f"items are {how} a {type(target).__name__}")
+            raise ValueError(f"items are {how} an object of type {type(target).__name__}")
 
     def load_append(self) -> None:
         self._change(APPEND, [self.stack.pop()])

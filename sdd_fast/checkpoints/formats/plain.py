@@ -134,7 +134,7 @@ def _parts(value: Any) -> tuple[list[Any], list[Any]]:
     if kind is dict or kind is PickledObject:
         entries = value if kind is dict else value.state
         return list(entries), list(entries.values())
-    raise ValueError(f"it holds a {kind.__name__}, which is not plain data")
+    raise ValueError(f"it holds an object of type {kind.__name__}, which is not plain data")
 
 
 def shown(name: str) -> str:
