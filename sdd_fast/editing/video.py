@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ _KNOWN = (1, 4, 5, 7, 9)  # matrices that frames can be converted from
 # FFmpeg's bicubic with SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND: without these two colors are
 # taken from the nearest pixel that has one, and every conversion makes a picture darker.
 _EXACT = 4 | 0x2000 | 0x40000
+_TONE_MAPPING = (
+    'ffmpeg -i {} -vf "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,'
+    'zscale=t=bt709:m=bt709:r=tv,format=yuv420p" -c:a copy sdr.mp4'
+)
+_HDR = {16: "PQ", 18: "HLG"}  # transfer functions, as FFmpeg numbers them
 _TOLERANCE = 1  # seconds that a whole video may end before the time that it tells
 
 
@@ -71,15 +77,17 @@ def edit_video(
         `out`.
 
     Raises:
-        ValueError: no video, one that breaks off, an `out` of another ending or that is the input,
-            a crop in which no face is found, or an editor without an encoder.
+        ValueError: no video, an HDR video, one that cannot be read to its end, an `out` of another
+            ending or that is the input, a crop in which no face is found, or an editor without an
+            encoder.
         FileExistsError: `out` exists, and not `overwrite`.
         ModuleNotFoundError: PyAV is not installed (the extra `video`).
 
     Warns:
-        UserWarning: how many frames stayed as they are; a video that ends before the time that it
-            tells, as one that was cut off does; frames of another size than the first, which are
-            fitted into that.
+        UserWarning: how many frames stayed as they are; how many of a damaged video are missing or
+            broken, as far as the decoder notices; a video that ends before the time that it tells,
+            as one that was cut off does; frames of another size than the first, which are fitted
+            into that.
     """
     source, target = expanded(path), expanded(out)
     check_video(source, target, overwrite)
@@ -93,7 +101,9 @@ def edit_video(
     with _reading(source) as (reading, stream), atomic_path(target) as temporary:
         task = Task("editing", _count(reading, stream), progress, unit="frames")
         with task, _Writer(temporary, reading, stream) as writer:
-            frames = _frames(source, reading, stream, writer)
+            sound = [] if writer.sound is None else [reading.streams.audio[0]]
+            decoder = _Decoder(source, reading, [stream, *sound])
+            frames = _frames(decoder, stream, writer)
             while some := list(islice(frames, at_once)):
                 found = [_placed(editor, image, at, align, whole) for at, image in some]
                 edited = _edited(editor, found, strengths, levels, whole)
@@ -104,7 +114,8 @@ def edit_video(
                 task.advance(len(some))
         if not task.done:
             raise ValueError(f"{source} is a video without a frame that can be read")
-    for text in writer.warnings:
+        told = [*writer.warnings, *decoder.warnings()]
+    for text in told:
         warnings.warn(text, stacklevel=3)
     if untouched:
         warnings.warn(
@@ -124,6 +135,8 @@ def check_video(source: Path, target: Path, overwrite: bool) -> None:
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target} is the video itself, which is never replaced")
     check_free([target], overwrite)
+    with _reading(source):
+        pass
 
 
 def _placed(
@@ -176,7 +189,13 @@ def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
         if not container.streams.video:
             raise ValueError(f"{path} has no pictures, only sound or text")
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        if (transfer := _HDR.get(int(stream.codec_context.color_trc))) is not None:
+            raise ValueError(
+                f"{path} is an HDR video ({transfer}), whose colors would come out wrong; make one "
+                f"of standard range first: {_TONE_MAPPING.format(shlex.quote(str(path)))}"
+            )
+        # With threads for frames, an error loses those that are whole and waiting, too.
+        stream.thread_type = "SLICE"
         yield container, stream
 
 
@@ -186,36 +205,88 @@ def _count(container: Any, stream: Any) -> int:
     return max(1, stream.frames or round(seconds * float(stream.average_rate or 25)))
 
 
+class _Decoder:
+    """Reads a video to its end, and counts what is damaged in it."""
+
+    def __init__(self, path: Path, container: Any, streams: list[Any]) -> None:
+        self._av = video_library()
+        self._path, self._container, self._streams = path, container, streams
+        self._end = Fraction(0)  # of the last packet, in seconds
+        self._packets = self._frames = self._failed = self._broken = 0
+        self._sounds = self._failed_sounds = 0
+
+    def packets(self) -> Iterator[Any]:
+        """Yield the packets of the streams.
+
+        Raises:
+            ValueError: they cannot be read any further.
+        """
+        try:
+            for packet in self._container.demux(self._streams):
+                if packet.pts is not None:
+                    end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                    self._end = max(self._end, end)
+                yield packet
+        except self._av.error.FFmpegError as error:
+            raise ValueError(
+                f"{self._path} breaks off after {float(self._end):.2f} s ({error}); nothing was "
+                "written"
+            ) from error
+
+    def decode(self, packet: Any) -> list[Any]:
+        """Return the frames or sounds that are complete with a packet; none of a damaged one."""
+        try:
+            found: list[Any] = packet.decode()
+        except self._av.error.InvalidDataError:
+            found, failed = [], 1
+        else:
+            failed = 0
+        if packet.stream.type == "video":
+            self._packets += packet.size > 0  # not the one that tells the end
+            self._frames += len(found)
+            self._failed += failed
+            self._broken += sum(frame.is_corrupt for frame in found)
+        else:
+            self._sounds += packet.size > 0
+            self._failed_sounds += failed
+        return found
+
+    def warnings(self) -> Iterator[str]:
+        """Tell what was damaged or cut off, once everything is read."""
+        # Those that refer to a frame that is not there are dropped without an error.
+        lost = max(self._failed, self._packets - self._frames) if self._failed else 0
+        damaged = {
+            f"of {self._packets} frames cannot be decoded": lost,
+            f"of {self._packets} frames only in part": self._broken,
+            f"of {self._sounds} packets of sound cannot be decoded": self._failed_sounds,
+        }
+        if any(damaged.values()):
+            counted = ", ".join(f"{count} {what}" for what, count in damaged.items() if count)
+            yield f"{self._path} is damaged: {counted}; what is there was edited"
+        told = Fraction(self._container.duration or 0, self._av.time_base)
+        # Where a file has more than is read here, such as subtitles, that may be what lasts longer.
+        whole = len(self._streams) == len(self._container.streams)
+        if whole and told - self._end > _TOLERANCE:
+            yield (
+                f"{self._path} tells that it lasts {float(told):.2f} s, but ends after "
+                f"{float(self._end):.2f} s, as if it had been cut off; what is there was edited"
+            )
+
+
 def _frames(
-    path: Path, container: Any, stream: Any, writer: _Writer
+    decoder: _Decoder, stream: Any, writer: _Writer
 ) -> Iterator[tuple[Fraction, Image.Image]]:
     """Yield the time in seconds and the upright picture of each frame; passes the sound on."""
-    av = video_library()
-    streams = [stream] if writer.sound is None else [stream, container.streams.audio[0]]
-    last, end = Fraction(-1), Fraction(0)
-    try:
-        for packet in container.demux(streams):
-            if packet.pts is not None:
-                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            if packet.stream is not stream:
-                writer.pass_on(packet)
-                continue
-            for frame in packet.decode():
-                step = 1 / (stream.average_rate or Fraction(25))
-                told = None if frame.pts is None else frame.pts * frame.time_base
-                last = last + step if told is None or told <= last else told
-                yield last, _picture(frame, stream.sample_aspect_ratio)
-    except av.error.FFmpegError as error:
-        raise ValueError(
-            f"{path} breaks off after {max(0.0, float(last)):.2f} s ({error}); nothing was written"
-        ) from error
-    told = Fraction(container.duration or 0, av.time_base)
-    # Where a file has more than is read here, such as subtitles, those may be what lasts longer.
-    if len(streams) == len(container.streams) and told - end > _TOLERANCE:
-        writer.warnings.append(
-            f"{path} tells that it lasts {float(told):.2f} s, but ends after {float(end):.2f} s, "
-            "as if it had been cut off; what is there was edited"
-        )
+    last = Fraction(-1)
+    for packet in decoder.packets():
+        if packet.stream is not stream:
+            writer.pass_on(packet, decoder)
+            continue
+        for frame in decoder.decode(packet):
+            step = 1 / (stream.average_rate or Fraction(25))
+            told = None if frame.pts is None else frame.pts * frame.time_base
+            last = last + step if told is None or told <= last else told
+            yield last, _picture(frame, stream.sample_aspect_ratio)
 
 
 def _picture(frame: Any, pixel: Fraction | None) -> Image.Image:
@@ -289,10 +360,10 @@ class _Writer:
         frame.pts, frame.time_base = round(at / self._base), self._base
         self._container.mux(self._stream.encode(frame))
 
-    def pass_on(self, packet: Any) -> None:
+    def pass_on(self, packet: Any, decoder: _Decoder) -> None:
         """Write a packet of the sound; the empty one at the end of a stream is none."""
         if self._recoded:
-            self._mux(p for frame in packet.decode() for p in self.sound.encode(frame))
+            self._mux(p for frame in decoder.decode(packet) for p in self.sound.encode(frame))
         elif packet.dts is not None:
             packet.stream = self.sound
             self._mux([packet])

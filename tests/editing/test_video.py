@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from sdd_fast.editing.editor import Editor
-from sdd_fast.editing.video import _EXACT, _picture, edit_video
+from sdd_fast.editing.video import _EXACT, _picture, check_video, edit_video
 from sdd_fast.models import Encoder, LevelsMapper, StyleGAN2
 
 av = pytest.importorskip("av", reason="videos need PyAV: the extra video")
@@ -201,8 +201,73 @@ def test_a_video_that_was_cut_off_is_edited_with_a_warning(editor: Editor, tmp_p
         edit_video(editor, whole, tmp_path / "c.mp4", progress=False)
 
 
+def damage(path: Path, kind: str, *numbers: int) -> None:
+    """Put zeros in the place of packets of a video's pictures or sound."""
+    with av.open(str(path)) as container:
+        stream = next(one for one in container.streams if one.type == kind)
+        packets = [(packet.pos, packet.size) for packet in container.demux(stream)]
+    content = bytearray(path.read_bytes())
+    for number in numbers:
+        at, size = packets[number]
+        content[at : at + size] = bytes(size)
+    path.write_bytes(content)
+
+
+def test_frames_that_cannot_be_decoded_are_counted(editor: Editor, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mov", frames(), "mp2")
+    whole = read(edit_video(editor, source, tmp_path / "b.mp4", progress=False))
+    damage(source, "video", 1, 3)
+    damage(source, "audio", 2)
+    with pytest.warns(UserWarning, match=r"a\.mov is damaged: 2 of 5 frames cannot be "
+                      "decoded, 1 of 8 packets of sound cannot be") as told:  # fmt: skip
+        out = edit_video(editor, source, tmp_path / "c.mp4", progress=False)
+    assert len(told) == 1
+    assert read(out)[0] == [time for i, time in enumerate(whole[0]) if i not in (1, 3)]
+    damage(source, "video", *range(5))
+    with pytest.raises(ValueError, match=r"a\.mov is a video without a frame that can be read"):
+        edit_video(editor, source, tmp_path / "d.mp4", progress=False)
+    assert not (tmp_path / "d.mp4").exists()
+
+
+def test_frames_that_are_decoded_in_part_are_counted(editor: Editor, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    source = write_video(
+        tmp_path / "a.avi", [Image.fromarray(np.roll(pixels, i)) for i in range(5)]
+    )
+    with av.open(str(source)) as container:
+        packet = list(container.demux(video=0))[2]
+    content = bytearray(source.read_bytes())
+    middle = packet.pos + packet.size // 2
+    content[middle : middle + 200] = bytes(200)
+    source.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"a\.avi is damaged: 1 of 5 frames only in part"):
+        out = edit_video(editor, source, tmp_path / "b.mp4", progress=False)
+    assert len(read(out)[0]) == 5
+
+
+@pytest.mark.parametrize(("number", "name"), [(16, "PQ"), (18, "HLG")])
+def test_videos_of_high_dynamic_range_are_refused(
+    editor: Editor, tmp_path: Path, number: int, name: str
+) -> None:
+    source = tmp_path / "my clip.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        (stream.width, stream.height), stream.pix_fmt = (64, 48), "yuv420p"
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace = number, 9, 9
+        container.mux(stream.encode(av.VideoFrame.from_image(frames(1)[0])))
+        container.mux(stream.encode())
+    with pytest.raises(
+        ValueError, match=rf"is an HDR video \({name}\).* first: ffmpeg -i '.*my clip\.mp4' -vf"
+    ):
+        edit_video(editor, source, tmp_path / "b.mp4")
+    with pytest.raises(ValueError, match="HDR"):  # before any work
+        check_video(source, tmp_path / "b.mp4", False)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_frames_of_another_size_are_fitted_into_the_first(editor: Editor, tmp_path: Path) -> None:
-    source = tmp_path / "a.mkv"
+    source = tmp_path / "a.mp4"
     picture = Image.new("RGB", (64, 48), "red")
     picture.paste("blue", (32, 0, 64, 48))
     with av.open(str(source), "w") as container:
