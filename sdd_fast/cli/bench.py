@@ -253,7 +253,7 @@ def paper(
     """
     from dataclasses import replace
 
-    from sdd_fast.evidence.paper import PAGE, check_parts, is_ours, paper as measured
+    from sdd_fast.evidence.paper import PAGE, check_parts, checked, is_ours
     from sdd_fast.evidence.plan import Plan
     from sdd_fast.evidence.subject import prompts_of
 
@@ -270,8 +270,9 @@ def paper(
                 f"{name} is {asked[name]}, but the domain {domain.name} names {there} to measure "
                 'with; list more as "prompts" in its domain file'
             )
+    work = checked(domain, out, plan, only=parts, trained=trained)
     say(f"measuring {', '.join(parts)} of {domain.name} on {device}, the {plan.name} plan …")
-    failures = measured(domain, out, plan, only=parts, trained=trained)
+    failures = work.measure()
     for why in sorted(set(failures.values())):
         say(f"warning: not measured, {why}")
     result(written=[out / PAGE], failures=sorted(set(failures.values())))

@@ -10,6 +10,7 @@ plan.json         of which domain and plan
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,7 +69,6 @@ FIGURES: dict[str, Any] = {
 """Name of the file → module."""
 
 
-@shielded()
 def paper(
     domain: Domain,
     out: PathLike,
@@ -96,23 +96,49 @@ def paper(
         FileNotFoundError: `trained` holds no finished training of any editor.
         KeyboardInterrupt: what was measured is kept, and the page has it.
     """
-    plan = plan or Plan()
+    return checked(domain, out, plan, only=only, trained=trained).measure(progress)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What can be measured as it was asked for: units of a case, for a folder."""
+
+    case: Case
+    units: list[Unit]
+    folder: Path
+
+    @shielded()
+    def measure(self, progress: bool | Listener = True) -> dict[str, str]:
+        """Measure what is not measured yet, and write it; see `paper`."""
+        with locked(self.folder):
+            write_json(self.folder / PLAN_FILE, request_of(self.case))
+            try:
+                failures = complete(self.units, self.case.store, progress)
+            except KeyboardInterrupt:
+                write(self.case, self.folder, {})
+                raise
+            write(self.case, self.folder, failures)
+        return failures
+
+
+@shielded()
+def checked(
+    domain: Domain,
+    out: PathLike,
+    plan: Plan | None = None,
+    *,
+    only: Sequence[str] | None = None,
+    trained: PathLike | None = None,
+) -> Checked:
+    """Check what `paper` is asked for, before any work; arguments and errors are those of it."""
     parts = check_parts(only)
     check_judges(domain)
     folder = settled(out)
     there = {} if trained is None else trained_in(trained, domain.name)
-    case = Case(domain, plan, Store(folder / "units"), there)
+    case = Case(domain, plan or Plan(), Store(folder / "units"), there)
     units = {unit.name + unit.digest: unit for part in parts for unit in units_of(case, part)}
     _check_folder(folder, domain.name)
-    with locked(folder):
-        write_json(folder / PLAN_FILE, request_of(case))
-        try:
-            failures = complete(list(units.values()), case.store, progress)
-        except KeyboardInterrupt:
-            write(case, folder, {})
-            raise
-        write(case, folder, failures)
-    return failures
+    return Checked(case, list(units.values()), folder)
 
 
 def is_ours(unit: str) -> bool:

@@ -43,6 +43,7 @@ def test_bad_input(sdd: Sdd, domain: Path, tmp_path: Path, words: list[str], mes
     out = tmp_path / "evidence"
     done = sdd("bench", "paper", "--domain", str(domain), "--out", str(out), *words)
     assert done.code == 1 and message in done.err and not out.exists()
+    assert "measuring" not in done.out + done.err
 
 
 def test_an_editor_is_trained_by_a_command_and_compared_with(
