@@ -24,6 +24,9 @@ from .torchscript import FORMAT as MAPPER_FORMAT, quietly, script
 Run = Callable[[dict[str, Tensor]], list[Tensor]]
 """Inputs by name → outputs in order."""
 
+_ONNX_MOST = 2**31 - 2**26
+"""Bytes of weights: protobuf holds 2 GiB in one message, of which the graph takes a few MB."""
+
 _BATCH = 2  # of what is traced: 1 would be taken for a constant
 
 
@@ -67,6 +70,16 @@ def write_aoti(part: Part, path: Path, about: str) -> None:
 
 
 def write_onnx(part: Part, path: Path, about: str) -> None:
+    """Raises ValueError for a part that no ONNX file can hold."""
+    weights = sum(tensor.nbytes for tensor in part.network.state_dict().values())
+    if weights > _ONNX_MOST:
+        halves = " the halves encoder and renderer," if part.name == "editor" else ""
+        raise ValueError(
+            f"one ONNX file holds at most 2.1 GB, and this {part.name} has {weights / 1e9:.1f} GB "
+            f"of weights: export{halves} fewer edits at once, or another format"
+        )
+    from onnxscript import optimizer
+
     names = [slot.name for slot in part.inputs]
     outputs = [slot.name for slot in part.outputs]
     # Beside a torch without torchvision it would report, for each of its ops, that it is missing.
@@ -76,11 +89,16 @@ def write_onnx(part: Part, path: Path, about: str) -> None:
     try:
         made = torch.onnx.export(
             _program(part), input_names=names, output_names=outputs, external_data=False,
-            verbose=False,
+            verbose=False, optimize=False,
         )  # fmt: skip
     finally:
         log.setLevel(level)
     assert made is not None
+    # Not by the exporter's own optimizer: it takes + 1e-8 for + 0 and leaves it out, and then a
+    # latent of zeros is divided by zero. Runtimes optimize what they load anyway.
+    optimizer.inline(made.model)
+    optimizer.fold_constants(made.model)
+    optimizer.remove_unused_nodes(made.model)
     model = made.model_proto
     entry = model.metadata_props.add()
     entry.key, entry.value = NAME, about

@@ -63,12 +63,15 @@ class Part:
     any_layers: bool = False
 
     def examples(self, count: int) -> dict[str, Tensor]:
-        """Inputs for `count` images: noise, strengths of all sizes, some of the levels off."""
+        """Inputs for `count` images: noise, of more than two latents the last ones zeros,
+        strengths of all sizes, some of the levels off."""
         values = {}
         for k, slot in enumerate(self.inputs):
             value = draws.noise((count, *slot.shape), count, k)
             if slot.name == "images":
                 value = value.mul(0.5).clamp(-1, 1)
+            if slot.name == "w_plus" or self.listed:
+                value[2:] = 0.0  # where only what keeps from dividing by zero is left
             if slot.name == "strengths":
                 value = (value + 0.5).clamp(WEAKEST, STRONGEST)
             if slot.name == "levels":

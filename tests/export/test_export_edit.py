@@ -128,6 +128,22 @@ def test_an_exported_program_loads_by_torch_alone(editor: Editor, tmp_path: Path
     assert json.loads(files["sdd.json"])["levels"] == ["medium"]
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".pt"])
+def test_latents_of_zeros_are_rendered_as_in_python(
+    editor: Editor, suffix: str, tmp_path: Path
+) -> None:
+    """An optimizer that drops 1e-8 divides by zero; the export itself would notice it."""
+    path, zeros = tmp_path / f"r{suffix}", torch.zeros(1, 8, 12)
+    export_edit(editor, path, part="renderer")
+    if suffix == ".onnx":
+        given = {"w_plus": zeros.numpy(), "strengths": STRENGTHS[:1].numpy()}
+        got = torch.from_numpy(onnx_session(path).run(None, given)[0])
+    else:
+        program = torch.export.load(path).module() if suffix == ".pt2" else torch.jit.load(path)
+        got = program(zeros, STRENGTHS[:1])
+    assert (got - editor.edit(zeros, STRENGTHS[0].tolist())).abs().max() < 1e-4
+
+
 def test_weights_of_an_editor_build_it_again(editor: Editor, tmp_path: Path) -> None:
     done = export_edit(editor, tmp_path / "e.safetensors", part="editor")
     again = Editor.load(tmp_path / "e.safetensors")
@@ -225,6 +241,17 @@ def test_onnx_without_its_package_says_what_to_install(
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'sdd_fast\[onnx\]'") as caught:
         export_edit(editor, tmp_path / "e.onnx", part="editor")
     assert caught.value.name is None and not list(tmp_path.iterdir())
+
+
+def test_an_editor_beyond_what_onnx_holds_is_refused_before_any_work(
+    editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdd_fast.export.formats._ONNX_MOST", 1000)
+    monkeypatch.delattr("torch.onnx.export")
+    with pytest.raises(ValueError, match=r"holds at most 2\.1 GB, and this editor has 0\.0 GB .*"
+                       r"export the halves encoder and renderer, fewer"):  # fmt: skip
+        export_edit(editor, tmp_path / "e.onnx", part="editor")
+    assert not list(tmp_path.iterdir())
 
 
 class Drifting(nn.Module):

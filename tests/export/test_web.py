@@ -67,8 +67,26 @@ class Server(ThreadingHTTPServer):
     asked: list[str]
 
 
+LOST = b"""export * from "./ort.wasm.bundle.min.mjs";
+export const InferenceSession = { create: async () => ({ run: async ({ images }) => {
+  if (images) return { w_plus: { data: new Float32Array(8 * 16), dims: [1, 8, 16] } };
+  throw new Error("it was unplugged.");
+} }) };
+"""  # a graphics card that encodes every picture as zeros and then is gone
+
+
 class Handler(SimpleHTTPRequestHandler):
-    """A plain file server, with a policy against WebAssembly below /blocked/."""
+    """A plain file server, with a policy against WebAssembly below /blocked/, and below /lost/ a
+    runtime that loses the graphics card."""
+
+    def do_GET(self) -> None:
+        if not self.path.endswith("/lost/runtime/ort.webgpu.bundle.min.mjs"):
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/javascript")
+        self.send_header("Content-Length", str(len(LOST)))
+        self.end_headers()
+        self.wfile.write(LOST)
 
     def end_headers(self) -> None:
         if "blocked" in self.path:
@@ -76,7 +94,7 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def translate_path(self, path: str) -> str:
-        return super().translate_path(path.replace("/blocked/", "/"))
+        return super().translate_path(path.replace("/blocked/", "/").replace("/lost/", "/"))
 
     def log_message(self, *words: Any) -> None:
         pass
@@ -115,8 +133,11 @@ def set_slider(browser: Any, name: str, value: float) -> None:
 
 def expected(edits: tuple[Path, list[Path]], path: Path, strengths: list[float]) -> np.ndarray:
     editor = Editor.load(edits[1], edits[0])
-    edited = editor.edit(load_image(path)[None], strengths)[0]
-    return ((edited + 1) * 127.5).permute(1, 2, 0).numpy()
+    return values_of(editor.edit(load_image(path)[None], strengths)[0])
+
+
+def values_of(image: torch.Tensor) -> np.ndarray:
+    return ((image + 1) * 127.5).permute(1, 2, 0).numpy()
 
 
 def test_the_folder_and_its_page_in_a_browser(
@@ -129,6 +150,7 @@ def test_the_folder_and_its_page_in_a_browser(
     check_edits(browser, address, site, edits)
     check_wrong_files(browser, address, site, tmp_path)
     check_blocked(browser, address)
+    check_without_graphics_card(browser, address, site, edits)
     check_phone(browser, address)
 
 
@@ -228,6 +250,28 @@ def check_blocked(browser: Any, address: str) -> None:
     until(
         browser, "document.getElementById('error').textContent.includes('WebAssembly is blocked')"
     )
+
+
+def check_without_graphics_card(
+    browser: Any, address: str, site: Path, edits: tuple[Path, list[Path]]
+) -> None:
+    """Without a graphics card, or once it is lost, the processor edits, and the page says why."""
+    first = expected(edits, site / "samples/1.png", [1.0, 0.0])
+    editor = Editor.load(edits[1], edits[0])
+    kept = values_of(editor.edit(torch.zeros(1, 8, 16), [1.0, 0.0])[0])
+    for opened, picture, why in (
+        ("", first, "as this browser finds no graphics card (WebGPU)."),
+        ("?backend=webgpu", first, "as its graphics card failed: no available backend found."),
+        ("lost/?backend=webgpu", kept, "as its graphics card failed: it was unplugged."),
+    ):
+        browser.get(address + opened)
+        until(browser, "document.body.dataset.shown === '1 0'")
+        assert browser.execute_script("return document.body.dataset.backend") == "wasm", opened
+        assert why in browser.find_element("id", "backend").text
+        assert abs(shown(browser) - picture).max() <= 1, opened
+        set_slider(browser, "strength-0", 0.5)
+        until(browser, "document.body.dataset.shown === '0.5 0'")
+        assert not browser.find_element("id", "error").is_displayed()
 
 
 def check_phone(browser: Any, address: str) -> None:

@@ -21,6 +21,7 @@ function ask(kind, content = {}) {
 worker.onmessage = ({ data }) => {
   const { resolve, reject } = waiting.get(data.id);
   waiting.delete(data.id);
+  if (data.backend) showBackend(data);
   if (data.error) reject(new Error(data.error));
   else resolve(data);
 };
@@ -48,21 +49,23 @@ async function start() {
 
   tell("Loading the networks …");
   const asked = new URLSearchParams(location.search).get("backend");
-  const loaded = await ask("load", { backend: asked === "wasm" || asked === "webgpu" ? asked : null });
+  const loaded = await ask("load", { asked: asked === "wasm" || asked === "webgpu" ? asked : null });
   if (loaded.blocked) {
     tell("");
     fail("WebAssembly is blocked in this browser, by its settings or by a policy of this site, and the " +
       "networks cannot run without it. Allow it, or use another browser.");
     return;
   }
-  document.body.dataset.backend = loaded.backend;
-  element("backend").textContent = loaded.backend === "webgpu"
-    ? "Runs on the graphics card of this device (WebGPU)."
-    : "Runs on the processor of this device (WebAssembly)" +
-      (loaded.why ? `, as its graphics card cannot: ${loaded.why}` : ".");
   element("file").onchange = ({ target }) => target.files[0] && choose(target.files[0]);
   if (about.samples.length) await choose(about.samples[0]);
   else tell("Choose a picture.");
+}
+
+function showBackend({ backend, why }) {
+  document.body.dataset.backend = backend;
+  element("backend").textContent = backend === "webgpu"
+    ? "Runs on the graphics card of this device (WebGPU)."
+    : `Runs on the processor of this device (WebAssembly)${why ? `, ${why}` : ""}.`;
 }
 
 function addSlider({ prompt, initial }, index) {

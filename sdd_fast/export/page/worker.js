@@ -5,7 +5,7 @@ const RUNTIMES = {
 };
 const EMPTY_MODULE = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0);
 
-let ort, encoder, renderer, latents;
+let ort, backend, encoder, renderer, latents;
 let last = Promise.resolve();
 
 // One after the other: what a message asks for may depend on the one before.
@@ -20,53 +20,73 @@ onmessage = ({ data }) => {
 };
 
 const HANDLERS = {
-  async load({ backend }) {
+  async load({ asked }) {
     try {
       await WebAssembly.compile(EMPTY_MODULE);
     } catch {
       return { blocked: true };
     }
-    const wanted = backend ?? ((await hasGraphicsCard()) ? "webgpu" : "wasm");
-    if (wanted === "webgpu") {
-      try {
-        await start("webgpu");
-        return { backend: "webgpu" };
-      } catch (error) {
-        await start("wasm");
-        return { backend: "wasm", why: String(error?.message ?? error) };
-      }
+    const why = asked ? "" : await whyNoGraphicsCard();
+    if (asked === "wasm" || why) return start("wasm", why);
+    try {
+      return await start("webgpu");
+    } catch (error) {
+      return start("wasm", failed(error));
     }
-    await start("wasm");
-    return { backend: "wasm" };
   },
 
-  async encode({ images, shape }) {
-    const result = await encoder.run({ images: new ort.Tensor("float32", images, shape) });
-    latents = result.w_plus;
+  encode: ({ images, shape }) => orOnTheProcessor(async () => {
+    const { w_plus } = await encoder.run({ images: new ort.Tensor("float32", images, shape) });
+    latents = [w_plus.data, w_plus.dims];
     return {};
-  },
+  }),
 
-  async edit({ strengths }) {
+  edit: ({ strengths }) => orOnTheProcessor(async () => {
     const values = new ort.Tensor("float32", strengths, [1, strengths.length]);
-    const { edited } = await renderer.run({ w_plus: latents, strengths: values });
+    const { edited } = await renderer.run({ w_plus: new ort.Tensor("float32", ...latents), strengths: values });
     return { edited: edited.data, shape: edited.dims };
-  },
+  }),
 };
 
-async function hasGraphicsCard() {
-  const adapter = await globalThis.navigator?.gpu?.requestAdapter().catch(() => null);
-  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
+// "" where there is one; else what the page says after "on the processor".
+async function whyNoGraphicsCard() {
+  const gpu = globalThis.navigator?.gpu;
+  if (!gpu) {
+    return globalThis.isSecureContext === false
+      ? "as browsers lend the graphics card to pages from https only"
+      : "as this browser does not lend its graphics card (WebGPU)";
+  }
+  const adapter = await gpu.requestAdapter().catch(() => null);
+  if (!adapter) return "as this browser finds no graphics card (WebGPU)";
+  const software = adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter;
+  return software ? "as the graphics card (WebGPU) of this browser is itself computed by it" : "";
 }
 
-async function start(backend) {
-  const [script, binary] = RUNTIMES[backend];
+const failed = (error) =>
+  `as its graphics card failed: ${String(error?.message ?? error).trim().replace(/\.$/, "")}`;
+
+// A card can fail, or be taken away, at any time. What has begun on it is begun again.
+async function orOnTheProcessor(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (backend !== "webgpu") throw error;
+    const started = await start("wasm", failed(error));
+    return { ...(await work()), ...started };
+  }
+}
+
+async function start(wanted, why = "") {
+  const [script, binary] = RUNTIMES[wanted];
   ort = await import(script);
   ort.env.logLevel = "error";
   ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
   ort.env.wasm.wasmBinary = await unpacked(binary);
-  const options = { executionProviders: [backend] };
+  const options = { executionProviders: [wanted] };
   encoder = await ort.InferenceSession.create(await fetched("encoder.onnx"), options);
   renderer = await ort.InferenceSession.create(await fetched("renderer.onnx"), options);
+  backend = wanted;
+  return { backend, why };
 }
 
 async function fetched(url) {
