@@ -1,33 +1,33 @@
-"""Search the settings of each baseline on validation images of faces64.
+"""Search the settings of each baseline on validation images of an embedded domain.
 
-    python tools/tune_baselines.py                    # all of them; stop it and go on at will
-    python tools/tune_baselines.py sdedit ddib        # some
+    python tools/tune_baselines.py                       # of faces64; stop it and go on at will
+    python tools/tune_baselines.py sdedit ddib           # some of them
+    python tools/tune_baselines.py --domain fashion32
 
-A baseline that was not tuned would be a false claim. Each is run on faces that no table shows, with
-prompts about a color, an object and an expression, and is judged by
+A baseline that was not tuned would be a false claim. Each is run on images that no table shows,
+with a few of the domain's prompts, and is judged by
 
-    score = mean over prompts of (share of faces that show the target afterwards)
-            × (mean share of faces whose other attributes read as they were drawn)
+    score = mean over prompts of (share of images that show the target afterwards)
+            × (mean share of images whose other attributes read as they are labeled)
 
 A product, since either factor alone is had for nothing: an unchanged image keeps everything, and
-another face altogether shows the target. The best settings are taken for all prompts. (Ours has a
-guidance strength of its own for two of the prompts of faces64, see `Domain.guidance_rms`.) They are
-found by climbing: from the defaults, the next value of one setting after the other is tried, and
-the first that is better is gone on from, until none is. What was tried before is begun from where
-it was best. Methods of 50 steps are searched at fewer (FIXED), to save time. That is imperfect: at
-50 steps the same settings change an image more (white hair by DDIB at a scale of 10: others kept
-0.65, where 15 steps keep 0.88), so that other ones may be best there. Writes every trial to
-benchmarks/baselines-faces64.json as soon as it is measured; the best ones are the defaults of the
-classes.
+another image altogether shows the target. The best settings are taken for all prompts. (Ours has a
+guidance strength of its own for some prompts, see `Domain.guidance_rms`.) They are found by
+climbing: from the defaults, the next value of one setting after the other is tried, and the first
+that is better is gone on from, until none is. What was tried before is begun from where it was
+best. Writes every trial to benchmarks/baselines-DOMAIN.json as soon as it is measured. The best
+settings of faces64 are the defaults of the classes; those of another domain are written to
+benchmarks/settings-DOMAIN.json besides, for `sdd bench paper --settings`.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,31 @@ import torch
 import sdd_fast as sdd
 from sdd_fast.baselines import BASELINES, load_baseline
 from sdd_fast.domains import Domain
-from sdd_fast.domains.faces64.edits import EDITS
 from sdd_fast.domains.faces64.held_out import faces_without
-from sdd_fast.domains.faces64.renderer import Faces, render
+from sdd_fast.domains.faces64.renderer import render
+from sdd_fast.domains.fashion32.held_out import load_held_out, to_images, without
+from sdd_fast.domains.reader import Target
 from sdd_fast.files import read_json, write_json
-from sdd_fast.metrics.attributes import measure_attributes
+from sdd_fast.metrics.attributes import Labels, measure_attributes
 
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "baselines-faces64.json"
-PROMPTS = ("a face with white hair", "a face with glasses", "a surprised face")
-SEED = 40_001  # of the faces: neither training, nor measuring, nor reports draw from it
-FACES = 32  # for each prompt
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+DEFAULTS_OF = "faces64"  # the domain whose best settings are the defaults
+PROMPTS = {
+    "faces64": ("a face with white hair", "a face with glasses", "a surprised face"),
+    "fashion32": ("dark clothes", "a bag", "trousers"),
+}
+SEED = 40_001  # of rendered faces: neither training, nor measuring, nor reports draw from it
+IMAGES = 32  # for each prompt
 OBJECTIVE = "mean over prompts of success × others kept"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a prompt is tried on: images [N, 3, R, R] in [-1, 1] without the target, and labels."""
+
+    target: Target
+    images: torch.Tensor
+    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -55,12 +69,10 @@ class Search:
 
     Args:
         values: setting → what it may be, in order. start: where the climb begins.
-        fixed: settings of all trials in place of the defaults.
     """
 
     values: Mapping[str, Sequence[Any]]
     start: Mapping[str, Any]
-    fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def neighbors(self, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield `settings` with one of them a value further, either way."""
@@ -68,12 +80,6 @@ class Search:
             at = values.index(settings[name])
             for other in [*values[max(0, at - 1) : at], *values[at + 1 : at + 2]]:
                 yield {**settings, name: other}
-
-
-FIXED: dict[str, dict[str, Any]] = {
-    "sdedit": {"steps": 10}, "edit-friendly": {"steps": 15}, "ddib": {"steps": 15},
-    "ledits": {"steps": 15},
-}  # fmt: skip
 
 
 def search_of(name: str) -> Search:
@@ -84,7 +90,7 @@ def search_of(name: str) -> Search:
     kind = BASELINES[name]
     defaults = inspect.signature(kind).parameters
     start = {name: _nearest(values, defaults[name].default) for name, values in kind.GRID.items()}
-    return Search(kind.GRID, start, FIXED.get(name, {}))
+    return Search(kind.GRID, start)
 
 
 def _nearest(values: Sequence[Any], default: Any) -> Any:
@@ -94,12 +100,50 @@ def _nearest(values: Sequence[Any], default: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BASELINES)}; default: all")
-    names = parser.parse_args().names or list(BASELINES)
+    parser.add_argument("--domain", default=DEFAULTS_OF, choices=PROMPTS)
+    options = parser.parse_args()
+    names = options.names or list(BASELINES)
     if unknown := [name for name in names if name not in BASELINES]:
         parser.error(f"unknown {', '.join(unknown)}; there are: {', '.join(BASELINES)}")
-    domain = sdd.load_domain("faces64")
+    domain = sdd.load_domain(options.domain)
+    path = results_of(domain.name)
     for name in names:
-        tune(domain, name, search_of(name), RESULTS)
+        tune(domain, name, search_of(name), path)
+        if domain.name != DEFAULTS_OF:
+            write_json(settings_of(domain.name), best_of(path))
+
+
+def results_of(domain: str) -> Path:
+    return BENCHMARKS / f"baselines-{domain}.json"
+
+
+def settings_of(domain: str) -> Path:
+    return BENCHMARKS / f"settings-{domain}.json"
+
+
+def best_of(path: Path) -> dict[str, Any]:
+    """Return the best settings of each baseline that was searched, as `--settings` takes them."""
+    content = read_json(path)
+    shown = ", ".join(f"“{prompt}”" for prompt in content["prompts"])
+    note = (
+        f"the best that `tools/tune_baselines.py` found on {content['images']} validation images "
+        f"of {content['domain']} for each of {shown} (`benchmarks/{path.name}` has every trial)"
+    )
+    best = {name: found["best"] for name, found in content["baselines"].items()}
+    return {"note": note, "settings": best}
+
+
+def shown_in(domain: Domain, prompt: str, count: int) -> Shown:
+    """Return validation images that lack the target of a prompt."""
+    assert domain.reader is not None
+    target = domain.reader.target_in(prompt)
+    assert target is not None
+    if domain.name == "fashion32":
+        photographs = without(load_held_out(domain), [target], sys.maxsize)
+        last = photographs[torch.arange(len(photographs) - count, len(photographs))]
+        return Shown(target, to_images(last), last.labels)  # tables begin with the first
+    people = faces_without(*target, count, SEED)
+    return Shown(target, render(people, domain.resolution), people.labels)
 
 
 def tune(
@@ -107,59 +151,63 @@ def tune(
     name: str,
     search: Search,
     path: Path,
-    prompts: Sequence[str] = PROMPTS,
-    faces: int = FACES,
+    prompts: Sequence[str] | None = None,
+    images: int = IMAGES,
 ) -> dict[str, Any]:
     """Climb, running the trials that are not in the file yet; return the best settings."""
+    prompts = PROMPTS[domain.name] if prompts is None else prompts
     request: dict[str, Any] = {
         "domain": domain.name, "objective": OBJECTIVE, "prompts": list(prompts),
-        "faces": faces, "seed": SEED,
+        "images": images, "seed": SEED,
     }  # fmt: skip
     content = read_json(path) if path.exists() else {**request, "baselines": {}}
-    if differing := [key for key in request if content[key] != request[key]]:
+    if differing := [key for key in request if content.get(key) != request[key]]:
         raise ValueError(f"{path} is of other trials ({', '.join(differing)}); delete it")
     found = content["baselines"].setdefault(name, {})
     trials = found.get("trials", [])
-    if trials and found["fixed"] != dict(search.fixed):
-        raise ValueError(
-            f"{path} has trials of {name} with {found['fixed']}, not with {dict(search.fixed)}; "
-            "delete these"
-        )
     best = max(trials, key=lambda trial: float(trial["score"]))["settings"] if trials else {}
-    found |= {"fixed": dict(search.fixed), "best": best, "finished": False, "trials": trials}
-    shown = {prompt: faces_without(*EDITS[prompt], faces, SEED) for prompt in prompts}
+    found |= {"best": best, "finished": False, "trials": trials}
+    shown = {prompt: shown_in(domain, prompt, images) for prompt in prompts}
 
     def score(settings: Mapping[str, Any]) -> float:
         for trial in trials:
-            if trial["settings"] == settings:
+            if trial["settings"] == _as_json(settings):
                 return float(trial["score"])
-        measured = measure(domain, name, {**search.fixed, **settings}, shown)
-        trials.append({"settings": dict(settings), **measured})
+        measured = measure(domain, name, settings, shown)
+        trials.append({"settings": _as_json(settings), **measured})
         found["best"] = max(trials, key=lambda trial: float(trial["score"]))["settings"]
         print(f"{name} {settings}: {measured['score']:.4f}", flush=True)
         write_json(path, content)
         return float(measured["score"])
 
-    best = dict(best or search.start)
+    best = _in_grid(best) or dict(search.start)
     while higher := next((s for s in search.neighbors(best) if score(best) < score(s)), None):
         best = higher
-    found |= {"best": best, "finished": True}
+    found |= {"best": _as_json(best), "finished": True}
     write_json(path, content)
     return best
 
 
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
+def _in_grid(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that were read from a file as the grid has them: tuples are no lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
 def measure(
-    domain: Domain, name: str, settings: Mapping[str, Any], shown: Mapping[str, Faces]
+    domain: Domain, name: str, settings: Mapping[str, Any], shown: Mapping[str, Shown]
 ) -> dict[str, Any]:
-    """Edit the faces of every prompt; return the score, and what it is made of."""
+    """Edit the images of every prompt; return the score, and what it is made of."""
     editor = load_baseline(name, domain, **settings)
     before, began = domain.prior.unet_rows, time.process_time()
     each = {}
-    for prompt, people in shown.items():
-        images = render(people, domain.resolution).to(domain.device)
-        success, kept = judge(domain, images, editor.edit(images, prompt), people, prompt)
+    for prompt, its in shown.items():
+        success, kept = judge(domain, its, editor.edit(its.images.to(domain.device), prompt))
         each[prompt] = {"success": round(success, 4), "kept": round(kept, 4)}
-    count = sum(len(people) for people in shown.values())
+    count = sum(len(its.images) for its in shown.values())
     products = [one["success"] * one["kept"] for one in each.values()]
     return {
         "score": round(sum(products) / len(products), 5),
@@ -169,11 +217,11 @@ def measure(
     }
 
 
-def judge(
-    domain: Domain, images: torch.Tensor, edited: torch.Tensor, people: Faces, prompt: str
-) -> tuple[float, float]:
-    """Return success, and the mean share of kept attributes, of images [N, 3, R, R] of faces."""
-    found = measure_attributes(domain, images, edited, EDITS[prompt], labels=people.labels)
+def judge(domain: Domain, shown: Shown, edited: torch.Tensor) -> tuple[float, float]:
+    """Return success, and the mean share of kept attributes, of images edited to [N, 3, R, R]."""
+    found = measure_attributes(
+        domain, shown.images, edited.cpu(), shown.target, labels=shown.labels
+    )
     assert found.success is not None
     return found.success.double().mean().item(), found.kept_mean.mean().item()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
@@ -25,7 +26,8 @@ class DeltaDenoising(ManipulatorBaseline):
 
     Args:
         prior_weight: see `DistillConfig`.
-        guidance_scale: g of both predictions; None: balanced for each prompt, as in `distill`.
+        guidance_scale: g of both predictions; None: balanced for each prompt as our own editor's,
+            to the prompt's `Domain.guidance_rms` if it has one.
         timesteps: those that are drawn from.
 
     Source: Hertz et al. 2023, "Delta Denoising Score".
@@ -66,9 +68,10 @@ class DeltaDenoising(ManipulatorBaseline):
 
     def _find(self, prompt: str) -> nn.Module:
         domain = self.domain
+        config = replace(self.config, guidance_rms=domain.guidance_rms.get(prompt))
         result = distill(
             domain.prior, domain.generator, domain.w_plus, prompt, self.timesteps,
-            identity=domain.identity, config=self.config, progress=False,
+            identity=domain.identity, config=config, progress=False,
             levels=domain.levels.get(prompt), w_std=domain.w_std,
         )  # fmt: skip
         return result.mapper

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..domains.embedded import kind_of, source_of
 from ..files import PathLike, read_json, settled
 from ..lock import locked
 from ..outputs import check_free
 from ..progress import Listener
 from ..shield import shielded
-from ..training.data import CaptionedImages, ImageFolder, Source
+from ..training.data import CaptionedImages, ImageFolder
 from ..training.part import PartTrainer
 from .diffae import ENCODER, train_diffae
 from .few_step import train_few_step
@@ -43,8 +44,9 @@ def train_baseline(
         name: "few-step", "instruct-pix2pix" or "diffae".
         out: folder for the network, which `load_baseline(name, domain, path=out)` takes, and for
             what the training needs to go on, in `training`, which may be deleted in the end.
-        images: folder of captioned images that the teacher knows, as for `train_domain`; None:
-            rendered faces, in a domain of these. "instruct-pix2pix" takes none.
+        images: folder of captioned images that the teacher knows, as for `train_domain`; of the
+            files of Fashion-MNIST in a domain like `fashion32`, None: where Debian has them. A
+            domain of rendered faces and "instruct-pix2pix" take none.
         budget: factor on the steps, in (0, 100].
 
     Returns:
@@ -72,6 +74,12 @@ def train_baseline(
             made.encoder.save(folder / ENCODER)
         save_trained(folder, name, domain, made.unet, **made.about, training=trainer.record()[name])
     return folder
+
+
+def trainable_in(domain: Domain) -> list[str]:
+    """Return the names of those that a domain can have: pairs of images are drawn, or there are
+    none."""
+    return [name for name in TRAININGS if name != "instruct-pix2pix" or _pairs(domain)]
 
 
 class _Made(NamedTuple):
@@ -102,17 +110,16 @@ def _instruct_pix2pix(domain: Domain, trainer: PartTrainer, images: PathLike | N
 
 
 def _data(domain: Domain, trainer: PartTrainer, images: PathLike | None) -> CaptionedImages:
-    if images is None and _pairs(domain) is None:
+    kind = kind_of(domain.reader)
+    if kind is not None:
+        source = source_of(kind, images, domain.source_text, trainer.progress)
+    elif images is not None:
+        source = ImageFolder(settled(images), domain.source_text, trainer.progress)
+    else:
         raise ValueError(
             "images is needed: a folder of captioned images such as the diffusion model of "
             f"{domain.name} knows"
         )
-    if images is None:
-        from ..domains.faces64.training_data import RenderedFaces
-
-        source: Source = RenderedFaces(domain.source_text, trainer.progress)
-    else:
-        source = ImageFolder(settled(images), domain.source_text, trainer.progress)
     return source.images(trainer.folder, domain.resolution, trainer.budget).train
 
 

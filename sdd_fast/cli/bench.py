@@ -226,6 +226,14 @@ def paper(
             show_default=False,
         ),
     ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with settings of other editors, such as benchmarks/settings-fashion32."
+            "json. Default: their defaults, which are the best found in faces64.",
+            show_default=False,
+        ),
+    ] = None,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="Few prompts, images and steps: minutes on a CPU."),
@@ -250,15 +258,19 @@ def paper(
       sdd bench paper --only table3 --out evidence/faces64
       sdd bench paper --domain my-domain/ --methods sdedit,ddib -m 50
       sdd bench paper --trained editors --out evidence/faces64
+      sdd bench paper --domain fashion32 --settings benchmarks/settings-fashion32.json
     """
     from dataclasses import replace
 
     from sdd_fast.evidence.paper import PAGE, check_parts, checked, is_ours
     from sdd_fast.evidence.plan import Plan
+    from sdd_fast.evidence.settings import read_settings
     from sdd_fast.evidence.subject import prompts_of
 
     parts = check_parts(options.comma_list(only, "--only"))
     plan = Plan.quick() if quick else Plan()
+    if settings is not None:
+        plan = plan.with_settings(read_settings(settings))
     asked = {name: value for name, value in vars(amounts).items() if value is not None}
     names = options.comma_list(methods, "--methods")
     plan = replace(plan, **asked, methods=None if names is None else tuple(names))
@@ -286,7 +298,8 @@ def train(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Of few-step, diffae and instruct-pix2pix. Default: all.", show_default=False
+            help="Of few-step, diffae and instruct-pix2pix. Default: all that the domain can have.",
+            show_default=False,
         ),
     ] = None,
     *,
@@ -295,7 +308,7 @@ def train(
         Path | None,
         typer.Option(
             help="Captioned pictures that the teacher knows, as for `sdd train-domain`. Default: "
-            "rendered faces, in a domain of these. instruct-pix2pix takes none.",
+            "rendered faces or Fashion-MNIST, in a domain of these. instruct-pix2pix takes none.",
             show_default=False,
         ),
     ] = None,
@@ -316,13 +329,12 @@ def train(
       sdd bench train few-step --budget 0.5
       sdd bench train diffae --domain my-domain/ --images photographs/
     """
-    from sdd_fast.baselines.train import TRAININGS, train_baseline
+    from sdd_fast.baselines.train import TRAININGS, train_baseline, trainable_in
 
-    asked = list(dict.fromkeys(names or TRAININGS))
-    if unknown := [name for name in asked if name not in TRAININGS]:
+    if unknown := [name for name in names or () if name not in TRAININGS]:
         raise ValueError(f"unknown editor {unknown[0]!r}; there are: {', '.join(TRAININGS)}")
     domain = checkpoints.open(device, "float32", "auto")
-    for name in asked:
+    for name in dict.fromkeys(names or trainable_in(domain)):
         its = None if name == "instruct-pix2pix" and names is None else images
         written = train_baseline(name, domain, out / name, images=its, budget=budget)
         result(written=[written])

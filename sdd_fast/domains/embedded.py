@@ -49,6 +49,11 @@ def source_of(
     return found
 
 
+def kind_of(reader: AttributeReader | None) -> str | None:
+    """Return the embedded domain whose kind of images a reader is for; None if there is none."""
+    return next((name for name in WEIGHTS if reader and reader_of(name) is reader), None)
+
+
 def reader_of(name: str) -> AttributeReader | None:
     """Return what knows the attributes of an embedded domain; None if it has no labels."""
     if find_spec(f"{__package__}.{name}.reader") is None:

@@ -57,6 +57,7 @@ def write_page(
         tables=tables,
         pictures=pictures,
         editors=described(case),
+        trained=sorted(case.trained),
         own_guidance=own_guidance(case),
         failures=_reasons(failures),
         not_measured=NOT_MEASURED,
@@ -71,6 +72,10 @@ def _command(case: Case) -> str:
     words = ["sdd bench paper --domain", case.domain.name, *(["--quick"] if quick else [])]
     if case.plan.images != usual.images:
         words.append(f"-m {case.plan.images}")
+    if case.plan.settings_note:
+        words.append("--settings FILE")
+    if case.trained:
+        words.append("--trained FOLDER")
     return " ".join(words)
 
 

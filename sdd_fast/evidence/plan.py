@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ..checks import check_count, check_number
+from .settings import EditorSettings
 
 PARTS = ("table1", "table2", "table3", "hqs", "figures")
 """What can be asked for alone."""
@@ -48,6 +49,7 @@ class Plan:
         prompts: of the domain's, in tables 1 and 2 and the figures.
         methods: of `baselines.BASELINES`, to compare with; None: all.
         settings: of some of these, in place of their defaults: name → argument → value.
+        settings_note: whence they are, as the rest of a sentence.
         steps: of our own trainings in tables 1 and 2.
         selection_images: that HQS is computed on; 16 as by default.
         budget, ablation_prompts, ablation_seeds, ablation_images: of the trainings of Table 3 and
@@ -63,6 +65,7 @@ class Plan:
     prompts: int = 8
     methods: tuple[str, ...] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings_note: str = ""
     steps: int = 250
     selection_images: int = 16
     budget: Budget = field(default_factory=Budget)
@@ -76,7 +79,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            if one.name not in ("name", "methods", "settings", "budget"):
+            if one.name not in ("name", "methods", "settings", "settings_note", "budget"):
                 least = 2 if one.name == "study_timesteps" else 1
                 check_count(one.name, getattr(self, one.name), least)
 
@@ -89,6 +92,12 @@ class Plan:
             ablation_images=16, study_timesteps=5, shown=4, resamples=1000,
         )  # fmt: skip
         return replace(small, **changes)
+
+    def with_settings(self, given: EditorSettings) -> Plan:
+        """Return this plan with settings from a file; what it sets itself stays."""
+        names = {**given.settings, **self.settings}
+        both = {n: {**given.settings.get(n, {}), **self.settings.get(n, {})} for n in names}
+        return replace(self, settings=both, settings_note=given.note)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -18,7 +18,7 @@ from sdd_fast.baselines.diffae import DiffAE, semantic_code
 from sdd_fast.baselines.few_step import GRID, FewStep, _Consistency, new_scheduler
 from sdd_fast.baselines.image_noise import ImageNoise
 from sdd_fast.baselines.instruct_pix2pix import InstructPix2Pix, _with_an_image_beside
-from sdd_fast.baselines.train import TRAININGS, train_baseline
+from sdd_fast.baselines.train import TRAININGS, train_baseline, trainable_in
 from sdd_fast.baselines.trained import ABOUT, copy_for_training
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.pairs import edited_pairs
@@ -225,10 +225,30 @@ def test_what_cannot_be_trained_is_refused(
             train(name, unlabeled)
     with pytest.raises(ValueError, match="only domains of rendered images draw; tiny is none"):
         train("instruct-pix2pix", unlabeled)
+    assert trainable_in(unlabeled) == ["few-step", "diffae"] and set(trainable_in(tiny)) == {
+        *TRAININGS
+    }
+    with pytest.raises(ValueError, match="faces64 draws its faces: give no folder"):
+        train("few-step", images=tmp_path)
     xl = sdd.load_domain(write_tiny_domain(tmp_path / "xl", tiny_sdxl))
     for name in TRAININGS:
         with pytest.raises(ValueError, match="SD 1.x and 2.x, not of SDXL"):
             train(name, xl)
+
+
+def test_a_domain_of_clothing_learns_from_the_files_that_it_came_from(
+    tiny_sd: Path, tmp_path: Path
+) -> None:
+    folder = write_tiny_domain(tmp_path / "clothes", tiny_sd, clothes=True)
+    clothes = sdd.load_domain(folder)
+    assert trainable_in(clothes) == ["few-step", "diffae"]
+    with pytest.raises(FileNotFoundError, match="the photographs of Fashion-MNIST are expected"):
+        train_baseline("few-step", clothes, tmp_path / "out", images=tmp_path, progress=False)
+    out = train_baseline(
+        "few-step", clothes, tmp_path / "out", images=folder / "files", budget=0.001, progress=False
+    )
+    student = load_baseline("few-step", clothes, path=out)
+    assert student.edit(torch.zeros(1, 3, 32, 32), "a bag").shape == (1, 3, 32, 32)
 
 
 def test_a_direction_of_the_code_tells_what_the_domain_says_is_like_the_prompt(

@@ -1,31 +1,45 @@
-"""The defaults are what the search of settings found."""
+"""The defaults are what the search of settings in faces64 found; the file of another domain is."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tune_baselines import PROMPTS, RESULTS, search_of
+from tune_baselines import PROMPTS, best_of, results_of, search_of, settings_of
 
 
-def recorded() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+def recorded(domain: str = "faces64") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(results_of(domain).read_text(encoding="utf-8"))
     return content
 
 
+def as_json(settings: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(settings))
+
+
 def test_the_best_settings_of_the_search_are_the_defaults() -> None:
-    """Of a search that is finished, no value next to the best is better."""
     searched = recorded()["baselines"]
     assert "sdedit-solver" in searched
     for name, found in searched.items():
+        assert as_json(search_of(name).start) == found["best"]
+
+
+@pytest.mark.parametrize("domain", PROMPTS)
+def test_no_value_next_to_the_best_of_a_finished_search_is_better(domain: str) -> None:
+    for name, found in recorded(domain)["baselines"].items():
         best = max(found["trials"], key=lambda trial: float(trial["score"]))
-        search = search_of(name)
-        assert search.start == found["best"] == best["settings"]
-        assert search.fixed == found["fixed"]
+        assert found["best"] == best["settings"]
         tried = [trial["settings"] for trial in found["trials"]]
-        around = [other in tried for other in search.neighbors(found["best"])]
+        in_grid = {k: tuple(v) if isinstance(v, list) else v for k, v in found["best"].items()}
+        around = [as_json(other) in tried for other in search_of(name).neighbors(in_grid)]
         assert all(around) or not found["finished"]
+
+
+def test_the_settings_of_another_domain_are_the_best_that_were_found_in_it() -> None:
+    path = settings_of("fashion32")
+    assert json.loads(path.read_text(encoding="utf-8")) == best_of(results_of("fashion32"))
 
 
 @pytest.mark.parametrize("name", ["sdedit", "sdedit-solver", "ddib", "edit-friendly", "ledits"])
@@ -34,9 +48,10 @@ def test_a_search_can_start_from_the_defaults(name: str) -> None:
     assert len(list(search.neighbors(search.start))) >= len(search.start)
 
 
-def test_scores_follow_from_success_and_others_kept() -> None:
-    for found in recorded()["baselines"].values():
+@pytest.mark.parametrize("domain", PROMPTS)
+def test_scores_follow_from_success_and_others_kept(domain: str) -> None:
+    for found in recorded(domain)["baselines"].values():
         for trial in found["trials"]:
             products = [one["success"] * one["kept"] for one in trial["prompts"].values()]
             assert trial["score"] == pytest.approx(sum(products) / len(products), abs=1e-5)
-            assert list(trial["prompts"]) == list(PROMPTS)
+            assert list(trial["prompts"]) == list(PROMPTS[domain])

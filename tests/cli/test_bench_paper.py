@@ -36,6 +36,7 @@ def test_one_table_by_a_command(
         (["--seeds", "0"], "ablation_seeds must be a positive integer"),
         (["--device", "cuda:77"], "this machine and torch have none"),
         (["--methods", "few-step"], "few-step has to be trained first: `sdd bench train few-step"),
+        (["--settings", "nowhere.json"], "nowhere.json"),
         (["--trained", "nowhere"], "holds no finished training of few-step, diffae"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ def test_a_page_tells_whether_settings_were_searched_in_its_domain(
     assert ours["searched"] == "none" and sdedit["searched"] == "level, guidance_scale"
     page = page_of(case, tmp_path / "results.md")
     assert "in this domain they were not searched" in page and "of its own" not in page
+    searched = replace(case.plan, settings_note="the best of a search")
+    page = page_of(replace(case, plan=searched), tmp_path / "results.md")
+    assert "--settings FILE" in page and "with `--settings`: the best of a search." in page
+    assert "not searched" not in page and "trained by `sdd bench train`" not in page
     named: dict[str, Any] = {case.prompts[0]: 1.6, "an old dog": 9.0}
     monkeypatch.setattr(tiny, "guidance_rms", named)
     monkeypatch.setattr(tiny, "name", "faces64")
