@@ -17,6 +17,7 @@ try:
     from . import (
         app_command,
         bench,
+        bench_paper,
         console,
         convert,
         demo,
@@ -55,8 +56,8 @@ app.command("info", rich_help_panel=_FILES)(info.info)
 app.add_typer(bench.app, name="bench", rich_help_panel=_FILES)
 bench.app.command("precision")(bench.precision)
 bench.app.command("time-cost")(bench.time_cost)
-bench.app.command("paper")(bench.paper)
-bench.app.command("train")(bench.train)
+bench.app.command("paper")(bench_paper.paper)
+bench.app.command("train")(bench_paper.train)
 app.command("render", rich_help_panel=_OWN)(train_domain.render)
 app.command("train-domain", rich_help_panel=_OWN)(train_domain.train_domain)
 

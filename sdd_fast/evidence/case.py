@@ -18,6 +18,7 @@ from ..gradients.config import GuidanceConfig
 from ..metrics.bootstrap import LEVELS, hierarchical_interval
 from ..metrics.interval import Interval
 from ..selection.choose import Selection
+from .judge import Judges
 from .plan import Plan
 from .store import Outcome, Store, Unit
 from .subject import Subject, prompts_of, subject_of
@@ -32,6 +33,7 @@ class Case:
     store: Store
     trained: Mapping[str, TrainedFolder] = field(default_factory=dict)
     """Of `baselines.TRAINED`, those that are compared with, too."""
+    judges: Judges = field(default_factory=Judges)
 
     @cached_property
     def prompts(self) -> tuple[str, ...]:
@@ -61,6 +63,7 @@ class Case:
             ),
             "latents": fingerprint(domain.w_plus, domain.held_out),
             "judges": fingerprint(*judges),
+            "other_judges": self.judges.to_json(),
             "source_text": domain.source_text,
             "levels": {prompt: list(its) for prompt, its in domain.levels.items()},
             "guidance_rms": dict(domain.guidance_rms),

@@ -88,9 +88,10 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
             parts = [editor.edit(some, prompt) for some in given.split(AT_ONCE)]
         after = torch.cat(parts).clamp(-1, 1)
         seconds = {**watch.seconds, **getattr(editor, "seconds", {})}
-        values: dict[str, Any] = {**judged(case.domain, subject, after), "seconds": seconds}
+        values: dict[str, Any] = {"seconds": seconds}
+        values |= judged(case.domain, subject, after, case.judges)
         values |= {"clock": watch.clock, "images": len(after), "prompt": prompt}
-        values["features"] = features_of(case.domain, after.cpu())
+        values["features"] = features_of(case, after.cpu())
         if isinstance(editor, SelectiveDistillation):
             values["timesteps"] = editor.timesteps
         return Outcome(values, {"edits": after[: plan.shown]})

@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..fingerprint import fingerprint
 from ..metrics.edit_metrics import evaluate
+from ..metrics.features import FeatureNetwork
+from ..models.lpips import LPIPS
 from .subject import Subject
 
 if TYPE_CHECKING:
     from ..domains import Domain
+
+
+@dataclass(frozen=True, eq=False)
+class Judges:
+    """Networks that judge beside the domain's own, from files of the user's.
+
+    Args:
+        inception: for FID and KID, see `inception_features`; None: by the domain's own network.
+        lpips: see `load_lpips`; None: not measured.
+    """
+
+    inception: FeatureNetwork | None = None
+    lpips: LPIPS | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """Return what tells them from others."""
+        found = {}
+        if self.inception is not None:
+            found["inception"] = fingerprint(self.inception.vectors)
+        if self.lpips is not None:
+            found["lpips"] = f"{self.lpips.network} {fingerprint(self.lpips)}"
+        return found
 
 
 def check_judges(domain: Domain) -> None:
@@ -26,11 +52,13 @@ def check_judges(domain: Domain) -> None:
         )
 
 
-def judged(domain: Domain, subject: Subject, after: Tensor) -> dict[str, Any]:
+def judged(
+    domain: Domain, subject: Subject, after: Tensor, judges: Judges | None = None
+) -> dict[str, Any]:
     """Return `EditMetrics` of the edited images of a subject, JSON values only."""
     found = evaluate(
         domain, subject.before, after.cpu(), subject.prompt,
-        target=subject.target, answers=subject.answers,
+        target=subject.target, answers=subject.answers, lpips=judges and judges.lpips,
     )  # fmt: skip
     return found.to_json()
 

@@ -74,6 +74,8 @@ def _command(case: Case) -> str:
         words.append(f"-m {case.plan.images}")
     if case.plan.settings_note:
         words.append("--settings FILE")
+    for name in case.judges.to_json():
+        words.append(f"--{name} {'FILE' if name == 'inception' else 'FEATURES WEIGHTS'}")
     if case.trained:
         words.append("--trained FOLDER")
     return " ".join(words)

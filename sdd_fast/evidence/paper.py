@@ -37,7 +37,7 @@ from .figures import (
     noise_levels,
     pose,
 )
-from .judge import check_judges
+from .judge import Judges, check_judges
 from .page import Picture, write_page
 from .plan import PARTS, Plan
 from .store import Store, Unit, complete
@@ -76,6 +76,7 @@ def paper(
     *,
     only: Sequence[str] | None = None,
     trained: PathLike | None = None,
+    judges: Judges | None = None,
     progress: bool | Listener = True,
 ) -> dict[str, str]:
     """Measure what is not measured yet, and write tables, figures and page.
@@ -85,6 +86,7 @@ def paper(
         only: some of `plan.PARTS`; None: all. The page has whatever is there.
         trained: folder of folders of `train_baseline`, named by what they are of: editors to
             compare with, too.
+        judges: networks that judge beside the domain's own.
 
     Returns:
         Why units could not be done, by their names.
@@ -96,7 +98,7 @@ def paper(
         FileNotFoundError: `trained` holds no finished training of any editor.
         KeyboardInterrupt: what was measured is kept, and the page has it.
     """
-    return checked(domain, out, plan, only=only, trained=trained).measure(progress)
+    return checked(domain, out, plan, only=only, trained=trained, judges=judges).measure(progress)
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,14 @@ def checked(
     *,
     only: Sequence[str] | None = None,
     trained: PathLike | None = None,
+    judges: Judges | None = None,
 ) -> Checked:
     """Check what `paper` is asked for, before any work; arguments and errors are those of it."""
     parts = check_parts(only)
     check_judges(domain)
     folder = settled(out)
     there = {} if trained is None else trained_in(trained, domain.name)
-    case = Case(domain, plan or Plan(), Store(folder / "units"), there)
+    case = Case(domain, plan or Plan(), Store(folder / "units"), there, judges or Judges())
     units = {unit.name + unit.digest: unit for part in parts for unit in units_of(case, part)}
     _check_folder(folder, domain.name)
     return Checked(case, list(units.values()), folder)
@@ -216,6 +219,7 @@ def request_of(case: Case) -> dict[str, Any]:
         "format": FORMAT,
         "domain": case.domain.name,
         "plan": case.plan.to_json(),
+        "judges": case.judges.to_json(),
         "device": device_name(case.domain.device),
         "threads": torch.get_num_threads(),
         "versions": {name: info[name] for name in ("sdd_fast", "torch", "python")},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,26 +18,26 @@ from .case import Case
 from .store import Outcome, Unit
 from .subject import subject_of
 
-if TYPE_CHECKING:
-    from ..domains import Domain
-
 _DIGITS = 5  # of a feature: FID has three
-_GROUPS = 10  # of the images, each of which is left out once for an interval of FID
+_GROUPS = 10  # of the images, each of which is left out once for an interval
 
 References = Mapping[str, Tensor]
 """Name of a set of reference images → features [N, D]."""
 
 
-def network_of(domain: Domain) -> FeatureNetwork | None:
-    """Return the domain's own feature network; None if it has none."""
+def network_of(case: Case) -> FeatureNetwork | None:
+    """Return Inception if it was given, else the domain's own network; None if there is none."""
+    domain = case.domain
+    if case.judges.inception is not None:
+        return case.judges.inception
     if domain.classifier is None and domain.clip is None:
         return None
     return domain_features(domain)
 
 
-def features_of(domain: Domain, images: Tensor) -> list[list[float]] | None:
+def features_of(case: Case, images: Tensor) -> list[list[float]] | None:
     """Return the features of images, as units keep them."""
-    network = network_of(domain)
+    network = network_of(case)
     if network is None:
         return None
     return [[float(f"{x:.{_DIGITS}g}") for x in row] for row in network(images).tolist()]
@@ -52,9 +52,9 @@ def references(case: Case, prompt: str) -> Unit:
 
     def run() -> Outcome:
         subject = subject_of(case.domain, prompt, plan.images)
-        values: dict[str, Any] = {"before": features_of(case.domain, subject.before)}
+        values: dict[str, Any] = {"before": features_of(case, subject.before)}
         if subject.answers is not None:
-            values["right"] = features_of(case.domain, subject.answers.answers[0])
+            values["right"] = features_of(case, subject.answers.answers[0])
         return Outcome(values)
 
     depends = {"references": prompt, "images": plan.images}
@@ -73,7 +73,7 @@ def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> Distances
 
     Returns:
         "fid" and "kid" to the images before, "fid_right" to the right answers; None where there are
-        too few images, features or torchmetrics. FID has an interval, by `jackknife_interval`,
+        too few images, features or torchmetrics. They have intervals, by `jackknife_interval`,
         where there are enough images still without a group of them.
     """
     found: Distances = {"fid": None, "kid": None, "fid_right": None}
@@ -88,9 +88,8 @@ def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> Distances
         try:
             if min(len(after), len(reference)) > after.shape[1]:
                 found[f"fid{suffix}"] = _fid(after, reference)
-            size = min(SUBSET_SIZE, len(after) // 2)
-            if kind == "before" and size >= 2:
-                found["kid"] = kernel_distance(after, reference, subset_size=size).value
+            if kind == "before" and len(after) >= 4:
+                found["kid"] = _kid(after, reference)
         except ModuleNotFoundError:  # torchmetrics is an extra
             return found
     return found
@@ -100,26 +99,42 @@ def _fid(after: Tensor, reference: Tensor) -> Interval | float:
     def fid(some: Tensor) -> float:
         return frechet_distance(some, reference)
 
-    if len(after) - math.ceil(len(after) / _GROUPS) <= after.shape[1]:
+    if _without_a_group(after) <= after.shape[1]:
         return fid(after)
     return jackknife_interval(after, fid, groups=_GROUPS)
 
 
-def about_sets(domain: Domain, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -> str | None:
+def _kid(after: Tensor, reference: Tensor) -> Interval | float:
+    size = min(SUBSET_SIZE, len(after) // 2)
+
+    def kid(some: Tensor) -> float:
+        return kernel_distance(some, reference, subset_size=size).value
+
+    if len(after) < _GROUPS or _without_a_group(after) < size:
+        return kid(after)
+    return jackknife_interval(after, kid, groups=_GROUPS)
+
+
+def _without_a_group(images: Tensor) -> int:
+    return len(images) - math.ceil(len(images) / _GROUPS)
+
+
+def about_sets(case: Case, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -> str | None:
     """Return what FID and KID of a table are by, and what they lack where there are none.
 
     Args:
         editors: of each, prompt → values of its unit.
     """
-    network = network_of(domain)
+    network = network_of(case)
     if network is None:
         return None
     told = (
         f"FID and KID by the features of the {network.name}, of all prompts together, to the "
-        "images before the edit as in the paper: doing nothing is best. They cannot be "
-        "compared with those by Inception. Intervals of FID leave out groups of the edited images "
-        "(jackknife), and tell nothing of other prompts."
+        "images before the edit as in the paper: doing nothing is best. Intervals leave out groups "
+        "of the edited images (jackknife), and tell nothing of other prompts."
     )
+    if case.judges.inception is None:
+        told += " They cannot be compared with those by Inception."
     if find_spec("torchmetrics") is None:
         return f"{told} They need torchmetrics: pip install 'sdd_fast[metrics]'."
     sets = (_joined([one.get("features") for one in its.values()]) for its in editors)

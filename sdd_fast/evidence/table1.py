@@ -44,6 +44,9 @@ QUALITY = (
 )
 """Figures of every image, of which tables state the mean."""
 
+LPIPS = Column("lpips", "LPIPS to before", best="low")
+"""One more of these, where its weights were given."""
+
 AS_ONE = "prompts as one"
 """In the table of times: all prompts selected for and trained together."""
 
@@ -78,10 +81,11 @@ Found = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def quality(case: Case, found: Found, name: str, title: str) -> Table:
     """Return the table of mean figures with intervals over prompts and images."""
     rows: list[dict[str, Any]] = []
+    figures = QUALITY if case.judges.lpips is None else (*QUALITY, LPIPS)
     for key, prompts in found.items():
         row: dict[str, Any] = {"editor": class_of(key).name, "source": class_of(key).paper}
         row |= {"prompts": len(prompts), **distances(case, prompts)}
-        for column in QUALITY:
+        for column in figures:
             cells = _figures(list(prompts.values()), column.key)
             if cells is not None:
                 row[column.key] = case.interval(cells, over=("prompts", "images"))
@@ -101,11 +105,11 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         "Bold: the best of those that were not trained on what success is measured by.",
         *_judges(case.domain, found),
     ]
-    sets = about_sets(case.domain, found.values())
+    sets = about_sets(case, found.values())
     if sets is not None:
         notes.append(sets)
     columns = [Column("editor", "editor"), Column("source", "from"), Column("prompts", "prompts")]
-    return Table(name, title, [*columns, *SETS, *QUALITY], rows, notes, ranked=rivals)
+    return Table(name, title, [*columns, *SETS, *figures], rows, notes, ranked=rivals)
 
 
 def paired(case: Case, found: Found, name: str, title: str) -> Table:

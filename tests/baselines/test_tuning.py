@@ -91,7 +91,7 @@ def test_settings_that_are_tuples_are_found_again_in_the_file(
 
     monkeypatch.setattr("tune_baselines.measure", measured)
     for _ in range(2):
-        assert tune(tiny, "sdedit", search, path, prompts, images=2) == {"timesteps": [3, 4]}
+        assert tune(tiny, "sdedit", search, path, prompts, images=2) == {"timesteps": (3, 4)}
     assert asked == [(1, 2), (3, 4)]
 
 

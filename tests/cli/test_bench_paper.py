@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Sdd
+from lpips_files import write_alex
 
 from sdd_fast.evidence import plan as plans
 from sdd_fast.evidence.plan import Budget, Plan
@@ -37,6 +38,8 @@ def test_one_table_by_a_command(
         (["--device", "cuda:77"], "this machine and torch have none"),
         (["--methods", "few-step"], "few-step has to be trained first: `sdd bench train few-step"),
         (["--settings", "nowhere.json"], "nowhere.json"),
+        (["--inception", "nowhere.pth"], "nowhere.pth does not exist"),
+        (["--lpips", "nowhere.pth", "alex.pth"], "LPIPS needs the convolutions"),
         (["--trained", "nowhere"], "holds no finished training of few-step, diffae"),
     ],
 )
@@ -64,6 +67,7 @@ def test_an_editor_is_trained_by_a_command_and_compared_with(
     done = sdd(
         "bench", "paper", "--domain", str(domain), "--quick", "--only", "table1",
         "--methods", "few-step", "--trained", tmp_path / "editors", "--out", tmp_path / "out",
+        "--lpips", *write_alex(tmp_path)[:2],
     )  # fmt: skip
     assert done.code == 0, done.err
     page = (tmp_path / "out" / "results.md").read_text()
@@ -73,6 +77,9 @@ def test_an_editor_is_trained_by_a_command_and_compared_with(
     assert "not measured" not in quality.split("|")[7]
     assert "| steps = 1, level = 0.7, batch_size = None, trained_steps = 1, network = " in page
     assert str(tmp_path) not in page
+    (title, *_) = [x for x in page.splitlines() if x.startswith("| editor | from | prompts")]
+    assert title.endswith("| LPIPS to before |") and not quality.endswith("| not measured |")
+    assert "--lpips FEATURES WEIGHTS --trained FOLDER" in page
 
 
 @pytest.mark.parametrize(
