@@ -110,11 +110,11 @@ def _instruct_pix2pix(domain: Domain, trainer: PartTrainer, images: PathLike | N
 
 
 def _data(domain: Domain, trainer: PartTrainer, images: PathLike | None) -> CaptionedImages:
-    kind = kind_of(domain.reader)
+    folder, kind = None if images is None else settled(images), kind_of(domain.reader)
     if kind is not None:
-        source = source_of(kind, images, domain.source_text, trainer.progress)
-    elif images is not None:
-        source = ImageFolder(settled(images), domain.source_text, trainer.progress)
+        source = source_of(kind, folder, domain.source_text, trainer.progress)
+    elif folder is not None:
+        source = ImageFolder(folder, domain.source_text, trainer.progress)
     else:
         raise ValueError(
             "images is needed: a folder of captioned images such as the diffusion model of "

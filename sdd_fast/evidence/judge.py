@@ -58,7 +58,8 @@ def judged(
     """Return `EditMetrics` of the edited images of a subject, JSON values only."""
     found = evaluate(
         domain, subject.before, after.cpu(), subject.prompt,
-        target=subject.target, answers=subject.answers, lpips=judges and judges.lpips,
+        target=subject.target, answers=subject.answers,
+        lpips=None if judges is None else judges.lpips,
     )  # fmt: skip
     return found.to_json()
 

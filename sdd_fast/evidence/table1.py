@@ -25,27 +25,31 @@ from .together import together
 if TYPE_CHECKING:
     from ..domains import Domain
 
-SETS = (
+SETS: tuple[Column, ...] = (
     Column("fid", "FID", ".2f", best="low"),
     Column("kid", "KID", ".4f", best="low"),
-    Column("fid_right", "FID to right answers", ".2f", best="low"),
 )
-"""Distances of all edited images as a set, to those before, as in the paper, and to right ones."""
+"""Distances of all edited images as a set to those before, as in the paper."""
 
-QUALITY = (
+QUALITY: tuple[Column, ...] = (
     Column("clip_absolute", "CLIP similarity", best="high"),
     Column("clip_direction", "CLIP direction", best="high"),
     Column("success", "success", best="high"),
     Column("kept", "others kept", best="high"),
     Column("identity", "identity", best="high"),
-    Column("counterfactual_error", "counterfactual error", best="low"),
-    Column("counterfactual_distance", "counterfactual distance", best="low"),
-    Column("counterfactual_psnr", "counterfactual PSNR, dB", ".1f", best="high"),
 )
 """Figures of every image, of which tables state the mean."""
 
 LPIPS = Column("lpips", "LPIPS to before", best="low")
 """One more of these, where its weights were given."""
+
+RIGHT_SET = Column("fid_right", "FID to right answers", ".2f", best="low")
+RIGHT = (
+    Column("counterfactual_error", "counterfactual error", best="low"),
+    Column("counterfactual_distance", "counterfactual distance", best="low"),
+    Column("counterfactual_psnr", "counterfactual PSNR, dB", ".1f", best="high"),
+)
+"""What can be told in domains that draw the right answer, see `DrawingReader`."""
 
 AS_ONE = "prompts as one"
 """In the table of times: all prompts selected for and trained together."""
@@ -81,7 +85,10 @@ Found = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def quality(case: Case, found: Found, name: str, title: str) -> Table:
     """Return the table of mean figures with intervals over prompts and images."""
     rows: list[dict[str, Any]] = []
-    figures = QUALITY if case.judges.lpips is None else (*QUALITY, LPIPS)
+    figures = (*QUALITY, *([] if case.judges.lpips is None else [LPIPS]))
+    of_sets = SETS
+    if drawn := _draws_right_answers(case):
+        figures, of_sets = (*figures, *RIGHT), (*SETS, RIGHT_SET)
     for key, prompts in found.items():
         row: dict[str, Any] = {"editor": class_of(key).name, "source": class_of(key).paper}
         row |= {"prompts": len(prompts), **distances(case, prompts)}
@@ -100,29 +107,37 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         f"{len(case.prompts)} prompts, as far as they are measured. Intervals of 95 % over prompts "
         "and images; each editor is trained once for a prompt, of other seeds they tell nothing. "
         "CLIP figures from "
-        f"“{case.domain.source_text}” to the prompt. Counterfactual: against the same image drawn "
-        "with the target alone changed; the distance is by features of the domain's own network. "
-        "Bold: the best of those that were not trained on what success is measured by.",
+        f"“{case.domain.source_text}” to the prompt. "
+        + (
+            "Counterfactual: against the same image drawn with the target alone changed; the "
+            "distance is by features of the domain's own network. "
+            if drawn
+            else "What a right edit looks like is not known in this domain. "
+        )
+        + "Bold: the best of those that were not trained on what success is measured by.",
         *_judges(case.domain, found),
     ]
     sets = about_sets(case, found.values())
     if sets is not None:
         notes.append(sets)
     columns = [Column("editor", "editor"), Column("source", "from"), Column("prompts", "prompts")]
-    return Table(name, title, [*columns, *SETS, *figures], rows, notes, ranked=rivals)
+    return Table(name, title, [*columns, *of_sets, *figures], rows, notes, ranked=rivals)
 
 
 def paired(case: Case, found: Found, name: str, title: str) -> Table:
     """Return differences of ours and each other editor on the same images, and their p-values."""
     ours = found.get(OURS, {})
+    drawn = _draws_right_answers(case)
+    titles = {column.key: column.title for column in (*QUALITY, *(RIGHT if drawn else ()))}
     rows: list[dict[str, Any]] = []
-    p_values: dict[str, dict[str, float]] = {key: {} for key in COMPARED}
+    compared = [key for key in COMPARED if key in titles]
+    p_values: dict[str, dict[str, float]] = {key: {} for key in compared}
     for key, theirs in found.items():
         if key == OURS:
             continue
         row: dict[str, Any] = {"editor": class_of(key).name}
         shared = [prompt for prompt in theirs if prompt in ours]
-        for figure in COMPARED:
+        for figure in compared:
             a, b = (_figures([its[p] for p in shared], figure) for its in (ours, theirs))
             if a is None or b is None:
                 continue
@@ -135,16 +150,15 @@ def paired(case: Case, found: Found, name: str, title: str) -> Table:
         adjusted = holm(its)
         for row in rows:
             row[f"{figure}_p"] = adjusted.get(str(row["key"]))
-    titles = {column.key: column.title for column in QUALITY}
     columns = [Column("editor", "ours minus")]
-    for figure in COMPARED:
+    for figure in compared:
         columns += [Column(figure, titles[figure], "+.3f"), Column(f"{figure}_p", "p", ".2g")]
     note = (
         "Differences on the same images with intervals of 95 % over prompts and images; p of a "
         "two-sided sign-flip test over images, adjusted for all rows of a column (Holm). It takes "
         "the images of all prompts for independent, so that it speaks of these prompts alone; "
-        "whether others would come out alike, the intervals tell. More is better for us, but of "
-        "the counterfactual error less."
+        "whether others would come out alike, the intervals tell. More is better for us"
+        + (", but of the counterfactual error less." if drawn else ".")
     )
     return Table(name, title, columns, rows, [note])
 
@@ -241,6 +255,10 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
         "chance, and so is the number of images that follows."
     )
     return Table(name, title, columns, rows, [note])
+
+
+def _draws_right_answers(case: Case) -> bool:
+    return hasattr(case.domain.reader, "right_answers")
 
 
 def _figures(its: Sequence[Mapping[str, Any]], key: str) -> list[list[Tensor]] | None:

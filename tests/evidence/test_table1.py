@@ -13,6 +13,7 @@ import pytest
 
 from sdd_fast.baselines import BASELINES, TRAINED, Baseline
 from sdd_fast.domains import Domain
+from sdd_fast.domains.fashion32 import reader as clothes_reader
 from sdd_fast.evidence import editing, table1
 from sdd_fast.evidence.case import Case
 from sdd_fast.evidence.plan import Plan
@@ -99,6 +100,22 @@ def test_quality_is_the_mean_over_prompts_and_a_supervised_editor_is_no_rival(ca
     lines = {line.split(" | ")[0]: line for line in table.markdown().splitlines()}
     assert "**0.850" in lines["| SDD (ours)"] and "**" not in lines["| Taught (supervised)"]
     assert "identity" in lines["| editor"] and "not measured" in lines["| Rival"]
+
+
+def test_a_domain_that_draws_no_right_answers_has_no_columns_for_them(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def text() -> str:
+        tables = table1.quality(case, FOUND, "t", ""), table1.paired(case, FOUND, "t", "")
+        return "\n".join(table.markdown() for table in tables)
+
+    drawn = text()
+    assert "| counterfactual error |" in drawn and "FID to right answers" in drawn
+    assert "not known in this domain" not in drawn
+    monkeypatch.setattr(type(case.domain), "reader", clothes_reader)
+    told = text()
+    assert "ounterfactual" not in told and "right answers" not in told
+    assert "What a right edit looks like is not known in this domain." in told
 
 
 def test_judges_that_had_a_part_in_edits_are_named(case: Case) -> None:
