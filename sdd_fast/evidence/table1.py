@@ -87,7 +87,7 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
     rows: list[dict[str, Any]] = []
     figures = (*QUALITY, *([] if case.judges.lpips is None else [LPIPS]))
     of_sets = SETS
-    if drawn := _draws_right_answers(case):
+    if drawn := _draws(case.domain):
         figures, of_sets = (*figures, *RIGHT), (*SETS, RIGHT_SET)
     for key, prompts in found.items():
         row: dict[str, Any] = {"editor": class_of(key).name, "source": class_of(key).paper}
@@ -127,7 +127,7 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
 def paired(case: Case, found: Found, name: str, title: str) -> Table:
     """Return differences of ours and each other editor on the same images, and their p-values."""
     ours = found.get(OURS, {})
-    drawn = _draws_right_answers(case)
+    drawn = _draws(case.domain)
     titles = {column.key: column.title for column in (*QUALITY, *(RIGHT if drawn else ()))}
     rows: list[dict[str, Any]] = []
     compared = [key for key in COMPARED if key in titles]
@@ -257,8 +257,8 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
     return Table(name, title, columns, rows, [note])
 
 
-def _draws_right_answers(case: Case) -> bool:
-    return hasattr(case.domain.reader, "right_answers")
+def _draws(domain: Domain) -> bool:
+    return hasattr(domain.reader, "right_answers")
 
 
 def _figures(its: Sequence[Mapping[str, Any]], key: str) -> list[list[Tensor]] | None:
@@ -284,10 +284,10 @@ def _nothing(case: Case, found: Found) -> dict[str, Any]:
 def _judges(domain: Domain, found: Found) -> Iterator[str]:
     """Say which of the networks that judge have a part in making the edits."""
     if domain.classifier is not None:
-        yield (
-            "No edit was made by the classifier, off which success, others kept and the "
-            "counterfactual error are read."
+        error = (
+            ", others kept and the counterfactual error" if _draws(domain) else " and others kept"
         )
+        yield f"No edit was made by the classifier, off which success{error} are read."
     for network, key, name in (
         (domain.clip, "clip", "CLIP"), (domain.identity, "identity", "identity network"),
     ):  # fmt: skip

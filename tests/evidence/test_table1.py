@@ -112,7 +112,7 @@ def test_a_domain_that_draws_no_right_answers_has_no_columns_for_them(
     drawn = text()
     assert "| counterfactual error |" in drawn and "FID to right answers" in drawn
     assert "not known in this domain" not in drawn
-    monkeypatch.setattr(type(case.domain), "reader", clothes_reader)
+    monkeypatch.setitem(vars(case.domain), "reader", clothes_reader)
     told = text()
     assert "ounterfactual" not in told and "right answers" not in told
     assert "What a right edit looks like is not known in this domain." in told
@@ -123,7 +123,7 @@ def test_judges_that_had_a_part_in_edits_are_named(case: Case) -> None:
     assert any("No edit was made by the classifier" in note for note in notes)
     assert any("The CLIP that judges also had a part in the edits of Rival:" in n for n in notes)
     assert any("identity network" in note and "SDD (ours)" in note for note in notes)
-    unjudged = SimpleNamespace(classifier=None, clip=None, identity=None)
+    unjudged = SimpleNamespace(classifier=None, clip=None, identity=None, reader=None)
     assert list(table1._judges(unjudged, FOUND)) == []  # type: ignore[arg-type]
 
 
