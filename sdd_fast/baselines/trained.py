@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..files import PathLike, read_json, settled, write_json
 from ..quiet import quiet_loading
@@ -132,4 +132,5 @@ def _load(folder: Path, prior: DiffusionPrior) -> Any:
         unet = UNet2DConditionModel.from_pretrained(
             folder, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
-    return unet.to(prior.device, prior.dtype).requires_grad_(False).eval()
+    nn.Module.to(unet, prior.device, prior.dtype)  # diffusers' own warns of any cast
+    return unet.requires_grad_(False).eval()
