@@ -39,7 +39,7 @@ class DDIB(TeacherBaseline):
         *,
         steps: int = 50,
         level: float = 1.0,
-        guidance_scale: float = 10.0,
+        guidance_scale: float = 1.5,
         source_prompt: str | None = None,
         batch_size: int | None = None,
     ) -> None:

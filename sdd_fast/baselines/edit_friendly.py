@@ -47,7 +47,7 @@ class EditFriendly(TeacherBaseline):
         *,
         steps: int = 50,
         skip: float = 0.0,
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 1.0,
         source_guidance_scale: float = 1.0,
         source_prompt: str | None = None,
         batch_size: int | None = None,

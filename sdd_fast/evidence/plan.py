@@ -14,12 +14,20 @@ PARTS = ("table1", "table2", "table3", "hqs", "figures")
 
 
 QUICK_SETTINGS: dict[str, dict[str, Any]] = {
-    "sdedit": {"steps": 10}, "ddib": {"steps": 15}, "edit-friendly": {"steps": 15},
-    "ledits": {"steps": 15}, "styleclip-mapper": {"steps": 30},
-    "styleclip-optimization": {"steps": 20}, "styleclip-direction": {"images": 2},
-    "stylemc": {"steps": 20}, "delta-denoising": {"steps": 30},
-}  # fmt: skip
-"""Of the quick plan: other editors take as little time as ours."""
+    "sdedit": {"steps": 10, "level": 0.9, "guidance_scale": 15.0},
+    "ddib": {"steps": 15, "guidance_scale": 10.0},
+    "edit-friendly": {"steps": 15, "guidance_scale": 2.0},
+    "ledits": {"steps": 15},
+    "styleclip-mapper": {"steps": 30},
+    "styleclip-optimization": {"steps": 20},
+    "styleclip-direction": {"images": 2},
+    "stylemc": {"steps": 20},
+    "delta-denoising": {"steps": 30},
+}
+"""Of the quick plan: other editors take as little time as ours. In fewer steps of DDIM an image
+changes less, so that other levels and scales are best."""
+AMOUNTS = ("steps", "images")
+"""Settings that take time."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,12 @@ class Plan:
         return replace(small, **changes)
 
     def with_settings(self, given: EditorSettings) -> Plan:
-        """Return this plan with settings from a file; what it sets itself stays."""
-        names = {**given.settings, **self.settings}
-        both = {n: {**given.settings.get(n, {}), **self.settings.get(n, {})} for n in names}
+        """Return this plan with settings from a file; what it sets itself of `AMOUNTS` stays."""
+        both = {}
+        for name in {**given.settings, **self.settings}:
+            own, its = self.settings.get(name, {}), given.settings.get(name, {})
+            amounts = {key: value for key, value in own.items() if key in AMOUNTS}
+            both[name] = {**own, **its, **amounts}
         return replace(self, settings=both, settings_note=given.note)
 
     def to_json(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sdd_fast.evidence.plan import Plan
+from sdd_fast.evidence.plan import QUICK_SETTINGS, Plan
 from sdd_fast.evidence.settings import EditorSettings, read_settings
 
 
@@ -28,8 +28,10 @@ def test_settings_are_read_and_lists_are_tuples(tmp_path: Path) -> None:
 def test_a_quick_plan_keeps_its_few_steps_and_takes_the_rest() -> None:
     given = EditorSettings({"sdedit": {"level": 0.8, "steps": 50}, "few-step": {"steps": 2}}, "x")
     plan = Plan.quick().with_settings(given)
-    assert plan.settings["sdedit"] == {"level": 0.8, "steps": 10}
-    assert plan.settings["few-step"] == {"steps": 2} and plan.settings["ddib"] == {"steps": 15}
+    quick = QUICK_SETTINGS["sdedit"]
+    assert plan.settings["sdedit"] == {**quick, "level": 0.8} and quick["steps"] < 50
+    assert plan.settings["few-step"] == {"steps": 2}
+    assert plan.settings["ddib"] == QUICK_SETTINGS["ddib"]
     assert plan.settings_note == "x"
     assert Plan().with_settings(given).settings == given.settings
 
