@@ -3,6 +3,7 @@
     python tools/tune_baselines.py                       # of faces64; stop it and go on at will
     python tools/tune_baselines.py sdedit ddib           # some of them
     python tools/tune_baselines.py --domain fashion32
+    python tools/tune_baselines.py --trained editors     # and those that sdd bench train made
 
 A baseline that was not tuned would be a false claim. Each is run on images that no table shows,
 with a few of the domain's prompts, and is judged by
@@ -34,12 +35,13 @@ from typing import Any
 import torch
 
 import sdd_fast as sdd
-from sdd_fast.baselines import BASELINES, load_baseline
+from sdd_fast.baselines import BASELINES, TRAINED, load_baseline
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.held_out import faces_without
 from sdd_fast.domains.faces64.renderer import render
 from sdd_fast.domains.fashion32.held_out import load_held_out, to_images, without
 from sdd_fast.domains.reader import Target
+from sdd_fast.evidence.paper import trained_in
 from sdd_fast.files import read_json, write_json
 from sdd_fast.metrics.attributes import Labels, measure_attributes
 
@@ -87,7 +89,7 @@ def search_of(name: str) -> Search:
 
     A default that is no value of the grid, such as that of a paper, is replaced by the nearest one.
     """
-    kind = BASELINES[name]
+    kind = {**BASELINES, **TRAINED}[name]
     defaults = inspect.signature(kind).parameters
     start = {name: _nearest(values, defaults[name].default) for name, values in kind.GRID.items()}
     return Search(kind.GRID, start)
@@ -101,14 +103,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BASELINES)}; default: all")
     parser.add_argument("--domain", default=DEFAULTS_OF, choices=PROMPTS)
+    parser.add_argument("--trained", type=Path, help="folder of sdd bench train; default: none")
     options = parser.parse_args()
-    names = options.names or list(BASELINES)
-    if unknown := [name for name in names if name not in BASELINES]:
-        parser.error(f"unknown {', '.join(unknown)}; there are: {', '.join(BASELINES)}")
     domain = sdd.load_domain(options.domain)
+    trained = {} if options.trained is None else trained_in(options.trained, domain.name)
+    there = [*BASELINES, *trained]
+    names = options.names or there
+    if unknown := [name for name in names if name not in there]:
+        parser.error(f"unknown {', '.join(unknown)}; there are: {', '.join(there)}")
     path = results_of(domain.name)
     for name in names:
-        tune(domain, name, search_of(name), path)
+        folder = trained[name].path if name in trained else None
+        tune(domain, name, search_of(name), path, folder=folder)
         if domain.name != DEFAULTS_OF:
             write_json(settings_of(domain.name), best_of(path))
 
@@ -153,8 +159,13 @@ def tune(
     path: Path,
     prompts: Sequence[str] | None = None,
     images: int = IMAGES,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Climb, running the trials that are not in the file yet; return the best settings."""
+    """Climb, running the trials that are not in the file yet; return the best settings.
+
+    Args:
+        folder: of the training, of a baseline that needs one.
+    """
     prompts = PROMPTS[domain.name] if prompts is None else prompts
     request: dict[str, Any] = {
         "domain": domain.name, "objective": OBJECTIVE, "prompts": list(prompts),
@@ -173,7 +184,8 @@ def tune(
         for trial in trials:
             if trial["settings"] == _as_json(settings):
                 return float(trial["score"])
-        measured = measure(domain, name, settings, shown)
+        given = settings if folder is None else {**settings, "path": folder}
+        measured = measure(domain, name, given, shown)
         trials.append({"settings": _as_json(settings), **measured})
         found["best"] = max(trials, key=lambda trial: float(trial["score"]))["settings"]
         print(f"{name} {settings}: {measured['score']:.4f}", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,9 @@ class DiffAE(TrainedBaseline):
     paper = "Preechakul et al. 2022"
     key = "diffae"
     optimizes = ("clip",)
+    GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "strength": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+    }
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from ..checks import check_number
 from ..files import PathLike
 from ..training.data import CaptionedImages
 from ..training.part import PartTrainer, Recipe
-from .teacher_baseline import check_settings
+from .teacher_baseline import LEVELS, check_settings
 from .trained import TrainedBaseline, copy_for_training
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class FewStep(TrainedBaseline):
     name = "Few-step student"
     paper = "Luo et al. 2023"
     key = "few-step"
+    GRID: ClassVar[dict[str, tuple[Any, ...]]] = {"steps": (2, 4, 8), "level": LEVELS}
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,9 @@ class InstructPix2Pix(TrainedBaseline):
     paper = "Brooks et al. 2023"
     key = "instruct-pix2pix"
     supervised = True
+    GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "guidance_scale": (1.5, 3.0, 5.0, 7.5, 10.0), "image_guidance_scale": (1.0, 1.25, 1.5, 2.0),
+    }  # fmt: skip
 
     def __init__(
         self,

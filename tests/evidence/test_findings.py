@@ -63,3 +63,15 @@ def test_claims_that_do_not_hold() -> None:
     assert any("SDD is never cheaper" in one for one in told)
     assert any(one.endswith("everything included: less is taken by SDEdit.") for one in told)
     assert any("mean success is not in the paper's order" in one for one in told)
+
+
+def test_an_editor_that_does_nothing_is_no_rival_in_keeping_the_rest() -> None:
+    names, success, kept = ("SDD (ours)", "lazy", "good"), (0.9, 0.05, 0.8), (0.8, 1.0, 0.7)
+    rows = [
+        {"editor": name, "success": at(a), "kept": at(b)}
+        for name, a, b in zip(names, success, kept, strict=True)
+    ]
+    made = tables()
+    made["table1"][0] = Table("table1", "", [Column("editor", "editor")], rows, ranked=[0, 1, 2])
+    (told,) = (one for one in findings(made) if one.startswith("Others kept"))
+    assert "every second time, good, 0.700" in told and "ours is better" in told
