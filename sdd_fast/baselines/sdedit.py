@@ -50,7 +50,7 @@ class SDEdit(TeacherBaseline):
         solver: str = "ddim",
         steps: int = 50,
         level: float = 0.7,
-        guidance_scale: float = 30.0,
+        guidance_scale: float = 50.0,
         batch_size: int | None = None,
     ) -> None:
         super().__init__(domain, batch_size=batch_size)
