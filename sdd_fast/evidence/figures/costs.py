@@ -40,10 +40,12 @@ def draw(case: Case) -> Figure | None:
         cost = Cost.of(prompts)
         ours = key == OURS
         color = CHOSEN if ours else f"C{i % 10}"
-        style = "-" if i < 10 else "--"
+        style = "-" if i < 10 else "--"  # there are ten colors
+        mark = "*" if ours else "o" if i < 10 else "D"
         left.plot(
             counts, [cost.total(m, 1) for m in counts], style, color=color,
-            linewidth=2.6 if ours else 1.2, label=class_of(key).name,
+            linewidth=2.6 if ours else 1.2, marker=mark, markevery=[-1], markersize=5,
+            label=class_of(key).name,
         )  # fmt: skip
         success = [values_of(one, "success") for one in prompts.values()]
         known = [[one] for one in success if one is not None]
@@ -53,7 +55,7 @@ def draw(case: Case) -> Figure | None:
         right.errorbar(
             [cost.edit], [at.estimate],
             yerr=[[at.estimate - at.low], [at.high - at.estimate]],
-            fmt="*" if ours else "o", color=color, markersize=13 if ours else 6, capsize=3,
+            fmt=mark, color=color, markersize=13 if ours else 6, capsize=3,
         )  # fmt: skip
     left.set(xscale="log", yscale="log", xlim=(1, _MOST))
     left.set_xlabel("images of a prompt")
