@@ -49,7 +49,7 @@ class DeltaDenoising(ManipulatorBaseline):
         steps: int = 250,
         batch_size: int = 4,
         lr: float = 0.1,
-        guidance_scale: float | None = None,
+        guidance_scale: float | None = 30.0,
         timesteps: Sequence[int] = _ALL,
         l2_weight: float = 0.06,
         identity_weight: float = 0.1,
