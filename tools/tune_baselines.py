@@ -135,6 +135,8 @@ def best_of(path: Path) -> dict[str, Any]:
         f"the best that `tools/tune_baselines.py` found on {content['images']} validation images "
         f"of {content['domain']} for each of {shown} (`benchmarks/{path.name}` has every trial)"
     )
+    if begun := [n for n, found in content["baselines"].items() if not found["finished"]]:
+        note += f"; the search of {', '.join(begun)} had not ended"
     best = {name: found["best"] for name, found in content["baselines"].items()}
     return {"note": note, "settings": best}
 

@@ -11,6 +11,7 @@ from torch import nn
 from ..distillation.config import DistillConfig
 from ..distillation.distill import distill
 from ..gradients.config import GuidanceConfig
+from ..selection.hqs import check_timesteps
 from .through_latents import ManipulatorBaseline
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class DeltaDenoising(ManipulatorBaseline):
         seed: int = 0,
     ) -> None:
         super().__init__(domain)
-        self.timesteps = tuple(timesteps)
+        self.timesteps = tuple(check_timesteps(domain.prior, timesteps))
         guidance = None if guidance_scale is None else GuidanceConfig(guidance_scale)
         self.config = DistillConfig(
             gradient="dds", source_prompt=domain.source_text, guidance=guidance,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..teacher.text import PromptEmbeds
     from .image_noise import ImageNoise
 
-GRID = 50
+TEACHER_STEPS = 50
 """DDIM steps of the teacher that the student learns to leap over."""
 
 # float32: the loss is a difference of two nearly equal images, and bfloat16 would be most of it.
@@ -35,7 +35,7 @@ class FewStep(TrainedBaseline):
 
     Args:
         path: folder of `train_baseline("few-step", …)`.
-        steps: that are taken, whatever the level; at most `GRID` · level.
+        steps: that are taken, whatever the level; at most `TEACHER_STEPS` · level.
         level: α, 0…1: where between the image and noise alone it starts.
 
     Raises:
@@ -60,10 +60,10 @@ class FewStep(TrainedBaseline):
         super().__init__(domain, path, batch_size=batch_size)
         self.steps = check_settings(self.prior, steps, level=level)
         self.level = level
-        if steps > int(GRID * level):
+        if steps > int(TEACHER_STEPS * level):
             raise ValueError(
-                f"level {level:g} has {int(GRID * level)} steps of the teacher, fewer than "
-                f"steps={steps}; give fewer steps or a higher level"
+                f"level {level:g} has {int(TEACHER_STEPS * level)} steps of the teacher, fewer "
+                f"than steps={steps}; give fewer steps or a higher level"
             )
 
     def _edited(self, images: Tensor, embeds: PromptEmbeds, noise: ImageNoise) -> Tensor:
@@ -87,7 +87,7 @@ def new_scheduler(prior: DiffusionPrior) -> Any:
     from diffusers import LCMScheduler
 
     return LCMScheduler.from_config(
-        prior.scheduler.config, original_inference_steps=GRID, clip_sample=False
+        prior.scheduler.config, original_inference_steps=TEACHER_STEPS, clip_sample=False
     )
 
 
@@ -98,9 +98,9 @@ def train_few_step(
     guidance_scale: float = 7.5,
     recipe: Recipe = RECIPE,
 ) -> UNet2DConditionModel:
-    """Train a student to say at each of `GRID` timesteps what it says one guided step of DDIM
-    later (consistency distillation); the target is the student itself, as Song and Dhariwal (2024)
-    found best.
+    """Train a student to say at each of `TEACHER_STEPS` timesteps what it says one guided step of
+    DDIM later (consistency distillation); the target is the student itself, as Song and Dhariwal
+    (2024) found best.
 
     Args:
         data: what the teacher was trained on, or images like it.
@@ -118,7 +118,7 @@ def train_few_step(
         index = data.batch(recipe.batch_size, rng)
         captions = data.captions(index, int(torch.randint(2**31, (1,), generator=rng)))
         u = (torch.arange(len(index)) + torch.rand(len(index), generator=rng)) / len(index)
-        at = (u * GRID).long()  # from every stretch of the timesteps alike
+        at = (u * TEACHER_STEPS).long()  # from every stretch of the timesteps alike
         with torch.no_grad():
             embeds = prior.encode_prompt(captions)
             z = prior.encode(data.images(index, prior.device))
@@ -142,7 +142,7 @@ class _Consistency:
         self.schedule = prior.schedule
         total = prior.num_train_timesteps
         # 0, at which z_t is the answer, and the timesteps of LCMScheduler: k − 1, 2k − 1, …
-        grid = torch.arange(1, GRID + 1) * (total // GRID) - 1
+        grid = torch.arange(1, TEACHER_STEPS + 1) * (total // TEACHER_STEPS) - 1
         self.timesteps = torch.cat([torch.zeros(1, dtype=torch.long), grid]).to(prior.device)
         scale = new_scheduler(prior).config.timestep_scaling
         scaled = (torch.arange(total, device=prior.device) * scale).double()

@@ -59,7 +59,8 @@ class StyleClipDirection(ManipulatorBaseline):
         super().__init__(domain)
         for name, value in (("strength", strength), ("step", step)):
             check_number(name, value, positive=True)
-        if not 0 <= threshold < 1:
+        check_number("threshold", threshold)
+        if threshold >= 1:
             raise ValueError(f"threshold is a share, from 0 to below 1, got {threshold!r}")
         self.strength, self.threshold, self.step = strength, threshold, step
         self.images = check_count("images", images)

@@ -63,7 +63,6 @@ class Case:
             ),
             "latents": fingerprint(domain.w_plus, domain.held_out),
             "judges": fingerprint(*judges),
-            "other_judges": self.judges.to_json(),
             "source_text": domain.source_text,
             "levels": {prompt: list(its) for prompt, its in domain.levels.items()},
             "guidance_rms": dict(domain.guidance_rms),

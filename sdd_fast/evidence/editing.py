@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,6 +68,26 @@ def load_editor(key: str, domain: Domain, case: Case) -> Baseline:
     return load_baseline(key, domain, **settings)
 
 
+def check_settings(case: Case) -> None:
+    """Make every editor that the plan has settings for.
+
+    Raises:
+        ValueError: one refuses them that does not refuse the domain.
+    """
+    plain = replace(case, plan=replace(case.plan, settings={}))
+    for key in editors(case)[1:]:
+        if key not in case.plan.settings:
+            continue
+        try:
+            load_editor(key, case.domain, case)
+        except (TypeError, ValueError) as error:
+            try:
+                load_editor(key, case.domain, plain)
+            except ValueError:
+                continue  # the domain lacks a part, which the page tells
+            raise ValueError(f"settings of {key} cannot be used: {error}") from error
+
+
 def editing(case: Case, key: str, prompt: str) -> Unit:
     """Return the unit that edits m images by one editor with one prompt, and judges them.
 
@@ -98,7 +119,7 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
 
     depends: dict[str, Any] = {
         "editor": key, "prompt": prompt, "images": plan.images, "shown": plan.shown,
-        "settings": settings_of(case, key),
+        "settings": settings_of(case, key), **case.judges.to_json(),
     }  # fmt: skip
     name = f"edits/{key}, prompt {case.prompts.index(prompt)}".replace(" ", "-")
     turn = 10 + case.prompts.index(prompt)

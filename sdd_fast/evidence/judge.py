@@ -33,7 +33,7 @@ class Judges:
     lpips: LPIPS | None = None
 
     def to_json(self) -> dict[str, str]:
-        """Return what tells them from others."""
+        """Return what tells them from others; {} of none."""
         found = {}
         if self.inception is not None:
             found["inception"] = fingerprint(self.inception.vectors)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from ..baselines import TRAINED
 from ..files import PathLike, write_text
 from .case import Case
 from .editing import class_of, editors, settings_of
@@ -58,6 +59,7 @@ def write_page(
         pictures=pictures,
         editors=described(case),
         trained=sorted(case.trained),
+        defaults=", ".join(class_of(key).name for key in _by_default(case)),
         own_guidance=own_guidance(case),
         failures=_reasons(failures),
         not_measured=NOT_MEASURED,
@@ -86,10 +88,18 @@ def described(case: Case) -> list[dict[str, str]]:
     found = []
     for key in editors(case):
         cls = class_of(key)
+        searched = key not in TRAINED or key in case.plan.settings  # those need a domain's training
         settings = ", ".join(f"{name} = {value}" for name, value in settings_of(case, key).items())
         told = {"name": cls.name, "paper": cls.paper, "settings": settings or "none"}
-        found.append(told | {"searched": ", ".join(cls.GRID) or "none"})
+        found.append(told | {"searched": (searched and ", ".join(cls.GRID)) or "none"})
     return found
+
+
+def _by_default(case: Case) -> list[str]:
+    """Return the editors whose settings were searched, but not in this domain."""
+    if case.domain.name == "faces64":
+        return []
+    return [k for k in editors(case) if class_of(k).GRID and k not in case.plan.settings]
 
 
 def own_guidance(case: Case) -> str:

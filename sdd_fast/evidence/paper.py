@@ -93,7 +93,7 @@ def paper(
 
     Raises:
         ValueError: the domain has nothing to measure edits with or no prompts, an unknown part or
-            method, or the folder is of another domain.
+            method, settings that an editor refuses, or the folder is of another domain.
         FileExistsError: the folder has files of somebody else's.
         FileNotFoundError: `trained` holds no finished training of any editor.
         KeyboardInterrupt: what was measured is kept, and the page has it.
@@ -139,6 +139,7 @@ def checked(
     folder = settled(out)
     there = {} if trained is None else trained_in(trained, domain.name)
     case = Case(domain, plan or Plan(), Store(folder / "units"), there, judges or Judges())
+    editing.check_settings(case)
     units = {unit.name + unit.digest: unit for part in parts for unit in units_of(case, part)}
     _check_folder(folder, domain.name)
     return Checked(case, list(units.values()), folder)

@@ -21,9 +21,6 @@ from .subject import subject_of
 _DIGITS = 5  # of a feature: FID has three
 _GROUPS = 10  # of the images, each of which is left out once for an interval
 
-References = Mapping[str, Tensor]
-"""Name of a set of reference images → features [N, D]."""
-
 
 def network_of(case: Case) -> FeatureNetwork | None:
     """Return Inception if it was given, else the domain's own network; None if there is none."""
@@ -57,7 +54,7 @@ def references(case: Case, prompt: str) -> Unit:
             values["right"] = features_of(case, subject.answers.answers[0])
         return Outcome(values)
 
-    depends = {"references": prompt, "images": plan.images}
+    depends = {"references": prompt, "images": plan.images, **case.judges.to_json()}
     name = f"edits/references, prompt {case.prompts.index(prompt)}".replace(" ", "-")
     return case.unit(name, depends, run, turn=10 + case.prompts.index(prompt))
 
@@ -130,8 +127,9 @@ def about_sets(case: Case, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -
         return None
     told = (
         f"FID and KID by the features of the {network.name}, of all prompts together, to the "
-        "images before the edit as in the paper: doing nothing is best. Intervals leave out groups "
-        "of the edited images (jackknife), and tell nothing of other prompts."
+        "images before the edit as in the paper: doing nothing is best, and has a KID below 0, "
+        "since these are the same images. Intervals leave out groups of the edited images "
+        "(jackknife), and tell nothing of other prompts."
     )
     if case.judges.inception is None:
         told += " They cannot be compared with those by Inception."

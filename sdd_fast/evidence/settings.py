@@ -39,6 +39,11 @@ def read_settings(path: PathLike) -> EditorSettings:
     note, settings = content["note"], content["settings"]
     if not isinstance(note, str) or not isinstance(settings, dict):
         raise wrong
+    if not note.strip() or not note.isprintable():
+        raise ValueError(
+            f'{path}: "note" says on the page whence the settings are: a line of text is expected, '
+            f"got {note!r}"
+        )
     known: dict[str, type[Baseline]] = {**BASELINES, **TRAINED}
     for name, its in settings.items():
         if not isinstance(its, dict):

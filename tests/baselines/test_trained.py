@@ -15,7 +15,7 @@ from torch import Tensor
 import sdd_fast as sdd
 from sdd_fast.baselines import load_baseline
 from sdd_fast.baselines.diffae import DiffAE, semantic_code
-from sdd_fast.baselines.few_step import GRID, FewStep, _Consistency, new_scheduler
+from sdd_fast.baselines.few_step import TEACHER_STEPS, FewStep, _Consistency, new_scheduler
 from sdd_fast.baselines.image_noise import ImageNoise
 from sdd_fast.baselines.instruct_pix2pix import InstructPix2Pix, _with_an_image_beside
 from sdd_fast.baselines.train import TRAININGS, train_baseline, trainable_in
@@ -106,10 +106,10 @@ def test_a_student_takes_for_the_image_what_the_scheduler_of_diffusers_does(tiny
     prior, rng = tiny.prior, torch.Generator().manual_seed(0)
     consistent, text = _Consistency(prior), prior.encode_prompt(PROMPT).cond
     scheduler = new_scheduler(prior)
-    scheduler.set_timesteps(GRID)
+    scheduler.set_timesteps(TEACHER_STEPS)
     assert sorted(scheduler.timesteps.tolist()) == consistent.timesteps[1:].tolist()
     z_t = torch.randn(1, *prior.latent_shape, generator=rng)
-    for i in (1, 7, GRID):
+    for i in (1, 7, TEACHER_STEPS):
         t = consistent.timesteps[i : i + 1]
         with torch.no_grad():
             ours = consistent(prior.unet, z_t, t, text)

@@ -13,9 +13,10 @@ from torch import nn
 from sdd_fast.domains import Domain
 from sdd_fast.evidence import sets
 from sdd_fast.evidence.case import Case
+from sdd_fast.evidence.editing import editing
 from sdd_fast.evidence.judge import Judges
 from sdd_fast.evidence.plan import Plan
-from sdd_fast.evidence.sets import about_sets, features_of
+from sdd_fast.evidence.sets import about_sets, features_of, references
 from sdd_fast.evidence.store import Store
 from sdd_fast.evidence.subject import subject_of
 from sdd_fast.metrics.distributions import frechet_distance, kernel_distance
@@ -76,4 +77,7 @@ def test_features_are_by_inception_where_it_was_given(case: Case, tiny: Domain) 
     told = str(about_sets(given, []))
     assert "by the features of the Inception of mine" in told and "cannot be compared" not in told
     assert "cannot be compared with those by Inception" in str(about_sets(case, []))
-    assert given.everywhere != case.everywhere
+    prompt = case.prompts[0]
+    assert references(given, prompt).digest != references(case, prompt).digest
+    assert editing(given, "ours", prompt).digest != editing(case, "ours", prompt).digest
+    assert given.everywhere == case.everywhere  # what they do not judge stays

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from sdd_fast.domains import Domain
+from sdd_fast.evidence.paper import checked
 from sdd_fast.evidence.plan import QUICK_SETTINGS, Plan
 from sdd_fast.evidence.settings import EditorSettings, read_settings
 
@@ -42,10 +44,12 @@ def test_a_quick_plan_keeps_its_few_steps_and_takes_the_rest() -> None:
         ([], "holds no settings of editors; expected"),
         ({"settings": {}}, "holds no settings of editors; expected"),
         ({"note": 1, "settings": {}}, "holds no settings of editors; expected"),
-        ({"note": "", "settings": {"sdedit": 3}}, "holds no settings of editors; expected"),
-        ({"note": "", "settings": {"magic": {}}}, "unknown editor 'magic'; there are: sdedit"),
+        ({"note": " ", "settings": {}}, "a line of text is expected, got ' '"),
+        ({"note": "a\nb", "settings": {}}, "a line of text is expected"),
+        ({"note": "x", "settings": {"sdedit": 3}}, "holds no settings of editors; expected"),
+        ({"note": "x", "settings": {"magic": {}}}, "unknown editor 'magic'; there are: sdedit"),
         (
-            {"note": "", "settings": {"sdedit": {"path": "x"}}},
+            {"note": "x", "settings": {"sdedit": {"path": "x"}}},
             "sdedit has no setting .path.; it has: .*steps, level, guidance_scale",
         ),
     ],
@@ -53,3 +57,33 @@ def test_a_quick_plan_keeps_its_few_steps_and_takes_the_rest() -> None:
 def test_other_files_are_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_settings(written(tmp_path / "s.json", content))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("sdedit", {"level": 7}, "settings of sdedit cannot be used: level must be 0 to 1"),
+        ("styleclip-direction", {"threshold": None}, "styleclip-direction cannot be used: thresh"),
+        ("delta-denoising", {"timesteps": (5000,)}, "settings of delta-denoising cannot be used: "),
+        (
+            "delta-denoising",
+            {"timesteps": ("late",)},
+            "settings of delta-denoising cannot be used: ",
+        ),
+    ],
+)
+def test_values_that_an_editor_refuses_are_told_before_any_work(
+    tiny: Domain, tmp_path: Path, name: str, settings: dict[str, Any], message: str
+) -> None:
+    plan = Plan.quick(settings={name: settings}, methods=(name,))
+    with pytest.raises(ValueError, match=message):
+        checked(tiny, tmp_path / "out", plan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_editor_that_the_domain_cannot_have_is_no_fault_of_its_settings(
+    tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(tiny), "encoder", None)
+    plan = Plan.quick(settings={"delta-denoising": {"steps": 2}}, methods=("delta-denoising",))
+    checked(tiny, tmp_path / "out", plan)

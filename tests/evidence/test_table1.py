@@ -118,6 +118,13 @@ def test_a_domain_that_draws_no_right_answers_has_no_columns_for_them(
     assert "What a right edit looks like is not known in this domain." in told
 
 
+def test_an_editor_that_does_nothing_is_no_rival_in_keeping_the_rest(case: Case) -> None:
+    lazy = {**FOUND, "rival": {"white hair": values(2, 1.0, 0.2)}}
+    table = table1.quality(case, lazy, "table1", "")
+    assert table.ranked == [0]
+    assert table1.quality(case, FOUND, "table1", "").ranked == [0, 1]
+
+
 def test_judges_that_had_a_part_in_edits_are_named(case: Case) -> None:
     notes = table1.quality(case, FOUND, "table1", "").notes
     assert any("No edit was made by the classifier" in note for note in notes)
