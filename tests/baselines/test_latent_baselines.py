@@ -180,7 +180,7 @@ def test_a_part_that_is_missing_is_named(name: str, tiny_folder: Path) -> None:
         ("stylemc", {"resolution": 24}, "power of two"),
         ("stylemc", {"resolution": 2 * RESOLUTION}, "power of two"),
         ("delta-denoising", {"guidance_scale": -1.0}, "guidance_scale"),
-        ("delta-denoising", {"timesteps": ()}, "no timesteps"),
+        ("delta-denoising", {"timesteps": ()}, "timesteps is empty"),
         ("delta-denoising", {"timesteps": (5000,)}, "5000"),
     ],
 )  # fmt: skip

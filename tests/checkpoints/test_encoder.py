@@ -122,7 +122,9 @@ def test_the_average_of_the_generator_in_the_file(tmp_path: Path) -> None:
         load_encoder(write(tmp_path / "encoder.pt", content))
     with pytest.raises(ValueError, match="missing: latent_avg, which this encoder starts from"):
         load_encoder(write(tmp_path / "encoder.pt", {**content, "latent_avg": None}))
-    with pytest.raises(ValueError, match="shape of latent_avg: the file has a list, expected"):
+    with pytest.raises(
+        ValueError, match="shape of latent_avg: the file has an object of type list, expected"
+    ):
         load_encoder(write(tmp_path / "encoder.pt", {**content, "latent_avg": [0.0]}))
 
 

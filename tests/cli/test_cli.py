@@ -842,6 +842,8 @@ def test_pictures_that_cannot_be_edited(
     face = runs / "faces" / "face-1.png"
     (tmp_path / "broken.png").write_bytes(face.read_bytes()[:200])
     (tmp_path / "empty").mkdir()
+    (tmp_path / "more").mkdir()
+    shutil.copy(face, tmp_path / "more")
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     assert sdd("export", run, "--out", tmp_path / "x.pt").code == 0
     out = tmp_path / "out"
@@ -859,7 +861,7 @@ def test_pictures_that_cannot_be_edited(
         ([run, face, "--levels", "hair"], "level must be one of"),
         ([tmp_path / "x.safetensors", face], "no such file"),
         ([tmp_path / "x.pt", face], "TorchScript files are for other programs"),
-        ([run, face, face], "several inputs would be written"),
+        ([run, face, tmp_path / "more" / face.name], "several inputs would be written"),
     ):
         assert message in sdd.fails("edit", *own, *words, "--out", out), words
         assert not out.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ def face(tmp_path: Path) -> Path:
 
 
 def test_a_sweep_is_one_file(sdd: Sdd, editor: Path, face: Path, tmp_path: Path) -> None:
-    out = tmp_path / "sweep.gif"
-    words = ["edit", editor, face, face, "--sweep", "-1:1.5:4", "--fps", "10", "--out", out]
+    out, other = tmp_path / "sweep.gif", tmp_path / "other.png"
+    shutil.copy(face, other)
+    words = ["edit", editor, face, other, "--sweep", "-1:1.5:4", "--fps", "10", "--out", out]
     done = sdd(*words, "--json")
     assert done.code == 0, done.err
     facts = json.loads(done.out)
@@ -28,7 +30,7 @@ def test_a_sweep_is_one_file(sdd: Sdd, editor: Path, face: Path, tmp_path: Path)
     with Image.open(out) as opened:
         assert (opened.n_frames, opened.size) == (6, (512, 256))  # type: ignore[attr-defined]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "a.png", "editor.safetensors", "sweep.gif"
+        "a.png", "editor.safetensors", "other.png", "sweep.gif"
     ]  # fmt: skip
     assert "would be replaced" in sdd.fails(*words)
     broken = tmp_path / "b.png"
@@ -58,5 +60,8 @@ def test_sweeps_that_are_none(
 
 
 def test_too_many_pictures(sdd: Sdd, editor: Path, face: Path, tmp_path: Path) -> None:
-    words = ["edit", editor, *[face] * 11, "--sweep", "0:1:2", "--out", tmp_path / "a.gif"]
+    faces = [tmp_path / f"{i}.png" for i in range(11)]
+    for path in faces:
+        shutil.copy(face, path)
+    words = ["edit", editor, *faces, "--sweep", "0:1:2", "--out", tmp_path / "a.gif"]
     assert "at most 10 pictures side by side" in sdd.fails(*words)

@@ -353,7 +353,11 @@ def test_what_is_no_generator(tiny_prior: DiffusionPrior, tmp_path: Path) -> Non
     other_size.image_size = (16, 16)
     detached.synthesis = torch.no_grad()(detached.synthesis)  # type: ignore[method-assign]
     for generator, error, message in (
-        (nn.Linear(2, 2), TypeError, "a Linear, has no num_layers and .* no synthesis; .*sdd.*Gen"),
+        (
+            nn.Linear(2, 2),
+            TypeError,
+            r"the generator \(Linear\) has no num_layers and .* no synthesis; .*sdd.*Gen",
+        ),
         (other_size, ValueError, r"\[1, 3, 32, 32\] .* promises \[1, 3, 16, 16\]"),
         (detached, ValueError, "carry no gradient"),
     ):

@@ -142,7 +142,8 @@ def test_files_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(FileNotFoundError, match="a folder"):
         load_torchscript(tmp_path)
 
-    build().save(path)
+    build().save(tmp_path / "mapper.safetensors")
+    (tmp_path / "mapper.safetensors").replace(path)
     with pytest.raises(ValueError, match="not a complete TorchScript file"):
         load_torchscript(path)
     torch.save({"a": torch.zeros(1)}, path)

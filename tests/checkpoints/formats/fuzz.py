@@ -57,8 +57,9 @@ def seeds(folder: Path) -> list[bytes]:
     )
     result.append(hostile.pickle(hostile.call_system()))
     result.append(hostile.archive(hostile.pickle(b"]", hostile.call_system(), b"0")))
-    files.save_tensors(path, {"a": base, "b": base.half()}, {"network": "Mapper"})
-    result.append(path.read_bytes())
+    whole = path.with_suffix(".safetensors")
+    files.save_tensors(whole, {"a": base, "b": base.half()}, {"network": "Mapper"})
+    result.append(whole.read_bytes())
     return result
 
 
