@@ -20,6 +20,7 @@ from tiny_domain import RESOLUTION, write_tiny_domain
 from torch import Tensor, nn
 
 import sdd_fast as sdd
+from sdd_fast import draws
 from sdd_fast.domains.faces64.measure import measure_edit
 from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.editing.animation import save_animation
@@ -120,9 +121,10 @@ class Parts:
         self.picture = folder / "face.png"
         save_png(self.picture, self.images[0])
         self.embeds = self.prior.encode_prompt(PROMPT)
-        self.noise = torch.randn(3, *self.prior.latent_shape)
         layers, dim = self.domain.generator.num_layers, self.domain.generator.w_dim
-        self.mapper = sdd.LevelsMapper(layers, dim, ["coarse", "medium"], zero_init=False)
+        with draws.private(0):
+            self.noise = torch.randn(3, *self.prior.latent_shape)
+            self.mapper = sdd.LevelsMapper(layers, dim, ["coarse", "medium"], zero_init=False)
         self.info = sdd.MapperInfo(PROMPT, 0.3)
         sdd.save_mapper(folder / "mapper.safetensors", self.mapper, self.info)
         self.mapper.save(folder / "levels.safetensors")
