@@ -42,6 +42,7 @@ from sdd_fast.domains.faces64.renderer import render
 from sdd_fast.domains.fashion32.held_out import load_held_out, to_images, without
 from sdd_fast.domains.reader import Target
 from sdd_fast.evidence.paper import trained_in
+from sdd_fast.evidence.settings import with_tuples
 from sdd_fast.files import read_json, write_json
 from sdd_fast.metrics.attributes import Labels, measure_attributes
 
@@ -194,7 +195,7 @@ def tune(
         write_json(path, content)
         return float(measured["score"])
 
-    best = _in_grid(best) or dict(search.start)
+    best = with_tuples(best) or dict(search.start)
     while higher := next((s for s in search.neighbors(best) if score(best) < score(s)), None):
         best = higher
     found |= {"best": _as_json(best), "finished": True}
@@ -204,11 +205,6 @@ def tune(
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
-
-
-def _in_grid(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that were read from a file as the grid has them: tuples are no lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
 
 
 def measure(

@@ -26,6 +26,7 @@ QUICK_SETTINGS: dict[str, dict[str, Any]] = {
 }
 """Of the quick plan: other editors take as little time as ours. In fewer steps of DDIM an image
 changes less, so that other levels and scales are best."""
+
 AMOUNTS = ("steps", "images")
 """Settings that take time."""
 

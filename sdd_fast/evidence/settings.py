@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +56,9 @@ def read_settings(path: PathLike) -> EditorSettings:
             raise ValueError(
                 f"{path}: {name} has no setting {unknown[0]!r}; it has: {', '.join(arguments)}"
             )
-    return EditorSettings({name: _tuples(its) for name, its in settings.items()}, note)
+    return EditorSettings({name: with_tuples(its) for name, its in settings.items()}, note)
 
 
-def _tuples(its: dict[str, Any]) -> dict[str, Any]:
+def with_tuples(its: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that were read from a file as constructors take them: tuples are no lists."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in its.items()}

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from tune_baselines import PROMPTS, best_of, results_of, search_of, settings_of
 
+from sdd_fast.evidence.settings import with_tuples
+
 
 def recorded(domain: str = "faces64") -> dict[str, Any]:
     content: dict[str, Any] = json.loads(results_of(domain).read_text(encoding="utf-8"))
@@ -32,8 +34,8 @@ def test_no_value_next_to_the_best_of_a_finished_search_is_better(domain: str) -
         best = max(found["trials"], key=lambda trial: float(trial["score"]))
         assert found["best"] == best["settings"]
         tried = [trial["settings"] for trial in found["trials"]]
-        in_grid = {k: tuple(v) if isinstance(v, list) else v for k, v in found["best"].items()}
-        around = [as_json(other) in tried for other in search_of(name).neighbors(in_grid)]
+        best_known = with_tuples(found["best"])
+        around = [as_json(other) in tried for other in search_of(name).neighbors(best_known)]
         assert all(around) or not found["finished"]
 
 
