@@ -51,6 +51,7 @@ TEN = tuple(
 )  # fmt: skip
 FACES = sdd.DistillConfig.batch_size  # images of a step of faces64
 TIMESTEPS = (600, 700, 800)
+RECORDED = 100  # steps of a training that is launched as CUDA graphs
 SHORTER = (1, 3)  # steps that are timed where the whole takes minutes
 
 
@@ -165,6 +166,7 @@ def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) 
     prior = functools.cache(lambda dtype: teacher(make(), dtype))
     in_low = functools.cache(lambda: tuned.prepare(make(), low))
     authors = vars(sdd.DistillConfig.paper())
+    graph = ours("auto", cuda_graph=True)
     return Case(
         f"{name}: batch {batch}",
         {
@@ -177,6 +179,7 @@ def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) 
             "ours, default settings": ours("auto"),
             "ours, default settings, compiled": ours("auto", compile=True),
             "ours": ours("auto", **authors | {"generator_dtype": "auto"}),
+            **({"ours, default settings, CUDA graph": graph} if device == "cuda" else {}),
         },
         notes=step_notes(low),
         images=batch,
@@ -208,6 +211,7 @@ def step_notes(low: torch.dtype) -> dict[str, str]:
         "tuned, compiled": "U-Net and VAE encoder by torch.compile",
         "ours, float32": "the authors' settings",
         "ours, default settings, compiled": "U-Net by torch.compile",
+        "ours, default settings, CUDA graph": f"a mean of {RECORDED} steps, with two recordings",
         "ours, default settings": "the judge's row of the U-Net, and the images before the edit",
         "ours": f"the authors' settings; teacher and, on a CPU, generator {name}",
     }
@@ -240,6 +244,7 @@ def our_step(
     """
     guidance = sdd.GuidanceConfig(guidance_scale=paper.GUIDANCE_SCALE)
     steps = 3 if settings.get("prior_weight") == 0 else 6
+    steps = RECORDED if settings.get("cuda_graph") else steps
     changes = {"steps": steps, "batch_size": batch, "log_every": steps, "guidance": guidance}
     config = sdd.DistillConfig(**{**settings, **changes})
 

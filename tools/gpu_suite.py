@@ -2,6 +2,7 @@
 
 python tools/gpu_suite.py               needs an NVIDIA GPU, CUDA >= 12.8 (nvcc), torch >= 2.11
 python tools/gpu_suite.py --dry-run     the same steps on the CPU, with tiny sizes and no build
+python tools/gpu_suite.py --only tests demo     some of the steps
 
 Every step is run, whatever became of the others; the exit status tells of all. Nothing is
 downloaded: a folder .whl/ in the checkout may hold wheels that the GPU's machine lacks. The
@@ -11,6 +12,7 @@ library is built for this GPU alone, in build/gpu, and nothing is installed.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import json
@@ -37,15 +39,23 @@ SUITES = ("softmax_entropy_l1", "softmax_entropy_l1_gradient", "bias_act", "conv
           "demodulation", "group_norm_silu", "upfirdn2d", "stylegan2",
           "modulated_conv2d")  # fmt: skip
 STEP, EDIT = "training step, full size", "edit, full size"
+EDITORS = ["ours", "SD-Turbo, 1 step", "LCM, 4 steps", "SDEdit, DPM-Solver++, 8 steps",
+           "SDEdit, DDIM, 50 steps", "InstructPix2Pix, 20 steps", "DDIB, 50 steps",
+           "LEDITS++, 50 steps"]  # fmt: skip
 TIMED = {
+    "training step, faces64": (3, ["paper", "tuned", "ours, default settings", "ours",
+                                   "ours, default settings, CUDA graph"]),
+    "training step of ten prompts, faces64": (3, ["in turn", "ours"]),
+    "edit, faces64": (3, EDITORS),
     STEP: (3, ["paper", "tuned", "tuned, low generator", "ours, default settings", "ours"]),
-    EDIT: (1, ["ours", "SD-Turbo, 1 step", "LCM, 4 steps", "FLUX.2-klein, 4 steps",
-               "SDEdit, DPM-Solver++, 8 steps", "SDEdit, DDIM, 50 steps",
-               "InstructPix2Pix, 20 steps", "DDIB, 50 steps", "LEDITS++, 50 steps",
-               "DiffAE, 350 steps"]),
+    EDIT: (1, [*EDITORS, "FLUX.2-klein, 4 steps", "DiffAE, 350 steps"]),
 }  # fmt: skip
 """Rounds and sides of benchmarks/time_cost.py."""
 TIMED_DRY = {STEP: (1, ["ours, float32"]), EDIT: (1, ["SD-Turbo, 1 step", "ours"])}
+SEARCHED = ["paper", "tuned", "ours", "diffusers, float32 channels_last",
+            "diffusers, float16 channels_last", "diffusers, bfloat16 channels_last"]  # fmt: skip
+"""Sides of benchmarks/time_selection.py: none that is compiled, which takes minutes."""
+PARTS = ("tests", "sanitizers", "demo", "benchmarks", "selection", "time-cost")
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from figures import figures  # noqa: E402
@@ -82,7 +92,7 @@ class Suite:
     def __init__(self, dry: bool, results: Path) -> None:
         self.dry, self.results = dry, results
         self.began = time.monotonic()
-        self.device, self.target = "cpu", ""
+        self.device, self.target, self.memory = "cpu", "", 0.0  # GiB
         self.steps: list[Step] = []
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -133,6 +143,8 @@ class Suite:
         self.show(self.take(name, work))
 
     def at_once(self, works: dict[str, Callable[[], str]], workers: int) -> None:
+        if not works:
+            return
         print(f"==> {'; '.join(works)}", flush=True)
         with ThreadPoolExecutor(workers) as pool:
             for step in list(pool.map(self.take, works, works.values())):
@@ -197,9 +209,9 @@ def find_gpu(suite: Suite) -> str:
             f"compute capability 8.0 is the oldest supported; this GPU has {major}.{minor}"
         )
     suite.device, suite.target = "cuda", f"{major}{minor}"
-    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    suite.memory = torch.cuda.get_device_properties(0).total_memory / 2**30
     return (
-        f"{torch.cuda.get_device_name()}, sm_{suite.target}, {memory:.0f} GiB; "
+        f"{torch.cuda.get_device_name()}, sm_{suite.target}, {suite.memory:.0f} GiB; "
         f"torch {torch.__version__}, CUDA {torch.version.cuda}, Python {sys.version.split()[0]}"
     )
 
@@ -224,6 +236,13 @@ def pytest(suite: Suite, *arguments: str, limit: float, show: bool = False) -> R
     return suite.run(command, min(limit, max(suite.left(), 30)), show)
 
 
+def workers(suite: Suite) -> list[str]:
+    """Options of pytest-xdist, if it is there and the GPU holds what several tests take at once."""
+    if suite.memory < 100 or importlib.util.find_spec("xdist") is None:
+        return []
+    return ["-n", "4"]
+
+
 def last_line(output: str) -> str:
     """What pytest says at the end: "3 passed, 1 skipped in 2.1s"."""
     found = re.findall(r"^=*\s*(\d+ (?:passed|failed|skipped|error).*?)\s*=*$", output, re.M)
@@ -233,7 +252,7 @@ def last_line(output: str) -> str:
 def test(suite: Suite) -> str:
     """tests/cuda: against float64, streams, graphs, what the dispatcher does."""
     which = ["tests/cuda/test_gpu.py", "-k", "not compile"] if suite.dry else ["tests/cuda"]
-    ran = pytest(suite, *which, "--durations=5", limit=240)
+    ran = pytest(suite, *which, *workers(suite), "--durations=5", limit=300)
     if ran.status != 0:
         raise Failed(last_line(ran.output), ran.output)
     if not suite.dry and "passed" not in last_line(ran.output):
@@ -319,6 +338,25 @@ def bench(suite: Suite) -> str:
     return last_line(ran.output)
 
 
+def demo(suite: Suite) -> str:
+    """`sdd demo`: selection, training and edits of two prompts, from the embedded checkpoints."""
+    need_diffusers()
+    out = BUILD / "demo"
+    shutil.rmtree(out, ignore_errors=True)
+    device = "cpu" if suite.dry else "cuda"
+    command = [sys.executable, "-m", "sdd_fast", "demo", "--device", device, "--out", str(out)]
+    shorter = ["--steps", "2", "--measured-images", "8"] if suite.dry else []
+    ran = suite.run([*command, "--json", *shorter], min(200.0, max(suite.left(), 30)))
+    if ran.status != 0:
+        raise Failed(f"exit status {ran.status}", ran.output)
+    told = next(line for line in ran.output.splitlines() if line.startswith('{"command"'))
+    runs = json.loads(told)["runs"]
+    said = "; ".join(f"{run['prompt']}: {run['headline']}" for run in runs)
+    if not suite.dry and any(run["verdict"] != "good" for run in runs):
+        raise Failed(said, ran.output)
+    return said
+
+
 def need_diffusers() -> None:
     lacking = [n for n in ("diffusers", "transformers") if importlib.util.find_spec(n) is None]
     if lacking:
@@ -332,11 +370,11 @@ def bench_selection(suite: Suite) -> str:
     device = "emulated" if suite.dry else "cuda"
     command = [
         sys.executable, "benchmarks/time_selection.py", "--device", device,
-        "--results", str(suite.results), "--cases", "HQS, full", "VAE", "U-Net",
+        "--results", str(suite.results), "--cases", "HQS, f", "VAE", "U-Net", "--sides",
     ]  # fmt: skip
-    calls = [["--rounds", "1" if suite.dry else "3"]]
+    calls = [[*SEARCHED, "--rounds", "1" if suite.dry else "3"]]
     if not suite.dry:
-        calls.append(["--sides", "ours", "--cap", "24"])
+        calls.append(["ours", "--cap", "24"])
     for more in calls:
         ran = suite.run([*command, *more], min(240.0, max(suite.left(), 30)), show=True)
         if ran.status != 0:
@@ -357,37 +395,47 @@ def bench_time_cost(suite: Suite) -> str:
         sys.executable, "benchmarks/time_cost.py", "--device", device,
         "--results", str(suite.results), "--rounds",
     ]  # fmt: skip
-    for case, (rounds, sides) in (TIMED_DRY if suite.dry else TIMED).items():
-        ran = suite.run(
-            [*command, str(rounds), "--cases", case, "--sides", *sides],
-            max(suite.left(), 30), show=True,
-        )  # fmt: skip
+    timed = TIMED_DRY if suite.dry else TIMED
+    calls = [[str(n), "--cases", case, "--sides", *sides] for case, (n, sides) in timed.items()]
+    if not suite.dry:
+        calls.append(["1", "--cases", STEP, "--sides", "ours, default settings", "--cap", "24"])
+    for more in calls:
+        ran = suite.run([*command, *more], max(suite.left(), 30), show=True)
         if ran.status != 0:
-            raise Failed(f"exit status {ran.status} of {case}", ran.output)
-    return "2 calls"
+            raise Failed(f"exit status {ran.status} with {' '.join(more)}", ran.output)
+    return f"{len(calls)} calls"
 
 
 # --- all of them --------------------------------------------------------------------------------
 
 
-def all_steps(suite: Suite) -> None:
+def all_steps(suite: Suite, only: list[str]) -> None:
     suite.step("What is there", lambda: find_gpu(suite))
     if suite.steps[-1].outcome == "failed":
         return
     suite.step("Build", lambda: build(suite))
     if suite.steps[-1].outcome == "failed":
         return
-    suite.step("Tests", lambda: test(suite))
-    tools: dict[str, Callable[[], str]] = {
-        "memcheck finds an overrun": lambda: sanitize(suite, "memcheck", "overrun"),
-        "initcheck finds unwritten memory": lambda: sanitize(suite, "initcheck", "uninitialized"),
-    }
-    for tool in ("memcheck", "initcheck") if suite.dry else TOOLS:
-        tools[tool] = lambda tool=tool: sanitize(suite, tool)  # type: ignore[misc]
-    suite.at_once(tools, workers=3)
-    suite.step("Benchmarks", lambda: bench(suite))
-    suite.step("Selection", lambda: bench_selection(suite))
-    suite.step("Time cost", lambda: bench_time_cost(suite))
+    suite.at_once(tested(suite, only), workers=4)  # nothing of it is timed
+    timed = {"demo": demo, "benchmarks": bench, "selection": bench_selection,
+             "time-cost": bench_time_cost}  # fmt: skip
+    for name, step in timed.items():
+        if name in only:
+            suite.step(name.capitalize().replace("-", " "), functools.partial(step, suite))
+
+
+def tested(suite: Suite, only: list[str]) -> dict[str, Callable[[], str]]:
+    works: dict[str, Callable[[], str]] = {}
+    if "tests" in only:
+        works["Tests"] = lambda: test(suite)
+    if "sanitizers" in only:
+        works["memcheck finds an overrun"] = lambda: sanitize(suite, "memcheck", "overrun")
+        works["initcheck finds unwritten memory"] = lambda: sanitize(
+            suite, "initcheck", "uninitialized"
+        )
+        for tool in ("memcheck", "initcheck") if suite.dry else TOOLS:
+            works[tool] = functools.partial(sanitize, suite, tool)
+    return works
 
 
 def results_folder(suite: Suite) -> Path:
@@ -402,7 +450,7 @@ def results_folder(suite: Suite) -> Path:
     return suite.results / name
 
 
-def summary(suite: Suite) -> None:
+def summary(suite: Suite, partly: bool) -> None:
     if len(suite.steps) == 1:  # what is needed is not there
         return
     folder = results_folder(suite)
@@ -418,19 +466,26 @@ def summary(suite: Suite) -> None:
     print(f"\n    {total:.0f} s in all (budget {BUDGET} s); results in {folder}")
     if folder.is_dir():
         steps = [{k: v for k, v in asdict(step).items() if k != "log"} for step in suite.steps]
+        path = folder / "suite.json"
+        if partly and path.is_file():  # what was not asked for stays
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            now = {step.name for step in suite.steps}
+            steps = [step for step in earlier["steps"] if step["name"] not in now] + steps
+            total += earlier["seconds"]
         record = {"seconds": total, "steps": steps, "figures": [asdict(f) for f in found]}
-        (folder / "suite.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dry-run", action="store_true", help="no GPU: tiny sizes on the CPU")
     parser.add_argument("--results", type=Path, help="default: benchmarks/results")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     default = ROOT / ("build/gpu/dry-run" if options.dry_run else "benchmarks/results")
     suite = Suite(options.dry_run, (options.results or default).resolve())
-    all_steps(suite)
-    summary(suite)
+    all_steps(suite, options.only)
+    summary(suite, partly=set(options.only) != set(PARTS))
     failed = [step.name for step in suite.steps if step.outcome == "failed"]
     if failed:
         sys.exit(f"gpu: failed: {'; '.join(failed)}")
