@@ -91,8 +91,23 @@ SDD_FN Pack<Stored, N> load_pack(const Stored* p) {
   return *reinterpret_cast<const Pack<Stored, N>*>(p);
 }
 
+// By one instruction: what the compiler knows as several elements it stores one or two at a time
+// wherever an earlier store lies behind a condition. To global memory, and not read again by the
+// kernel, since the compiler does not see what is written.
 template <int N, class Stored>
 SDD_FN void store_pack(Stored* p, const Pack<Stored, N>& pack) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(pack) == 16) {
+    const uint4 w = __builtin_bit_cast(uint4, pack);
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(w.x), "r"(w.y), "r"(w.z),
+                 "r"(w.w));
+    return;
+  } else if constexpr (sizeof(pack) == 8) {
+    const uint2 w = __builtin_bit_cast(uint2, pack);
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(w.x), "r"(w.y));
+    return;
+  }
+#endif
   *reinterpret_cast<Pack<Stored, N>*>(p) = pack;
 }
 

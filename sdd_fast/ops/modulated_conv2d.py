@@ -203,8 +203,9 @@ def _convolve(
 
 
 def _scale(x: Tensor, styles: Tensor) -> Tensor:
-    """Compute x * s, which the epilogue does too, with both gradients in one pass."""
-    if requires_grad(styles):
+    """Compute x * s, which the epilogue does too: with both gradients in one pass, and on a GPU at
+    the bandwidth of its memory, which PyTorch does not reach where an operand is broadcast."""
+    if x.is_cuda or requires_grad(styles):
         return conv_epilogue_unchecked(x, styles, None, None, ("linear", 0.2, 1.0, None))
     return x * styles.reshape(*styles.shape, 1, 1)
 
