@@ -7,6 +7,7 @@ all that differs from one step to the next must come in through the inputs.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,10 +55,13 @@ class CapturedStep:
     Args:
         device: of the weights and all that a step computes.
         counted: counts the calls of replayed steps, too.
+        asked: whether somebody wants it so, and is to be warned where it cannot be.
     """
 
-    def __init__(self, device: torch.device, counted: DiffusionPrior | None = None) -> None:
-        self.device = device
+    def __init__(
+        self, device: torch.device, counted: DiffusionPrior | None = None, asked: bool = True
+    ) -> None:
+        self.device, self.asked = device, asked
         self._counted: DiffusionPrior | _Counts = counted or _Counts()
         self._kind: Hashable = None
         self._eager = 0
@@ -120,10 +124,11 @@ class CapturedStep:
         """Record nothing from now on, and say so once."""
         if not self._why_not:
             self._why_not, self._recorded, self._inputs = why, None, None
-            warnings.warn(
-                f"a step is not launched as one CUDA graph, but kernel by kernel: {why}",
-                stacklevel=2,
-            )
+            told = f"a step is not launched as one CUDA graph, but kernel by kernel: {why}"
+            if self.asked:
+                warnings.warn(told, stacklevel=2)
+            else:
+                logging.getLogger(__name__).info(told)
 
 
 @contextmanager

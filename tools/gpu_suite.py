@@ -44,7 +44,7 @@ EDITORS = ["ours", "SD-Turbo, 1 step", "LCM, 4 steps", "SDEdit, DPM-Solver++, 8 
            "LEDITS++, 50 steps"]  # fmt: skip
 TIMED = {
     "training step, faces64": (3, ["paper", "tuned", "ours, default settings", "ours",
-                                   "ours, default settings, CUDA graph"]),
+                                   "ours, kernel by kernel"]),
     "training step of ten prompts, faces64": (3, ["in turn", "ours"]),
     "edit, faces64": (3, EDITORS),
     STEP: (3, ["paper", "tuned", "tuned, low generator", "ours, default settings", "ours"]),
@@ -159,11 +159,15 @@ class Suite:
         except Failed as error:
             step.outcome, step.said, step.log = "failed", str(error), error.log
         step.seconds = time.monotonic() - began
+        if step.log:
+            (BUILD / "logs").mkdir(parents=True, exist_ok=True)
+            (BUILD / "logs" / f"{name}.log").write_text(step.log, encoding="utf-8")
         return step
 
     def show(self, step: Step) -> None:
         if step.log:
             print("\n".join(f"    | {line}" for line in step.log.splitlines()[-60:]), flush=True)
+            print(f"    the whole of it: build/gpu/logs/{step.name}.log")
         print(f"    {step.outcome}, {step.name}: {step.said} ({step.seconds:.0f} s)", flush=True)
         self.steps.append(step)
 

@@ -29,10 +29,11 @@ constexpr int kBackwardPack = std::min(4, kPack<Stored>);
 // The packs of x, and as many of the gradient, that a thread has in flight.
 template <class Stored, int N>
 constexpr int kPairs = std::min(4, 2 * kPackBytes / int(N * sizeof(Stored)));
-// Threads side by side in a block of epilogue_columns: on 128 bytes, unless these are few channels.
+// Threads side by side in a block of epilogue_columns: on 128 bytes, unless the lines are shorter.
 template <class Stored, int N>
-constexpr int kColumns = N == 1 ? 8 : 128 / int(N * sizeof(Stored));
-constexpr int kMostLines = kThreads / 8;  // of such a block at a time, for any of these
+constexpr int kMostColumns = N == 1 ? 8 : 128 / int(N * sizeof(Stored));
+constexpr int kLeastColumns = 8;
+constexpr int kMostLines = kThreads / kLeastColumns;  // of such a block at a time
 constexpr int64_t kMaxGrid = 65535;       // in y and z
 constexpr int64_t kMaxElements = (int64_t{1} << 31) - 65536;  // for 32-bit indices
 constexpr int64_t kEnoughThreads = 1 << 17;
@@ -141,18 +142,18 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 // x, grad -> out: [samples, lines, inner], sums of h * x and of h: [samples, tiles, inner]. A block
-// takes kColumns packs of `tile` lines; any of the three may be nullptr.
+// takes `columns` packs, a power of two, of `tile` lines; any of the three may be nullptr.
 template <class Stored, int N, bool kLast>
 __global__ void __launch_bounds__(kThreads, 2)
     epilogue_columns(const Stored* __restrict__ x, const Stored* __restrict__ grad,
                      Stored* __restrict__ out, double* __restrict__ hx_parts,
                      double* __restrict__ h_parts, Terms<Stored, kLast> all_terms, int64_t lines,
-                     int64_t inner, int64_t first_sample, int64_t tile,
+                     int64_t inner, int64_t first_sample, int64_t tile, int columns,
                      AnyAct<Compute<Stored>> act) {
   using C = Compute<Stored>;
   constexpr int unroll = kPairs<Stored, N>;
-  constexpr int columns = kColumns<Stored, N>, lines_at_once = kThreads / columns;
-  __shared__ C sums[2][N][lines_at_once][columns];
+  const int lines_at_once = kThreads / columns;
+  __shared__ C sums[2][N][kThreads];
   const int64_t sample = first_sample + blockIdx.z;
   const int column = threadIdx.x % columns, row = threadIdx.x / columns;
   const int64_t i = (blockIdx.x * int64_t(columns) + column) * N;
@@ -189,8 +190,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 #pragma unroll
   for (int j = 0; j < N; ++j) {
-    sums[0][j][row][column] = h_sum[j];
-    sums[1][j][row][column] = hx_sum[j];
+    sums[0][j][threadIdx.x] = h_sum[j];
+    sums[1][j][threadIdx.x] = hx_sum[j];
   }
   __syncthreads();
   for (int k = threadIdx.x; k < 2 * N * columns; k += kThreads) {
@@ -199,7 +200,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     double* parts = of == 0 ? h_parts : hx_parts;
     if (parts == nullptr || place >= inner) continue;
     double total = 0;
-    for (int l = 0; l < lines_at_once; ++l) total += double(sums[of][j][l][c]);
+    for (int l = 0; l < lines_at_once; ++l) total += double(sums[of][j][l * columns + c]);
     parts[(sample * gridDim.y + blockIdx.y) * inner + place] = total;
   }
 }
@@ -318,13 +319,15 @@ void sum_rows(const Epilogue& c, void* out, double* hx, double* h, Stream stream
 template <class Stored, int N, bool kLast>
 void sum_columns(const Epilogue& c, void* out, double* hx, double* h, Stream stream) {
   const int64_t lines = lines_of(c), inner = inner_of(c);
+  int columns = kMostColumns<Stored, N>;
+  while (columns > kLeastColumns && columns / 2 * N >= inner) columns /= 2;
   for_samples(c, [&](int64_t first, unsigned samples) {
-    const dim3 grid(unsigned(divide_up(inner, kColumns<Stored, N> * N)),
+    const dim3 grid(unsigned(divide_up(inner, columns * N)),
                     unsigned(column_parts(c).outer), samples);
     launch("conv_epilogue_backward", epilogue_columns<Stored, N, kLast>, grid, kThreads, stream,
            static_cast<const Stored*>(c.x), static_cast<const Stored*>(c.grad),
            static_cast<Stored*>(out), hx, h, terms_of<Stored, kLast>(c), lines, inner, first,
-           column_tile(c), act_of<Stored>(c));
+           column_tile(c), columns, act_of<Stored>(c));
   });
 }
 

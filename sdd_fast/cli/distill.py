@@ -137,11 +137,14 @@ class TrainingOptions:
         ),
     ] = False
     cuda_graph: Annotated[
-        bool,
+        bool | None,
         _training(
-            "Record a step as one CUDA graph; needs a GPU, not run on one yet.", "--cuda-graph"
+            "Record a step as one CUDA graph, or launch kernel by kernel. Default: on a GPU it is "
+            "recorded.",
+            "--cuda-graph/--no-cuda-graph",
+            show_default=False,
         ),
-    ] = False
+    ] = None
     memory_budget: options.MemoryBudget = None
     seed: Annotated[int, _training("Fixes everything that is drawn at random.")] = 0
 

@@ -105,7 +105,7 @@ class DistillConfig:
             text: with the backend of this name. Compiling takes a minute or more for each shape of
             a batch, and results differ in their last digits.
         cuda_graph: whether a step is recorded as one CUDA graph and launched as a whole, to the
-            same bits; needs a GPU. Not run on one yet.
+            same bits; None: on a GPU, where it can be, unless the teacher is compiled.
         memory_budget: for everything in the device's memory, weights too, such as "22GiB"; None:
             for a card of 24 GB, by a rule. A step that takes more is made piece by piece, to the
             same result up to rounding; so is one in which memory runs out.
@@ -142,7 +142,7 @@ class DistillConfig:
     stop_early: EarlyStop | None = None
     generator_dtype: str = "auto"
     compile: bool | str = False
-    cuda_graph: bool = False
+    cuda_graph: bool | None = None
     memory_budget: int | float | str | None = None
     seed: int = 0
     log_every: int = 10

@@ -31,6 +31,7 @@ from .demodulation import demodulation_ref, demodulation_unchecked
 from .upfirdn2d import upfirdn2d, upfirdn2d_ref
 
 _CPU = torch.device("cpu")
+_PIECE = 4096  # pixels
 
 
 def modulated_conv2d(
@@ -130,8 +131,24 @@ def _pointwise(
     scaled = weight.flatten(1) * styles[:, None]  # [N, O, I]
     if x.is_contiguous():
         return (scaled @ x.flatten(2)).reshape(n, -1, height, width)
-    y = x.permute(0, 2, 3, 1).flatten(1, 2) @ scaled.mT  # [N, H * W, O]
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H * W, I]
+    y = _product_in_pieces(pixels, scaled) if x.is_cuda else pixels @ scaled.mT
     return y.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _product_in_pieces(
+    pixels: Tensor,  # [N, P, I]
+    weight: Tensor,  # [N, O, I]
+) -> Tensor:  # [N, P, O]
+    """Compute `pixels @ weight.mT` in a form that GPU libraries are fast at: with a multiple of 8
+    outputs, and with many products of some thousand pixels each in place of one for a sample. The
+    gradient of the weights, a sum over a million pixels, is several times as fast by it."""
+    outputs, count = weight.shape[1], pixels.shape[1]
+    pieces = 1 if count % _PIECE else max(1, count // _PIECE)
+    weight = F.pad(weight, (0, 0, 0, -outputs % 8))
+    weight = weight.unsqueeze(1).expand(-1, pieces, -1, -1).flatten(0, 1)
+    y = pixels.unflatten(1, (pieces, -1)).flatten(0, 1) @ weight.mT  # [N * pieces, p, 8]
+    return y.unflatten(0, (-1, pieces)).flatten(1, 2)[..., :outputs]
 
 
 def _convolve(

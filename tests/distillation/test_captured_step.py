@@ -52,8 +52,9 @@ class Recording(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
-        gc.collect()  # what other tests left may be tensors without memory, such as those of vmap
-        self.known = {storage(x) for x in gc.get_objects() if issubclass(type(x), Tensor)}
+        # What other tests left may be tensors without memory, such as those of vmap, or fake ones.
+        gc.collect()
+        self.known = {storage(x) for x in gc.get_objects() if type(x) in (Tensor, nn.Parameter)}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
