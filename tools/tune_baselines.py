@@ -36,6 +36,7 @@ import torch
 
 import sdd_fast as sdd
 from sdd_fast.baselines import BASELINES, TRAINED, load_baseline
+from sdd_fast.baselines.trained import TrainedFolder
 from sdd_fast.domains import Domain
 from sdd_fast.domains.faces64.held_out import faces_without
 from sdd_fast.domains.faces64.renderer import render
@@ -114,8 +115,7 @@ def main() -> None:
         parser.error(f"unknown {', '.join(unknown)}; there are: {', '.join(there)}")
     path = results_of(domain.name)
     for name in names:
-        folder = trained[name].path if name in trained else None
-        tune(domain, name, search_of(name), path, folder=folder)
+        tune(domain, name, search_of(name), path, network=trained.get(name))
         if domain.name != DEFAULTS_OF:
             write_json(settings_of(domain.name), best_of(path))
 
@@ -162,12 +162,12 @@ def tune(
     path: Path,
     prompts: Sequence[str] | None = None,
     images: int = IMAGES,
-    folder: Path | None = None,
+    network: TrainedFolder | None = None,
 ) -> dict[str, Any]:
     """Climb, running the trials that are not in the file yet; return the best settings.
 
     Args:
-        folder: of the training, of a baseline that needs one.
+        network: of a baseline that was trained. Trials with another one are dropped.
     """
     prompts = PROMPTS[domain.name] if prompts is None else prompts
     request: dict[str, Any] = {
@@ -178,6 +178,10 @@ def tune(
     if differing := [key for key in request if content.get(key) != request[key]]:
         raise ValueError(f"{path} is of other trials ({', '.join(differing)}); delete it")
     found = content["baselines"].setdefault(name, {})
+    now = {"fixed": fixed_of(name)} | ({"network": network.digest} if network else {})
+    if any(found.get(key, value) != value for key, value in now.items()):
+        found.clear()  # trials with another network, or at other settings that are not searched
+    found |= now
     trials = found.get("trials", [])
     best = max(trials, key=lambda trial: float(trial["score"]))["settings"] if trials else {}
     found |= {"best": best, "finished": False, "trials": trials}
@@ -187,7 +191,7 @@ def tune(
         for trial in trials:
             if trial["settings"] == _as_json(settings):
                 return float(trial["score"])
-        given = settings if folder is None else {**settings, "path": folder}
+        given = settings if network is None else {**settings, "path": network.path}
         measured = measure(domain, name, given, shown)
         trials.append({"settings": _as_json(settings), **measured})
         found["best"] = max(trials, key=lambda trial: float(trial["score"]))["settings"]
@@ -201,6 +205,14 @@ def tune(
     found |= {"best": _as_json(best), "finished": True}
     write_json(path, content)
     return best
+
+
+def fixed_of(name: str) -> dict[str, Any]:
+    """Return the settings that are not searched, at the defaults of the class."""
+    kind = {**BASELINES, **TRAINED}[name]
+    parameters = inspect.signature(kind).parameters.values()
+    given = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return _as_json({k: v for k, v in given.items() if k not in kind.GRID and k != "batch_size"})
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

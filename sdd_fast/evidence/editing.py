@@ -12,7 +12,7 @@ from ..baselines import BASELINES, TRAINED, Baseline, load_baseline
 from .case import Case
 from .judge import judged
 from .ours import SelectiveDistillation
-from .sets import features_of, references
+from .sets import features_of, photographs_of, references
 from .stopwatch import Stopwatch
 from .store import Outcome, Unit
 from .subject import subject_of
@@ -92,8 +92,8 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
     """Return the unit that edits m images by one editor with one prompt, and judges them.
 
     Its values: what `judged` tells, "seconds" of "once" for all prompts, of "selection" and
-    "training" for this one and of "edits" for all images, "clock", "settings", and ours
-    "timesteps". Its strip "edits" shows the first images.
+    "training" for this one and of "edits" for all images, "clock", "photographs", which tell images
+    from others, and ours "timesteps". Its strip "edits" shows the first images.
     """
     plan = case.plan
 
@@ -113,6 +113,7 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
         values |= judged(case.domain, subject, after, case.judges)
         values |= {"clock": watch.clock, "images": len(after), "prompt": prompt}
         values["features"] = features_of(case, after.cpu())
+        values["photographs"] = photographs_of(subject.before)
         if isinstance(editor, SelectiveDistillation):
             values["timesteps"] = editor.timesteps
         return Outcome(values, {"edits": after[: plan.shown]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..metrics.distributions import SUBSET_SIZE, frechet_distance, kernel_distance
+from ..metrics.distributions import frechet_distance, kernel_distance_of_all
 from ..metrics.features import FeatureNetwork, domain_features
 from ..metrics.interval import Interval
-from ..metrics.jackknife import jackknife_interval
+from ..metrics.jackknife import groups_of, jackknife_interval
 from .case import Case
 from .store import Outcome, Unit
 from .subject import subject_of
@@ -59,6 +59,15 @@ def references(case: Case, prompt: str) -> Unit:
     return case.unit(name, depends, run, turn=10 + case.prompts.index(prompt))
 
 
+def photographs_of(images: Tensor) -> list[str]:
+    """Return what tells each image [N, 3, R, R] from others, as units keep it: several prompts may
+    have the same one."""
+    return [
+        hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
+        for image in images.cpu()
+    ]
+
+
 Distances = dict[str, Interval | float | None]
 
 
@@ -78,42 +87,44 @@ def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> Distances
     after = _joined([values.get("features") for values in prompts.values()])
     if after is None:
         return found
+    shown = [name for values in prompts.values() for name in values["photographs"]]
     for kind, suffix in (("before", ""), ("right", "_right")):
         reference = _joined([None if one is None else one.get(kind) for one in there.values()])
         if reference is None:
             continue
         try:
             if min(len(after), len(reference)) > after.shape[1]:
-                found[f"fid{suffix}"] = _fid(after, reference)
+                found[f"fid{suffix}"] = _fid(after, reference, shown)
             if kind == "before" and len(after) >= 4:
-                found["kid"] = _kid(after, reference)
+                found["kid"] = _kid(after, reference, shown)
         except ModuleNotFoundError:  # torchmetrics is an extra
             return found
     return found
 
 
-def _fid(after: Tensor, reference: Tensor) -> Interval | float:
+def _fid(after: Tensor, reference: Tensor, shown: Sequence[str]) -> Interval | float:
     def fid(some: Tensor) -> float:
         return frechet_distance(some, reference)
 
-    if _without_a_group(after) <= after.shape[1]:
+    if _least_left(shown) <= after.shape[1]:
         return fid(after)
-    return jackknife_interval(after, fid, groups=_GROUPS)
+    return jackknife_interval(after, fid, groups=_GROUPS, members=shown)
 
 
-def _kid(after: Tensor, reference: Tensor) -> Interval | float:
-    size = min(SUBSET_SIZE, len(after) // 2)
-
+def _kid(after: Tensor, reference: Tensor, shown: Sequence[str]) -> Interval | float:
     def kid(some: Tensor) -> float:
-        return kernel_distance(some, reference, subset_size=size).value
+        return kernel_distance_of_all(some, reference)
 
-    if len(after) < _GROUPS or _without_a_group(after) < size:
+    if _least_left(shown) < 4:
         return kid(after)
-    return jackknife_interval(after, kid, groups=_GROUPS)
+    return jackknife_interval(after, kid, groups=_GROUPS, members=shown)
 
 
-def _without_a_group(images: Tensor) -> int:
-    return len(images) - math.ceil(len(images) / _GROUPS)
+def _least_left(shown: Sequence[str]) -> int:
+    """Return how many images there are at least without a group; 0: there are too few groups."""
+    if len(set(shown)) < _GROUPS:
+        return 0
+    return len(shown) - max(map(len, groups_of(shown, _GROUPS)))
 
 
 def about_sets(case: Case, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -> str | None:
@@ -128,8 +139,9 @@ def about_sets(case: Case, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -
     told = (
         f"FID and KID by the features of the {network.name}, of all prompts together, to the "
         "images before the edit as in the paper: doing nothing is best, and has a KID below 0, "
-        "since these are the same images. Intervals leave out groups of the edited images "
-        "(jackknife), and tell nothing of other prompts."
+        "since these are the same images. KID is over all pairs of images. Intervals leave out "
+        "groups of photographs, each with all its edits (jackknife), and tell nothing of other "
+        "prompts."
     )
     if case.judges.inception is None:
         told += " They cannot be compared with those by Inception."

@@ -22,7 +22,7 @@ class Column:
 
     Args:
         key: in rows, CSV and JSON. title: for people.
-        form: of a number, as `format` takes it.
+        form: of a number, as `format` takes it. least: a smaller number is told as below it.
         best: "high" or "low", which of its figures is set in bold; "" none.
     """
 
@@ -30,6 +30,13 @@ class Column:
     title: str
     form: str = ".3f"
     best: str = ""
+    least: float = 0.0
+
+    def shown(self, cell: Cell) -> str:
+        """Return a cell of this column as people read it."""
+        if isinstance(cell, float) and cell < self.least:
+            return f"< {self.least:g}"
+        return shown(cell, self.form)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Table:
         for i, row in enumerate(self.rows):
             cells = []
             for column in self.columns:
-                text = shown(row.get(column.key), column.form)
+                text = column.shown(row.get(column.key))
                 cells.append(f"**{text}**" if i in best[column.key] else text)
             lines.append("| " + " | ".join(cells) + " |")
         for note in self.notes:

@@ -52,6 +52,9 @@ RIGHT = (
 )
 """What can be told in domains that draw the right answer, see `DrawingReader`."""
 
+_LEAST = 0.001  # seconds that a table tells; less is noise
+_ALIKE = 0.1  # of the time of an edit: which of two that differ by less is faster is chance
+
 AS_ONE = "prompts as one"
 """In the table of times: all prompts selected for and trained together."""
 
@@ -107,7 +110,8 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
     there = {one["images"] for its in found.values() for one in its.values()}
     count = " to ".join(map(str, sorted(there or {case.plan.images})))
     notes = [
-        f"{count} images that lack the target for each prompt, the same for all editors; of "
+        f"{count} images that lack the target for each prompt, the same for all editors; "
+        f"{_different(found)} different ones, since prompts share some; of "
         f"{len(case.prompts)} prompts, as far as they are measured. Intervals of 95 % over prompts "
         "and images; each editor is trained once for a prompt, of other seeds they tell nothing. "
         "CLIP figures from "
@@ -148,8 +152,8 @@ def paired(case: Case, found: Found, name: str, title: str) -> Table:
                 continue
             differences = [x[0].double() - y[0].double() for x, y in zip(a, b, strict=True)]
             row[figure] = case.interval([[d] for d in differences], over=("prompts", "images"))
-            each = torch.cat(differences)
-            p_values[figure][key] = sign_flip_test(each[~each.isnan()])
+            shown = [name for p in shared for name in theirs[p]["photographs"]]
+            p_values[figure][key] = sign_flip_test(_sums(torch.cat(differences), shown))
         rows.append(row | {"key": key})
     for figure, its in p_values.items():
         adjusted = holm(its)
@@ -160,13 +164,28 @@ def paired(case: Case, found: Found, name: str, title: str) -> Table:
         columns += [Column(figure, titles[figure], "+.3f"), Column(f"{figure}_p", "p", ".2g")]
     note = (
         "Differences on the same images with intervals of 95 % over prompts and images; p of a "
-        "two-sided sign-flip test over images, adjusted for all rows of a column (Holm). It takes "
-        "the images of all prompts for independent, though several prompts may have the same one, "
-        "and speaks of these prompts alone; whether others would come out alike, the intervals "
-        "tell. More is better for us"
+        "two-sided sign-flip test over photographs, adjusted for all rows of a column (Holm). What "
+        f"several prompts make of one photograph counts as one; there are {_different(found)} of "
+        "them. It speaks of these prompts alone; whether others would come out alike, the "
+        "intervals tell. More is better for us"
         + (", but of the counterfactual error less." if drawn else ".")
     )
     return Table(name, title, columns, rows, [note])
+
+
+def _sums(values: Tensor, photographs: Sequence[str]) -> Tensor:
+    """Return the sum of the values of each photograph; NaN is left out."""
+    sums: dict[str, float] = {}
+    for shown, value in zip(photographs, values.tolist(), strict=True):
+        if not math.isnan(value):
+            sums[shown] = sums.get(shown, 0.0) + value
+    return torch.tensor(list(sums.values()), dtype=torch.float64)
+
+
+def _different(found: Found) -> int:
+    """Return how many different photographs there are."""
+    of_all = (one["photographs"] for its in found.values() for one in its.values())
+    return len({name for names in of_all for name in names})
 
 
 @dataclass(frozen=True)
@@ -242,10 +261,10 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
     clocks = sorted({one["clock"] for its in found.values() for one in its.values()})
     columns = [
         Column("editor", "editor"),
-        Column("once", "once for all prompts, s", ".3g"),
-        Column("selection", "selection, s", ".3g"),
-        Column("training", "training, s", ".3g"),
-        Column("edit", "an edit, s", ".3g", best="low"),
+        Column("once", "once for all prompts, s", ".3g", least=_LEAST),
+        Column("selection", "selection, s", ".3g", least=_LEAST),
+        Column("training", "training, s", ".3g", least=_LEAST),
+        Column("edit", "an edit, s", ".3g", best="low", least=_LEAST),
         Column("total", f"total, s: {m} images, {n} prompts", ".4g", best="low"),
         Column("break_even", "ours cheaper from, images a prompt"),
         Column("break_even_as_one", "prompts as one: from"),
@@ -256,9 +275,9 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
         f"all {len(case.prompts)} selected for and trained together, of which one has its share; "
         "these mappers edit alike, and nothing else is measured of them. What an editor makes once "
         "for all prompts (StyleCLIP direction: what every style channel does) is told apart and "
-        "not in it, nor are trainings by `sdd bench train`, which serve all prompts. Edits in the "
-        "generator's latents take about the same time by any editor: which of two is faster is "
-        "chance, and so is the number of images that follows."
+        "not in it, nor are trainings by `sdd bench train`, which serve all prompts. “Edits "
+        f"alike”: they differ by less than {_ALIKE:.0%}, so that no number of images makes up for "
+        "what is done beforehand."
     )
     return Table(name, title, columns, rows, [note])
 
@@ -329,7 +348,10 @@ def _row_as_one(case: Case, cost: Cost | None, n: int) -> dict[str, Any]:
 
 
 def _break_even(ours: Cost, theirs: Cost) -> int | str:
-    """Return from how many images a prompt on ours is cheaper, "up to" how many, or "never"."""
+    """Return from how many images a prompt on ours is cheaper, "up to" how many, or why never."""
+    alike = abs(ours.edit - theirs.edit) <= _ALIKE * max(ours.edit, theirs.edit)
+    if alike and ours.beforehand > theirs.beforehand:
+        return "edits alike"
     even = ours.cheaper_from(theirs)
     if even is not None:
         return even

@@ -248,6 +248,33 @@ def kernel_distance(
     return KernelDistance(float(value), float(spread))
 
 
+@shielded(grad=False)
+def kernel_distance_of_all(features: Tensor, reference: Tensor) -> float:
+    """Return the kernel distance over all pairs of images: no subsets, nothing drawn.
+
+    The unbiased estimate of Bińkowski et al. 2018, Eq. 4, with k(x, y) = (x·y / D + 1)³; published
+    figures are means of it over random subsets, see `kernel_distance`.
+
+    Args:
+        features, reference: [N, D] and [M, D] of two sets of images.
+
+    Raises:
+        ValueError: fewer than 2 images, or features of two kinds.
+    """
+    a, b = _checked(features, reference)
+    for values, what in ((a, "images"), (b, "reference images")):
+        _check_enough_for_kid(len(values), 2, what)
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    def within(x: Tensor) -> Tensor:  # an image with itself is no pair
+        k = kernel(x, x)
+        return (k.sum() - k.diagonal().sum()) / (len(x) * (len(x) - 1))
+
+    return float(within(a) + within(b) - 2 * kernel(a, b).mean())
+
+
 class _AsGiven(nn.Module):
     """In the place of torchmetrics' network: what it is given are features already."""
 

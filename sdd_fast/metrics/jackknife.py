@@ -7,7 +7,7 @@ Leaving images out, a group at a time, changes their number by little and repeat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ def jackknife_interval(
     statistic: Callable[[Tensor], float],
     *,
     groups: int = GROUPS,
+    members: Sequence[Hashable] | None = None,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Interval:
@@ -35,17 +36,21 @@ def jackknife_interval(
     Args:
         rows: [N, …], one an image. statistic: of some of them.
         groups: into which the rows are drawn by `seed`.
+        members: [N] of what each row is one of several; equal ones come into the same group, since
+            they tell the same. None: each row stands for itself.
 
     Raises:
-        ValueError: fewer than 2 groups, or more than rows.
+        ValueError: fewer than 2 groups, more than there are different members, or another number
+            of members than rows.
     """
     count = len(rows)
-    if not 2 <= groups <= count:
-        raise ValueError(f"expected 2 to {count} groups of {count} images, got {groups}")
-    order = torch.randperm(count, generator=draws.stream(seed, "jackknife"))
+    members = range(count) if members is None else members
+    if len(members) != count:
+        raise ValueError(f"expected a member for each of {count} images, got {len(members)}")
+    left = groups_of(members, groups, seed)
     estimate = statistic(rows)
     without = []
-    for left_out in order.tensor_split(groups):
+    for left_out in left:
         kept = torch.ones(count, dtype=torch.bool)
         kept[left_out] = False
         without.append(statistic(rows[kept]))
@@ -56,3 +61,20 @@ def jackknife_interval(
     )
     method = f"jackknife of {groups} groups"
     return Interval(estimate, estimate - half, estimate + half, confidence, method, count)
+
+
+def groups_of(members: Sequence[Hashable], groups: int, seed: int = 0) -> list[Tensor]:
+    """Return the indices of each group, see `jackknife_interval`."""
+    different = list(dict.fromkeys(members))
+    if not 2 <= groups <= len(different):
+        raise ValueError(
+            f"expected 2 to {len(different)} groups of {len(different)} images, got {groups}"
+        )
+    order = torch.randperm(len(different), generator=draws.stream(seed, "jackknife"))
+    group_of = {
+        different[i]: number
+        for number, group in enumerate(order.tensor_split(groups))
+        for i in group.tolist()
+    }
+    numbers = torch.tensor([group_of[member] for member in members])
+    return [(numbers == number).nonzero().flatten() for number in range(groups)]

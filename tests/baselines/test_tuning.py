@@ -22,6 +22,7 @@ from tune_baselines import (
 
 import sdd_fast as sdd
 from sdd_fast.baselines import BASELINES
+from sdd_fast.baselines.trained import TrainedFolder
 from sdd_fast.domains import Domain
 from sdd_fast.domains.embedded import find_weights
 from sdd_fast.domains.faces64.held_out import faces_without
@@ -77,6 +78,31 @@ def test_a_search_climbs_and_one_that_was_stopped_goes_on(
     given = read_settings(tmp_path / "settings.json")
     assert given.settings == {"sdedit": {"level": 0.6}}
     assert "2 validation images of tiny for each of “a bald face” (`benchmarks/found" in given.note
+
+
+def test_trials_with_another_network_or_other_fixed_settings_are_dropped(
+    tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, prompts, asked = tmp_path / "found.json", ["a bald face"], list[Any]()
+    search = Search({"level": (0.5, 0.6)}, {"level": 0.5})
+
+    def measured(domain: Domain, name: str, settings: Any, shown: Any) -> dict[str, Any]:
+        asked.append(settings["level"])
+        assert settings["path"] == tmp_path
+        return {"score": settings["level"]}
+
+    def trials(digest: str) -> list[Any]:
+        asked.clear()
+        network = TrainedFolder(tmp_path, {}, digest)
+        tune(tiny, "few-step", search, path, prompts, images=2, network=network)
+        return list(asked)
+
+    monkeypatch.setattr("tune_baselines.measure", measured)
+    assert (trials("a"), trials("a"), trials("b")) == ([0.5, 0.6], [], [0.5, 0.6])
+    monkeypatch.setattr("tune_baselines.fixed_of", lambda name: {"steps": 7})
+    assert trials("b") == [0.5, 0.6]
+    found = json.loads(path.read_text(encoding="utf-8"))["baselines"]["few-step"]
+    assert (found["network"], found["fixed"], len(found["trials"])) == ("b", {"steps": 7}, 2)
 
 
 def test_settings_that_are_tuples_are_found_again_in_the_file(

@@ -66,19 +66,21 @@ class Taught(Baseline):
     name, paper, supervised = "Taught (supervised)", "nobody", True
 
 
-def values(hits: int, kept: float, error: float) -> dict[str, Any]:
-    """What a unit keeps of 20 images, of which so many show the target."""
+def values(hits: int, kept: float, error: float, first: int = 0) -> dict[str, Any]:
+    """What a unit keeps of 20 images from photograph `first` on, of which so many show the
+    target."""
     return {
         "success": [i < hits for i in range(20)],
         "kept": [kept] * 19 + [None],
         "counterfactual_error": [error + 0.01 * (i % 2) for i in range(20)],
+        "photographs": [str(i) for i in range(first, first + 20)],
         "images": 20, "clock": "wall time", "seconds": {"edits": 2.0},
     }  # fmt: skip
 
 
 FOUND = {
-    "ours": {"white hair": values(18, 0.9, 0.1), "a smiling face": values(16, 0.9, 0.1)},
-    "rival": {"white hair": values(10, 0.8, 0.2), "a smiling face": values(12, 0.8, 0.2)},
+    "ours": {"white hair": values(18, 0.9, 0.1), "a smiling face": values(16, 0.9, 0.1, 20)},
+    "rival": {"white hair": values(10, 0.8, 0.2), "a smiling face": values(12, 0.8, 0.2, 20)},
     "taught": {"white hair": values(20, 0.99, 0.0)},
 }
 
@@ -149,12 +151,31 @@ def test_a_table_tells_how_many_images_there_were_not_how_many_were_asked_for(ca
     assert table1.quality(asked, {}, "table1", "").notes[0].startswith("500 images")
 
 
+def test_two_prompts_of_one_photograph_count_as_one(case: Case) -> None:
+    shared = {
+        key: {prompt: {**one, "photographs": [str(i) for i in range(20)]}
+              for prompt, one in its.items()}
+        for key, its in FOUND.items() if key != "taught"
+    }  # fmt: skip
+    (rival,) = table1.paired(case, shared, "p", "").rows
+    # 8 of 20 photographs differ by one prompt, 4 by another: images 10 to 17 and 12 to 15.
+    assert rival["success_p"] == pytest.approx(2 / 2**8)
+    assert "there are 20 of them" in table1.paired(case, shared, "p", "").notes[0]
+
+
+def test_edits_that_take_as_long_never_make_up_for_a_training() -> None:
+    ours = Cost(5.0, 15.0, 0.0101)
+    assert table1._break_even(ours, Cost(0.0, 10.0, 0.0102)) == "edits alike"
+    assert table1._break_even(ours, Cost(0.0, 10.0, 0.0202)) == math.floor(10 / 0.0101) + 1
+
+
 def test_pairs_are_of_the_same_prompts_and_images(case: Case) -> None:
     rival, taught = table1.paired(case, FOUND, "p", "").rows
     assert rival["success"].estimate == pytest.approx((0.4 + 0.2) / 2)
     # 12 of 40 images differ, all to our advantage: two of 2¹² signs give as much.
     assert rival["success_p"] == pytest.approx(2 * 2 / 2**12)  # twice, by Holm, of two rows
     assert taught["success"].estimate == pytest.approx(-0.1)
+    assert "there are 40 of them" in table1.paired(case, FOUND, "p", "").notes[0]
     assert taught["kept"].estimate == pytest.approx(-0.09)
 
 

@@ -16,6 +16,7 @@ from sdd_fast.metrics import (
     jackknife_interval,
     kernel_distance,
 )
+from sdd_fast.metrics.distributions import kernel_distance_of_all
 
 
 def exactly(count: int, mean: Tensor, root: Tensor, seed: int) -> Tensor:
@@ -72,6 +73,36 @@ def test_kid_against_its_definition() -> None:
     found = kernel_distance(torch.tensor(a), torch.tensor(b), subset_size=12, subsets=3)
     assert found.value == pytest.approx(within - 2 * across, rel=1e-9)
     assert found.spread == pytest.approx(0, abs=1e-9)  # every subset is all there is
+    of_all = kernel_distance_of_all(torch.tensor(a), torch.tensor(b))
+    assert of_all == pytest.approx(within - 2 * across, rel=1e-9)
+
+
+def test_kid_of_all_pairs_of_sets_of_two_sizes_has_no_bias() -> None:
+    rng = torch.Generator().manual_seed(3)
+    large = torch.randn(4000, 3, generator=rng)
+    whole = kernel_distance_of_all(large, 1.2 * large.flip(0))
+    some = [
+        kernel_distance_of_all(large[i : i + 40], 1.2 * large[i + 40 : i + 100])
+        for i in range(0, 4000, 100)
+    ]
+    mean, error = sum(some) / len(some), float(torch.tensor(some).std()) / len(some) ** 0.5
+    assert abs(mean - whole) < 3 * error < 0.2 * whole + 1
+
+
+def test_a_jackknife_leaves_out_all_rows_of_a_member_together() -> None:
+    rng = torch.Generator().manual_seed(8)
+    values = torch.randn(20, generator=rng, dtype=torch.float64)
+
+    def mean(some: torch.Tensor) -> float:
+        return float(some.mean())
+
+    once = jackknife_interval(values, mean, groups=20)
+    thrice = jackknife_interval(values.repeat(3), mean, groups=20, members=[*range(20)] * 3)
+    assert thrice.high - thrice.low == pytest.approx(once.high - once.low)
+    with pytest.raises(ValueError, match="a member for each of 60 images, got 20"):
+        jackknife_interval(values.repeat(3), mean, groups=20, members=range(20))
+    with pytest.raises(ValueError, match="2 to 20 groups of 20 images, got 21"):
+        jackknife_interval(values.repeat(3), mean, groups=21, members=[*range(20)] * 3)
 
 
 def test_kid_of_sets_that_are_alike_is_zero_but_for_chance() -> None:

@@ -16,7 +16,8 @@ from ..store import Unit
 TITLE = "Which timesteps to distill from (Fig. 8)"
 CAPTION = (
     "An image of each prompt after a limited training at each choice of timesteps; in brackets the "
-    "share of all test images of all prompts that show the target."
+    "share of all test images of all prompts that show the target. These trainings are of the "
+    "first seed alone; Table 3 has the means of all."
 )
 
 

@@ -13,12 +13,13 @@ from ..store import Outcome, Unit
 from ..subject import subject_of
 
 TITLE = "An edit against the noise level (Fig. 1)"
+_MOST = 24  # images that shares are told of
 CAPTION = (
     "SDEdit at noise levels α, with the share of images that show the target and the share of "
-    "other attributes kept."
+    f"other attributes kept: of {_MOST} images of one prompt, or as many as there are; the tables "
+    "have more."
 )
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-_MOST = 24  # images that shares are told of
 
 
 def units(case: Case) -> list[Unit]:
