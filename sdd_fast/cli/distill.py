@@ -142,7 +142,6 @@ class TrainingOptions:
             "Record a step as one CUDA graph, or launch kernel by kernel. Default: on a GPU it is "
             "recorded.",
             "--cuda-graph/--no-cuda-graph",
-            show_default=False,
         ),
     ] = None
     memory_budget: options.MemoryBudget = None
