@@ -101,6 +101,12 @@ class CapturedStep:
                 for weight in weights:
                     weight.grad = None
                 return step(inputs)
+            if not self.asked and little_left(self.device):
+                self.give_up("it would leave little memory for anything else")
+                self._counts = before
+                for weight in weights:
+                    weight.grad = None
+                return step(inputs)
             gradients = [weight.grad for weight in weights]
             calls, rows = (now - then for now, then in zip(self._counts, before, strict=True))
             self._recorded = _Recorded(step, replay, measured, gradients, calls, rows)
@@ -120,6 +126,11 @@ class CapturedStep:
     def _counts(self, counts: tuple[int, int]) -> None:
         self._counted.unet_calls, self._counted.unet_rows = counts
 
+    def forget(self) -> None:
+        """Begin anew, as if nothing had been recorded, or could not have been."""
+        self._kind, self._eager, self._inputs = None, 0, None
+        self._recorded, self._why_not = None, ""
+
     def give_up(self, why: str) -> None:
         """Record nothing from now on, and say so once."""
         if not self._why_not:
@@ -129,6 +140,25 @@ class CapturedStep:
                 warnings.warn(told, stacklevel=2)
             else:
                 logging.getLogger(__name__).info(told)
+
+
+def recorder(prior: DiffusionPrior, wanted: bool | None, compiled: bool) -> CapturedStep | None:
+    """Return what records the steps of a training; None: they are made one kernel after another.
+
+    Args:
+        wanted: None: on a GPU, unless the teacher is `compiled`; what is recorded stays if it
+            leaves enough memory for measurements and pictures.
+    """
+    by_default = prior.device.type == "cuda" and not compiled
+    if not (by_default if wanted is None else wanted):
+        return None
+    return CapturedStep(prior.device, prior, asked=bool(wanted))
+
+
+def little_left(device: torch.device) -> bool:
+    """Return whether less than a quarter of a GPU's memory is free."""
+    free, total = torch.cuda.mem_get_info(device)
+    return free < total / 4
 
 
 @contextmanager

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..captured import CapturedStep
+from ..captured import recorder
 from ..gradients.config import GuidanceConfig
 from ..gradients.dds import delta_residual
 from ..gradients.image_gradient import EncodedImages
@@ -133,15 +133,7 @@ class Objective:
         )
         self._cache: dict[int, Before] = {}
         self._together = lru_cache(maxsize=len(learners))(self._put_together)
-        self._captured = self._capture()
-
-    def _capture(self) -> CapturedStep | None:
-        """Return what records steps, if these are to be recorded: by default on a GPU."""
-        wanted, device = self.config.cuda_graph, self.prior.device
-        by_default = device.type == "cuda" and not self.config.compile
-        if not (by_default if wanted is None else wanted):
-            return None
-        return CapturedStep(device, self.prior, asked=bool(wanted))
+        self._captured = recorder(prior, config.cuda_graph, bool(config.compile))
 
     def parts(self, step: int, of: Sequence[int]) -> Iterator[Part]:
         """Add the gradients of step `step` for the learners `of`, as many at once as fit."""
@@ -174,7 +166,7 @@ class Objective:
         self.sizes = smaller_after(error, self.sizes, "a step of the training")
         self._cache.clear()  # made in larger pieces
         if self._captured:
-            self._captured = self._capture()
+            self._captured.forget()
 
     def loss(self, batch: int, of: tuple[int, ...] = (0,)) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses [P] of learners with the gradient of a batch, and their parts.

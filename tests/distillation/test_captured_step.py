@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -248,12 +249,13 @@ def test_calls_of_the_unet_are_counted_as_without_a_graph(
         assert spent(True, identity=Asking()) == spent(False, identity=Asking())
 
 
+class One(NamedTuple):
+    x: Tensor
+
+
 def test_a_recording_notices_what_a_step_must_not_do() -> None:
     """The tests above can fail."""
     weight, x, calls = nn.Parameter(torch.ones(2)), torch.tensor([2.0, 3.0]), [1.0]
-
-    class One(NamedTuple):
-        x: Tensor
 
     def step(given: One) -> dict[str, Tensor]:
         (weight * given.x * calls[0]).sum().backward()
@@ -285,3 +287,33 @@ def test_without_a_gpu_it_is_refused_before_any_work(
     with pytest.raises(ValueError, match="needs a GPU, but the teacher is on cpu"):
         run(run_dir=tmp_path / "run")
     assert tiny_prior.unet_calls == calls and not list((tmp_path / "run").glob("*.*"))
+
+
+def test_by_default_steps_are_recorded_on_a_gpu_unless_the_teacher_is_compiled() -> None:
+    def made(device: str, wanted: bool | None, compiled: bool = False) -> CapturedStep | None:
+        prior: Any = SimpleNamespace(device=torch.device(device))
+        return captured.recorder(prior, wanted, compiled)
+
+    assert made("cpu", None) is made("cuda", False) is made("cuda", None, True) is None
+    default, asked = made("cuda", None), made("cuda", True, True)
+    assert default is not None and not default.asked
+    assert asked is not None and asked.asked
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_nobody_asked_for_is_given_up_where_little_memory_is_left(
+    asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured, "little_left", lambda device: True)
+    weight = nn.Parameter(torch.ones(2))
+    made = CapturedStep(torch.device("cpu"), asked=asked)
+
+    def step(inputs: One) -> dict[str, Tensor]:
+        (weight * inputs.x).sum().backward()
+        return {"sum": weight.sum()}
+
+    for number in range(4):
+        weight.grad = None
+        made("kind", step, One(torch.full((2,), float(number))), [weight])
+        assert torch.equal(weight.grad, torch.full((2,), float(number)))  # type: ignore[arg-type]
+    assert len(recordings) == 1 and bool(made._why_not) is not asked
