@@ -7,10 +7,12 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import cpu_figures
+from op_tables import cpu_part, gpu_part
 from steps_table import steps_part
 from turn_tables import Picture, pictures, selection_part, time_cost_part
 
@@ -35,95 +37,6 @@ first takes about as long as an elementwise op. Every side pays it here. To keep
 start Python with
 `GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592`.
 """
-
-GPU = """# On a GPU
-
-Times are those of CUDA events; the second-level cache is flushed before every measurement.
-*roofline*: the least time that moving the bytes takes at the bandwidth measured in the same run, or
-computing the products at the rate of a large matrix product, as a share of ours. *graph*: ours as
-one CUDA graph. *memory*: what a call allocates at most, in MiB, and how many times that the others
-do.
-"""
-NOT_MEASURED = "**Not measured: no results from a GPU are in `benchmarks/results/`.**"
-
-# What ours is compared with: a column each, where a suite has such a side.
-RATIOS = {"eager": "vs eager", "compile": "vs compile", "grouped": "vs grouped"}
-SHARES = {"bandwidth": "bandwidth", "convolution": "convolution"}
-NOTES = {
-    "bias_act": """*eager*: add, leaky ReLU, multiply and clamp, one after the other. Rows
-with *gradients* include the backward pass.
-""",
-    "conv_epilogue": """*eager*: multiply, add, add, leaky ReLU and multiply, one after the other.
-Rows with *gradients* include the backward pass to the input and to the factors.
-""",
-    "demodulation": """*eager*: squares, their sums over each kernel, a matrix product with the
-squares of the styles, and the inverse root. Rows with *gradients* include the backward pass to
-the styles.
-""",
-    "group_norm_silu": """*eager*: `F.silu(F.group_norm(…))` in 32 groups, whose parameters are
-frozen. Rows with *gradients* include the backward pass to the input.
-""",
-    "modulated_conv2d": """*grouped*: the formulation of the paper: a scaled and normalized kernel
-for each sample, one grouped convolution, for upsampling a zero-padded depthwise blur, then noise,
-bias and activation. *eager*: what an expert writes: features times styles, one convolution, for
-upsampling the native upfirdn2d, then factors, noise, bias and activation. All get channels_last
-features, except *grouped*, which is faster with contiguous ones. *convolution*: the time of the
-convolution alone, as a share of ours. Rows with *gradients* include the backward pass to features
-and styles, with frozen weights.
-""",
-    "stylegan2": """The StyleGAN2-1024 generator from W+ to images, random frozen weights; here
-the time that Python and torch take to launch is included, except that of *graph*. *eager*: the same
-factored network in PyTorch's operations, in the same dtype, channels_last. *grouped*: the
-formulation of the paper with grouped convolutions, in float32.
-""",
-    "upfirdn2d": """*eager*: the definition with one full 2-D depthwise convolution (insert zeros,
-pad, convolve, take every second pixel). *grouped*: one strided depthwise convolution, transposed
-for upsampling, and a crop.
-""",
-}
-
-
-def table(result: dict[str, Any]) -> list[str]:
-    present = {name for row in result["cases"] for name in row["sides"]}
-    columns = {n: t for n, t in {**RATIOS, **SHARES}.items() if n in present}
-    lines = [
-        "| case | ours, ms | " + " | ".join(columns.values()) + " |",
-        "|---|---|" + "---|" * len(columns),
-    ]
-    for row in result["cases"]:
-        sides = row["sides"]
-        ours = sides["ours"]
-        cells = []
-        for name in columns:
-            ratio = sides[name]["median_ms"] / ours["median_ms"] if name in sides else None
-            shown = "–" if ratio is None else f"{ratio:.0%}" if name in SHARES else f"{ratio:.1f}×"
-            cells.append(shown)
-        times = f"{ours['median_ms']:.3g} [{ours['p20_ms']:.3g}, {ours['p80_ms']:.3g}]"
-        lines.append(f"| {row['case']} | {times} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def gpu_table(result: dict[str, Any]) -> list[str]:
-    present = {name for row in result["cases"] for name in (*row["sides"], *row["missing"])}
-    columns = {n: t for n, t in {**RATIOS, "graph": "vs graph"}.items() if n in present}
-    lines = [
-        "| case | ours, ms | roofline | " + " | ".join(columns.values()) + " | memory |",
-        "|---|---|---|" + "---|" * len(columns) + "---|",
-    ]
-    for row in result["cases"]:
-        sides, peak = row["sides"], row["peak_mib"]
-        ours = sides["ours"]
-        cells = [f"{row['roofline_ms'] / ours['median_ms']:.0%}, {row['limit']}"]
-        for name in columns:
-            ratio = f"{sides[name]['median_ms'] / ours['median_ms']:.1f}×" if name in sides else "–"
-            cells.append(row["missing"].get(name, ratio))
-        others = [f"{name} {peak[name] / peak['ours']:.1f}×" for name in columns
-                  if peak.get(name) and peak.get("ours")]  # fmt: skip
-        cells.append(", ".join([f"{peak.get('ours', 0):.0f}", *others]))
-        times = f"{ours['median_ms']:.3g} [{ours['p20_ms']:.3g}, {ours['p80_ms']:.3g}]"
-        lines.append(f"| {row['case']} | {times} | " + " | ".join(cells) + " |")
-    return lines
-
 
 GUIDANCE = """## One guidance scale for selection and training
 
@@ -157,48 +70,6 @@ def guidance_part(result: dict[str, Any]) -> list[str]:
     return [GUIDANCE.format(**result["settings"]) + "\n".join(lines) + "\n"]
 
 
-def cpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
-    parts = []
-    for folder in sorted({path.parent for path in results}):
-        of_folder = {path: r for path, r in results.items() if path.parent == folder}
-        first = next(iter(of_folder.values()))
-        parts.append(f"# {first['device']}\n")
-        parts.append(
-            f"{first['clock']}; kernels {first['cpu_level']}, torch {first['torch']}, "
-            f"Python {first['python']}, sdd_fast {first['sdd_fast']}.\n"
-        )
-        for path, result in of_folder.items():
-            parts.append(f"## {path.stem}: {result['device']}\n")
-            if path.stem in NOTES:
-                parts.append(NOTES[path.stem])
-            parts.append("\n".join(table(result)) + "\n")
-    return parts
-
-
-def gpu_part(results: dict[Path, dict[str, Any]]) -> list[str]:
-    parts = [GPU]
-    folders = sorted({path.parent for path in results})
-    if not folders:
-        return [*parts, NOT_MEASURED + "\n"]
-    for folder in folders:
-        of_folder = {path: r for path, r in results.items() if path.parent == folder}
-        first = next(iter(of_folder.values()))
-        ceilings = first["ceilings"]
-        products = ", ".join(f"{d} {r / 1e12:.0f}" for d, r in ceilings["product"].items())
-        parts.append(f"## {first['device']}\n")
-        parts.append(
-            f"Kernels for {first['kernels']}, torch {first['torch']}, CUDA {first['cuda']}, Python "
-            f"{first['python']}, sdd_fast {first['sdd_fast']}. Measured: reading "
-            f"{ceilings['read'] / 1e12:.2f} TB/s, copying {ceilings['copy'] / 1e12:.2f} TB/s (read "
-            f"and written), matrix product in TFLOP/s: {products}.\n"
-        )
-        for path, result in of_folder.items():
-            parts.append(f"### {path.stem}: {result['device']}\n")
-            parts.append(NOTES.get(path.stem, ""))
-            parts.append("\n".join(gpu_table(result)) + "\n")
-    return parts
-
-
 # README.md shows these rows of one device, between the two marks.
 README_DEVICE = "intel-r-xeon-r-processor-2-threads"
 README_ROWS = {
@@ -212,25 +83,59 @@ README_ROWS = {
     "Styled convolution, 512 → 512 channels, 64²": (
         "modulated_conv2d", "[1, 512, 64, 64] to 512 channels"),
 }  # fmt: skip
+README_GPU = "nvidia-h200"
+README_GPU_ROWS = {
+    "Entropy and L1 norm of 50 gradient maps 3 × 1024², float32": (
+        "softmax_entropy_l1", "50 x 3·1024², float32"),
+    "Blur by four taps, 8 × 32 × 1025², float16": (
+        "upfirdn2d", "blur 8x32x1025x1025, float16 channels_last"),
+    "Styled convolution with 2× upsampling, 64 → 32 channels, 8 × 512², float16": (
+        "modulated_conv2d", "[8, 64, 512, 512] to 32 channels, up 2, float16"),
+    "StyleGAN2-1024, eight images, float16": ("stylegan2", "batch 8, float16"),
+}  # fmt: skip
 BEGIN, END = "<!-- speed: made by benchmarks/tables.py -->\n", "<!-- end of speed -->"
 
 
-def readme_table(folder: Path) -> str:
-    lines = [
-        "| | time | PyTorch, eager | grouped convolutions | torch.compile |",
-        "|---|---|---|---|---|",
-    ]
-    for name, (suite, case) in README_ROWS.items():
+def readme_table(results: Path) -> str:
+    """A CPU's rows and a GPU's; `results`: benchmarks/results."""
+    cpu, first = readme_rows(results / README_DEVICE, README_ROWS, ("eager", "grouped", "compile"))
+    gpu, of_gpu = readme_rows(results / README_GPU, README_GPU_ROWS, ("eager", "grouped"))
+    steps = json.loads((results / README_GPU / "time_cost.json").read_text(encoding="utf-8"))
+    (sides,) = [row["sides"] for row in steps["cases"] if "step, faces64" in row["case"]]
+    ms = {name: f"{side['median_ms']:.3g} ms" for name, side in sides.items()}
+    step = (
+        f"A step of a training on faces64, mostly launches, takes {ms['ours, default settings']} "
+        f"there, recorded as a CUDA graph. Kernel by kernel it takes "
+        f"{ms['ours, default settings, kernel by kernel']}, an expert's from stock parts "
+        f"{ms['tuned']}, and the authors' recipe {ms['paper']}."
+    )
+    return "\n".join(
+        [
+            f"Float32 on {first['device']}, torch {first['torch']}; × the time that others take:",
+            "", *cpu, "",
+            f"On {of_gpu['device']}, torch {of_gpu['torch']}, by the first of two runs:", "", *gpu,
+            "", *textwrap.wrap(step, 100), "",
+        ]
+    )  # fmt: skip
+
+
+def readme_rows(
+    folder: Path, rows: dict[str, tuple[str, str]], others: tuple[str, ...]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the lines of a table, and one of the results they are from."""
+    names = {"eager": "PyTorch, eager", "grouped": "grouped convolutions",
+             "compile": "torch.compile"}  # fmt: skip
+    heads = ["", "time", *(names[side] for side in others)]
+    lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |"), "|---" * len(heads) + "|"]
+    for name, (suite, case) in rows.items():
         result = json.loads((folder / f"{suite}.json").read_text(encoding="utf-8"))
         (sides,) = [row["sides"] for row in result["cases"] if row["case"] == case]
         ours = sides["ours"]["median_ms"]
         ratios = [
-            f"{sides[side]['median_ms'] / ours:.1f}×" if side in sides else "–"
-            for side in ("eager", "grouped", "compile")
+            f"{sides[side]['median_ms'] / ours:.1f}×" if side in sides else "–" for side in others
         ]
         lines.append(f"| {name} | {ours:.3g} ms | {' | '.join(ratios)} |")
-    first = f"Float32 on {result['device']}, torch {result['torch']}; × the time that others take:"
-    return "\n".join([first, "", *lines, ""])
+    return lines, result
 
 
 def with_table(readme: str, table: str) -> str:
@@ -285,7 +190,7 @@ def main() -> None:
     for one in pictures(results()):
         draw(one)
     readme = ROOT / "README.md"
-    table = readme_table(ROOT / "benchmarks" / "results" / README_DEVICE)
+    table = readme_table(ROOT / "benchmarks" / "results")
     readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
     for folder in sorted((ROOT / "benchmarks" / "results").glob("*")):
         print(f"{folder.name}: what the ops are to reach", *cpu_figures.table(folder), "", sep="\n")

@@ -10,7 +10,8 @@ In a round every side takes one turn; samples of several calls add up, see turns
 
     paper, tuned     see baselines/; "low generator": that in the dtype of the teacher as well
     ours             sdd_fast with the authors' settings, its teacher of the dtype "auto"; "default
-                     settings": with those of sdd_fast, among them the judge's row of the U-Net
+                     settings": with those of sdd_fast, among them the judge's row of the U-Net;
+                     "kernel by kernel": on a GPU, where steps are recorded as CUDA graphs, without
     editors          see baselines/editors.py. At full size on a CPU, where a step takes seconds,
                      two small numbers of steps are timed; tables.py computes the whole.
 """
@@ -51,7 +52,7 @@ TEN = tuple(
 )  # fmt: skip
 FACES = sdd.DistillConfig.batch_size  # images of a step of faces64
 TIMESTEPS = (600, 700, 800)
-RECORDED = 40  # steps of a training on a GPU, which records them
+RECORDED = 100  # steps of a training on a GPU, which records them
 SHORTER = (1, 3)  # steps that are timed where the whole takes minutes
 
 
@@ -166,7 +167,10 @@ def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) 
     prior = functools.cache(lambda dtype: teacher(make(), dtype))
     in_low = functools.cache(lambda: tuned.prepare(make(), low))
     authors = vars(sdd.DistillConfig.paper())
-    by_kernel = ours("auto", **authors | {"cuda_graph": False})
+    by_kernel = {
+        "ours, default settings, kernel by kernel": ours("auto", cuda_graph=False),
+        "ours, kernel by kernel": ours("auto", **authors | {"cuda_graph": False}),
+    }
     return Case(
         f"{name}: batch {batch}",
         {
@@ -179,7 +183,7 @@ def step_case(name: str, make: Callable[[], Networks], batch: int, device: str) 
             "ours, default settings": ours("auto"),
             "ours, default settings, compiled": ours("auto", compile=True),
             "ours": ours("auto", **authors | {"generator_dtype": "auto"}),
-            **({"ours, kernel by kernel": by_kernel} if device == "cuda" else {}),
+            **(by_kernel if device == "cuda" else {}),
         },
         notes=step_notes(low, device == "cuda"),
         images=batch,
@@ -190,20 +194,23 @@ def together_case(name: str, make: Callable[[], Networks], batch: int, device: s
     """A step for each of ten prompts, one after the other or together; seconds a prompt."""
     prior = functools.cache(lambda: teacher(make(), "auto"))
 
-    def ours(prompts: Sequence[str]) -> Callable[[], Timed]:
-        return lambda: Timed(our_step(make(), prior(), batch, {}, prompts))
+    def ours(prompts: Sequence[str], **settings: Any) -> Callable[[], Timed]:
+        return lambda: Timed(our_step(make(), prior(), batch, settings, prompts))
 
-    return Case(
-        f"training step of {name}: batch {batch} each",
-        {"in turn": ours(TEN[:1]), "ours": ours(TEN)},
-        notes={"in turn": "one prompt alone", "ours": "together; seconds divided by ten"},
-        images=batch,
-    )
+    sides = {"in turn": ours(TEN[:1]), "ours": ours(TEN)}
+    notes = {"in turn": "one prompt alone", "ours": "together; seconds divided by ten"}
+    if device == "cuda":
+        for side, prompts in (("in turn", TEN[:1]), ("ours", TEN)):
+            sides[f"{side}, kernel by kernel"] = ours(prompts, cuda_graph=False)
+            notes[f"{side}, kernel by kernel"] = notes[side]
+    return Case(f"training step of {name}: batch {batch} each", sides, notes=notes, images=batch)
 
 
 def step_notes(low: torch.dtype, on_gpu: bool) -> dict[str, str]:
     name = str(low).removeprefix("torch.")
-    recorded = f"; a mean of {RECORDED} steps, launched as CUDA graphs" if on_gpu else ""
+    recorded = f"; a mean of {RECORDED} steps, launched as CUDA graphs, with two recordings"
+    recorded = recorded if on_gpu else ""
+    judge = "the judge's row of the U-Net, and the images before the edit"
     return {
         "paper": "float32, nothing frozen, the images before the edit rendered",
         "tuned": f"teacher {name} channels_last, generator float32, frozen",
@@ -212,9 +219,9 @@ def step_notes(low: torch.dtype, on_gpu: bool) -> dict[str, str]:
         "tuned, compiled": "U-Net and VAE encoder by torch.compile",
         "ours, float32": "the authors' settings",
         "ours, default settings, compiled": "U-Net by torch.compile",
-        "ours, kernel by kernel": "the authors' settings, no CUDA graph",
-        "ours, default settings": "the judge's row of the U-Net, and the images before the edit"
-        + recorded,
+        "ours, default settings": judge + recorded,
+        "ours, default settings, kernel by kernel": f"{judge}; no CUDA graph",
+        "ours, kernel by kernel": "the authors' settings; no CUDA graph",
         "ours": f"the authors' settings; teacher and, on a CPU, generator {name}" + recorded,
     }
 

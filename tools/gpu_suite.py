@@ -44,8 +44,9 @@ EDITORS = ["ours", "SD-Turbo, 1 step", "LCM, 4 steps", "SDEdit, DPM-Solver++, 8 
            "LEDITS++, 50 steps"]  # fmt: skip
 TIMED = {
     "training step, faces64": (3, ["paper", "tuned", "ours, default settings", "ours",
+                                   "ours, default settings, kernel by kernel",
                                    "ours, kernel by kernel"]),
-    "training step of ten prompts, faces64": (3, ["in turn", "ours"]),
+    "training step of ten prompts, faces64": (3, ["in turn", "ours", "ours, kernel by kernel"]),
     "edit, faces64": (3, EDITORS),
     STEP: (3, ["paper", "tuned", "tuned, low generator", "ours, default settings", "ours"]),
     EDIT: (1, [*EDITORS, "FLUX.2-klein, 4 steps", "DiffAE, 350 steps"]),
