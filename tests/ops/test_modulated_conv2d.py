@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdd_fast.ops import modulated_conv2d, modulated_conv2d_ref
+from sdd_fast.ops.modulated_conv2d import _product_in_pieces
 
 # up, side of the kernel, demodulate
 VARIANTS = [(1, 3, True), (2, 3, True), (1, 1, False), (1, 1, True), (1, 3, False), (2, 3, False)]
@@ -311,3 +312,23 @@ def test_maps_without_pixels(shape: tuple[int, ...], up: int, convolve: Callable
     assert y.shape == (shape[0], 4, shape[2] * up, shape[3] * up)
     gx, gw = torch.autograd.grad(y.sum(), (x, w))
     assert gx.shape == x.shape and torch.equal(gw, torch.zeros_like(w))
+
+
+@pytest.mark.parametrize("count", [0, 1, 4095, 4096, 3 * 4096])
+def test_a_product_in_pieces_is_the_product(count: int) -> None:
+    """What GPUs are given for toRGB; its gradients, too, of which the weights' sums all pieces."""
+    rng = torch.Generator().manual_seed(count)
+    pixels, weight, cotangent = (
+        torch.randn(2, *shape, generator=rng, dtype=torch.float64)
+        for shape in ((count, 5), (3, 5), (count, 3))
+    )
+    leaves = pixels.requires_grad_(), weight.requires_grad_()
+    found = _product_in_pieces(*leaves)
+    expected = torch.einsum("npi,noi->npo", *leaves)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for a, b in zip(
+        torch.autograd.grad(found, leaves, cotangent),
+        torch.autograd.grad(expected, leaves, cotangent),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
