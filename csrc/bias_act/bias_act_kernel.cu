@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(kThreads)
         sum[j] += h;
         g[j] = narrowed<Stored>(h);
       }
-      store_pack(out + p * channels + channel, g);
+      store_at_once(out + p * channels + channel, g);
     }
   }
 #pragma unroll

@@ -91,11 +91,16 @@ SDD_FN Pack<Stored, N> load_pack(const Stored* p) {
   return *reinterpret_cast<const Pack<Stored, N>*>(p);
 }
 
-// By one instruction: what the compiler knows as several elements it stores one or two at a time
-// wherever an earlier store lies behind a condition. To global memory, and not read again by the
-// kernel, since the compiler does not see what is written.
 template <int N, class Stored>
 SDD_FN void store_pack(Stored* p, const Pack<Stored, N>& pack) {
+  *reinterpret_cast<Pack<Stored, N>*>(p) = pack;
+}
+
+// The same by one instruction, where the compiler would store an element or two at a time: it does
+// so in loops in which an earlier store lies behind a condition. It takes registers. To global
+// memory, and not read again by the kernel, as the compiler does not see what is written.
+template <int N, class Stored>
+SDD_FN void store_at_once(Stored* p, const Pack<Stored, N>& pack) {
 #if defined(__CUDA_ARCH__)
   if constexpr (sizeof(pack) == 16) {
     const uint4 w = __builtin_bit_cast(uint4, pack);
@@ -108,7 +113,7 @@ SDD_FN void store_pack(Stored* p, const Pack<Stored, N>& pack) {
     return;
   }
 #endif
-  *reinterpret_cast<Pack<Stored, N>*>(p) = pack;
+  store_pack(p, pack);
 }
 
 template <class... Pointers>

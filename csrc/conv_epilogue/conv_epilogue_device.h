@@ -102,7 +102,7 @@ __device__ __forceinline__ void backward_pack(const Pack<Stored, N>& x, const Pa
     h[j] = act.gradient(widened(grad[j]), u, gained_act<Act::kLrelu>(u, act.params));
     to[j] = narrowed<Stored>(h[j] * factor);
   }
-  if (out != nullptr) store_pack(out, to);
+  if (out != nullptr) store_at_once(out, to);
 }
 
 }  // namespace

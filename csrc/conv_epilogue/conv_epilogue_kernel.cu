@@ -33,8 +33,8 @@ constexpr int kPairs = std::min(4, 2 * kPackBytes / int(N * sizeof(Stored)));
 template <class Stored, int N>
 constexpr int kMostColumns = N == 1 ? 8 : 128 / int(N * sizeof(Stored));
 constexpr int kLeastColumns = 8;
-constexpr int kMostLines = kThreads / kLeastColumns;  // of such a block at a time
-constexpr int64_t kMaxGrid = 65535;       // in y and z
+constexpr int kMostLines = kThreads / kLeastColumns;          // of such a block at a time
+constexpr int64_t kMaxGrid = 65535;                           // in y and z
 constexpr int64_t kMaxElements = (int64_t{1} << 31) - 65536;  // for 32-bit indices
 constexpr int64_t kEnoughThreads = 1 << 17;
 
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kThreads, 3)
                                 widened(along.shift[j]) + across[k].shift);
       elements[k][j] = narrowed<Stored>(act.activated(u));
     }
-    store_pack(out + at + k * step, elements[k]);
+    store_at_once(out + at + k * step, elements[k]);
   }
 }
 
@@ -322,8 +322,8 @@ void sum_columns(const Epilogue& c, void* out, double* hx, double* h, Stream str
   int columns = kMostColumns<Stored, N>;
   while (columns > kLeastColumns && columns / 2 * N >= inner) columns /= 2;
   for_samples(c, [&](int64_t first, unsigned samples) {
-    const dim3 grid(unsigned(divide_up(inner, columns * N)),
-                    unsigned(column_parts(c).outer), samples);
+    const dim3 grid(unsigned(divide_up(inner, columns * N)), unsigned(column_parts(c).outer),
+                    samples);
     launch("conv_epilogue_backward", epilogue_columns<Stored, N, kLast>, grid, kThreads, stream,
            static_cast<const Stored*>(c.x), static_cast<const Stored*>(c.grad),
            static_cast<Stored*>(out), hx, h, terms_of<Stored, kLast>(c), lines, inner, first,

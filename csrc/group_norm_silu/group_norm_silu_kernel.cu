@@ -250,7 +250,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
       elements[j] = narrowed<Stored>(result);
     }
-    store_pack(to + i, elements);
+    store_at_once(to + i, elements);
   });
 }
 

@@ -48,7 +48,7 @@ __device__ __forceinline__ void store_entries(Stored* __restrict__ x, int count,
       Pack<Stored, N> pack;
 #pragma unroll
       for (int j = 0; j < N; ++j) pack[j] = narrowed<Stored>(values[k * N + j]);
-      store_pack(x + place<Stored>(k * N), pack);
+      store_at_once(x + place<Stored>(k * N), pack);
     }
   } else {
 #pragma unroll
