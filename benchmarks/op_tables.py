@@ -25,7 +25,9 @@ bytes are stored by one instruction (the compiler had split them), the gradients
 take blocks as narrow as the lines of few channels, styles are multiplied by that op's kernel, and
 the product of toRGB is computed in pieces. *again*: the median that a later run printed, with these
 changes, and its share of the roofline, before it was stopped for want of time; its host launched
-kernels more slowly, which shows in stylegan2. Rows without a figure were not run again. Two rows of
+kernels more slowly, which shows in stylegan2. Rows without a figure were not run again. (Since
+then bias_act without gradients and upfirdn2d store as in the first run: there nothing was split,
+and on older GPUs it took registers that were not there.) Two rows of
 stylegan2 failed in the first run (the cotangent was too large for float16, a fault of the
 benchmark) and have figures of the later run alone.
 
