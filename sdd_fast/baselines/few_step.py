@@ -54,7 +54,7 @@ class FewStep(TrainedBaseline):
         path: PathLike,
         *,
         steps: int = 4,
-        level: float = 0.7,
+        level: float = 0.8,
         batch_size: int | None = None,
     ) -> None:
         super().__init__(domain, path, batch_size=batch_size)
