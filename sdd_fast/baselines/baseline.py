@@ -38,6 +38,10 @@ class Baseline(ABC):
     benchmarks/baselines-faces64.json has the trials; whence each default is, docs/guide.md tells.
     """
 
+    SEARCH_LACKS: ClassVar[str] = ""
+    """What the search of the defaults in faces64 lacks; "": it ended, with the other settings at
+    their defaults."""
+
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
 

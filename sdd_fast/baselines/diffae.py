@@ -56,6 +56,7 @@ class DiffAE(TrainedBaseline):
     paper = "Preechakul et al. 2022"
     key = "diffae"
     optimizes = ("clip",)
+    SEARCH_LACKS = "not yet"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
         "strength": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     }

@@ -44,6 +44,7 @@ class InstructPix2Pix(TrainedBaseline):
     paper = "Brooks et al. 2023"
     key = "instruct-pix2pix"
     supervised = True
+    SEARCH_LACKS = "not yet"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
         "guidance_scale": (1.5, 3.0, 5.0, 7.5, 10.0), "image_guidance_scale": (1.0, 1.25, 1.5, 2.0),
     }  # fmt: skip

@@ -44,6 +44,7 @@ class LEdits(TeacherBaseline):
 
     name = "LEDITS++"
     paper = "Brack et al. 2024"
+    SEARCH_LACKS = "at 15 steps"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
         "skip": (0.0, 0.15, 0.3),
         "guidance_scale": SCALES,

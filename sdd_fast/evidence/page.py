@@ -9,7 +9,6 @@ from typing import Any
 
 import jinja2
 
-from ..baselines import TRAINED
 from ..files import PathLike, write_text
 from .case import Case
 from .editing import class_of, editors, settings_of
@@ -88,10 +87,12 @@ def described(case: Case) -> list[dict[str, str]]:
     found = []
     for key in editors(case):
         cls = class_of(key)
-        searched = key not in TRAINED or key in case.plan.settings  # those need a domain's training
         settings = ", ".join(f"{name} = {value}" for name, value in settings_of(case, key).items())
         told = {"name": cls.name, "paper": cls.paper, "settings": settings or "none"}
-        found.append(told | {"searched": (searched and ", ".join(cls.GRID)) or "none"})
+        searched, lacks = ", ".join(cls.GRID) or "none", cls.SEARCH_LACKS
+        if lacks and key not in case.plan.settings:
+            searched += f" ({lacks})"
+        found.append(told | {"searched": searched})
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tune_baselines import PROMPTS, best_of, results_of, search_of, settings_of
 
+from sdd_fast.baselines import BASELINES, TRAINED
 from sdd_fast.evidence.settings import with_tuples
 
 
@@ -26,6 +27,13 @@ def test_the_best_settings_of_the_search_are_the_defaults() -> None:
     assert "sdedit-solver" in searched
     for name, found in searched.items():
         assert as_json(search_of(name).start) == found["best"]
+
+
+def test_what_a_search_lacks_is_said_and_nothing_of_one_that_ended() -> None:
+    searched = recorded()["baselines"]
+    for name, kind in {**BASELINES, **TRAINED}.items():
+        ended = searched.get(name, {}).get("finished", False)
+        assert bool(kind.SEARCH_LACKS) is not ended, name
 
 
 @pytest.mark.parametrize("domain", PROMPTS)
