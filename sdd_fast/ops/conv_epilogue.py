@@ -75,8 +75,8 @@ def conv_epilogue_unchecked(
         (factor is not None) + (noise is not None) + (bias is not None)
         + (act != "linear") + (gain != 1.0) + (clamp is not None)
     )  # fmt: skip
-    # A single step is one pass in PyTorch already, except for the two gradients of a product; and
-    # on a GPU a product with an operand that is broadcast takes it twice the time of its memory.
+    # A single step is one pass in PyTorch already, except for the two gradients of a product; on a
+    # GPU PyTorch's product with a broadcast operand takes about twice what its memory traffic does.
     single = steps < 2 and not requires_grad(factor) and not (x.is_cuda and factor is not None)
     if single or not native_kernel("conv_epilogue", x.device):
         return conv_epilogue_ref(x, factor, noise, bias, *activation)

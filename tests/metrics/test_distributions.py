@@ -75,6 +75,8 @@ def test_kid_against_its_definition() -> None:
     assert found.spread == pytest.approx(0, abs=1e-9)  # every subset is all there is
     of_all = kernel_distance_of_all(torch.tensor(a), torch.tensor(b))
     assert of_all == pytest.approx(within - 2 * across, rel=1e-9)
+    with pytest.raises(ValueError, match="at least 2 reference images, got 1"):
+        kernel_distance_of_all(torch.tensor(a), torch.tensor(b[:1]))
 
 
 def test_kid_of_all_pairs_of_sets_of_two_sizes_has_no_bias() -> None:
