@@ -56,7 +56,6 @@ class DiffAE(TrainedBaseline):
     paper = "Preechakul et al. 2022"
     key = "diffae"
     optimizes = ("clip",)
-    SEARCH_LACKS = "not yet"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
         "strength": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     }
@@ -67,7 +66,7 @@ class DiffAE(TrainedBaseline):
         path: PathLike,
         *,
         steps: int = 50,
-        strength: float = 0.5,
+        strength: float = 6.0,
         batch_size: int | None = None,
     ) -> None:
         super().__init__(domain, path, batch_size=batch_size)
