@@ -92,31 +92,35 @@ class CapturedStep:
             with beside(self.device):
                 return step(self._inputs)
         if self._recorded is None:
-            before = self._counts
-            try:
-                replay, measured = record(lambda: step(self._inputs), self.device)
-            except RuntimeError as error:
-                self.give_up(str(error).strip().splitlines()[0])
-                self._counts = before
-                for weight in weights:
-                    weight.grad = None
-                return step(inputs)
-            if not self.asked and little_left(self.device):
-                self.give_up("it would leave little memory for anything else")
-                self._counts = before
-                for weight in weights:
-                    weight.grad = None
-                return step(inputs)
-            gradients = [weight.grad for weight in weights]
-            calls, rows = (now - then for now, then in zip(self._counts, before, strict=True))
-            self._recorded = _Recorded(step, replay, measured, gradients, calls, rows)
-            self._counts = before  # recording it has called nothing
+            self._record(step, weights)
+        if self._recorded is None:
+            return step(inputs)
         self._recorded.replay()
         self._counted.unet_calls += self._recorded.calls
         self._counted.unet_rows += self._recorded.rows
         for weight, gradient in zip(weights, self._recorded.gradients, strict=True):
             weight.grad = gradient
         return self._recorded.measured
+
+    def _record(self, step: Step, weights: Sequence[nn.Parameter]) -> None:
+        """Record a step, which is not executed, or give up; what was recorded in vain is let go."""
+        before, why = self._counts, ""
+        try:
+            replay, measured = record(lambda: step(self._inputs), self.device)
+        except RuntimeError as error:
+            why = str(error).strip().splitlines()[0]
+        else:
+            if not self.asked and little_left(self.device):
+                why = "it would leave little memory for anything else"
+        if why:
+            self.give_up(why)
+            for weight in weights:
+                weight.grad = None
+        else:
+            gradients = [weight.grad for weight in weights]
+            calls, rows = (now - then for now, then in zip(self._counts, before, strict=True))
+            self._recorded = _Recorded(step, replay, measured, gradients, calls, rows)
+        self._counts = before  # recording it has called nothing
 
     @property
     def _counts(self) -> tuple[int, int]:
