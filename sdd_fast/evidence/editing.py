@@ -54,14 +54,17 @@ def class_of(key: str) -> type[Baseline]:
     return TRAINED[key] if key in TRAINED else BASELINES[key]
 
 
-def load_editor(key: str, domain: Domain, case: Case) -> Baseline:
+def load_editor(key: str, domain: Domain, case: Case, seed: int = 0) -> Baseline:
     """Make an editor.
+
+    Args:
+        seed: of our own.
 
     Raises:
         ValueError: the domain lacks a part that it needs.
     """
     if key == OURS:
-        return SelectiveDistillation(domain, case.plan.steps, case.plan.selection_images)
+        return SelectiveDistillation(domain, case.plan.steps, case.plan.selection_images, seed)
     settings = dict(case.plan.settings.get(key, {}))
     if key in case.trained:
         settings["path"] = case.trained[key].path
@@ -88,8 +91,11 @@ def check_settings(case: Case) -> None:
             raise ValueError(f"settings of {key} cannot be used: {error}") from error
 
 
-def editing(case: Case, key: str, prompt: str) -> Unit:
+def editing(case: Case, key: str, prompt: str, seed: int = 0) -> Unit:
     """Return the unit that edits m images by one editor with one prompt, and judges them.
+
+    Args:
+        seed: of our own selection and training.
 
     Its values: what `judged` tells, "seconds" of "once" for all prompts, of "selection" and
     "training" for this one and of "edits" for all images, "clock", "photographs", which tell images
@@ -99,7 +105,7 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
 
     def run() -> Outcome:
         subject = subject_of(case.domain, prompt, plan.images)
-        editor, watch = load_editor(key, case.domain, case), Stopwatch(case.domain.device)
+        editor, watch = load_editor(key, case.domain, case, seed), Stopwatch(case.domain.device)
         with watch.lap("once"):
             editor.prepare_domain()
         with watch.lap("training"):
@@ -122,9 +128,11 @@ def editing(case: Case, key: str, prompt: str) -> Unit:
         "editor": key, "prompt": prompt, "images": plan.images, "shown": plan.shown,
         "settings": settings_of(case, key), **case.judges.to_json(),
     }  # fmt: skip
-    name = f"edits/{key}, prompt {case.prompts.index(prompt)}".replace(" ", "-")
+    name = f"edits/{key}, prompt {case.prompts.index(prompt)}"
     turn = 10 + case.prompts.index(prompt)
-    return case.unit(name, depends, run, turn=turn, cost=_USUAL_COST)
+    if seed:
+        depends, name, turn = {**depends, "seed": seed}, f"{name}, seed {seed}", 18
+    return case.unit(name.replace(" ", "-"), depends, run, turn=turn, cost=_USUAL_COST)
 
 
 def settings_of(case: Case, key: str) -> dict[str, Any]:

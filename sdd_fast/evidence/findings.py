@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..metrics.interval import Interval
+from .seeds import ALL, FIGURES
 from .table import Table, shown
 from .table1 import AS_ONE
 from .table3 import COMPARED, STRATEGIES
@@ -25,6 +26,7 @@ def findings(tables: Mapping[str, Sequence[Table]]) -> list[str]:
     by_name = {table.name: table for its in tables.values() for table in its}
     return [
         *_quality(by_name["table1"]),
+        *(_seeds(by_name["table1-seeds"]) if "table1-seeds" in by_name else ()),
         *_time(by_name["table1-time"]),
         *_ordering(by_name["table3"], "with gradients as they are"),
         *_ordering(by_name["table3-unit-rms"], "with unit-RMS gradients"),
@@ -57,6 +59,18 @@ def _quality(table: Table) -> Iterator[str]:
             f"the target at least every second time, {rival}, {shown(its)}: {verdict}, the "
             f"intervals are {apart}."
         )
+
+
+def _seeds(table: Table) -> Iterator[str]:
+    """Say how far the figures of ours lie apart that differ in the seed alone."""
+    rows: list[Row] = [row for row in table.rows if row["seed"] != ALL]
+    told = []
+    for key, name in FIGURES.items():
+        means = [row[key].estimate for row in rows if isinstance(row.get(key), Interval)]
+        if rows and len(means) == len(rows):
+            told.append(f"{name} {min(means):.3f} to {max(means):.3f}")
+    if told:
+        yield f"Ours selected for and trained with each of {len(rows)} seeds: {', '.join(told)}."
 
 
 def _time(table: Table) -> Iterator[str]:

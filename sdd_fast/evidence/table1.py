@@ -14,7 +14,7 @@ from torch import Tensor
 from ..metrics.interval import Interval
 from ..metrics.paired import holm, sign_flip_test
 from ..timing.equations import break_even
-from . import editing
+from . import editing, seeds
 from .case import Case
 from .editing import AT_ONCE, OURS, class_of, editors, measured
 from .judge import values_of
@@ -63,13 +63,14 @@ COMPARED = ("success", "kept", "counterfactual_error", "clip_direction")
 
 
 def units(case: Case) -> list[Unit]:
-    """Return the units of all editors, and of our own time where prompts are done as one."""
-    return [*editing.units(case), together(case)]
+    """Return the units of all editors, of ours with other seeds, and of all prompts as one."""
+    return [*editing.units(case), together(case), *seeds.units(case)]
 
 
 def tables(case: Case) -> list[Table]:
-    """Return Table 1: quality, paired tests, time."""
-    return comparison(case, editors(case), "table1", "Table 1")
+    """Return Table 1: quality, paired tests, time, and ours with other seeds."""
+    found = comparison(case, editors(case), "table1", "Table 1")
+    return [*found, seeds.table(case)] if case.plan.training_seeds > 1 else found
 
 
 def comparison(case: Case, keys: Sequence[str], name: str, title: str) -> list[Table]:
@@ -113,8 +114,9 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         f"{count} images that lack the target for each prompt, the same for all editors; "
         f"{_different(found)} different ones, since prompts share some; of "
         f"{len(case.prompts)} prompts, as far as they are measured. Intervals of 95 % over prompts "
-        "and images; each editor is trained once for a prompt, of other seeds they tell nothing. "
-        "CLIP figures from "
+        "and images; each editor is trained once for a prompt, of other seeds they tell nothing"
+        + (" (“ours with other seeds” does). " if case.plan.training_seeds > 1 else ". ")
+        + "CLIP figures from "
         f"“{case.domain.source_text}” to the prompt. "
         + (
             "Counterfactual: against the same image drawn with the target alone changed; the "

@@ -57,6 +57,14 @@ def test_claims_that_hold() -> None:
     assert not any("unit-RMS" in one for one in told)  # not measured
 
 
+def test_seeds_are_told_by_their_extremes() -> None:
+    rows = [{"seed": s, "success": at(x)} for s, x in ((0, 0.9), (1, 0.7), ("all", 0.8))]
+    measured = tables()
+    measured["table1"].append(Table("table1-seeds", "", [Column("seed", "seed")], rows))
+    (told,) = (one for one in findings(measured) if "seeds" in one)
+    assert told == ("Ours selected for and trained with each of 2 seeds: success 0.700 to 0.900.")
+
+
 def test_claims_that_do_not_hold() -> None:
     told = findings(tables((0.7, 0.71, 0.9), (0.5, 0.3, 0.4, 0.2, 0.0), "never", 9.0))
     assert any("ours is not better, the intervals are not apart" in one for one in told)
