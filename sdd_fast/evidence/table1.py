@@ -320,7 +320,14 @@ def _judges(domain: Domain, found: Found) -> Iterator[str]:
         error = (
             ", others kept and the counterfactual error" if _draws(domain) else " and others kept"
         )
-        yield f"No edit was made by the classifier, off which success{error} are read."
+        told = f"No edit was made by the classifier, off which success{error} are read."
+        if domain.reader is not None:
+            names = ", ".join(domain.reader.ATTRIBUTES).replace("_", " ")
+            told += (
+                f" It reads {names}: the one that a prompt is about "
+                "tells success, of the others those count as kept that read as before."
+            )
+        yield told
     for network, key, name in (
         (domain.clip, "clip", "CLIP"), (domain.identity, "identity", "identity network"),
     ):  # fmt: skip

@@ -129,7 +129,11 @@ def test_an_editor_that_does_nothing_is_no_rival_in_keeping_the_rest(case: Case)
 
 def test_judges_that_had_a_part_in_edits_are_named(case: Case) -> None:
     notes = table1.quality(case, FOUND, "table1", "").notes
-    assert any("No edit was made by the classifier" in note for note in notes)
+    (classified,) = (n for n in notes if n.startswith("No edit was made by the classifier"))
+    assert (
+        "It reads skin, hair color, " in classified
+        and "the one that a prompt is about" in classified
+    )
     assert any("The CLIP that judges also had a part in the edits of Rival:" in n for n in notes)
     assert any("identity network" in note and "SDD (ours)" in note for note in notes)
     unjudged = SimpleNamespace(classifier=None, clip=None, identity=None, reader=None)
