@@ -107,12 +107,14 @@ def hierarchical_interval(
 
     Args:
         groups: [prompt][seed] → values [N], true-or-false or numbers; NaN is left out. If all of
-            the former agree, the interval is that of a share of all images, see `share_interval`.
+            the former agree, the interval is that of a share, see `share_interval`, of so many
+            images as the smallest [prompt][seed] has: others may be the same images again, under
+            another prompt or by another seed.
         over: the levels that are drawn again. Without "prompts" the interval speaks of these
             prompts only, not of others like them.
 
     Raises:
-        ValueError: no groups, an empty one, or an unknown level.
+        ValueError: no groups, an empty one, infinite values, or an unknown level.
     """
     unknown = [level for level in over if level not in LEVELS]
     if unknown or not over:
@@ -127,9 +129,11 @@ def hierarchical_interval(
         )
     check_count("resamples", resamples)
     values = torch.cat([v for seeds in cells for v in seeds])
+    _check_finite(values)
     shares = all(v.dtype == torch.bool for seeds in given for v in seeds)
     if shares and (values == values[0]).all():
-        return share_interval(int(values.sum()), len(values), confidence)
+        fewest = min(len(v) for seeds in cells for v in seeds)
+        return share_interval(fewest if values[0] else 0, fewest, confidence)
     drawn = _Nested(cells).means(resamples, over, draws.stream(seed, "hierarchical bootstrap"))
     means = [sum(float(v.mean()) for v in seeds) / len(seeds) for seeds in cells]
     lower = _expanded(cells, over, confidence)
@@ -209,8 +213,17 @@ def _check_rows(rows: Tensor) -> None:
         raise ValueError(
             f"a bootstrap needs at least {FEWEST} values (not NaN), got {count}; measure more"
         )
-    if not torch.isfinite(rows).all():
-        raise ValueError("expected finite values to resample, got NaN or infinity")
+    _check_finite(rows)
+
+
+def _check_finite(values: Tensor) -> None:
+    odd = values[~torch.isfinite(values)]
+    if len(odd):
+        told = ", ".join(sorted({f"{value:g}" for value in odd.tolist()}))
+        raise ValueError(
+            f"expected finite values to resample, got {told}: {len(odd)} of {values.numel()}; "
+            "leave them out"
+        )
 
 
 def _mean(rows: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..checks import check_count
 from ..domains.reader import RightAnswers, Target
 from ..images import psnr
 from ..shield import shielded
@@ -62,8 +63,9 @@ def right_answers(
 
     Raises:
         ValueError: the images of the domain are not drawn, the prompt is about none of its
-            attributes or several, or hardly any image lacks the target.
+            attributes or several, hardly any image lacks the target, or a count of none.
     """
+    check_count("count", count)
     reader = domain.reader
     if reader is None or not hasattr(reader, "right_answers"):
         raise ValueError(

@@ -37,7 +37,13 @@ class Interval:
         return f"{self.estimate:.{decimals}f} [{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
 
     def apart(self, other: Interval) -> bool:
-        """Tell whether the two intervals have no value in common."""
+        """Tell whether the two intervals have no value in common, of which each has a width.
+
+        One without any, as of numbers that all agree, only says that nothing varied in these
+        images, and is apart from none. That of a share always has a width, see `share_interval`.
+        """
+        if not (self.low < self.high and other.low < other.high):
+            return False
         return self.high < other.low or other.high < self.low
 
     def to_json(self) -> dict[str, Any]:

@@ -144,8 +144,17 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values that hold for all comparisons together (Holm 1979).
 
     Args:
-        p_values: comparison → p-value of it alone.
+        p_values: comparison → p-value of it alone, 0…1.
+
+    Raises:
+        ValueError: one is NaN or outside of 0…1.
     """
+    for name, p in p_values.items():
+        if not 0 <= p <= 1:  # also true of NaN
+            raise ValueError(
+                f"a p-value lies between 0 and 1, got {p!r} of {name!r}; leave out what was not "
+                "tested"
+            )
     ordered = sorted(p_values.items(), key=lambda item: item[1])
     adjusted, largest = {}, 0.0
     for rank, (name, p) in enumerate(ordered):

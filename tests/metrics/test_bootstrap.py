@@ -130,8 +130,11 @@ def test_every_prompt_and_seed_counts_the_same_however_many_images_it_has() -> N
 
 
 def test_successes_that_all_agree_are_not_certain() -> None:
-    groups = [[torch.ones(8, dtype=torch.bool)] * 3] * 2
-    assert hierarchical_interval(groups) == share_interval(48, 48)
+    groups = [[torch.ones(8, dtype=torch.bool)] * 3, [torch.ones(6, dtype=torch.bool)] * 3]
+    # Prompts and seeds share images: of how many different ones it is, 6 or 42, nobody said.
+    assert hierarchical_interval(groups) == share_interval(6, 6)
+    failures = [[~values for values in seeds] for seeds in groups]
+    assert hierarchical_interval(failures) == share_interval(0, 6)
 
 
 def table(prompts: int, rng: torch.Generator) -> list[list[Tensor]]:
@@ -167,13 +170,32 @@ def test_intervals_read_like_a_table_and_survive_json() -> None:
     assert not found.apart(share_interval(57, 64))
 
 
+def test_an_interval_of_no_width_is_apart_from_none_and_that_of_a_share_may_be() -> None:
+    same = hierarchical_interval([[torch.full((8,), 0.5)]] * 2, resamples=50)
+    other = bootstrap_interval(torch.full((9,), 0.25))
+    wide = bootstrap_interval(normal(20, 7), resamples=200)
+    assert same.low == same.high and other.low == other.high and wide.high < 10
+    far = Interval(20.0, 19.0, 21.0, 0.95, "by hand", 9)
+    assert wide.apart(far) and far.apart(wide)
+    for one in (other, wide, far):
+        assert not same.apart(one) and not one.apart(same)
+    assert share_interval(64, 64).apart(share_interval(0, 64))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: bootstrap_interval([1.0] * 4), "at least 5 values .*got 4"),
         (lambda: bootstrap_interval(torch.full((9,), torch.nan)), "at least 5 values .*got 0"),
         (lambda: bootstrap_interval(torch.tensor([True, False])), "at least 5 values .*got 2"),
-        (lambda: bootstrap_interval([math.inf] * 9), "finite values"),
+        (lambda: bootstrap_interval([math.inf] * 9), "finite values to resample, got inf: 9 of 9"),
+        (
+            lambda: bootstrap_interval(
+                torch.tensor([math.nan, 1, -math.inf] * 3), lambda x: x.sum(1)
+            ),
+            "got -inf, nan: 6 of 9",
+        ),
+        (lambda: hierarchical_interval([[torch.tensor([1.0, math.inf])]] * 2), "got inf: 2 of 4"),
         (lambda: bootstrap_interval(torch.zeros(9, 2)), r"\[N\], got \[9, 2\]"),
         (lambda: bootstrap_interval([1.0] * 9, method="t"), "bca, percentile"),
         (lambda: bootstrap_interval([1.0] * 9, confidence=95), "between 0 and 1"),

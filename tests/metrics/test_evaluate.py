@@ -225,6 +225,8 @@ def test_what_does_not_fit_is_refused(
         r"classifier, clip": lambda: domain_features(faces, "inception"),
         r"are not drawn": lambda: right_answers(unlabeled, "beard", 4),
         r"names no attribute": lambda: right_answers(faces, "a zombie", 4),
+        r"count must be a positive integer.* got 0": lambda: right_answers(faces, PROMPT, 0),
+        r"count must be a positive integer.* got -1": lambda: right_answers(faces, PROMPT, -1),
         r"of 32 rendered faces lack skin": lambda: right_answers(
             faces, ("skin", ("pale", "tan", "brown", "dark")), 4
         ),

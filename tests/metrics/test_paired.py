@@ -101,6 +101,7 @@ def test_holm_corrects_for_several_comparisons() -> None:
     found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,8 @@ def test_holm_corrects_for_several_comparisons() -> None:
         (lambda: sign_flip_test([]), "finite differences"),
         (lambda: sign_flip_test([1.0, torch.nan]), "finite differences"),
         (lambda: sign_flip_test([1.0], alternative="larger"), "two-sided, greater, less"),
+        (lambda: holm({"a": 0.01, "b": math.nan}), "between 0 and 1, got nan of 'b'"),
+        (lambda: holm({"a": 1.5}), "got 1.5 of 'a'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(call, message: str) -> None:
