@@ -116,6 +116,7 @@ def paper(
     out: Annotated[
         Path, typer.Option(help="The folder for page, tables and figures.", show_default=True)
     ] = Path("evidence"),
+    overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     attention: options.Attention = "auto",
@@ -158,8 +159,9 @@ def paper(
                 f"{name} is {asked[name]}, but the domain {domain.name} names {there} to measure "
                 'with; list more as "prompts" in its domain file'
             )
+    judges = judging.open(device)
     work = checked(
-        domain, out, plan, only=parts, trained=compared.trained, judges=judging.open(device)
+        domain, out, plan, only=parts, trained=compared.trained, judges=judges, overwrite=overwrite
     )
     say(f"measuring {', '.join(parts)} of {domain.name} on {device}, the {plan.name} plan …")
     failures = work.measure()

@@ -144,8 +144,11 @@ def settings_of(case: Case, key: str) -> dict[str, Any]:
     used = {**defaults, **case.plan.settings.get(key, {})}
     told = {name: repr(value) for name, value in used.items()}
     if key in case.trained:
-        training = case.trained[key].about["training"]
-        told |= {"trained_steps": str(training["steps"]), "network": case.trained[key].digest}
+        about = case.trained[key].about
+        told |= {"trained_steps": str(about["training"]["steps"])}
+        if "guidance_scale" in about:
+            told |= {"trained_guidance_scale": str(about["guidance_scale"])}
+        told |= {"network": case.trained[key].digest}
     return told
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..metrics.interval import Interval
+from ..metrics.paired import holm, sign_flip_test
 from ..selection.hqs import usual_timesteps
 from .case import Case
 from .consistency import CONSISTENCY, consistency_unit
@@ -151,6 +152,13 @@ def correlations(case: Case) -> Table:
                 chosen = None if scores is None else _chosen(case, scores, there)
                 row[f"{key}_chosen"] = chosen
         rows.append(row)
+    p_values = {
+        key: _against_hqs(case, there)
+        for key, there in _measures(case)
+        if key.startswith("success") and there is not None
+    }
+    for row in rows:
+        row |= {f"{key}_p": its.get(row["score"]) for key, its in p_values.items()}
     for key, there in _measures(case):
         kind = "unit RMS" if key.endswith("unit_rms") else "as they are"
         measure = MEASURES[key.removesuffix("_unit_rms")]
@@ -171,10 +179,62 @@ def correlations(case: Case) -> Table:
         "prompts and seeds with an interval of 95 %. “Success at its best”: of the edits trained "
         "at the timestep that the score puts first."
     )
-    notes = [note, *_without_rank(case)]
+    notes = [note, *_tested(case, p_values), *_without_rank(case)]
     ranked = range(len(variants(case)))
     title = "Scores of a timestep against what training at it alone achieves"
     return Table("hqs", title, columns, rows, notes, ranked=list(ranked))
+
+
+def _against_hqs(case: Case, there: Measured) -> dict[str, float]:
+    """Return of each other score whether its ρ with success differs from that of HQS: p-values of
+    sign-flip tests over prompts, Holm over scores."""
+    ranks = {
+        variant.name: _prompt_ranks(variant, found["curves"], there)
+        for variant in variants(case)
+        if (found := case.store.find(curves(case, variant))) is not None
+    }
+    if "HQS" not in ranks:
+        return {}
+    of_hqs, p_values = ranks.pop("HQS"), {}
+    for name, its in ranks.items():
+        pairs = zip(its, of_hqs, strict=True)
+        differences = [a - b for a, b in pairs if a is not None and b is not None]
+        if differences:
+            p_values[name] = sign_flip_test(differences)
+    return holm(p_values)
+
+
+def _prompt_ranks(
+    variant: Variant, found: Sequence[Mapping[str, Any]], there: Measured
+) -> list[float | None]:
+    """Return the rank correlation of each prompt, the mean over seeds; None where it has none."""
+    means = []
+    for p, one in enumerate(found):
+        ranks = [rank_correlation(one[variant.score], seed[p]) for seed in there.values]
+        known = [rank for rank in ranks if rank is not None]
+        means.append(_mean(known) if known else None)
+    return means
+
+
+def _tested(case: Case, p_values: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Say which scores are told from HQS by their ρ with success."""
+    count = len(case.ablation_prompts)
+    for key, its in p_values.items():
+        if not its:
+            continue
+        kind = "unit-RMS gradients" if key.endswith("unit_rms") else "gradients as they are"
+        told = [f"“{name}” (p = {p:.2g})" for name, p in its.items() if p < 0.05]
+        least = min(its, key=its.__getitem__)
+        verdict = (
+            f"differ {', '.join(told)}"
+            if told
+            else f"differs none; “{least}” does most, p = {its[least]:.2g}"
+        )
+        yield (
+            f"By ρ with success, {kind}, from HQS {verdict} (two-sided sign-flip tests over "
+            f"prompts, Holm over scores; of {count} prompts no p can be below "
+            f"{2.0 ** (1 - count):.2g} before that)."
+        )
 
 
 def _without_rank(case: Case) -> Iterator[str]:

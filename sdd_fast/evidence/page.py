@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -29,15 +28,15 @@ class Picture:
 def write_page(
     path: PathLike,
     case: Case,
-    request: Mapping[str, Any],
     tables: Mapping[str, Sequence[Table]],
     pictures: Sequence[Picture],
+    origins: Sequence[tuple[Mapping[str, str], int]],
     failures: Mapping[str, str],
 ) -> None:
     """Write the page.
 
     Args:
-        request: see `paper.request_of`. tables: part → its tables.
+        tables: part → its tables. origins: see `Store.origins`.
         failures: unit → why it could not be done.
     """
     environment = jinja2.Environment(
@@ -48,9 +47,9 @@ def write_page(
         keep_trailing_newline=True,
     )
     text = environment.get_template("results.md.jinja").render(
-        request=request,
-        command=_command(case),
-        plan=request["plan"],
+        command=command_of(case),
+        origins=[(_told(origin), count) for origin, count in origins],
+        plan=case.plan,
         domain=case.domain,
         prompts=case.prompts,
         findings=findings(tables),
@@ -66,13 +65,23 @@ def write_page(
     write_text(path, text)
 
 
-def _command(case: Case) -> str:
-    """Return the command that measures as much, but for parts and methods."""
+OPTIONS = {
+    "images": "-m", "asked_prompts": "-n", "prompts": "--prompts",
+    "ablation_prompts": "--ablation-prompts", "ablation_seeds": "--seeds",
+}  # fmt: skip
+"""What of a plan the command takes by itself."""
+
+
+def command_of(case: Case) -> str:
+    """Return the command that measures as much, but for `--only`."""
     quick = case.plan.name == "quick"
     usual = Plan.quick() if quick else Plan()
     words = ["sdd bench paper --domain", case.domain.name, *(["--quick"] if quick else [])]
-    if case.plan.images != usual.images:
-        words.append(f"-m {case.plan.images}")
+    for name, option in OPTIONS.items():
+        if (value := getattr(case.plan, name)) != getattr(usual, name):
+            words.append(f"{option} {value}")
+    if case.plan.methods is not None:
+        words.append(f"--methods {','.join(case.plan.methods)}")
     if case.plan.settings_note:
         words.append("--settings FILE")
     for name in case.judges.to_json():
@@ -80,6 +89,16 @@ def _command(case: Case) -> str:
     if case.trained:
         words.append("--trained FOLDER")
     return " ".join(words)
+
+
+def _told(origin: Mapping[str, str]) -> str:
+    """Return an origin as people read it."""
+    if not origin:
+        return "on what and by which versions is not told"
+    return (
+        f"on {origin['device']}; sdd_fast {origin['sdd_fast']}, torch {origin['torch']}, Python "
+        f"{origin['python']}"
+    )
 
 
 def described(case: Case) -> list[dict[str, str]]:

@@ -9,7 +9,8 @@ plan.json         of which domain and plan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -77,6 +78,7 @@ def paper(
     only: Sequence[str] | None = None,
     trained: PathLike | None = None,
     judges: Judges | None = None,
+    overwrite: bool = False,
     progress: bool | Listener = True,
 ) -> dict[str, str]:
     """Measure what is not measured yet, and write tables, figures and page.
@@ -87,6 +89,8 @@ def paper(
         trained: folder of folders of `train_baseline`, named by what they are of: editors to
             compare with, too.
         judges: networks that judge beside the domain's own.
+        overwrite: whether a page of another plan in that folder, or by other judges, may be
+            written over. What was measured for it stays.
 
     Returns:
         Why units could not be done, by their names.
@@ -94,11 +98,14 @@ def paper(
     Raises:
         ValueError: the domain has nothing to measure edits with or no prompts, an unknown part or
             method, settings that an editor refuses, or the folder is of another domain.
-        FileExistsError: the folder has files of somebody else's.
+        FileExistsError: the folder has files of somebody else's, or a page of another plan.
         FileNotFoundError: `trained` holds no finished training of any editor.
         KeyboardInterrupt: what was measured is kept, and the page has it.
     """
-    return checked(domain, out, plan, only=only, trained=trained, judges=judges).measure(progress)
+    work = checked(
+        domain, out, plan, only=only, trained=trained, judges=judges, overwrite=overwrite
+    )
+    return work.measure(progress)
 
 
 @dataclass(frozen=True)
@@ -114,12 +121,11 @@ class Checked:
         """Measure what is not measured yet, and write it; see `paper`."""
         with locked(self.folder):
             write_json(self.folder / PLAN_FILE, request_of(self.case))
+            failures: dict[str, str] = {}
             try:
                 failures = complete(self.units, self.case.store, progress)
-            except KeyboardInterrupt:
-                write(self.case, self.folder, {})
-                raise
-            write(self.case, self.folder, failures)
+            finally:
+                write(self.case, self.folder, failures)
         return failures
 
 
@@ -132,16 +138,18 @@ def checked(
     only: Sequence[str] | None = None,
     trained: PathLike | None = None,
     judges: Judges | None = None,
+    overwrite: bool = False,
 ) -> Checked:
     """Check what `paper` is asked for, before any work; arguments and errors are those of it."""
     parts = check_parts(only)
     check_judges(domain)
     folder = settled(out)
     there = {} if trained is None else trained_in(trained, domain.name)
-    case = Case(domain, plan or Plan(), Store(folder / "units"), there, judges or Judges())
+    store = Store(folder / "units", origin_of(domain))
+    case = Case(domain, plan or Plan(), store, there, judges or Judges())
     editing.check_settings(case)
     units = {unit.name + unit.digest: unit for part in parts for unit in units_of(case, part)}
-    _check_folder(folder, domain.name)
+    _check_folder(folder, case, overwrite)
     return Checked(case, list(units.values()), folder)
 
 
@@ -210,24 +218,32 @@ def write(case: Case, folder: Path, failures: dict[str, str]) -> None:
             write_bytes(path, png_of(drawn))
         there = path.relative_to(folder).as_posix() if drawn is not None else None
         pictures.append(Picture(module.TITLE, module.CAPTION, there))
-    write_page(folder / PAGE, case, request_of(case), tables, pictures, failures)
+    origins = case.store.origins([unit for part in PARTS for unit in units_of(case, part)])
+    write_page(folder / PAGE, case, tables, pictures, origins, failures)
 
 
 def request_of(case: Case) -> dict[str, Any]:
     """Return of what the evidence is, JSON values only."""
-    info = build_info()
     return {
         "format": FORMAT,
         "domain": case.domain.name,
         "plan": case.plan.to_json(),
         "judges": case.judges.to_json(),
-        "device": device_name(case.domain.device),
-        "threads": torch.get_num_threads(),
-        "versions": {name: info[name] for name in ("sdd_fast", "torch", "python")},
+        **origin_of(case.domain),
     }
 
 
-def _check_folder(folder: Path, domain: str) -> None:
+def origin_of(domain: Domain) -> dict[str, str]:
+    """Return on what and by which versions is measured now."""
+    info = build_info()
+    threads = torch.get_num_threads()
+    return {
+        "device": f"{device_name(domain.device)} with {threads} thread{'s' * (threads > 1)}",
+        **{name: str(info[name]) for name in ("sdd_fast", "torch", "python")},
+    }
+
+
+def _check_folder(folder: Path, case: Case, overwrite: bool) -> None:
     path = folder / PLAN_FILE
     if not path.exists():
         strangers = [p for p in folder.iterdir() if p.name != ".lock"] if folder.is_dir() else []
@@ -242,8 +258,26 @@ def _check_folder(folder: Path, domain: str) -> None:
         raise FileExistsError(
             f"{path} is no plan of `sdd bench paper`, and is kept; choose another folder"
         )
-    if content.get("domain") != domain:
+    if content.get("domain") != case.domain.name:
         raise ValueError(
-            f"{folder} holds evidence of the domain {content.get('domain')!r}, not of {domain!r}; "
-            "choose another folder"
+            f"{folder} holds evidence of the domain {content.get('domain')!r}, not of "
+            f"{case.domain.name!r}; choose another folder"
         )
+    if (folder / PAGE).exists() and not overwrite and (other := _differing(content, case)):
+        raise FileExistsError(
+            f"{folder / PAGE} is of another plan ({', '.join(other)}), and is kept; choose another "
+            "folder, or pass overwrite=True to write the new page over it. What was measured stays "
+            "in either case"
+        )
+
+
+def _differing(content: Mapping[str, Any], case: Case) -> list[str]:
+    """Return how the plan that a folder's page is of differs from that of a case."""
+    now = json.loads(json.dumps(request_of(case)))
+    plan = content.get("plan", {})
+    found = [
+        f"{name} {plan.get(name)} instead of {value}"
+        for name, value in now["plan"].items()
+        if plan.get(name) != value
+    ]
+    return found + (["other judges"] if content.get("judges") != now["judges"] else [])

@@ -98,7 +98,7 @@ class Plan:
     def quick(cls, **changes: Any) -> Plan:
         """Return a plan of minutes on a CPU: everything is run, hardly anything is sure."""
         small = cls(
-            name="quick", images=8, prompts=2, settings=QUICK_SETTINGS, steps=30, training_seeds=1,
+            name="quick", images=8, prompts=2, settings=QUICK_SETTINGS, steps=100, training_seeds=1,
             selection_images=4, budget=Budget(steps=15), ablation_prompts=2, ablation_seeds=1,
             ablation_images=16, study_timesteps=5, study_seeds=1, shown=4, resamples=1000,
         )  # fmt: skip

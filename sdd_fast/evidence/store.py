@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +22,8 @@ from torch import Tensor
 from ..files import PathLike, read_json, settled, write_json
 from ..images import save_png
 from ..progress import Listener, Task
+
+_log = logging.getLogger(__name__)
 
 FORMAT = "sdd_fast evidence 1"
 
@@ -63,10 +67,15 @@ class Unit:
 
 
 class Store:
-    """The outcomes in a folder."""
+    """The outcomes in a folder.
 
-    def __init__(self, folder: PathLike) -> None:
+    Args:
+        origin: kept beside each: on what and by which versions it was measured.
+    """
+
+    def __init__(self, folder: PathLike, origin: Mapping[str, str] | None = None) -> None:
         self.folder = settled(folder)
+        self.origin = dict(origin or {})
 
     def find(self, unit: Unit) -> dict[str, Any] | None:
         """Return the values of a unit; None if it was not measured.
@@ -74,6 +83,20 @@ class Store:
         Raises:
             ValueError: its file is damaged.
         """
+        content = self._read(unit)
+        return None if content is None else dict(content["values"])
+
+    def origins(self, units: Sequence[Unit]) -> list[tuple[dict[str, str], int]]:
+        """Return the different origins of those units that were measured, and of how many each is;
+        that of most comes first."""
+        counts: Counter[tuple[tuple[str, str], ...]] = Counter()
+        for unit in {(unit.name, unit.digest): unit for unit in units}.values():
+            content = self._read(unit)
+            if content is not None:
+                counts[tuple(content.get("origin", {}).items())] += 1
+        return [(dict(origin), count) for origin, count in counts.most_common()]
+
+    def _read(self, unit: Unit) -> dict[str, Any] | None:
         path = self.folder / f"{unit.name}-{unit.digest}.json"
         if not path.exists():
             return None
@@ -81,7 +104,7 @@ class Store:
             content = read_json(path)
             if content["format"] != FORMAT:
                 raise ValueError(f"it is of the format {content['format']!r}")
-            return dict(content["values"])
+            return {**content, "values": dict(content["values"])}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}); delete it, and it is measured again"
@@ -92,7 +115,10 @@ class Store:
         for name, images in outcome.strips.items():
             # [C, 3, R, R] -> one picture [3, R, C·R]
             save_png(self._strip(unit, name), torch.cat(list(images.cpu()), 2))
-        content = {"format": FORMAT, "depends": unit.depends, "values": outcome.values}
+        content = {
+            "format": FORMAT, "origin": self.origin, "depends": unit.depends,
+            "values": outcome.values,
+        }  # fmt: skip
         write_json(self.folder / f"{unit.name}-{unit.digest}.json", content)
 
     def strip(self, unit: Unit, name: str) -> Tensor | None:
@@ -115,8 +141,8 @@ def complete(
     """Do the units that were not done, and keep each as soon as it is.
 
     Returns:
-        Why units could not be done, by their names: the domain lacks something that they need, or
-        a training became NaN.
+        Why units could not be done, by their names: the domain lacks something that they need, a
+        training became NaN, or an editor failed in another way, which does not stop the others.
 
     Raises:
         KeyboardInterrupt: what was done is kept.
@@ -134,6 +160,9 @@ def complete(
                     store.keep(unit, unit.run())
             except (ValueError, FloatingPointError, FileNotFoundError, ImportError) as error:
                 failures[unit.name] = str(error)
+            except (RuntimeError, TypeError, AttributeError, LookupError) as error:
+                failures[unit.name] = f"{type(error).__name__}: {error}"
+                _log.warning("%s failed", unit.name, exc_info=True)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
                     f"stopped with {len(units) - len(left) + i} of {len(units)} measurements done; "

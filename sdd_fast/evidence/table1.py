@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..baselines import TRAINED
 from ..metrics.interval import Interval
-from ..metrics.paired import holm, sign_flip_test
+from ..metrics.paired import FLIPS, holm, sign_flip_test
 from ..timing.equations import break_even
 from . import editing, seeds
 from .case import Case
@@ -103,10 +104,7 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
                 row[column.key] = case.interval(cells, over=("prompts", "images"))
         rows.append(row)
     rows.append(_nothing(case, found))
-    rivals = [
-        i for i, key in enumerate(found)
-        if key == OURS or (not class_of(key).supervised and _edits(rows[i]))
-    ]  # fmt: skip
+    rivals = [i for i, key in enumerate(found) if not class_of(key).supervised and _edits(rows[i])]
     # A domain may hold fewer latents than the plan asks for.
     there = {one["images"] for its in found.values() for one in its.values()}
     count = " to ".join(map(str, sorted(there or {case.plan.images})))
@@ -166,7 +164,8 @@ def paired(case: Case, found: Found, name: str, title: str) -> Table:
         columns += [Column(figure, titles[figure], "+.3f"), Column(f"{figure}_p", "p", ".2g")]
     note = (
         "Differences on the same images with intervals of 95 % over prompts and images; p of a "
-        "two-sided sign-flip test over photographs, adjusted for all rows of a column (Holm). What "
+        f"two-sided sign-flip test over photographs ({FLIPS:,} random flips: no p is told below "
+        f"{1 / (FLIPS + 1):.1g}), adjusted for all rows of a column (Holm). What "
         f"several prompts make of one photograph counts as one; there are {_different(found)} of "
         "them. It speaks of these prompts alone; whether others would come out alike, the "
         "intervals tell. More is better for us"
@@ -195,12 +194,13 @@ class Cost:
     """Seconds of an editor, means over prompts.
 
     Args:
-        selection, training: of a prompt. edit: of an image.
+        selection, training: of a prompt. edit: of an image. once: for all prompts.
     """
 
     selection: float
     training: float
     edit: float
+    once: float = 0.0
 
     @classmethod
     def of(cls, prompts: Mapping[str, Mapping[str, Any]]) -> Cost:
@@ -210,6 +210,8 @@ class Cost:
             fmean(s.get("selection", 0.0) for s in seconds),
             fmean(s.get("training", 0.0) for s in seconds),
             fmean(s["edits"] / one["images"] for s, one in zip(seconds, its, strict=True)),
+            # Nearly 0 in the units of a process that had it already.
+            max(s.get("once", 0.0) for s in seconds),
         )
 
     @property
@@ -217,8 +219,9 @@ class Cost:
         return self.selection + self.training
 
     def total(self, m: int, n: int) -> float:
-        """Return the seconds of m edits for each of n prompts (Eq. 13 and 14)."""
-        return n * (self.beforehand + m * self.edit)
+        """Return the seconds of m edits for each of n prompts (Eq. 13 and 14), and of what is done
+        once."""
+        return self.once + n * (self.beforehand + m * self.edit)
 
     def cheaper_from(self, theirs: Cost) -> int | None:
         """Return from how many images a prompt this is cheaper (Eq. 15); None: at no number."""
@@ -248,8 +251,7 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
         if cost is not None:
             row |= {"selection": cost.selection, "training": cost.training, "edit": cost.edit}
             row |= {"total": cost.total(m, n)}
-            # Nearly 0 in the units of a process that had it already.
-            row |= {"once": max(one["seconds"].get("once", 0.0) for one in found[key].values())}
+            row |= {"once": cost.once}
             if key != OURS and OURS in costs:
                 row["break_even"] = _break_even(costs[OURS], cost)
             if key != OURS and as_one is not None:
@@ -276,12 +278,15 @@ def time(case: Case, found: Found, name: str, title: str) -> Table:
         f"edits {AT_ONCE} at once. Total: Eq. 13–15, selection counts as training. Prompts as one: "
         f"all {len(case.prompts)} selected for and trained together, of which one has its share; "
         "these mappers edit alike, and nothing else is measured of them. What an editor makes once "
-        "for all prompts (StyleCLIP direction: what every style channel does) is told apart and "
-        "not in it, nor are trainings by `sdd bench train`, which serve all prompts. “Edits "
+        "for all prompts (StyleCLIP direction: what every style channel does) is in the total, but "
+        "not in the numbers of images. Trainings by `sdd bench train`, which serve all prompts, "
+        "are in neither, and the totals of what they train are not compared. “Edits "
         f"alike”: they differ by less than {_ALIKE:.0%}, so that no number of images makes up for "
         "what is done beforehand."
     )
-    return Table(name, title, columns, rows, [note])
+    trained = {class_of(key).name for key in found if key in TRAINED}
+    ranked = [i for i, row in enumerate(rows) if row["editor"] not in trained]
+    return Table(name, title, columns, rows, [note], ranked=ranked)
 
 
 def _draws(domain: Domain) -> bool:

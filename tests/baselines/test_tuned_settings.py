@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import choose_guidance
 import pytest
 from tune_baselines import PROMPTS, best_of, results_of, search_of, settings_of
 
 from sdd_fast.baselines import BASELINES, TRAINED
+from sdd_fast.domains import load_domain
 from sdd_fast.evidence.settings import with_tuples
 
 
@@ -45,6 +47,16 @@ def test_no_value_next_to_the_best_of_a_finished_search_is_better(domain: str) -
         best_known = with_tuples(found["best"])
         around = [as_json(other) in tried for other in search_of(name).neighbors(best_known)]
         assert all(around) or not found["finished"]
+
+
+def test_no_strength_of_our_guidance_is_better_than_that_of_fashion32() -> None:
+    trials = json.loads(choose_guidance.RESULTS.read_text(encoding="utf-8"))["prompts"]
+    domain = load_domain("fashion32")
+    assert list(trials) == list(domain.guidance_rms)
+    for prompt, its in trials.items():
+        scores = {trial["guidance_rms"]: trial["score"] for trial in its}
+        assert list(scores) == list(choose_guidance.VALUES)
+        assert scores[domain.guidance_rms[prompt]] == max(scores.values())
 
 
 def test_the_settings_of_another_domain_are_the_best_that_were_found_in_it() -> None:

@@ -75,7 +75,8 @@ def test_an_editor_is_trained_by_a_command_and_compared_with(
         x for x in page.splitlines() if x.startswith("| Few-step student | Luo et al. 2023 | 1 |")
     )
     assert "not measured" not in quality.split("|")[7]
-    assert "| steps = 1, level = 0.8, batch_size = None, trained_steps = 1, network = " in page
+    told = "trained_steps = 1, trained_guidance_scale = 7.5, network = "
+    assert f"| steps = 1, level = 0.8, batch_size = None, {told}" in page
     assert str(tmp_path) not in page
     (title, *_) = [x for x in page.splitlines() if x.startswith("| editor | from | prompts")]
     column = title.split(" | ").index("LPIPS to before")

@@ -29,7 +29,8 @@ def tables(
     order = ("random", "small ξ", "large ξ", "largest HQS", "lowest HQS")
     ablation = [{"strategy": s, "success": at(x)} for s, x in zip(order, strategies, strict=True)]
     note = f"Success of {COMPARED}: +0.300; p = 0.001."
-    scores = [{"score": "HQS", "success_rank": at(0.8)}, {"score": "L1", "success_rank": at(0.9)}]
+    scores = [{"score": "HQS", "success_rank": at(0.8)},
+              {"score": "L1", "success_rank": at(0.9), "success_p": 0.25}]  # fmt: skip
     columns = [Column("editor", "editor")]
     return {
         "table1": [
@@ -52,8 +53,10 @@ def test_claims_that_hold() -> None:
     assert "Time: with the prompts selected for and trained together, from 21 images on." in told
     assert any("is in the paper's order: random 0.20, small ξ 0.30" in one for one in told)
     assert any(one.endswith("timesteps: +0.300; p = 0.001.") for one in told)
-    assert any("0.80 [0.78, 0.82]; most has “L1”, 0.90 (not tested" in one for one in told)
-    assert any(one.endswith("every prompt included: no other editor takes less.") for one in told)
+    assert any(
+        "0.80 [0.78, 0.82]; most has “L1”, 0.90 (against HQS p = 0.25)" in one for one in told
+    )
+    assert any(one.endswith("by `sdd bench train`: no other editor takes less.") for one in told)
     assert not any("unit-RMS" in one for one in told)  # not measured
 
 
@@ -69,5 +72,20 @@ def test_claims_that_do_not_hold() -> None:
     told = findings(tables((0.7, 0.71, 0.9), (0.5, 0.3, 0.4, 0.2, 0.0), "never", 9.0))
     assert any("ours is not better, the intervals are not apart" in one for one in told)
     assert any("SDD is never cheaper" in one for one in told)
-    assert any(one.endswith("every prompt included: less is taken by SDEdit.") for one in told)
+    assert any(one.endswith("by `sdd bench train`: less is taken by SDEdit.") for one in told)
     assert any("mean success is not in the paper's order" in one for one in told)
+
+
+def test_an_editor_of_ours_that_does_nothing_is_not_praised_for_keeping_the_rest() -> None:
+    lazy = tables((0.1, 0.7, 0.9))
+    (quality, *_) = lazy["table1"]
+    lazy["table1"][0] = Table("table1", "", quality.columns, quality.rows, ranked=[1])
+    told = findings(lazy)
+    assert any("Success: ours 0.100 [0.080, 0.120]: it does not reach" in one for one in told)
+    assert not any("ours is better" in one or "Others kept" in one for one in told)
+
+
+def test_a_table_3_of_which_all_means_are_equal_has_no_order() -> None:
+    told = findings(tables(strategies=(0.0, 0.0, 0.0, 0.0, 0.0)))
+    assert any("mean success is the same for all: random 0.00" in one for one in told)
+    assert not any("paper's order" in one for one in told)

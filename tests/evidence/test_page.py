@@ -10,15 +10,34 @@ import pytest
 
 from sdd_fast.domains import Domain
 from sdd_fast.evidence.case import Case
-from sdd_fast.evidence.page import described, write_page
-from sdd_fast.evidence.paper import request_of, tables_of
+from sdd_fast.evidence.page import command_of, described, write_page
+from sdd_fast.evidence.paper import origin_of, tables_of
 from sdd_fast.evidence.plan import Plan
 from sdd_fast.evidence.store import Store
 
 
 def page_of(case: Case, path: Path) -> str:
-    write_page(path, case, request_of(case), tables_of(case), [], {})
+    write_page(path, case, tables_of(case), [], [(origin_of(case.domain), 3)], {})
     return " ".join(path.read_text().split())
+
+
+def test_a_page_tells_by_which_command_and_where_its_figures_were_measured(
+    tiny: Domain, tmp_path: Path
+) -> None:
+    plan = Plan(images=50, prompts=2, ablation_seeds=1, methods=("sdedit", "ddib"))
+    case = Case(tiny, plan, Store(tmp_path / "units"))
+    words = "-m 50 --prompts 2 --seeds 1 --methods sdedit,ddib"
+    assert command_of(case) == f"sdd bench paper --domain tiny {words}"
+    now, old = origin_of(tiny), {**origin_of(tiny), "torch": "2.0"}
+    path = tmp_path / "results.md"
+    write_page(path, case, tables_of(case), [], [(now, 3)], {})
+    text = path.read_text()
+    assert f"--methods sdedit,ddib`\non {now['device']}; sdd_fast {now['sdd_fast']}, torch " in text
+    assert "different origin" not in text
+    write_page(path, case, tables_of(case), [], [(now, 3), (old, 2), ({}, 1)], {})
+    text = " ".join(path.read_text().split())
+    assert "measurements of different origin: 3 on cpu" in text and "; 2 on cpu" in text
+    assert "torch 2.0" in text and "1 on what and by which versions is not told." in text
 
 
 def test_a_page_tells_whether_settings_were_searched_in_its_domain(

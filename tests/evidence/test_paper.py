@@ -127,7 +127,10 @@ def test_a_part_alone_leaves_the_others_not_measured_and_is_gone_on_with(
     assert "| largest HQS |" in page
 
     more = replace(plan, budget=Budget(steps=2, batch_size=1))
-    paper(tiny, tmp_path / "out", more, only=["table3"], progress=False)
+    with pytest.raises(FileExistsError, match="of another plan .*budget .* is kept"):
+        paper(tiny, tmp_path / "out", more, only=["table3"], progress=False)
+    assert (tmp_path / "out" / "results.md").read_text() == page and len(done) == 11
+    paper(tiny, tmp_path / "out", more, only=["table3"], overwrite=True, progress=False)
     assert len(done) == 11 + 10  # the curves do not depend on the budget
 
 

@@ -62,6 +62,28 @@ def test_what_a_domain_cannot_do_is_told_and_does_not_stop_the_rest(tmp_path: Pa
     assert Store(tmp_path).find(units[0]) is None and Store(tmp_path).find(units[1]) is not None
 
 
+def test_an_editor_that_fails_in_an_unforeseen_way_is_told_with_the_kind_of_its_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log: list[str] = []
+    units = [unit("a", log, error=TypeError("no such argument")), unit("b", log)]
+    assert complete(units, Store(tmp_path), progress=False) == {"a": "TypeError: no such argument"}
+    assert log == ["a", "b"] and "Traceback" in caplog.text
+
+
+def test_where_units_were_measured_is_kept_beside_them(tmp_path: Path) -> None:
+    then, now = Store(tmp_path, {"torch": "2.0"}), Store(tmp_path, {"torch": "3.0"})
+    a, b, c, d = (unit(name, []) for name in "abcd")
+    Store(tmp_path).keep(a, Outcome({"x": 1}))
+    then.keep(b, Outcome({"x": 1}))
+    for one in (c, c, d):
+        now.keep(one, Outcome({"x": 1}))
+    found = now.origins([a, b, c, c, d, unit("e", [])])
+    assert found[0] == ({"torch": "3.0"}, 2)
+    assert sorted(count for _, count in found) == [1, 1, 2] and ({}, 1) in found
+    assert now.find(b) == {"x": 1}
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     store, one = Store(tmp_path), unit("a", [])
     store.keep(one, Outcome({"x": 1}))

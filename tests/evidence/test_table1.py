@@ -33,6 +33,16 @@ def test_costs_are_means_over_prompts_and_sums_of_eq_13_to_15() -> None:
     assert cost.total(m=100, n=10) == pytest.approx(10 * 35 + 1000 * 0.02)
 
 
+def test_what_is_done_once_counts_once_however_many_prompts_there_are() -> None:
+    units = {
+        name: {"seconds": {"once": once, "edits": 1.0}, "images": 100}
+        for name, once in (("a", 111.0), ("b", 0.001))  # found already by the second
+    }
+    cost = Cost.of(units)
+    assert cost.once == 111.0 and cost.beforehand == 0.0
+    assert cost.total(m=100, n=10) == pytest.approx(111.0 + 1000 * 0.01)
+
+
 def test_the_break_even_is_the_first_number_of_images_that_costs_less() -> None:
     ours, theirs = Cost(5.0, 30.0, 0.02), Cost(0.0, 0.0, 0.5)
     m = ours.cheaper_from(theirs)
@@ -124,6 +134,8 @@ def test_an_editor_that_does_nothing_is_no_rival_in_keeping_the_rest(case: Case)
     lazy = {**FOUND, "rival": {"white hair": values(2, 1.0, 0.2)}}
     table = table1.quality(case, lazy, "table1", "")
     assert table.ranked == [0]
+    ours = {**FOUND, "ours": {"white hair": values(2, 1.0, 0.2)}}
+    assert table1.quality(case, ours, "table1", "").ranked == [1]
     assert table1.quality(case, FOUND, "table1", "").ranked == [0, 1]
 
 
