@@ -55,6 +55,8 @@ class Plan:
 
     Args:
         images: m, that every method edits for each prompt, and n, `asked_prompts`, of Eq. 13–15.
+        reference_images: without the target of each prompt, that edited images are compared with
+            as a set (FID, KID); at least `images`, and no more where the domain has not as many.
         prompts: of the domain's, in tables 1 and 2 and the figures.
         methods: of `baselines.BASELINES`, to compare with; None: all.
         settings: of some of these, in place of their defaults: name → argument → value.
@@ -72,6 +74,7 @@ class Plan:
     name: str = "full"
     images: int = 100
     asked_prompts: int = 10
+    reference_images: int = 256
     prompts: int = 8
     methods: tuple[str, ...] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -98,9 +101,10 @@ class Plan:
     def quick(cls, **changes: Any) -> Plan:
         """Return a plan of minutes on a CPU: everything is run, hardly anything is sure."""
         small = cls(
-            name="quick", images=8, prompts=2, settings=QUICK_SETTINGS, steps=100, training_seeds=1,
-            selection_images=4, budget=Budget(steps=15), ablation_prompts=2, ablation_seeds=1,
-            ablation_images=16, study_timesteps=5, study_seeds=1, shown=4, resamples=1000,
+            name="quick", images=8, reference_images=8, prompts=2, settings=QUICK_SETTINGS,
+            steps=100, training_seeds=1, selection_images=4, budget=Budget(steps=15),
+            ablation_prompts=2, ablation_seeds=1, ablation_images=16, study_timesteps=5,
+            study_seeds=1, shown=4, resamples=1000,
         )  # fmt: skip
         return replace(small, **changes)
 

@@ -1,11 +1,15 @@
-"""Edited images as a set: FID and KID of all prompts together, from features that units keep."""
+"""Edited images as a set: FID and KID of all prompts together, from features that units keep.
+
+Prompts share photographs: two edits of one are not two independent images.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,10 +20,14 @@ from ..metrics.interval import Interval
 from ..metrics.jackknife import groups_of, jackknife_interval
 from .case import Case
 from .store import Outcome, Unit
-from .subject import subject_of
+from .subject import Subject, subject_of
+
+if TYPE_CHECKING:
+    from ..domains import Domain
 
 _DIGITS = 5  # of a feature: FID has three
-_GROUPS = 10  # of the images, each of which is left out once for an interval
+_GROUPS = 10  # of the photographs, each of which is left out once for an interval
+_FEWEST = 4  # photographs of a set that there is a KID of
 
 
 def network_of(case: Case) -> FeatureNetwork | None:
@@ -41,22 +49,45 @@ def features_of(case: Case, images: Tensor) -> list[list[float]] | None:
 
 
 def references(case: Case, prompt: str) -> Unit:
-    """Return the unit of a prompt's reference images: "before", and where they are drawn "right".
+    """Return the unit of a prompt's images before an edit, and of right answers that are drawn.
 
-    Of several right answers the first is taken.
+    Its values: "reference", `Plan.reference_images` to compare edited images with as a set, and
+    "edited", those that every editor is given. Of each the features "before" and, of the right
+    answers, "right" (of several the first), and "photographs", see `photographs_of`.
     """
     plan = case.plan
+    count = max(plan.reference_images, plan.images)
 
     def run() -> Outcome:
-        subject = subject_of(case.domain, prompt, plan.images)
-        values: dict[str, Any] = {"before": features_of(case, subject.before)}
-        if subject.answers is not None:
-            values["right"] = features_of(case, subject.answers.answers[0])
-        return Outcome(values)
+        edited = subject_of(case.domain, prompt, plan.images)
+        reference = _reference_of(case.domain, prompt, count, edited)
+        return Outcome({"reference": _told(case, reference), "edited": _told(case, edited)})
 
-    depends = {"references": prompt, "images": plan.images, **case.judges.to_json()}
+    depends = {
+        "references": prompt, "images": plan.images, "reference_images": count,
+        **case.judges.to_json(),
+    }  # fmt: skip
     name = f"edits/references, prompt {case.prompts.index(prompt)}".replace(" ", "-")
     return case.unit(name, depends, run, turn=10 + case.prompts.index(prompt))
+
+
+def _reference_of(domain: Domain, prompt: str, count: int, edited: Subject) -> Subject:
+    """Return `count` images that lack the target; of a domain that has not as many, fewer."""
+    if domain.reader is None:
+        # Those that are edited, and more: rendered in other batches, they would be others by a bit.
+        more = subject_of(domain, prompt, min(count, len(domain.held_out))).before
+        return Subject(prompt, None, torch.cat([edited.before, more[len(edited.before) :]]))
+    try:
+        return subject_of(domain, prompt, count)
+    except ValueError:
+        return edited
+
+
+def _told(case: Case, subject: Subject) -> dict[str, Any]:
+    told: dict[str, Any] = {"before": features_of(case, subject.before)}
+    if subject.answers is not None:
+        told["right"] = features_of(case, subject.answers.answers[0])
+    return told | {"photographs": photographs_of(subject.before)}
 
 
 def photographs_of(images: Tensor) -> list[str]:
@@ -66,6 +97,47 @@ def photographs_of(images: Tensor) -> list[str]:
         hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
         for image in images.cpu()
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of all prompts together.
+
+    Args:
+        features: [N, D], float64.
+        photographs: [N], the one that each image is or is an edit of, see `photographs_of`.
+    """
+
+    features: Tensor
+    photographs: list[str]
+
+    @classmethod
+    def of(cls, parts: Sequence[Mapping[str, Any] | None], key: str) -> ImageSet | None:
+        """Join the features `key` that units keep of each prompt; None if one has none."""
+        there = [one for one in parts if one is not None and one.get(key) is not None]
+        if not there or len(there) < len(parts):
+            return None
+        return cls(
+            torch.tensor([row for one in there for row in one[key]], dtype=torch.float64),
+            [name for one in there for name in one["photographs"]],
+        )
+
+    @property
+    def different(self) -> int:
+        """How many of the images are different: an image that repeats tells nothing more."""
+        return len(self.features.unique(dim=0))
+
+    def different_left(self) -> int:
+        """Return how many different images there are at least without a group of photographs; 0 if
+        there are too few groups."""
+        if len(set(self.photographs)) < _GROUPS:
+            return 0
+        numbers = self.features.unique(dim=0, return_inverse=True)[1]
+        groups = groups_of(self.photographs, _GROUPS)
+        return min(
+            len(numbers[torch.cat([*groups[:i], *groups[i + 1 :]])].unique())
+            for i in range(_GROUPS)
+        )
 
 
 Distances = dict[str, Interval | float | None]
@@ -79,52 +151,69 @@ def distances(case: Case, prompts: Mapping[str, Mapping[str, Any]]) -> Distances
 
     Returns:
         "fid" and "kid" to the images before, "fid_right" to the right answers; None where there are
-        too few images, features or torchmetrics. They have intervals, by `jackknife_interval`,
-        where there are enough images still without a group of them.
+        too few different images, no features or no torchmetrics. They have intervals, by
+        `jackknife_interval`, where there are enough images still without a group of them.
     """
+    return _between(
+        ImageSet.of(list(prompts.values()), "features"), _kept(case, prompts, "reference")
+    )
+
+
+def distances_unedited(case: Case, prompts: Iterable[str], kind: str) -> Distances:
+    """Return the same of the images that editors are given ("before"), or of their right answers
+    ("right")."""
+    asked = list(prompts)
+    return _between(
+        ImageSet.of(_kept(case, asked, "edited"), kind), _kept(case, asked, "reference")
+    )
+
+
+def _kept(case: Case, prompts: Iterable[str], which: str) -> list[Mapping[str, Any] | None]:
+    found = [case.store.find(references(case, prompt)) for prompt in prompts]
+    return [None if one is None else one[which] for one in found]
+
+
+def _between(images: ImageSet | None, references: Sequence[Mapping[str, Any] | None]) -> Distances:
     found: Distances = {"fid": None, "kid": None, "fid_right": None}
-    there = {prompt: case.store.find(references(case, prompt)) for prompt in prompts}
-    after = _joined([values.get("features") for values in prompts.values()])
-    if after is None:
+    if images is None:
         return found
-    shown = [name for values in prompts.values() for name in values["photographs"]]
     for kind, suffix in (("before", ""), ("right", "_right")):
-        reference = _joined([None if one is None else one.get(kind) for one in there.values()])
+        reference = ImageSet.of(references, kind)
         if reference is None:
             continue
         try:
-            if min(len(after), len(reference)) > after.shape[1]:
-                found[f"fid{suffix}"] = _fid(after, reference, shown)
-            if kind == "before" and len(after) >= 4:
-                found["kid"] = _kid(after, reference, shown)
+            if min(images.different, reference.different) > images.features.shape[1]:
+                found[f"fid{suffix}"] = _fid(images, reference)
+            both = images.photographs, reference.photographs
+            if kind == "before" and min(len(set(names)) for names in both) >= _FEWEST:
+                found["kid"] = _kid(images, reference)
         except ModuleNotFoundError:  # torchmetrics is an extra
             return found
     return found
 
 
-def _fid(after: Tensor, reference: Tensor, shown: Sequence[str]) -> Interval | float:
+def _fid(images: ImageSet, reference: ImageSet) -> Interval | float:
     def fid(some: Tensor) -> float:
-        return frechet_distance(some, reference)
+        return frechet_distance(some, reference.features)
 
-    if _least_left(shown) <= after.shape[1]:
-        return fid(after)
-    return jackknife_interval(after, fid, groups=_GROUPS, members=shown)
-
-
-def _kid(after: Tensor, reference: Tensor, shown: Sequence[str]) -> Interval | float:
-    def kid(some: Tensor) -> float:
-        return kernel_distance_of_all(some, reference)
-
-    if _least_left(shown) < 4:
-        return kid(after)
-    return jackknife_interval(after, kid, groups=_GROUPS, members=shown)
+    if images.different_left() <= images.features.shape[1]:
+        return fid(images.features)
+    return jackknife_interval(images.features, fid, groups=_GROUPS, members=images.photographs)
 
 
-def _least_left(shown: Sequence[str]) -> int:
-    """Return how many images there are at least without a group; 0: there are too few groups."""
-    if len(set(shown)) < _GROUPS:
-        return 0
-    return len(shown) - max(map(len, groups_of(shown, _GROUPS)))
+def _kid(images: ImageSet, reference: ImageSet) -> Interval | float:
+    def kid(index: Tensor) -> float:
+        return kernel_distance_of_all(
+            images.features[index],
+            reference.features,
+            members=[images.photographs[i] for i in index.tolist()],
+            reference_members=reference.photographs,
+        )
+
+    every = torch.arange(len(images.features))
+    if len(set(images.photographs)) < _GROUPS:
+        return kid(every)
+    return jackknife_interval(every, kid, groups=_GROUPS, members=images.photographs)
 
 
 def about_sets(case: Case, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -> str | None:
@@ -136,30 +225,49 @@ def about_sets(case: Case, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -
     network = network_of(case)
     if network is None:
         return None
+    there = [one for one in _kept(case, case.prompts, "reference") if one is not None]
     told = (
-        f"FID and KID by the features of the {network.name}, of all prompts together, to the "
-        "images before the edit as in the paper: doing nothing is best, and has a KID below 0, "
-        "since these are the same images. KID is over all pairs of images. Intervals leave out "
-        "groups of photographs, each with all its edits (jackknife), and tell nothing of other "
-        "prompts."
+        f"FID and KID by the features of the {network.name}, of all prompts together, to images "
+        f"before an edit as in the paper{_count(there)}. Nearness to these is no quality, and is "
+        "never bold: doing nothing is nearest, and every right edit moves away. KID is over all "
+        "pairs of images but those of one photograph, and unbiased. Intervals leave out groups of "
+        "photographs, each with all its edits (jackknife), and tell nothing of other prompts."
     )
     if case.judges.inception is None:
         told += " They cannot be compared with those by Inception."
     if find_spec("torchmetrics") is None:
         return f"{told} They need torchmetrics: pip install 'sdd_fast[metrics]'."
-    sets = (_joined([one.get("features") for one in its.values()]) for its in editors)
-    few = [
-        features for features in sets if features is not None and len(features) <= features.shape[1]
-    ]
-    if few:
-        told += (
-            f" FID needs more images than there are features, {few[0].shape[1] + 1} at least of "
-            f"all prompts together; an editor has {min(map(len, few))}."
-        )
-    return told
+    edited = [one for one in _kept(case, case.prompts, "edited") if one is not None]
+    sets = {
+        "an editor": [ImageSet.of(list(its.values()), "features") for its in editors],
+        "no edit": [ImageSet.of(edited, "before")],
+        "right answers": [ImageSet.of(edited, "right")],
+        "the images compared with": [ImageSet.of(there, kind) for kind in ("before", "right")],
+    }
+    return told + _lacks(sets)
 
 
-def _joined(parts: Sequence[Any]) -> Tensor | None:
-    if not parts or any(part is None for part in parts):
-        return None
-    return torch.tensor([row for part in parts for row in part], dtype=torch.float64)
+def _count(references: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many images there are to compare with."""
+    images = ImageSet.of(references, "before")
+    if images is None:
+        return ""
+    of_each = " to ".join(map(str, sorted({len(one["before"]) for one in references})))
+    return f" ({of_each} of each prompt that lack its target, {images.different} different ones)"
+
+
+def _lacks(sets: Mapping[str, Sequence[ImageSet | None]]) -> str:
+    """Say of which sets there are too few different images for FID."""
+    few: dict[str, int] = {}
+    needed = 0
+    for what, its in sets.items():
+        for one in its:
+            if one is not None and one.different <= one.features.shape[1]:
+                few[what] = min(one.different, few.get(what, one.different))
+                needed = one.features.shape[1] + 1
+    if not few:
+        return ""
+    return (
+        f" FID needs more different images than there are features, {needed} at least of all "
+        f"prompts together; there are {', '.join(f'{n} of {what}' for what, n in few.items())}."
+    )

@@ -19,7 +19,7 @@ from . import editing, seeds
 from .case import Case
 from .editing import AT_ONCE, OURS, class_of, editors, measured
 from .judge import values_of
-from .sets import about_sets, distances
+from .sets import about_sets, distances, distances_unedited
 from .store import Unit
 from .table import Column, Table
 from .together import together
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from ..domains import Domain
 
 SETS: tuple[Column, ...] = (
-    Column("fid", "FID", ".2f", best="low"),
-    Column("kid", "KID", ".4f", best="low"),
+    Column("fid", "FID", ".2f"),
+    Column("kid", "KID", ".4f"),
 )
-"""Distances of all edited images as a set to those before, as in the paper."""
+"""Distances of all edited images as a set to those before, as in the paper: none is best, since no
+edit is nearest."""
 
 QUALITY: tuple[Column, ...] = (
     Column("clip_absolute", "CLIP similarity", best="high"),
@@ -104,6 +105,8 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
                 row[column.key] = case.interval(cells, over=("prompts", "images"))
         rows.append(row)
     rows.append(_nothing(case, found))
+    if drawn:
+        rows.append(_right_answers(case, found))
     rivals = [i for i, key in enumerate(found) if not class_of(key).supervised and _edits(rows[i])]
     # A domain may hold fewer latents than the plan asks for.
     there = {one["images"] for its in found.values() for one in its.values()}
@@ -308,8 +311,10 @@ def _figures(its: Sequence[Mapping[str, Any]], key: str) -> list[list[Tensor]] |
 
 def _nothing(case: Case, found: Found) -> dict[str, Any]:
     """Return the row of leaving the images as they are, of what is known of it."""
-    its = list(next((prompts for prompts in found.values() if prompts), {}).values())
+    prompts = _first(found)
+    its = list(prompts.values())
     row: dict[str, Any] = {"editor": "no edit", "source": "–", "prompts": len(its)}
+    row |= distances_unedited(case, prompts, "before")
     for key, title in (("clip_before", "clip_absolute"), ("had", "success"),
                        ("nothing_error", "counterfactual_error"),
                        ("nothing_psnr", "counterfactual_psnr")):  # fmt: skip
@@ -317,6 +322,18 @@ def _nothing(case: Case, found: Found) -> dict[str, Any]:
         if cells is not None:
             row[title] = case.interval(cells, over=("prompts", "images"))
     return row
+
+
+def _right_answers(case: Case, found: Found) -> dict[str, Any]:
+    """Return the row of the right answers themselves, of what is known of it."""
+    prompts = _first(found)
+    row: dict[str, Any] = {"editor": "right answer", "source": "–", "prompts": len(prompts)}
+    return row | distances_unedited(case, prompts, "right")
+
+
+def _first(found: Found) -> Mapping[str, Mapping[str, Any]]:
+    """Return what is measured of the first editor of which something is."""
+    return next((prompts for prompts in found.values() if prompts), {})
 
 
 def _judges(domain: Domain, found: Found) -> Iterator[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
@@ -249,31 +249,54 @@ def kernel_distance(
 
 
 @shielded(grad=False)
-def kernel_distance_of_all(features: Tensor, reference: Tensor) -> float:
+def kernel_distance_of_all(
+    features: Tensor,
+    reference: Tensor,
+    *,
+    members: Sequence[Hashable] | None = None,
+    reference_members: Sequence[Hashable] | None = None,
+) -> float:
     """Return the kernel distance over all pairs of images: no subsets, nothing drawn.
 
     The unbiased estimate of Bińkowski et al. 2018, Eq. 4, with k(x, y) = (x·y / D + 1)³; published
     figures are means of it over random subsets, see `kernel_distance`.
 
+    It is of pairs that are independent of each other. Two edits of one photograph are not, nor is
+    an edit of a photograph that is in the reference as well: name the photographs, and such pairs
+    are left out of each of the three means.
+
     Args:
         features, reference: [N, D] and [M, D] of two sets of images.
+        members, reference_members: [N] and [M] of which photograph each image is one of several.
+            None: each image stands for itself.
 
     Raises:
-        ValueError: fewer than 2 images, or features of two kinds.
+        ValueError: images of fewer than 2 photographs, features of two kinds, or another number of
+            members than images.
     """
     a, b = _checked(features, reference)
-    for values, what in ((a, "images"), (b, "reference images")):
-        if len(values) < 2:
-            raise ValueError(f"KID needs at least 2 {what}, got {len(values)}")
+    known: dict[Hashable, int] = {}
+    of_a = _numbered(members, len(a), "images", known)
+    of_b = _numbered(reference_members, len(b), "reference images", known)
 
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
+    def mean(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
+        kernel = (x @ y.T / x.shape[1] + 1) ** 3
+        same = of_x[:, None] == of_y  # an image with itself is no pair, either
+        return kernel.masked_fill_(same, 0.0).sum() / (same.numel() - same.sum())
 
-    def within(x: Tensor) -> Tensor:  # an image with itself is no pair
-        k = kernel(x, x)
-        return (k.sum() - k.diagonal().sum()) / (len(x) * (len(x) - 1))
+    return float(mean(a, a, of_a, of_a) + mean(b, b, of_b, of_b) - 2 * mean(a, b, of_a, of_b))
 
-    return float(within(a) + within(b) - 2 * kernel(a, b).mean())
+
+def _numbered(
+    members: Sequence[Hashable] | None, count: int, what: str, known: dict[Hashable, int]
+) -> Tensor:
+    """Return int64 [count], the same number for the same member; `known` has those of before."""
+    given = [object() for _ in range(count)] if members is None else members
+    if len(given) != count:
+        raise ValueError(f"expected a member for each of {count} {what}, got {len(given)}")
+    if len(set(given)) < 2:
+        raise ValueError(f"KID needs at least 2 {what} of different members, got {len(set(given))}")
+    return torch.tensor([known.setdefault(member, len(known)) for member in given])
 
 
 class _AsGiven(nn.Module):

@@ -1,9 +1,10 @@
-"""What a table says of FID and KID where they are missing."""
+"""FID and KID of what units keep, and what a table says of them where they are missing."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,15 @@ from sdd_fast.evidence.case import Case
 from sdd_fast.evidence.editing import editing
 from sdd_fast.evidence.judge import Judges
 from sdd_fast.evidence.plan import Plan
-from sdd_fast.evidence.sets import about_sets, features_of, references
+from sdd_fast.evidence.sets import (
+    ImageSet,
+    about_sets,
+    distances,
+    distances_unedited,
+    features_of,
+    photographs_of,
+    references,
+)
 from sdd_fast.evidence.store import Store
 from sdd_fast.evidence.subject import subject_of
 from sdd_fast.metrics.distributions import frechet_distance, kernel_distance_of_all
@@ -29,31 +38,147 @@ def case(tiny: Domain, tmp_path: Path) -> Case:
     return Case(tiny, Plan.quick(), Store(tmp_path))
 
 
-def test_too_few_images_for_fid_are_told_with_the_number_that_is_needed(
+def normal(count: int, seed: int) -> ImageSet:
+    """Made-up images, each of a photograph of its own."""
+    rng = torch.Generator().manual_seed(seed)
+    features = torch.randn(count, 4, generator=rng, dtype=torch.float64)
+    return ImageSet(features, [f"{seed} {i}" for i in range(count)])
+
+
+def measure(case: Case) -> None:
+    for prompt in case.prompts:
+        case.store.keep(references(case, prompt), references(case, prompt).run())
+
+
+def test_too_few_different_images_for_fid_are_told_with_the_number_that_is_needed(
     case: Case, tiny: Domain
 ) -> None:
     features = features_of(case, subject_of(tiny, "white hair", 3).before)
     assert features is not None
-    dimensions = len(features[0])
+    needed = len(features[0]) + 1
     units: dict[str, dict[str, Any]] = {
-        p: {"features": features, "photographs": [f"{p} {i}" for i in range(len(features))]}
-        for p in ("a", "b")
+        prompt: {"features": features * needed, "photographs": [*"abc"] * needed}
+        for prompt in case.prompts
     }
     told = about_sets(case, [units])
     assert told is not None and told.startswith("FID and KID by the features of the tiny")
-    assert f"{dimensions + 1} at least of all prompts together; an editor has 6." in told
-    enough = {"a": {"features": features * dimensions}}
+    assert told.endswith(
+        f" FID needs more different images than there are features, {needed} at least of all "
+        "prompts together; there are 3 of an editor."
+    )
+    rows = torch.randn(needed, needed - 1, generator=torch.Generator().manual_seed(0)).tolist()
+    enough = {case.prompts[0]: {"features": rows, "photographs": [*map(str, range(needed))]}}
     assert "at least" not in str(about_sets(case, [enough]))
+    measure(case)
+    of_all = [subject_of(tiny, prompt, 8).before for prompt in case.prompts]
+    count = len(set(photographs_of(torch.cat(of_all))))
+    told = str(about_sets(case, [enough]))
+    assert f"(8 of each prompt that lack its target, {count} different ones)" in told
+    assert told.endswith(
+        f"; there are {count} of no edit, 16 of right answers, {count} of the images compared with."
+    )
+
+
+def test_units_keep_more_images_to_compare_with_than_are_edited_and_right_answers(
+    tiny: Domain, tmp_path: Path
+) -> None:
+    case = Case(tiny, Plan.quick(images=4, reference_images=6), Store(tmp_path))
+    values = references(case, "white hair").run().values
+    for key, count in (("reference", 6), ("edited", 4)):
+        subject, told = subject_of(tiny, "white hair", count), values[key]
+        assert subject.answers is not None
+        assert told["before"] == features_of(case, subject.before)
+        assert told["right"] == features_of(case, subject.answers.answers[0])
+        assert told["photographs"] == photographs_of(subject.before)
+    more = replace(case, plan=replace(case.plan, reference_images=7))
+    assert references(more, "white hair").digest != references(case, "white hair").digest
+    assert editing(more, "ours", "white hair").digest == editing(case, "ours", "white hair").digest
+    many = replace(case, plan=replace(case.plan, images=8))
+    assert len(references(many, "white hair").run().values["reference"]["before"]) == 8
+
+
+def test_a_domain_of_few_images_is_compared_with_those_that_it_has(
+    unlabeled: Domain, tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan.quick(images=3, reference_images=500)
+    case = Case(unlabeled, plan, Store(tmp_path))
+    values = references(case, "white hair").run().values  # and warns of nothing
+    assert len(values["reference"]["before"]) == len(unlabeled.held_out) > 3
+    # Rendered in batches of other sizes, they are the same photographs still.
+    assert values["reference"]["photographs"][:3] == values["edited"]["photographs"]
+    assert "right" not in values["edited"]
+    photographs = subject_of(tiny, "white hair", 5).before
+
+    def sample_images(domain: Domain, count: int, lacking: Any) -> torch.Tensor:
+        if count > 5:
+            raise ValueError("only 5 held-out photographs lack it")
+        return photographs[:count]
+
+    reader = SimpleNamespace(
+        target_in=lambda prompt: ("hair_color", ("white",)), sample_images=sample_images
+    )
+    monkeypatch.setitem(vars(tiny), "reader", reader)
+    case = Case(tiny, plan, Store(tmp_path))
+    values = references(case, "white hair").run().values
+    assert values["reference"] == values["edited"] and len(values["edited"]["before"]) == 3
+
+
+def test_no_edit_and_right_answers_have_distances_too(tiny: Domain, tmp_path: Path) -> None:
+    case = Case(tiny, Plan.quick(images=48, reference_images=64), Store(tmp_path))
+    measure(case)
+    nothing = distances_unedited(case, case.prompts, "before")
+    right = distances_unedited(case, case.prompts, "right")
+    for found in (nothing, right):
+        assert all(isinstance(found[key], Interval | float) for key in ("fid", "kid", "fid_right"))
+    assert isinstance(nothing["kid"], Interval) and nothing["kid"].low < 0 < nothing["kid"].high
+    assert right != nothing
+    as_edits = {
+        prompt: dict(edited, features=edited["before"])
+        for prompt, edited in zip(
+            case.prompts, sets._kept(case, case.prompts, "edited"), strict=True
+        )
+        if edited is not None
+    }
+    assert distances(case, as_edits) == nothing
+
+
+def test_fid_is_refused_of_as_many_images_that_are_not_different() -> None:
+    few = normal(4, 1)
+    repeated = ImageSet(few.features.repeat(5, 1), few.photographs * 5)
+    assert repeated.different == 4 and repeated.different_left() == 0
+    enough = normal(12, 2)
+    for images, reference in ((repeated, enough), (enough, repeated)):
+        told = [
+            {"before": one.features.tolist(), "photographs": one.photographs}
+            for one in (images, reference)
+        ]
+        joined = ImageSet.of(told[:1], "before")
+        found = sets._between(joined, told[1:])
+        assert found["fid"] is None and found["kid"] is not None
+    found = sets._between(
+        enough, [{"before": normal(9, 3).features.tolist(), "photographs": [*"abcdefghi"]}]
+    )
+    assert found["fid"] is not None
 
 
 def test_fid_has_an_interval_where_enough_images_are_left_without_a_group() -> None:
-    rng = torch.Generator().manual_seed(0)
-    after, reference = (torch.randn(n, 4, generator=rng, dtype=torch.float64) for n in (60, 80))
-    found = sets._fid(after, reference, [str(i) for i in range(60)])
+    after, reference = normal(60, 0), normal(80, 1)
+    found = sets._fid(after, reference)
     assert isinstance(found, Interval) and found.low < found.estimate < found.high
-    assert found.estimate == pytest.approx(frechet_distance(after, reference))
-    few = sets._fid(after[:5], reference, [str(i) for i in range(5)])
-    assert few == pytest.approx(frechet_distance(after[:5], reference))
+    expected = frechet_distance(after.features, reference.features)
+    assert found.estimate == pytest.approx(expected)
+    few = ImageSet(after.features[:5], after.photographs[:5])
+    assert sets._fid(few, reference) == pytest.approx(
+        frechet_distance(few.features, reference.features)
+    )
+
+
+def test_images_that_are_left_are_counted_once_each() -> None:
+    # 10 photographs, each a group: without it 9 are left, of which two look alike.
+    features = torch.arange(10.0, dtype=torch.float64)[:, None].clone()
+    features[1] = features[0]
+    images = ImageSet(features.repeat(2, 1), [str(i) for i in range(10)] * 2)
+    assert images.different == 9 and images.different_left() == 8
 
 
 def test_a_missing_extra_is_named(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,23 +187,33 @@ def test_a_missing_extra_is_named(case: Case, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_kid_has_an_interval_too_and_of_few_images_none() -> None:
-    rng = torch.Generator().manual_seed(1)
-    after, reference = (torch.randn(n, 4, generator=rng, dtype=torch.float64) for n in (60, 80))
-    found = sets._kid(after, reference, [str(i) for i in range(60)])
+    after, reference = normal(60, 2), normal(80, 3)
+    found = sets._kid(after, reference)
     assert isinstance(found, Interval) and found.low < found.estimate < found.high
-    assert found.estimate == kernel_distance_of_all(after, reference)
-    few = sets._kid(after[:6], reference, [str(i) for i in range(6)])
-    assert few == kernel_distance_of_all(after[:6], reference)
+    assert found.estimate == kernel_distance_of_all(after.features, reference.features)
+    few = ImageSet(after.features[:6], after.photographs[:6])
+    assert sets._kid(few, reference) == kernel_distance_of_all(few.features, reference.features)
+
+
+def test_kid_leaves_out_pairs_of_one_photograph() -> None:
+    of_each = normal(30, 4)
+    names = of_each.photographs
+    images = ImageSet(of_each.features.repeat(2, 1), names * 2)
+    reference = ImageSet(of_each.features[:20].repeat(2, 1), names[:20] * 2)
+    found = sets._kid(images, reference)
+    assert isinstance(found, Interval)
+    assert found.estimate == kernel_distance_of_all(
+        images.features, reference.features, members=names * 2, reference_members=names[:20] * 2
+    )
+    assert found.estimate > kernel_distance_of_all(images.features, reference.features) + 0.1
 
 
 def test_edits_of_one_photograph_are_left_out_together() -> None:
-    rng = torch.Generator().manual_seed(2)
-    of_each = torch.randn(30, 4, generator=rng, dtype=torch.float64)
-    reference = torch.randn(80, 4, generator=rng, dtype=torch.float64) + 0.5
-    after = of_each.repeat(4, 1)  # by four prompts, whose edits are the same
-    names = [str(i) for i in range(30)]
-    alone = sets._kid(after, reference, [str(i) for i in range(120)])
-    together = sets._kid(after, reference, names * 4)
+    of_each, reference = normal(30, 5), normal(80, 6)
+    reference = ImageSet(reference.features + 0.5, reference.photographs)
+    after = of_each.features.repeat(4, 1)  # by four prompts, whose edits are the same
+    alone = sets._kid(ImageSet(after, [str(i) for i in range(120)]), reference)
+    together = sets._kid(ImageSet(after, of_each.photographs * 4), reference)
     assert isinstance(alone, Interval) and isinstance(together, Interval)
     assert together.high - together.low > 1.5 * (alone.high - alone.low)
 

@@ -103,12 +103,13 @@ def case(tiny: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
 
 def test_quality_is_the_mean_over_prompts_and_a_supervised_editor_is_no_rival(case: Case) -> None:
     table = table1.quality(case, FOUND, "table1", "")
-    ours, _, taught, nothing = table.rows
+    ours, _, taught, nothing, right = table.rows
     assert isinstance(ours["success"], Interval)
     assert ours["success"].estimate == pytest.approx((18 / 20 + 16 / 20) / 2)
     assert ours["kept"].estimate == pytest.approx(0.9)  # what could not be asked is left out
     assert taught["editor"] == "Taught (supervised)" and taught["prompts"] == 1
-    assert nothing["editor"] == "no edit"
+    assert (nothing["editor"], right["editor"]) == ("no edit", "right answer")
+    assert table.ranked == [0, 1]
     lines = {line.split(" | ")[0]: line for line in table.markdown().splitlines()}
     assert "**0.850" in lines["| SDD (ours)"] and "**" not in lines["| Taught (supervised)"]
     assert "identity" in lines["| editor"] and "not measured" in lines["| Rival"]
@@ -123,10 +124,11 @@ def test_a_domain_that_draws_no_right_answers_has_no_columns_for_them(
 
     drawn = text()
     assert "| counterfactual error |" in drawn and "FID to right answers" in drawn
+    assert "\n| right answer |" in drawn
     assert "not known in this domain" not in drawn
     monkeypatch.setitem(vars(case.domain), "reader", clothes_reader)
     told = text()
-    assert "ounterfactual" not in told and "right answers" not in told
+    assert "ounterfactual" not in told and "right answer" not in told
     assert "What a right edit looks like is not known in this domain." in told
 
 
@@ -137,6 +139,18 @@ def test_an_editor_that_does_nothing_is_no_rival_in_keeping_the_rest(case: Case)
     ours = {**FOUND, "ours": {"white hair": values(2, 1.0, 0.2)}}
     assert table1.quality(case, ours, "table1", "").ranked == [1]
     assert table1.quality(case, FOUND, "table1", "").ranked == [0, 1]
+
+
+def test_no_distance_to_images_before_is_bold_and_the_least_to_right_answers_is(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = iter([3.0, 2.0, 1.0])
+    monkeypatch.setattr(
+        table1, "distances", lambda *of: dict.fromkeys(("fid", "kid", "fid_right"), next(made))
+    )
+    lines = table1.quality(case, FOUND, "table1", "").markdown().splitlines()
+    rival = next(line for line in lines if line.startswith("| Rival"))
+    assert "| 2 | 2.00 | 2.0000 | **2.00** |" in rival
 
 
 def test_judges_that_had_a_part_in_edits_are_named(case: Case) -> None:

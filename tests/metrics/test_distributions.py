@@ -75,8 +75,51 @@ def test_kid_against_its_definition() -> None:
     assert found.spread == pytest.approx(0, abs=1e-9)  # every subset is all there is
     of_all = kernel_distance_of_all(torch.tensor(a), torch.tensor(b))
     assert of_all == pytest.approx(within - 2 * across, rel=1e-9)
-    with pytest.raises(ValueError, match="at least 2 reference images, got 1"):
-        kernel_distance_of_all(torch.tensor(a), torch.tensor(b[:1]))
+
+
+def test_kid_of_photographs_that_sets_share_against_its_definition() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(9, 4)), rng.normal(0.5, 1, size=(14, 4))
+    of_a, of_b = [*"abcdeabca"], [*"abcdefghijklmn"]
+
+    def mean(x: np.ndarray, y: np.ndarray, of_x: list[str], of_y: list[str]) -> float:
+        pairs = [(i, j) for i in range(len(x)) for j in range(len(y)) if of_x[i] != of_y[j]]
+        return sum((float(x[i] @ y[j]) / 4 + 1) ** 3 for i, j in pairs) / len(pairs)
+
+    expected = mean(a, a, of_a, of_a) + mean(b, b, of_b, of_b) - 2 * mean(a, b, of_a, of_b)
+    given = torch.tensor(a), torch.tensor(b)
+    found = kernel_distance_of_all(*given, members=of_a, reference_members=of_b)
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert abs(found - kernel_distance_of_all(*given)) > 0.01 * abs(found)
+    without = kernel_distance_of_all(*given, members=range(9), reference_members=range(9, 23))
+    assert without == kernel_distance_of_all(*given)
+
+
+def test_kid_of_photographs_that_repeat_has_no_bias_if_they_are_named() -> None:
+    rng = torch.Generator().manual_seed(5)
+    named, unnamed = [], []
+    members = [*range(12)] * 3  # by three prompts
+    reference_members = [*range(6, 18)] * 3  # half of them are those that are edited
+    for _ in range(300):
+        photographs = torch.randn(18, 4, generator=rng, dtype=torch.float64)
+        a, b = photographs[members], photographs[reference_members]
+        named.append(
+            kernel_distance_of_all(a, b, members=members, reference_members=reference_members)
+        )
+        unnamed.append(kernel_distance_of_all(a, b))
+    for found, biased in ((named, False), (unnamed, True)):
+        mean, error = sum(found) / 300, float(torch.tensor(found).std()) / 300**0.5
+        assert (abs(mean) > 5 * error) == biased and (biased or abs(mean) < 3 * error)
+
+
+def test_kid_needs_images_of_two_photographs_and_a_name_for_each() -> None:
+    a, b = torch.zeros(4, 3), torch.ones(5, 3)
+    with pytest.raises(ValueError, match="at least 2 reference images of different members, got 1"):
+        kernel_distance_of_all(a, b[:1])
+    with pytest.raises(ValueError, match="at least 2 images of different members, got 1"):
+        kernel_distance_of_all(a, b, members="aaaa")
+    with pytest.raises(ValueError, match="a member for each of 5 reference images, got 4"):
+        kernel_distance_of_all(a, b, reference_members="abcd")
 
 
 def test_kid_of_all_pairs_of_sets_of_two_sizes_has_no_bias() -> None:
