@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,6 +19,7 @@ from sdd_fast.domains.faces64.renderer import render, sample_faces
 from sdd_fast.selection.hqs import hqs
 
 SEED = 77_000
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide.md"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,47 @@ def test_samples_follow_the_prompt(domain):
     seen = read_attributes(domain, images)
     assert (seen["hair_color"][:10] == 4).double().mean() >= 0.7
     assert (seen["expression"][10:] == 3).double().mean() >= 0.7
+
+
+def prompts_of_the_guide() -> tuple[list[str], list[str]]:
+    """Those that the teacher follows, and that it ignores, by the guide's table of words."""
+    text = GUIDE.read_text(encoding="utf-8")
+    table = text.split("\n## Domains\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| ([^|]*…[^|]*) \| ([^|]*) \| ([^|]*)\|$", table, re.MULTILINE)
+    follows, ignores = (
+        [
+            row[0].replace("…", words)
+            for row in rows
+            for words in row[k].strip().split(", ")
+            if words
+        ]
+        for k in (1, 2)
+    )
+    return follows, ignores
+
+
+def test_the_teacher_follows_and_ignores_the_words_that_the_guide_says(domain):
+    """By how far they move its prediction, in shares of what "a face with glasses" does."""
+    prior, rng = domain.prior, torch.Generator().manual_seed(SEED)
+    z = prior.encode(render(sample_faces(4, rng)))
+    noise = torch.randn(z.shape, generator=rng)
+
+    @torch.no_grad()
+    def predicted(prompt: str) -> torch.Tensor:
+        embeds = prior.encode_prompt(prompt)
+        noised = [(t, prior.add_noise(z, noise, t)) for t in (500, 800)]
+        return torch.stack([prior.predict_noise(z_t, t, embeds, 1.0) for t, z_t in noised])
+
+    plain = predicted(domain.source_text)
+    follows, ignores = prompts_of_the_guide()
+    assert len(follows) >= 25 and len(ignores) >= 5 and set(EDITS) <= set(follows)
+    moves = {prompt: predicted(prompt) - plain for prompt in (*follows, *ignores)}
+    glasses = moves["a face with glasses"].norm()
+    shares = {prompt: float(move.norm() / glasses) for prompt, move in moves.items()}
+    assert min(shares[prompt] for prompt in follows) >= 0.15, shares
+    assert max(shares[prompt] for prompt in ignores) <= 0.1, shares
+    bearded = (predicted("a face with no beard") - plain).flatten()
+    assert torch.cosine_similarity(bearded, moves["a face with a beard"].flatten(), 0) > 0.9
 
 
 def test_generator_draws_faces_from_z(domain):

@@ -1,7 +1,8 @@
 """Captions of rendered faces, as people write them: some long, most short, attributes left out.
 
 Half of the captions name a single attribute, so that a prompt such as "a face with white hair"
-is as familiar to the text encoder and the diffusion model as a full description.
+is as familiar to the text encoder and the diffusion model as a full description. The shipped
+teacher did not learn all of these words: the guide lists which it ignores.
 """
 
 from __future__ import annotations

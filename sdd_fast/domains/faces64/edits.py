@@ -10,7 +10,7 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a face with glasses": ("glasses", ("yes",)),
     "a smiling face": ("expression", ("smiling",)),
     "an angry face": ("expression", ("angry",)),
-    # "side view" alone points both ways at once, and the two cancel in a frontal face
+    # the shipped teacher follows no words for other turns of the head
     "a face, turned to the left": ("yaw", ("left",)),
 }
 """Prompt → (attribute, the values that count as success)."""

@@ -1,8 +1,9 @@
 """Fig. 7: pose. A prompt with two right answers, and a choice between them for each image.
 
-"Side view" alone pulls a frontal face to the left and to the right at once. A mapper is a function
-of one latent, so it learns the mean of both pulls, which is no turn at all. Here each of the two
-views gets a mapper, and every image takes the one whose edit CLIP finds closer to the prompt.
+A face that turns to either side is in "side view". Here the prompt itself and each side gets a
+mapper, and every image takes that of the sides whose edit CLIP finds closer to the prompt. A choice
+needs a teacher that follows the words of both sides. That of `faces64` ignores "side view" and
+"turned to the right", see the guide: their mappers turn no face, and all images take the left one.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from ..subject import Subject, subject_of
 
 TITLE = "Pose (Fig. 7)"
 CAPTION = (
-    "Above: ours and StyleCLIP with a prompt that names one side. Below: “side view” as one "
-    "prompt, which pulls a mapper both ways; a mapper for each side; and a choice between these "
-    "two, made for every image by CLIP. In brackets the share of all test images that show a "
-    "target."
+    "Above: ours and StyleCLIP with a prompt that names one side. Below: a mapper for “side view”, "
+    "one for each side, and for every image the edit of the latter two that CLIP finds closer to "
+    "“side view”. In brackets the share of all test images that show a target. The teacher of "
+    "faces64 follows “turned to the left” alone and ignores “turned to the right” and “side view”, "
+    "so that there only one side is left to choose."
 )
 SIDE_VIEW = "a face, side view"
 SIDES = ("a face, turned to the left", "a face, turned to the right")
-CHOICE = "the side that suits each image"
+CHOICE = "of both sides, CLIP's choice"
 
 
 def applies(case: Case) -> bool:
@@ -123,7 +125,7 @@ def draw(case: Case) -> Image | None:
         its = [case.store.strip(unit, name) for name in names]
         rows += [strip for strip in its if strip is not None]
         labels.append(f"before: {SIDE_VIEW}")
-        for one in found["rows"]:
+        for label, one in zip((SIDE_VIEW, *SIDES, CHOICE), found["rows"], strict=True):
             told = "" if one["success"] is None else f" ({one['success']:.0%})"
-            labels.append(f"{one['label']}{told}")
+            labels.append(f"{label}{told}")
     return grid(rows, row_labels=labels, cell=96) if rows else None
