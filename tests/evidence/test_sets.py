@@ -85,11 +85,12 @@ def test_units_keep_more_images_to_compare_with_than_are_edited_and_right_answer
     case = Case(tiny, Plan.quick(images=4, reference_images=6), Store(tmp_path))
     values = references(case, "white hair").run().values
     for key, count in (("reference", 6), ("edited", 4)):
-        subject, told = subject_of(tiny, "white hair", count), values[key]
-        assert subject.answers is not None
-        assert told["before"] == features_of(case, subject.before)
-        assert told["right"] == features_of(case, subject.answers.answers[0])
-        assert told["photographs"] == photographs_of(subject.before)
+        before = subject_of(tiny, "white hair", count).before
+        assert values[key]["before"] == features_of(case, before)
+        assert values[key]["photographs"] == photographs_of(before)
+    answers = subject_of(tiny, "white hair", 4).answers
+    assert answers is not None
+    assert values["edited"]["right"] == features_of(case, answers.answers[0])
     more = replace(case, plan=replace(case.plan, reference_images=7))
     assert references(more, "white hair").digest != references(case, "white hair").digest
     assert editing(more, "ours", "white hair").digest == editing(case, "ours", "white hair").digest
@@ -128,37 +129,30 @@ def test_no_edit_and_right_answers_have_distances_too(tiny: Domain, tmp_path: Pa
     measure(case)
     nothing = distances_unedited(case, case.prompts, "before")
     right = distances_unedited(case, case.prompts, "right")
-    for found in (nothing, right):
-        assert all(isinstance(found[key], Interval | float) for key in ("fid", "kid", "fid_right"))
+    assert all(isinstance(nothing[key], Interval | float) for key in ("fid", "kid", "fid_right"))
     assert isinstance(nothing["kid"], Interval) and nothing["kid"].low < 0 < nothing["kid"].high
-    assert right != nothing
-    as_edits = {
-        prompt: dict(edited, features=edited["before"])
-        for prompt, edited in zip(
-            case.prompts, sets._kept(case, case.prompts, "edited"), strict=True
-        )
-        if edited is not None
-    }
-    assert distances(case, as_edits) == nothing
+    assert right["fid"] != nothing["fid"] and right["kid"] != nothing["kid"]
+    assert right["fid_right"] is None  # to themselves
+    for kind, expected in (("before", nothing), ("right", right | {"fid_right": 0.0})):
+        edited = sets._kept(case, case.prompts, "edited")
+        units = [dict(one, features=one[kind]) for one in edited if one is not None]
+        found = distances(case, dict(zip(case.prompts, units, strict=True)))
+        fid = found.pop("fid_right")
+        assert found == {key: expected[key] for key in found}
+        if kind == "right":
+            assert isinstance(fid, Interval) and fid.estimate == pytest.approx(0, abs=1e-6)
 
 
-def test_fid_is_refused_of_as_many_images_that_are_not_different() -> None:
-    few = normal(4, 1)
+def test_a_set_of_few_different_images_has_no_fid_and_of_few_photographs_no_kid() -> None:
+    few, enough = normal(4, 1), normal(12, 2)
     repeated = ImageSet(few.features.repeat(5, 1), few.photographs * 5)
     assert repeated.different == 4 and repeated.different_left() == 0
-    enough = normal(12, 2)
     for images, reference in ((repeated, enough), (enough, repeated)):
-        told = [
-            {"before": one.features.tolist(), "photographs": one.photographs}
-            for one in (images, reference)
-        ]
-        joined = ImageSet.of(told[:1], "before")
-        found = sets._between(joined, told[1:])
-        assert found["fid"] is None and found["kid"] is not None
-    found = sets._between(
-        enough, [{"before": normal(9, 3).features.tolist(), "photographs": [*"abcdefghi"]}]
-    )
-    assert found["fid"] is not None
+        assert sets._fid(images, reference) is None
+        assert sets._kid(images, reference) is not None
+    assert sets._fid(enough, normal(9, 3)) is not None
+    three = ImageSet(enough.features, [*"abc"] * 4)
+    assert sets._kid(three, enough) is None and sets._kid(enough, three) is None
 
 
 def test_fid_has_an_interval_where_enough_images_are_left_without_a_group() -> None:
