@@ -38,7 +38,6 @@ class DeltaDenoising(ManipulatorBaseline):
     optimizes: ClassVar[tuple[str, ...]] = ("identity",)
     name: ClassVar[str] = "Delta Denoising Score"
     paper: ClassVar[str] = "Hertz et al. 2023"
-    SEARCH_LACKS = "not ended"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
         "guidance_scale": (7.5, 30.0, None), "timesteps": (_ALL, tuple(range(400, 901, 50))),
         "prior_weight": (0.0, 6.0),

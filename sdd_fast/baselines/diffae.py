@@ -57,7 +57,7 @@ class DiffAE(TrainedBaseline):
     key = "diffae"
     optimizes = ("clip",)
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "strength": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+        "strength": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
     }
 
     def __init__(

@@ -46,7 +46,7 @@ class FewStep(TrainedBaseline):
     name = "Few-step student"
     paper = "Luo et al. 2023"
     key = "few-step"
-    GRID: ClassVar[dict[str, tuple[Any, ...]]] = {"steps": (2, 4, 8), "level": LEVELS}
+    GRID: ClassVar[dict[str, tuple[Any, ...]]] = {"steps": (1, 2, 4, 8), "level": LEVELS}
 
     def __init__(
         self,

@@ -44,9 +44,8 @@ class LEdits(TeacherBaseline):
 
     name = "LEDITS++"
     paper = "Brack et al. 2024"
-    SEARCH_LACKS = "at 15 steps"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "skip": (0.0, 0.15, 0.3),
+        "skip": (0.0, 0.15, 0.3, 0.45),
         "guidance_scale": SCALES,
         "threshold": (0.25, 0.5, 0.75),
     }
@@ -56,8 +55,8 @@ class LEdits(TeacherBaseline):
         domain: Domain,
         *,
         steps: int = 50,
-        skip: float = 0.15,
-        guidance_scale: float = 10.0,
+        skip: float = 0.0,
+        guidance_scale: float = 2.0,
         threshold: float = 0.5,
         mask: str = "both",
         batch_size: int | None = None,

@@ -44,7 +44,7 @@ class StyleClipDirection(ManipulatorBaseline):
     paper: ClassVar[str] = "Patashnik et al. 2021"
     optimizes: ClassVar[tuple[str, ...]] = ("clip",)
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "strength": (2.0, 4.0, 8.0, 16.0), "threshold": (0.1, 0.3, 0.5),
+        "strength": (2.0, 4.0, 8.0, 16.0), "threshold": (0.0, 0.05, 0.1, 0.3, 0.5),
     }  # fmt: skip
 
     def __init__(

@@ -27,8 +27,8 @@ class StyleClipMapper(ManipulatorBaseline):
     name: ClassVar[str] = "StyleCLIP mapper"
     paper: ClassVar[str] = "Patashnik et al. 2021"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "steps": (100, 250), "lr": (0.03, 0.1), "l2_weight": (0.03, 0.1, 0.3),
-        "identity_weight": (0.1, 0.3),
+        "steps": (50, 100, 250, 500), "lr": (0.03, 0.1, 0.3), "l2_weight": (0.03, 0.1, 0.3, 1.0),
+        "identity_weight": (0.0, 0.03, 0.1, 0.3),
     }  # fmt: skip
 
     def __init__(

@@ -29,8 +29,8 @@ class StyleClipOptimization(LatentBaseline[ClipLoss]):
     paper: ClassVar[str] = "Patashnik et al. 2021"
     most_at_once: ClassVar[int] = 16  # each has a graph through generator and CLIP
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "steps": (25, 50, 100), "lr": (0.025, 0.05, 0.1), "l2_weight": (0.03, 0.1, 0.3, 1.0),
-        "identity_weight": (0.1, 0.3, 1.0),
+        "steps": (12, 25, 50, 100), "lr": (0.025, 0.05, 0.1, 0.2, 0.4),
+        "l2_weight": (0.03, 0.1, 0.3, 1.0, 3.0), "identity_weight": (0.0, 0.03, 0.1, 0.3, 1.0),
     }  # fmt: skip
 
     def __init__(

@@ -38,8 +38,9 @@ class StyleMC(ManipulatorBaseline):
     name: ClassVar[str] = "StyleMC"
     paper: ClassVar[str] = "Kocasari et al. 2022"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "steps": (30, 60, 120), "lr": (0.03, 0.1, 0.3), "l2_weight": (0.01, 0.03, 0.1, 0.3, 1.0),
-        "resolution": (32, None), "strength": (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8),
+        "steps": (30, 60, 120, 240), "lr": (0.03, 0.1, 0.3, 1.0),
+        "l2_weight": (0.01, 0.03, 0.1, 0.3, 1.0), "resolution": (32, None),
+        "strength": (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8),
     }  # fmt: skip
 
     def __init__(

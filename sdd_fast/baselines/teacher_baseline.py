@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..teacher.text import PromptEmbeds
 
 LEVELS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 50.0)
+SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 50.0, 75.0)
 """Noise levels and guidance scales that are tried, see `Baseline.GRID`."""
 
 _WHOLE_BATCH = 256  # pixels a side, up to which the VAE takes as many images as the U-Net

@@ -14,6 +14,14 @@ from sdd_fast.baselines import BASELINES, TRAINED
 from sdd_fast.domains import load_domain
 from sdd_fast.evidence.settings import with_tuples
 
+ENDS = {
+    ("skip", 0.0), ("level", 1.0), ("steps", 1), ("prior_weight", 0.0), ("identity_weight", 0.0),
+    ("threshold", 0.0),  # there is no further
+    ("guidance_scale", 1.0),  # the prompt alone
+    ("guidance_scale", None),  # balanced: another kind of scale
+}  # fmt: skip
+"""Settings that may be best at the end of their grid."""
+
 
 def recorded(domain: str = "faces64") -> dict[str, Any]:
     content: dict[str, Any] = json.loads(results_of(domain).read_text(encoding="utf-8"))
@@ -57,6 +65,15 @@ def test_no_strength_of_our_guidance_is_better_than_that_of_fashion32() -> None:
         scores = {trial["guidance_rms"]: trial["score"] for trial in its}
         assert list(scores) == list(choose_guidance.VALUES)
         assert scores[domain.guidance_rms[prompt]] == max(scores.values())
+
+
+@pytest.mark.parametrize("domain", PROMPTS)
+def test_a_finished_search_did_not_stop_at_the_end_of_a_grid(domain: str) -> None:
+    for name, found in recorded(domain)["baselines"].items():
+        for setting, value in with_tuples(found["best"]).items() if found["finished"] else ():
+            values = {**BASELINES, **TRAINED}[name].GRID[setting]
+            at_end = value in (values[0], values[-1]) and len(values) > 2
+            assert not at_end or (setting, value) in ENDS, (name, setting, value)
 
 
 def test_the_settings_of_another_domain_are_the_best_that_were_found_in_it() -> None:
