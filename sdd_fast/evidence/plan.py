@@ -17,7 +17,7 @@ QUICK_SETTINGS: dict[str, dict[str, Any]] = {
     "sdedit": {"steps": 10, "level": 0.9, "guidance_scale": 15.0},
     "ddib": {"steps": 15, "guidance_scale": 10.0},
     "edit-friendly": {"steps": 15, "guidance_scale": 2.0},
-    "ledits": {"steps": 15},
+    "ledits": {"steps": 15, "skip": 0.15, "guidance_scale": 10.0},
     "styleclip-mapper": {"steps": 30},
     "styleclip-optimization": {"steps": 20},
     "styleclip-direction": {"images": 2},
