@@ -25,8 +25,7 @@ class Baseline(ABC):
     """Where it is from, such as "Meng et al. 2022"."""
 
     supervised: ClassVar[bool] = False
-    """Whether it was trained on what success is measured by: an upper bound, no rival, and its name
-    says so."""
+    """Whether it was trained on what success is measured by: no rival, and its name says so."""
 
     optimizes: ClassVar[tuple[str, ...]] = ()
     """Of "clip" and "identity", those networks of the domain by which its edits are made; what they
@@ -37,10 +36,6 @@ class Baseline(ABC):
 
     benchmarks/baselines-faces64.json has the trials; whence each default is, docs/guide.md tells.
     """
-
-    SEARCH_LACKS: ClassVar[str] = ""
-    """What the search of the defaults in faces64 lacks; "": it ended, with the other settings at
-    their defaults."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain

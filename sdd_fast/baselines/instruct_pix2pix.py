@@ -28,7 +28,7 @@ _DROPPED = 0.05  # of the batch: the text, the image, and both
 
 
 class InstructPix2Pix(TrainedBaseline):
-    """InstructPix2Pix, an upper bound: it was shown right answers for the attributes that success
+    """InstructPix2Pix, supervised: it was shown right answers for the attributes that success
     is measured by, which only rendered images have.
 
     Args:
@@ -44,9 +44,9 @@ class InstructPix2Pix(TrainedBaseline):
     paper = "Brooks et al. 2023"
     key = "instruct-pix2pix"
     supervised = True
-    SEARCH_LACKS = "not yet"
     GRID: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "guidance_scale": (1.5, 3.0, 5.0, 7.5, 10.0), "image_guidance_scale": (1.0, 1.25, 1.5, 2.0),
+        "guidance_scale": (1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0),
+        "image_guidance_scale": (1.0, 1.25, 1.5, 2.0),
     }  # fmt: skip
 
     def __init__(
@@ -55,7 +55,7 @@ class InstructPix2Pix(TrainedBaseline):
         path: PathLike,
         *,
         steps: int = 50,
-        guidance_scale: float = 7.5,
+        guidance_scale: float = 1.5,
         image_guidance_scale: float = 1.5,
         batch_size: int | None = None,
     ) -> None:

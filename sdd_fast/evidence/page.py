@@ -108,9 +108,7 @@ def described(case: Case) -> list[dict[str, str]]:
         cls = class_of(key)
         settings = ", ".join(f"{name} = {value}" for name, value in settings_of(case, key).items())
         told = {"name": cls.name, "paper": cls.paper, "settings": settings or "none"}
-        searched, lacks = ", ".join(cls.GRID) or "none", cls.SEARCH_LACKS
-        if lacks and key not in case.plan.settings:
-            searched += f" ({lacks})"
+        searched = ", ".join(cls.GRID) or "none"
         found.append(told | {"searched": searched})
     return found
 
