@@ -43,8 +43,8 @@ def _quality(table: Table) -> Iterator[str]:
     if 0 not in (table.ranked or ()):
         if isinstance(ours.get("success"), Interval):
             yield (
-                f"Success: ours {shown(ours['success'])}: it does not reach the target every "
-                "second time, and is not compared in what it keeps."
+                f"Success: ours {shown(ours['success'])}: it does not reach the target at least "
+                "every second time, and is not compared in what it keeps."
             )
         return
     for key, name, better in (
@@ -58,7 +58,7 @@ def _quality(table: Table) -> Iterator[str]:
             continue
         rival, its = max(theirs, key=lambda pair: better * pair[1].estimate)
         ahead = better * (mine.estimate - its.estimate)
-        verdict = "ours is better" if ahead > 0 else "ours is not better"
+        verdict = "ours has the better mean" if ahead > 0 else "ours has not the better mean"
         apart = "apart" if mine.apart(its) else "not apart"
         title = name.capitalize()
         yield (
@@ -97,17 +97,18 @@ def _time(table: Table) -> Iterator[str]:
         yield (
             f"Time: with the prompts selected for and trained together, from {as_one:,} images on."
         )
+    among = range(len(table.rows)) if table.ranked is None else table.ranked
+    compared: dict[Any, Row] = {table.rows[i]["editor"]: table.rows[i] for i in among}
     totals = {
         name: row["total"]
-        for name, row in rows.items()
+        for name, row in compared.items()
         if row.get("total") is not None and not name.endswith(AS_ONE)
     }
     if (mine := totals.pop(ours["editor"], None)) is not None and totals:
         less = "; ".join(name for name, total in totals.items() if total < mine)
         told = f"less is taken by {less}" if less else "no other editor takes less"
         yield (
-            "Time of all images of all prompts, all included but trainings by `sdd bench train`: "
-            f"{told}."
+            f"Time of all images of all prompts, of editors that need no `sdd bench train`: {told}."
         )
 
 
@@ -119,7 +120,7 @@ def _ordering(table: Table, how: str) -> Iterator[str]:
         return
     means = [value.estimate for value in values]
     rises = all(a <= b for a, b in zip(means, means[1:], strict=False)) and means[0] < means[-1]
-    told = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(_ORDER, means, strict=True))
+    told = ", ".join(f"{name} {mean:.3f}" for name, mean in zip(_ORDER, means, strict=True))
     verdict = "is in the paper's order" if rises else "is not in the paper's order"
     if len(set(means)) == 1:
         verdict = "is the same for all"
@@ -149,7 +150,11 @@ def _scores(table: Table) -> Iterator[str]:
             "no variant has more"
             if best == "HQS"
             else f"most has “{best}”, {rho:.2f}"
-            + ("" if (p := rows[best].get(f"{key}_p")) is None else f" (against HQS p = {p:.2g})")
+            + (
+                " (too few prompts to tell it from HQS)"
+                if (p := rows[best].get(f"{key}_p")) is None
+                else f" (against HQS p = {p:.2g})"
+            )
         )
         yield (
             f"HQS against the success of training at one timestep ({how}): rank correlation "

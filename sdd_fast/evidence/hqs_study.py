@@ -158,7 +158,11 @@ def correlations(case: Case) -> Table:
         if key.startswith("success") and there is not None
     }
     for row in rows:
-        row |= {f"{key}_p": its.get(row["score"]) for key, its in p_values.items()}
+        row |= {
+            f"{key}_p": its.get(row["score"])
+            for key, its in p_values.items()
+            if _can_tell(case, its)
+        }
     for key, there in _measures(case):
         kind = "unit RMS" if key.endswith("unit_rms") else "as they are"
         measure = MEASURES[key.removesuffix("_unit_rms")]
@@ -216,6 +220,15 @@ def _prompt_ranks(
     return means
 
 
+def _least_p(case: Case, p_values: Mapping[str, float]) -> float:
+    """Return the smallest p that so many prompts and scores can have."""
+    return len(p_values) * 2.0 ** (1 - len(case.ablation_prompts))
+
+
+def _can_tell(case: Case, p_values: Mapping[str, float]) -> bool:
+    return _least_p(case, p_values) < 0.05
+
+
 def _tested(case: Case, p_values: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """Say which scores are told from HQS by their ρ with success."""
     count = len(case.ablation_prompts)
@@ -223,17 +236,18 @@ def _tested(case: Case, p_values: Mapping[str, Mapping[str, float]]) -> Iterator
         if not its:
             continue
         kind = "unit-RMS gradients" if key.endswith("unit_rms") else "gradients as they are"
+        how = "two-sided sign-flip tests over prompts, Holm over scores"
+        least = _least_p(case, its)
+        if not _can_tell(case, its):
+            yield (
+                f"{count} prompts are too few to tell any of {len(its)} scores from HQS by its ρ "
+                f"with success, {kind} ({how}: no p can be below {least:.2g})."
+            )
+            continue
         told = [f"“{name}” (p = {p:.2g})" for name, p in its.items() if p < 0.05]
-        least = min(its, key=its.__getitem__)
-        verdict = (
-            f"differ {', '.join(told)}"
-            if told
-            else f"differs none; “{least}” does most, p = {its[least]:.2g}"
-        )
         yield (
-            f"By ρ with success, {kind}, from HQS {verdict} (two-sided sign-flip tests over "
-            f"prompts, Holm over scores; of {count} prompts no p can be below "
-            f"{2.0 ** (1 - count):.2g} before that)."
+            f"Told from HQS by their ρ with success, {kind}: {', '.join(told) or 'none'} ({how}; "
+            f"no p can be below {least:.2g})."
         )
 
 

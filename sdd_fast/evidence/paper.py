@@ -123,7 +123,7 @@ class Checked:
             write_json(self.folder / PLAN_FILE, request_of(self.case))
             failures: dict[str, str] = {}
             try:
-                failures = complete(self.units, self.case.store, progress)
+                complete(self.units, self.case.store, progress, failures)
             finally:
                 write(self.case, self.folder, failures)
         return failures
@@ -229,6 +229,8 @@ def request_of(case: Case) -> dict[str, Any]:
         "domain": case.domain.name,
         "plan": case.plan.to_json(),
         "judges": case.judges.to_json(),
+        "trained": {key: folder.digest for key, folder in case.trained.items()},
+        "everywhere": case.everywhere,
         **origin_of(case.domain),
     }
 
@@ -272,7 +274,7 @@ def _check_folder(folder: Path, case: Case, overwrite: bool) -> None:
 
 
 def _differing(content: Mapping[str, Any], case: Case) -> list[str]:
-    """Return how the plan that a folder's page is of differs from that of a case."""
+    """Return how what a folder's page is of differs from a case."""
     now = json.loads(json.dumps(request_of(case)))
     plan = content.get("plan", {})
     found = [
@@ -280,4 +282,8 @@ def _differing(content: Mapping[str, Any], case: Case) -> list[str]:
         for name, value in now["plan"].items()
         if plan.get(name) != value
     ]
-    return found + (["other judges"] if content.get("judges") != now["judges"] else [])
+    found += [f"other {key}" for key in ("judges", "trained") if content.get(key) != now[key]]
+    there = content.get("everywhere", {})
+    return found + [
+        f"other {name}" for name, its in now["everywhere"].items() if there.get(name) != its
+    ]

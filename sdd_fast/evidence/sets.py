@@ -81,10 +81,12 @@ def _reference_of(domain: Domain, prompt: str, count: int, edited: Subject) -> T
         # Those that are edited, and more: rendered in other batches, they would be others by a bit.
         more = subject_of(domain, prompt, min(count, len(domain.held_out))).before
         return torch.cat([edited.before, more[len(edited.before) :]])
-    try:
-        return subject_of(domain, prompt, count).before
-    except ValueError:
-        return edited.before
+    while count > len(edited.before):
+        try:
+            return subject_of(domain, prompt, count).before
+        except ValueError:  # of photographs there are so many
+            count //= 2
+    return edited.before
 
 
 def _told(case: Case, before: Tensor) -> dict[str, Any]:
@@ -231,15 +233,13 @@ def about_sets(case: Case, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -
     edited = [one for one in _kept(case, case.prompts, "edited") if one is not None]
     told = (
         f"FID and KID by the features of the {network.name}, of all prompts together, to images "
-        f"before an edit as in the paper{_count(there)}. Nearness to these is no quality, and is "
-        "never bold: doing nothing is nearest, and every right edit moves away. KID is over all "
-        "pairs of images but those of one photograph, and unbiased. Intervals leave out groups of "
-        "photographs, each with all its edits (jackknife), and tell nothing of other prompts."
+        f"before an edit as in the paper{_count(there, edited)}. Nearness to these is no quality, "
+        "and is never bold: doing nothing is nearest, and every right edit moves away. KID is over "
+        "all pairs of images but those of one photograph, and unbiased. Intervals leave out groups "
+        "of photographs, each with all its edits (jackknife), and tell nothing of other prompts."
     )
     if any("right" in one for one in edited):
-        told += (
-            " FID to right answers is to those of the same images: of the right answers it is 0."
-        )
+        told += " FID to right answers is to those of the same images."
     if case.judges.inception is None:
         told += " They cannot be compared with those by Inception."
     if find_spec("torchmetrics") is None:
@@ -253,13 +253,18 @@ def about_sets(case: Case, editors: Iterable[Mapping[str, Mapping[str, Any]]]) -
     return told + _lacks(sets)
 
 
-def _count(references: Sequence[Mapping[str, Any]]) -> str:
-    """Say how many images there are to compare with."""
+def _count(references: Sequence[Mapping[str, Any]], edited: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many images there are to compare with, and how many of them are edited, too."""
     images = ImageSet.of(references, "before")
     if images is None:
         return ""
     of_each = " to ".join(map(str, sorted({len(one["before"]) for one in references})))
-    return f" ({of_each} of each prompt that lack its target, {images.different} different ones)"
+    given = {name for one in edited for name in one["photographs"]}
+    shared = len(given & set(images.photographs))
+    return (
+        f" ({of_each} of each prompt that lack its target, {images.different} different ones; of "
+        f"the {len(given)} that are edited {shared} are among them)"
+    )
 
 
 def _lacks(sets: Mapping[str, Sequence[ImageSet | None]]) -> str:

@@ -136,9 +136,15 @@ class Store:
 
 
 def complete(
-    units: Sequence[Unit], store: Store, progress: bool | Listener = True
+    units: Sequence[Unit],
+    store: Store,
+    progress: bool | Listener = True,
+    failures: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """Do the units that were not done, and keep each as soon as it is.
+
+    Args:
+        failures: what is returned, filled as it comes, so that an interruption leaves it; None: {}.
 
     Returns:
         Why units could not be done, by their names: the domain lacks something that they need, a
@@ -150,7 +156,7 @@ def complete(
     ordered = sorted(units, key=lambda unit: unit.turn)
     left = [unit for unit in ordered if store.find(unit) is None]
     total = sum(unit.cost for unit in units)
-    failures: dict[str, str] = {}
+    failures = {} if failures is None else failures
     done = total - sum(unit.cost for unit in left)
     with Task("evidence", total, progress, unit="seconds of work", done=done) as task:
         for i, unit in enumerate(left):

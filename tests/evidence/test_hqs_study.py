@@ -46,7 +46,13 @@ def test_scores_are_tested_against_hqs_prompt_by_prompt(
     p_values = hqs_study._against_hqs(case, there)
     assert p_values["L1 alone"] == 1.0  # the same order
     assert p_values["entropy alone"] == pytest.approx(2 * 2 * 0.5**8)  # all eight alike, of two
-    (told,) = hqs_study._tested(case, {"success": p_values})
-    assert "from HQS differ “entropy alone” (p = 0.016)" in told and "L1" not in told
-    (told,) = hqs_study._tested(case, {"success": {"L1 alone": 1.0}})
-    assert "differs none; “L1 alone” does most, p = 1 " in told
+    eight = Case(tiny, case.plan, case.store)
+    monkeypatch.setattr(type(eight), "ablation_prompts", tuple("abcdefgh"))
+    (told,) = hqs_study._tested(eight, {"success": p_values})
+    assert "as they are: “entropy alone” (p = 0.016) (" in told and "L1" not in told
+    (told,) = hqs_study._tested(eight, {"success": {"L1 alone": 1.0}})
+    assert "as they are: none (" in told
+    many = {str(i): 1.0 for i in range(11)}
+    (told,) = hqs_study._tested(eight, {"success_unit_rms": many})
+    assert told.startswith("8 prompts are too few to tell any of 11 scores from HQS")
+    assert "no p can be below 0.086" in told

@@ -38,6 +38,8 @@ def test_a_page_tells_by_which_command_and_where_its_figures_were_measured(
     text = " ".join(path.read_text().split())
     assert "measurements of different origin: 3 on cpu" in text and "; 2 on cpu" in text
     assert "torch 2.0" in text and "1 on what and by which versions is not told." in text
+    write_page(path, case, tables_of(case), [], [], {})
+    assert "different origin" not in path.read_text()
 
 
 def test_a_page_tells_whether_settings_were_searched_in_its_domain(

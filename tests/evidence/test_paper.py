@@ -14,6 +14,7 @@ from sdd_fast import baselines
 from sdd_fast.baselines import Baseline
 from sdd_fast.domains import Domain, load_domain
 from sdd_fast.evidence import limited, paper as module
+from sdd_fast.evidence.case import Case
 from sdd_fast.evidence.paper import paper
 from sdd_fast.evidence.plan import Budget, Plan
 from sdd_fast.evidence.store import Store
@@ -163,3 +164,19 @@ def test_what_is_refused(tiny: Domain, tiny_folder: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="images must be a positive integer"):
         replace(PLAN, images=0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_page_is_of_its_plan_judges_trained_editors_networks_and_threads(
+    tiny: Domain, tmp_path: Path
+) -> None:
+    case = Case(tiny, PLAN, Store(tmp_path))
+    content = json.loads(json.dumps(module.request_of(case)))
+    assert module._differing(content, case) == []
+    for changed, told in (
+        ({"plan": {**content["plan"], "images": 9}}, "images 9 instead of 6"),
+        ({"judges": {"lpips": "alex"}}, "other judges"),
+        ({"trained": {"few-step": "1234"}}, "other trained"),
+        ({"everywhere": {**content["everywhere"], "threads": 99}}, "other threads"),
+        ({"everywhere": {**content["everywhere"], "networks": "1234"}}, "other networks"),
+    ):
+        assert module._differing({**content, **changed}, case) == [told]

@@ -73,7 +73,7 @@ def test_too_few_different_images_for_fid_are_told_with_the_number_that_is_neede
     of_all = [subject_of(tiny, prompt, 8).before for prompt in case.prompts]
     count = len(set(photographs_of(torch.cat(of_all))))
     told = str(about_sets(case, [enough]))
-    assert f"(8 of each prompt that lack its target, {count} different ones)" in told
+    assert f"(8 of each prompt that lack its target, {count} different ones; of the {count}" in told
     assert told.endswith(
         f"; there are {count} of no edit, 16 of right answers, {count} of the images compared with."
     )

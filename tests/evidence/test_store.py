@@ -71,6 +71,16 @@ def test_an_editor_that_fails_in_an_unforeseen_way_is_told_with_the_kind_of_its_
     assert log == ["a", "b"] and "Traceback" in caplog.text
 
 
+def test_what_failed_before_an_interruption_is_told(tmp_path: Path) -> None:
+    units = [
+        unit("a", [], error=ValueError("no encoder")), unit("b", [], error=KeyboardInterrupt()),
+    ]  # fmt: skip
+    failures: dict[str, str] = {}
+    with pytest.raises(KeyboardInterrupt):
+        complete(units, Store(tmp_path), progress=False, failures=failures)
+    assert failures == {"a": "no encoder"}
+
+
 def test_where_units_were_measured_is_kept_beside_them(tmp_path: Path) -> None:
     then, now = Store(tmp_path, {"torch": "2.0"}), Store(tmp_path, {"torch": "3.0"})
     a, b, c, d = (unit(name, []) for name in "abcd")
