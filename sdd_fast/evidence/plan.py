@@ -18,11 +18,11 @@ QUICK_SETTINGS: dict[str, dict[str, Any]] = {
     "ddib": {"steps": 15, "guidance_scale": 10.0},
     "edit-friendly": {"steps": 15, "guidance_scale": 2.0},
     "ledits": {"steps": 15, "skip": 0.15, "guidance_scale": 10.0},
-    "styleclip-mapper": {"steps": 30},
+    "styleclip-mapper": {"steps": 60},
     "styleclip-optimization": {"steps": 20},
     "styleclip-direction": {"images": 2},
-    "stylemc": {"steps": 20},
-    "delta-denoising": {"steps": 30},
+    "stylemc": {"steps": 60},
+    "delta-denoising": {"steps": 150},
 }
 """Of the quick plan: other editors take as little time as ours. In fewer steps of DDIM an image
 changes less, so that other levels and scales are best."""
@@ -102,7 +102,7 @@ class Plan:
         """Return a plan of minutes on a CPU: everything is run, hardly anything is sure."""
         small = cls(
             name="quick", images=8, reference_images=8, prompts=2, settings=QUICK_SETTINGS,
-            steps=100, training_seeds=1, selection_images=4, budget=Budget(steps=15),
+            steps=150, training_seeds=1, selection_images=4, budget=Budget(steps=40),
             ablation_prompts=2, ablation_seeds=1, ablation_images=16, study_timesteps=5,
             study_seeds=1, shown=4, resamples=1000,
         )  # fmt: skip
