@@ -30,7 +30,7 @@ def main() -> None:
     prompts = content.setdefault("prompts", {})
     for prompt in sdd.load_domain(DOMAIN).guidance_rms:
         trials = prompts.setdefault(prompt, [])
-        tried = [trial["guidance_rms"] for trial in trials]
+        tried = [one["guidance_rms"] for one in trials]
         for value in VALUES:
             if value not in tried:
                 trials.append(trial(prompt, value))

@@ -81,3 +81,15 @@ def mean_of(told: Mapping[str, Any], key: str) -> float | None:
     """Return the mean of a figure over images; None if it was not measured."""
     values = values_of(told, key)
     return None if values is None else float(values.double().nanmean())
+
+
+def figures_of(seeds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[list[Tensor]] | None:
+    """Return [prompt][seed] → values [N] of one figure; None if it was not measured."""
+    cells: list[list[Tensor]] = []
+    for i in range(len(seeds[0]) if seeds else 0):
+        found = [values_of(prompts[i], key) for prompts in seeds]
+        known = [values for values in found if values is not None]
+        if len(known) < len(found):
+            return None
+        cells.append(known)
+    return cells or None

@@ -7,9 +7,9 @@ from typing import Any
 
 from .case import Case
 from .editing import OURS, editing
+from .judge import figures_of
 from .store import Unit
 from .table import Column, Table
-from .table3 import figures
 
 FIGURES = {
     "success": "success", "kept": "others kept", "counterfactual_error": "counterfactual error",
@@ -63,7 +63,7 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"seed": seed}
     for key in FIGURES:
-        cells = figures(its, key)
+        cells = figures_of(its, key)
         if cells is not None:
             row[key] = case.interval(cells, over=over)
     return row

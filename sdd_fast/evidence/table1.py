@@ -18,7 +18,7 @@ from ..timing.equations import break_even
 from . import editing, seeds
 from .case import Case
 from .editing import AT_ONCE, OURS, class_of, editors, measured
-from .judge import values_of
+from .judge import figures_of
 from .sets import about_sets, distances, distances_unedited
 from .store import Unit
 from .table import Column, Table
@@ -100,7 +100,7 @@ def quality(case: Case, found: Found, name: str, title: str) -> Table:
         row: dict[str, Any] = {"editor": class_of(key).name, "source": class_of(key).paper}
         row |= {"prompts": len(prompts), **distances(case, prompts)}
         for column in figures:
-            cells = _figures(list(prompts.values()), column.key)
+            cells = figures_of([list(prompts.values())], column.key)
             if cells is not None:
                 row[column.key] = case.interval(cells, over=("prompts", "images"))
         rows.append(row)
@@ -150,7 +150,7 @@ def paired(case: Case, found: Found, name: str, title: str) -> Table:
         row: dict[str, Any] = {"editor": class_of(key).name}
         shared = [prompt for prompt in theirs if prompt in ours]
         for figure in compared:
-            a, b = (_figures([its[p] for p in shared], figure) for its in (ours, theirs))
+            a, b = (figures_of([[its[p] for p in shared]], figure) for its in (ours, theirs))
             if a is None or b is None:
                 continue
             differences = [x[0].double() - y[0].double() for x, y in zip(a, b, strict=True)]
@@ -302,13 +302,6 @@ def _edits(row: Mapping[str, Any]) -> bool:
     return not isinstance(success, Interval) or success.estimate >= 0.5
 
 
-def _figures(its: Sequence[Mapping[str, Any]], key: str) -> list[list[Tensor]] | None:
-    """Return [prompt][0] → values of every image; None where a prompt lacks them."""
-    found = [values_of(one, key) for one in its]
-    known = [[values] for values in found if values is not None]
-    return known if known and len(known) == len(found) else None
-
-
 def _nothing(case: Case, found: Found) -> dict[str, Any]:
     """Return the row of leaving the images as they are, of what is known of it."""
     prompts = _first(found)
@@ -318,7 +311,7 @@ def _nothing(case: Case, found: Found) -> dict[str, Any]:
     for key, title in (("clip_before", "clip_absolute"), ("had", "success"),
                        ("nothing_error", "counterfactual_error"),
                        ("nothing_psnr", "counterfactual_psnr")):  # fmt: skip
-        cells = _figures(its, key)
+        cells = figures_of([its], key)
         if cells is not None:
             row[title] = case.interval(cells, over=("prompts", "images"))
     return row

@@ -13,7 +13,7 @@ from ..metrics.interval import Interval
 from ..metrics.paired import sign_flip_test
 from .case import Case
 from .curves import Evaluation, curves_unit
-from .judge import values_of
+from .judge import figures_of
 from .limited import GRADIENTS, LABELS, config_of, outcome_of
 from .store import Unit
 from .table import Column, Table, shown
@@ -108,7 +108,7 @@ def table(case: Case, gradients: str, selected: Mapping[str, Any] | None) -> Tab
                 for one in selected["curves"]
             ) / len(selected["curves"])
         for key in FIGURES:
-            cells = figures(list(of_seeds.values()), key)
+            cells = figures_of(list(of_seeds.values()), key)
             if cells is not None:
                 row[key] = case.interval(cells)
         rows.append(row)
@@ -134,18 +134,6 @@ def measured(case: Case, strategy: str, gradients: str) -> dict[int, list[dict[s
     return {seed: values["prompts"] for seed, values in found.items() if values is not None}
 
 
-def figures(seeds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[list[Tensor]] | None:
-    """Return [prompt][seed] → values [N] of one figure; None if it was not measured."""
-    cells: list[list[Tensor]] = []
-    for i in range(len(seeds[0]) if seeds else 0):
-        found = [values_of(prompts[i], key) for prompts in seeds]
-        known = [values for values in found if values is not None]
-        if len(known) < len(found):
-            return None
-        cells.append(known)
-    return cells or None
-
-
 def _tests(
     groups: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]],
     interval: Callable[[list[list[Tensor]]], Interval],
@@ -159,7 +147,7 @@ def _tests(
     largest, random = groups["largest HQS"], groups["random"]
     seeds = [seed for seed in largest if seed in random]
     for key in ("success", "clip_direction"):
-        ours, theirs = (figures([its[s] for s in seeds], key) for its in (largest, random))
+        ours, theirs = (figures_of([its[s] for s in seeds], key) for its in (largest, random))
         if ours is None or theirs is None:
             continue
         differences = [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sdd_fast.evidence import table3
+from sdd_fast.evidence.judge import figures_of
 from sdd_fast.metrics.bootstrap import hierarchical_interval
 
 interval = partial(hierarchical_interval, resamples=200)
@@ -42,14 +43,14 @@ def rows(shares: list[list[int]]) -> list[list[dict[str, Any]]]:
 
 
 def test_figures_are_grouped_by_prompt_then_seed() -> None:
-    found = table3.figures(rows([[5, 10], [6, 12]]), "success")
+    found = figures_of(rows([[5, 10], [6, 12]]), "success")
     assert found is not None
     assert [[float(v.double().mean()) for v in seeds] for seeds in found] == [
         [0.25, 0.3],
         [0.5, 0.6],
     ]
-    assert table3.figures(rows([[5, 10]]), "kept") is None
-    assert table3.figures([], "success") is None
+    assert figures_of(rows([[5, 10]]), "kept") is None
+    assert figures_of([], "success") is None
 
 
 def test_the_paired_test_is_the_share_of_signs_that_give_as_much() -> None:
